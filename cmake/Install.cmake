@@ -1,0 +1,48 @@
+# What `cmake --install` puts where. The module has a folder of its own: Kamailio's packaged evapi.so stays untouched, and
+# `mpath` or a full path in kamailio.cfg chooses between the two.
+
+install(TARGETS evapid RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
+install(TARGETS evapictl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(TARGET evapi)
+    install(TARGETS evapi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/kamailio/modules-evapid)
+endif()
+
+install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf)
+file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md LICENSE docs/*.md)
+install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
+file(GLOB manual8 CONFIGURE_DEPENDS docs/*.8)
+file(GLOB manual1 CONFIGURE_DEPENDS docs/*.1)
+install(FILES ${manual8} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES ${manual1} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+
+# The unit names files, and they are where --prefix says at install time. A prefix of /usr means /etc, as GNUInstallDirs
+# has it. A configuration that is there is the operator's, and is never overwritten.
+install(CODE "
+    set(service \"${PROJECT_SOURCE_DIR}/conf/evapid.service\")
+    set(config \"${PROJECT_SOURCE_DIR}/conf/evapid.json\")
+    set(sbindir \"${CMAKE_INSTALL_SBINDIR}\")
+    set(sysconfdir \"${CMAKE_INSTALL_SYSCONFDIR}\")
+    set(scratch \"${PROJECT_BINARY_DIR}/install\")
+")
+install(CODE [[
+    if(NOT IS_ABSOLUTE "${sbindir}")
+        set(sbindir "${CMAKE_INSTALL_PREFIX}/${sbindir}")
+    endif()
+    if(NOT IS_ABSOLUTE "${sysconfdir}")
+        if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
+            set(sysconfdir "/${sysconfdir}")
+        else()
+            set(sysconfdir "${CMAKE_INSTALL_PREFIX}/${sysconfdir}")
+        endif()
+    endif()
+    file(READ "${service}" unit)
+    string(REPLACE "/usr/sbin/evapid" "${sbindir}/evapid" unit "${unit}")
+    string(REPLACE "/etc/evapid/" "${sysconfdir}/evapid/" unit "${unit}")
+    file(WRITE "${scratch}/evapid.service" "${unit}")
+    file(INSTALL "${scratch}/evapid.service" DESTINATION "${CMAKE_INSTALL_PREFIX}/lib/systemd/system")
+    if(EXISTS "$ENV{DESTDIR}${sysconfdir}/evapid/evapid.json")
+        message(STATUS "Kept: $ENV{DESTDIR}${sysconfdir}/evapid/evapid.json")
+    else()
+        file(INSTALL "${config}" DESTINATION "${sysconfdir}/evapid")
+    endif()
+]])

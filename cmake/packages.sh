@@ -1,0 +1,51 @@
+# Which packages of Debian are needed for what, and how the missing ones are installed. Sourced by ../quickstart and
+# ../check, so that the two agree; it lies in cmake/ because the first list is what CMakeLists.txt looks for.
+# shellcheck shell=bash disable=SC2034
+
+# To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
+packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev uthash-dev dpkg-dev bison flex)
+
+# To run it with a real Kamailio.
+packages_run=(kamailio python3)
+
+# To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua.
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest)
+
+# Install those of the named packages that are missing. Nothing is asked for, and apt isn't touched, when none is. Returns 1
+# with the command to run when there are no rights to do it.
+install_packages() {
+    local package missing=() as_root=()
+    if ! command -v dpkg-query > /dev/null; then
+        echo "Not a Debian system: what is needed must be there already: $*" >&2
+        return 0
+    fi
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! sudo -n true 2> /dev/null && ! { [ -t 0 ] && command -v sudo > /dev/null; }; then
+            echo "Packages are missing, and installing them needs root. Run this, then try again:" >&2
+            echo "    apt-get install --no-install-recommends ${missing[*]}" >&2
+            return 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "Installing ${missing[*]}"
+    # A subshell, so that its trap ends with it: Kamailio's package starts a SIP server on all interfaces when it is
+    # installed. Under systemd a mask in /run prevents that, and is taken away again.
+    (
+        if [ -d /run/systemd/system ] && [[ " ${missing[*]} " = *" kamailio "* ]]; then
+            trap '"${as_root[@]}" systemctl --quiet --runtime unmask kamailio.service' EXIT
+            "${as_root[@]}" systemctl --quiet --runtime mask kamailio.service
+        fi
+        # A list that cannot be refreshed, perhaps another vendor's, may not matter: the installation tells.
+        "${as_root[@]}" apt-get -qq update || true
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends \
+            -o Dpkg::Use-Pty=0 "${missing[@]}" > /dev/null
+    ) || {
+        echo "apt-get could not install: ${missing[*]}" >&2
+        return 1
+    }
+}

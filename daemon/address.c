@@ -1,0 +1,87 @@
+/* Text to socket addresses and back. */
+#include "address.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+static const char *parse_port(const char *text, uint16_t *port)
+{
+    unsigned value = 0;
+    if (*text == '\0')
+        return "a port is missing";
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9')
+            return "the port is not a number";
+        value = value * 10 + (unsigned)(*text - '0');
+        if (value > 65535)
+            return "the port is over 65535";
+    }
+    if (value == 0)
+        return "the port is 0";
+    *port = (uint16_t)value;
+    return NULL;
+}
+
+const char *address_parse(const char *text, struct sockaddr_storage *out)
+{
+    const bool v6 = text[0] == '[';
+    const char *end = v6 ? strchr(text, ']') : strrchr(text, ':');
+    if (v6 && (end == NULL || end[1] != ':'))
+        return "expected [ADDRESS]:PORT";
+    if (end == NULL)
+        return "expected ADDRESS:PORT";
+    char host[EVAPID_ADDRESS_MAX];
+    const char *start = v6 ? text + 1 : text;
+    const size_t length = (size_t)(end - start);
+    if (length >= sizeof(host))
+        return "the address is too long";
+    memcpy(host, start, length);
+    host[length] = '\0';
+    uint16_t port = 0;
+    const char *why = parse_port(v6 ? end + 2 : end + 1, &port);
+    if (why != NULL)
+        return why;
+    memset(out, 0, sizeof(*out));
+    if (v6)
+        return uv_ip6_addr(host, port, (struct sockaddr_in6 *)out) == 0 ? NULL : "not an IPv6 address";
+    if (strchr(host, ':') != NULL)
+        return "an IPv6 address is written in brackets: [ADDRESS]:PORT";
+    return uv_ip4_addr(host, port, (struct sockaddr_in *)out) == 0 ? NULL : "not an IPv4 address";
+}
+
+void address_host(const struct sockaddr_storage *address, char out[EVAPID_ADDRESS_MAX])
+{
+    if (uv_ip_name((const struct sockaddr *)address, out, EVAPID_ADDRESS_MAX) != 0)
+        snprintf(out, EVAPID_ADDRESS_MAX, "?");
+}
+
+uint16_t address_port(const struct sockaddr_storage *address)
+{
+    return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
+                                                : ((const struct sockaddr_in *)address)->sin_port);
+}
+
+void address_print(const struct sockaddr_storage *address, char out[ADDRESS_TEXT])
+{
+    char host[EVAPID_ADDRESS_MAX];
+    address_host(address, host);
+    const char *form = address->ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u";
+    snprintf(out, ADDRESS_TEXT, form, host, address_port(address));
+}
+
+socklen_t address_size(const struct sockaddr_storage *address)
+{
+    return address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    char left[ADDRESS_TEXT];
+    char right[ADDRESS_TEXT];
+    address_print(a, left);
+    address_print(b, right);
+    return strcmp(left, right) == 0;
+}

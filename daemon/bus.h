@@ -1,0 +1,88 @@
+/* The bus: who gets an event, and the clients there are.
+ *
+ * It owns every client and the tag index. Events come to it as frames, with or
+ * without a tag; what clients send, and their coming and going, it hands to its upstream (Kamailio's side), of which it
+ * knows only struct bus_upstream. */
+#ifndef EVAPID_BUS_H
+#define EVAPID_BUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "client.h"
+#include "tag.h"
+
+/* What the bus tells Kamailio's side. message: as in struct client_host. present: a tag has got its first client or lost
+ * its last. admitted: the number of clients that get events has changed. */
+struct bus_upstream {
+    void *owner;
+    void (*opened)(void *owner, struct client *client);
+    bool (*message)(void *owner, struct client *client, const char *bytes, size_t length);
+    void (*ended)(void *owner, struct client *client);
+    void (*gone)(void *owner, struct client *client);
+    void (*present)(void *owner, uint64_t tag_hash, bool present);
+    void (*admitted)(void *owner, uint32_t clients);
+};
+
+struct bus {
+    uv_loop_t *loop;
+    struct client_host host;
+    struct bus_upstream upstream;
+    struct client *clients;   /* uthash by index: all that are not freed */
+    struct client *listening; /* list of those that get events */
+    uint32_t listening_count;
+    struct client *dirty; /* list of those that have something to send */
+    struct tag_index tags;
+    uint32_t last_index;
+    struct tally totals;
+    struct {
+        uint64_t relay, multicast, unicast; /* events that came */
+        uint64_t no_receiver;               /* of these, how many nobody was there to get */
+    } events;
+    uint64_t accepted, closed; /* clients */
+    char scratch[CLIENT_SCRATCH];
+};
+
+/* Begin; the loop is the caller's. upstream must be set before the first client comes. */
+void bus_open(struct bus *bus, uv_loop_t *loop);
+
+/* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. */
+void bus_flush(struct bus *bus);
+
+/* Close every client at once. What was queued counts as dropped. */
+void bus_close(struct bus *bus);
+
+/* A new connection: it waits, admitting, until upstream admits it. False when there was no memory for it. */
+bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
+                 struct listener *listener);
+
+/* Upstream has let the client in; or holds it back once more. */
+void bus_admit(struct bus *bus, struct client *client);
+void bus_readmit(struct bus *bus, struct client *client);
+
+/* Give the event to every client; to those with the tag; to the first with the tag. The caller keeps its reference. guest
+ * is the client, if any, whose admission the issuing route is about: it gets the event too, and sees it once admitted. */
+void bus_relay(struct bus *bus, struct frame *frame, struct client *guest);
+void bus_multicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest);
+void bus_unicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest);
+
+/* Give the client a tag; length 0 takes it away. */
+void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length);
+
+/* Close the client when what it has been given is sent. */
+void bus_finish(struct bus *bus, struct client *client);
+
+/* Upstream has no more use for a client that is gone. */
+void bus_release(struct bus *bus, struct client *client);
+
+/* The client of that index, or NULL. */
+struct client *bus_find(const struct bus *bus, uint32_t index);
+
+/* Once a second: close those whose time to flush is over. */
+void bus_tick(struct bus *bus);
+
+/* Has every client been sent all it was given? */
+bool bus_is_flushed(const struct bus *bus);
+
+#endif

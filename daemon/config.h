@@ -1,0 +1,39 @@
+/* The configuration: one JSON file, in which #, // and block comments count as white space. docs/configuration.md has
+ * every key; the defaults stand in config.c. */
+#ifndef EVAPID_CONFIG_H
+#define EVAPID_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "address.h"
+#include "client.h"
+#include "log.h"
+
+struct config_listener {
+    struct sockaddr_storage address;
+    struct client_limits limits;
+    uint32_t max_clients;
+};
+
+struct config {
+    char kamailio_socket[EVAPID_PATH_MAX + 1];
+    char control_socket[EVAPID_PATH_MAX + 1];
+    bool module_listener;        /* the module may declare a listener */
+    struct client_limits limits; /* of listeners that do not set their own, and of the module's */
+    struct config_listener *listeners;
+    size_t listener_count;
+    size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */
+    uint32_t shutdown_grace_ms, attach_hold_ms;
+    enum log_level log_level;
+};
+
+#define CONFIG_ERROR 1024 /* bytes of an error's text */
+
+/* Read the file. False: error says "FILE:LINE:COLUMN: KEY: what is wrong", and *config holds nothing to free. */
+bool config_read(struct config *config, const char *path, char error[CONFIG_ERROR]);
+
+void config_free(struct config *config);
+
+#endif

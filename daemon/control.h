@@ -1,0 +1,30 @@
+/* The control socket: requests of evapictl and other programs, a JSON object on a line each, answered likewise.
+ * docs/protocol.md lists them. A connection may ask any number of times; an error in a request ends the connection. */
+#ifndef EVAPID_CONTROL_H
+#define EVAPID_CONTROL_H
+
+#include <uv.h>
+
+#include "door.h"
+#include "status.h"
+
+#define CONTROL_REQUEST_MAX 4096U /* bytes of a request's line */
+#define CONTROL_CONNECTIONS 32U   /* at a time */
+
+struct inquiry;
+
+struct control {
+    uv_loop_t *loop;
+    struct door door;
+    const struct status_subject *subject;
+    struct inquiry *inquiries; /* list of the connections */
+    unsigned count;
+};
+
+/* Listen at path. NULL, or why it can't. subject outlives it. */
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path,
+                         const struct status_subject *subject);
+
+void control_close(struct control *control);
+
+#endif

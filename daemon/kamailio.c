@@ -1,0 +1,549 @@
+/* Attaching and detaching Kamailio, and handing on what its routes say. */
+#include "kamailio.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "log.h"
+
+#define SUBJECT "kamailio"
+#define MODULE_CLIENTS_MAX 1000000U
+
+static struct log_limit refusals = { .kind = "kamailio: refused attachments" };
+static struct log_limit losses = { .kind = "kamailio: lost workers" };
+
+static struct presence *presence_of(const struct kamailio *kamailio)
+{
+    return kamailio->stopping || kamailio->queue == NULL ? NULL : queue_presence(kamailio->queue);
+}
+
+/* ---- holding the queue ------------------------------------------------------------------------------------------
+ *
+ * After an attachment the events in the ring wait until the clients that they are for are there (again): those that are
+ * connected must have been announced to the new Kamailio; after a restart of evapid those that were connected before
+ * must have come back. For attach_hold_ms at the most. */
+
+static bool kamailio_holds(const struct kamailio *kamailio)
+{
+    return kamailio->queue != NULL && kamailio->queue->state == QUEUE_HELD;
+}
+
+static void kamailio_end_hold(struct kamailio *kamailio, const char *why)
+{
+    if (!kamailio_holds(kamailio))
+        return;
+    uv_timer_stop(&kamailio->hold);
+    log_line(LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
+             queue_used(kamailio->queue));
+    queue_release(kamailio->queue);
+}
+
+static void kamailio_check_hold(struct kamailio *kamailio)
+{
+    if (kamailio_holds(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 &&
+        kamailio->unplaced == NULL && kamailio->bus->listening_count >= kamailio->expected)
+        kamailio_end_hold(kamailio, "the clients are there");
+}
+
+static void kamailio_on_hold_over(uv_timer_t *timer)
+{
+    struct kamailio *kamailio = timer->data;
+    if (kamailio_holds(kamailio))
+        log_line(
+            LEVEL_WARNING, SUBJECT, "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
+            kamailio->bus->listening_count, kamailio->expected, kamailio->config->attach_hold_ms, kamailio->announced);
+    kamailio_end_hold(kamailio, "waited long enough");
+}
+
+/* ---- what routes say -------------------------------------------------------------------------------------------- */
+
+static void kamailio_on_event(void *owner, const struct ring_record *record, const char *tag, struct frame *frame)
+{
+    struct kamailio *kamailio = owner;
+    struct bus *bus = kamailio->bus;
+    struct client *guest =
+        record->target != 0 && record->session == kamailio->session ? bus_find(bus, (uint32_t)record->target) : NULL;
+    if (record->type == RING_RELAY)
+        bus_relay(bus, frame, guest);
+    else if (record->type == RING_MULTICAST)
+        bus_multicast(bus, frame, tag, record->tag_length, guest);
+    else
+        bus_unicast(bus, frame, tag, record->tag_length, guest);
+}
+
+static void kamailio_on_lost_event(void *owner)
+{
+    struct kamailio *kamailio = owner;
+    kamailio->memory_lost++;
+    log_limited(&losses, LEVEL_ERROR, SUBJECT, "no memory for an event: it is lost");
+}
+
+static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record *record)
+{
+    struct worker *worker = record->worker < EVAPID_WORKERS_MAX ? kamailio->workers[record->worker] : NULL;
+    struct post *post = NULL;
+    while (worker != NULL && (post = worker_take_done(worker, record->target)) != NULL)
+        seat_answered(kamailio, post);
+    kamailio->resume_wanted = true;
+}
+
+static void kamailio_on_control(void *owner, const struct ring_record *record, const char *tag)
+{
+    struct kamailio *kamailio = owner;
+    if (record->session != kamailio->session) {
+        kamailio->stale++;
+        return;
+    }
+    if (record->type == RING_DONE) {
+        kamailio_on_done(kamailio, record);
+        return;
+    }
+    struct client *client = record->target <= INT32_MAX ? bus_find(kamailio->bus, (uint32_t)record->target) : NULL;
+    if (client == NULL)
+        return; /* it has gone meanwhile */
+    if (record->type == RING_TAG)
+        bus_tag(kamailio->bus, client, tag, record->tag_length);
+    else
+        bus_finish(kamailio->bus, client);
+}
+
+static void kamailio_on_crowded(void *owner)
+{
+    kamailio_end_hold(owner, "the queue is nearly full");
+}
+
+/* ---- detaching -------------------------------------------------------------------------------------------------- */
+
+static void kamailio_detached(struct kamailio *kamailio, const char *why)
+{
+    kamailio->attachment = DETACHED;
+    uv_timer_stop(&kamailio->gather);
+    atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+    kamailio_end_hold(kamailio, "Kamailio has gone");
+    queue_drain(kamailio->queue);
+    log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s; %u clients stay connected", kamailio->pid, why,
+             HASH_COUNT(kamailio->bus->clients));
+}
+
+/* A link has ended. All that its Kamailio had written by then counts: read it first. */
+static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
+{
+    queue_drain(kamailio->queue);
+    const struct ring_header *ring = kamailio->queue->ring.header;
+    const uint64_t begun = atomic_load_explicit(&ring->workers[worker->index].started, memory_order_acquire);
+    kamailio->workers[worker->index] = NULL;
+    const bool last = --kamailio->workers_attached == 0;
+    if (!last)
+        log_limited(&losses, LEVEL_WARNING, SUBJECT, "worker %u (pid %u): %s", worker->index, worker->pid, why);
+    seat_leave_worker(kamailio, worker, begun, last);
+    if (last)
+        kamailio_detached(kamailio, why);
+    else if (kamailio->attachment == ATTACHED)
+        seat_place_all(kamailio);
+}
+
+static void kamailio_on_lost(struct worker *worker, const char *why)
+{
+    struct kamailio *kamailio = worker->host->owner;
+    if (worker->state == WORKER_ATTACHED)
+        kamailio_lose_worker(kamailio, worker, why);
+    else
+        DL_DELETE(kamailio->strangers, worker);
+    worker_close(worker);
+}
+
+/* A ring that holds nonsense is not read any further, and its Kamailio is not let in again. */
+static void kamailio_on_corrupt(void *owner, const char *why)
+{
+    struct kamailio *kamailio = owner;
+    log_line(LEVEL_ERROR, SUBJECT,
+             "the queue of pid %u is corrupt at byte %llu: %s; dropping the attachment, restart it", kamailio->pid,
+             (unsigned long long)kamailio->queue->ring.tail, why);
+    kamailio->corrupt_instance = kamailio->instance;
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            kamailio_on_lost(kamailio->workers[i], "its queue is corrupt");
+}
+
+/* ---- attaching -------------------------------------------------------------------------------------------------- */
+
+/* Tell the module's log too what concerns the author of kamailio.cfg. */
+__attribute__((format(printf, 3, 4))) static void notify(struct worker *worker, uint8_t level, const char *format, ...)
+{
+    static const enum log_level levels[] = { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+    char text[WIRE_TEXT_MAX];
+    unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_line(levels[level], SUBJECT, "%s", text);
+    worker_say(worker, frame, wire_write_notice(frame, sizeof(frame), level, (struct wire_text){ text, strlen(text) }));
+}
+
+static void kamailio_undeclare(struct kamailio *kamailio)
+{
+    if (kamailio->declared != NULL)
+        listener_stop(kamailio->declared);
+    kamailio->declared = NULL;
+}
+
+/* Open the listener that kamailio.cfg asks for, or take over its values. */
+static void kamailio_declare_listener(struct kamailio *kamailio, struct worker *worker,
+                                      const struct sockaddr_storage *address, enum framing framing,
+                                      uint32_t max_clients)
+{
+    struct client_limits limits = kamailio->config->limits;
+    struct listener *there = listener_find(kamailio->listeners, address);
+    limits.framing = framing;
+    if (there != NULL && there->source == LISTENER_CONFIG) {
+        kamailio_undeclare(kamailio);
+        const bool same = there->limits.framing == framing && there->max_clients == max_clients;
+        notify(
+            worker, same ? WIRE_NOTICE_INFO : WIRE_NOTICE_WARNING,
+            "listener %s stands in evapid's configuration with %s framing and max_clients %u, in kamailio.cfg with %s framing and "
+            "max_clients %u: evapid's configuration holds",
+            there->name, framing_name(there->limits.framing), there->max_clients, framing_name(framing), max_clients);
+        return;
+    }
+    if (there != NULL) {
+        there->limits = limits;
+        there->max_clients = max_clients;
+        return;
+    }
+    kamailio_undeclare(kamailio);
+    kamailio->declared = listener_add(kamailio->listeners, address, &limits, max_clients, LISTENER_MODULE);
+    if (kamailio->declared == NULL)
+        return;
+    const char *why = listener_start(kamailio->declared);
+    if (why != NULL)
+        notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", kamailio->declared->name, why);
+}
+
+static void kamailio_declare(struct kamailio *kamailio, struct worker *worker, const struct wire_hello *hello)
+{
+    struct sockaddr_storage address;
+    char text[ADDRESS_TEXT];
+    if (hello->bind_addr.length == 0) {
+        kamailio_undeclare(kamailio);
+        return;
+    }
+    snprintf(text, sizeof(text), "%.*s", (int)hello->bind_addr.length, hello->bind_addr.bytes);
+    if (!kamailio->config->module_listener) {
+        notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
+               text);
+        return;
+    }
+    const char *why = address_parse(text, &address);
+    if (why != NULL) {
+        notify(worker, WIRE_NOTICE_ERROR, "listener %s (bind_addr): %s", text, why);
+        return;
+    }
+    const uint32_t max = hello->max_clients < MODULE_CLIENTS_MAX ? hello->max_clients : MODULE_CLIENTS_MAX;
+    kamailio_declare_listener(kamailio, worker, &address,
+                              hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
+}
+
+/* Write into a freshly opened ring who is here. */
+static void kamailio_publish(struct kamailio *kamailio)
+{
+    struct presence *presence = presence_of(kamailio);
+    if (presence == NULL)
+        return;
+    presence_clear(presence);
+    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
+        presence_add(presence, tag->hash);
+    atomic_store(&presence->clients, kamailio->bus->listening_count);
+    atomic_store(&presence->session, kamailio->session);
+}
+
+/* Events wait for the clients when there are any of either: until when is said at kamailio_check_hold. */
+static void kamailio_begin_hold(struct kamailio *kamailio, uint32_t clients_before)
+{
+    const bool backlog = queue_used(kamailio->queue) > 0;
+    kamailio->expected = backlog ? (clients_before > 0 ? clients_before : 1) : 0;
+    if (kamailio->config->attach_hold_ms == 0 || (!backlog && kamailio->unplaced == NULL)) {
+        queue_release(kamailio->queue);
+        return;
+    }
+    queue_hold(kamailio->queue);
+    uv_timer_start(&kamailio->hold, kamailio_on_hold_over, kamailio->config->attach_hold_ms, 0);
+}
+
+/* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
+static const char *kamailio_take_queue(struct kamailio *kamailio, int memfd, int eventfd)
+{
+    const struct queue_host host = { .owner = kamailio,
+                                     .event = kamailio_on_event,
+                                     .lost = kamailio_on_lost_event,
+                                     .control = kamailio_on_control,
+                                     .crowded = kamailio_on_crowded,
+                                     .corrupt = kamailio_on_corrupt };
+    if (kamailio->queue != NULL) {
+        queue_drain(kamailio->queue); /* what processes of the Kamailio before wrote after it had detached */
+        queue_close(kamailio->queue);
+    }
+    kamailio->instance = 0;
+    const char *why = NULL;
+    kamailio->queue = queue_open(kamailio->loop, memfd, eventfd, &host, &why);
+    return why;
+}
+
+static void copy_text(char *out, size_t room, struct wire_text text)
+{
+    snprintf(out, room, "%.*s", (int)text.length, text.bytes);
+}
+
+/* The first worker of a Kamailio. NULL, or why it can't attach. */
+static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_hello *hello, int memfd, int eventfd)
+{
+    uint32_t clients_before = 0;
+    if (kamailio->queue != NULL && kamailio->instance == hello->instance) {
+        close(memfd);
+        close(eventfd);
+    } else {
+        const char *why = kamailio_take_queue(kamailio, memfd, eventfd);
+        if (why != NULL)
+            return why;
+        clients_before = atomic_load(&queue_presence(kamailio->queue)->clients);
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    kamailio->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    kamailio->instance = hello->instance;
+    kamailio->pid = hello->pid;
+    kamailio->workers_declared = hello->workers;
+    copy_text(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
+    copy_text(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
+    kamailio->attachment = GATHERING;
+    kamailio_publish(kamailio);
+    kamailio_begin_hold(kamailio, clients_before);
+    log_line(LEVEL_NOTICE, SUBJECT,
+             "attached: pid %u, Kamailio %s, module %s, %u workers, queue of %zu bytes with %zu waiting", kamailio->pid,
+             kamailio->kamailio_version, kamailio->module_version, kamailio->workers_declared,
+             kamailio->queue->ring.capacity, queue_used(kamailio->queue));
+    return NULL;
+}
+
+static void kamailio_finish_gathering(struct kamailio *kamailio)
+{
+    if (kamailio->attachment != GATHERING)
+        return;
+    uv_timer_stop(&kamailio->gather);
+    kamailio->attachment = ATTACHED;
+    seat_place_all(kamailio);
+}
+
+static void kamailio_on_gather_over(uv_timer_t *timer)
+{
+    kamailio_finish_gathering(timer->data);
+}
+
+/* Why this HELLO can't be accepted, NULL when it can. reason holds a text that had to be made. */
+static const char *kamailio_objection(const struct kamailio *kamailio, const struct wire_hello *hello, char reason[128])
+{
+    if (kamailio->stopping)
+        return "evapid is stopping";
+    if (hello->instance == kamailio->corrupt_instance)
+        return "your queue is corrupt: restart Kamailio";
+    if (kamailio->attachment != DETACHED && kamailio->instance != hello->instance) {
+        snprintf(reason, 128, "the Kamailio of pid %u is attached, and evapid serves one at a time", kamailio->pid);
+        return reason;
+    }
+    if (kamailio->workers[hello->worker] != NULL) {
+        snprintf(reason, 128, "worker %u is attached already, as pid %u", hello->worker,
+                 kamailio->workers[hello->worker]->pid);
+        return reason;
+    }
+    return NULL;
+}
+
+static void kamailio_welcome(const struct kamailio *kamailio, struct worker *worker)
+{
+    unsigned char frame[WIRE_HEADER + 64];
+    const struct wire_welcome welcome = { .version = WIRE_VERSION,
+                                          .session = kamailio->session,
+                                          .pid = (uint32_t)getpid(),
+                                          .evapid_version = { EVAPID_VERSION, strlen(EVAPID_VERSION) } };
+    worker_say(worker, frame, wire_write_welcome(frame, sizeof(frame), &welcome));
+}
+
+static void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why)
+{
+    log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused pid %u: %s", pid, why);
+    worker_refuse(worker, why);
+}
+
+static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worker, uint16_t index)
+{
+    DL_DELETE(kamailio->strangers, worker);
+    worker->state = WORKER_ATTACHED;
+    worker->index = index;
+    kamailio->workers[index] = worker;
+    kamailio->workers_attached++;
+    atomic_store(&queue_presence(kamailio->queue)->attached, 1);
+    if (kamailio->workers_attached == kamailio->workers_declared)
+        kamailio_finish_gathering(kamailio);
+    else if (kamailio->attachment == GATHERING)
+        uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
+    else
+        seat_place_all(kamailio);
+}
+
+static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd)
+{
+    struct kamailio *kamailio = worker->host->owner;
+    char reason[128];
+    const char *why = kamailio_objection(kamailio, hello, reason);
+    const bool first = why == NULL && kamailio->attachment == DETACHED;
+    if (first) {
+        why = kamailio_begin(kamailio, hello, memfd, eventfd);
+    } else {
+        close(memfd);
+        close(eventfd);
+    }
+    if (why != NULL) {
+        kamailio_refuse(worker, hello->pid, why);
+        return;
+    }
+    kamailio_welcome(kamailio, worker);
+    if (first)
+        kamailio_declare(kamailio, worker, hello);
+    kamailio_seat_worker(kamailio, worker, hello->worker);
+}
+
+static void kamailio_on_bad_hello(struct worker *worker, const struct wire_hello *hello)
+{
+    char reason[128] = "that is no HELLO of evapid's protocol with its two descriptors";
+    if (hello->version != 0 && hello->version != WIRE_VERSION)
+        snprintf(reason, sizeof(reason),
+                 "evapid " EVAPID_VERSION
+                 " speaks version %u of the protocol, the module version %u: install a matching one",
+                 WIRE_VERSION, hello->version);
+    kamailio_refuse(worker, worker->pid, reason);
+}
+
+static void kamailio_on_connect(void *owner, int fd)
+{
+    struct kamailio *kamailio = owner;
+    struct worker *worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
+    if (worker != NULL)
+        DL_APPEND(kamailio->strangers, worker);
+}
+
+/* ---- what the bus tells us -------------------------------------------------------------------------------------- */
+
+static void upstream_opened(void *owner, struct client *client)
+{
+    seat_open(owner, client);
+}
+
+static bool upstream_message(void *owner, struct client *client, const char *bytes, size_t length)
+{
+    return seat_message(owner, client->seat, bytes, length);
+}
+
+static void upstream_settle(void *owner, struct client *client)
+{
+    seat_settle(owner, client->seat);
+}
+
+static void upstream_present(void *owner, uint64_t hash, bool present)
+{
+    struct presence *presence = presence_of(owner);
+    if (presence != NULL && present)
+        presence_add(presence, hash);
+    else if (presence != NULL)
+        presence_remove(presence, hash);
+}
+
+static void upstream_admitted(void *owner, uint32_t clients)
+{
+    struct presence *presence = presence_of(owner);
+    if (presence != NULL)
+        atomic_store_explicit(&presence->clients, clients, memory_order_release);
+}
+
+struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
+{
+    return (struct bus_upstream){ .owner = kamailio,
+                                  .opened = upstream_opened,
+                                  .message = upstream_message,
+                                  .ended = upstream_settle,
+                                  .gone = upstream_settle,
+                                  .present = upstream_present,
+                                  .admitted = upstream_admitted };
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
+                          struct listeners *listeners)
+{
+    kamailio->loop = loop;
+    kamailio->config = config;
+    kamailio->bus = bus;
+    kamailio->listeners = listeners;
+    kamailio->worker_host = (struct worker_host){
+        .owner = kamailio, .hello = kamailio_on_hello, .bad_hello = kamailio_on_bad_hello, .lost = kamailio_on_lost
+    };
+    while (kamailio->session == 0)
+        if (getrandom(&kamailio->session, sizeof(kamailio->session), 0) < 0)
+            return "no random number is to be had";
+    uv_timer_init(loop, &kamailio->gather);
+    uv_timer_init(loop, &kamailio->hold);
+    kamailio->gather.data = kamailio;
+    kamailio->hold.data = kamailio;
+    return door_open(&kamailio->door, loop, config->kamailio_socket, kamailio_on_connect, kamailio);
+}
+
+void kamailio_flush(struct kamailio *kamailio)
+{
+    kamailio_check_hold(kamailio);
+    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
+        struct worker *worker = kamailio->workers[i];
+        if (worker == NULL)
+            continue;
+        if (kamailio->resume_wanted && !kamailio->stopping)
+            seat_serve_waiting(kamailio, worker);
+        if (worker->unsent != NULL && !worker->blocked)
+            worker_flush(worker);
+    }
+    kamailio->resume_wanted = false;
+}
+
+void kamailio_stop(struct kamailio *kamailio)
+{
+    struct presence *presence = presence_of(kamailio);
+    kamailio->stopping = true;
+    door_close(&kamailio->door);
+    if (presence != NULL)
+        atomic_store(&presence->attached, 0);
+}
+
+bool kamailio_is_idle(const struct kamailio *kamailio)
+{
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL && kamailio->workers[i]->posts != NULL)
+            return false;
+    return true;
+}
+
+void kamailio_close(struct kamailio *kamailio)
+{
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            kamailio_on_lost(kamailio->workers[i], "evapid is stopping");
+    while (kamailio->strangers != NULL)
+        kamailio_on_lost(kamailio->strangers, NULL);
+    if (kamailio->queue != NULL)
+        queue_close(kamailio->queue);
+    kamailio->queue = NULL;
+    uv_close((uv_handle_t *)&kamailio->gather, NULL);
+    uv_close((uv_handle_t *)&kamailio->hold, NULL);
+}

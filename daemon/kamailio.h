@@ -1,0 +1,81 @@
+/* Kamailio's side of evapid: the attachment of one Kamailio, its evapi workers, and what its routes are told.
+ *
+ * It is the bus's upstream: a client that comes is given to a worker, announced there (connection-new), and admitted when
+ * that route has run; its messages follow in order, and last its connection-closed. It is the queue's host: what routes
+ * say goes to the bus in the order in which they said it. */
+#ifndef EVAPID_KAMAILIO_H
+#define EVAPID_KAMAILIO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "bus.h"
+#include "config.h"
+#include "door.h"
+#include "listener.h"
+#include "queue.h"
+#include "seat.h"
+#include "worker.h"
+
+enum attachment {
+    DETACHED,
+    GATHERING, /* some of its workers are here, the others are given a moment */
+    ATTACHED
+};
+
+struct kamailio {
+    uv_loop_t *loop;
+    const struct config *config;
+    struct bus *bus;
+    struct listeners *listeners;
+    struct door door;
+    struct worker_host worker_host;
+    struct worker *strangers; /* list: links whose HELLO has not come */
+    uint32_t session;         /* of this evapid: in presence, and in what routes send back */
+    bool stopping;
+
+    /* The Kamailio that is attached, or was last. */
+    enum attachment attachment;
+    uint64_t instance;
+    uint32_t pid;
+    uint64_t since_ms; /* wall clock */
+    uint16_t workers_declared, workers_attached;
+    char module_version[32], kamailio_version[64];
+    struct worker *workers[EVAPID_WORKERS_MAX];
+    uint64_t corrupt_instance; /* its ring can't be read: it is not let in again */
+    struct listener *declared; /* the module's listener, NULL: none */
+
+    struct queue *queue; /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
+    uint32_t expected;   /* admitted clients that a held queue waits for */
+    uint32_t announced;  /* seats in ANNOUNCED */
+    struct seat *unplaced; /* list: seats without a worker */
+    struct seat *serving;  /* the seat whose turn it is among the waiting */
+    uv_timer_t gather, hold;
+    bool resume_wanted;   /* a window may have opened in this turn */
+    uint64_t stale;       /* control records that were meant for another evapid */
+    uint64_t memory_lost; /* events that there was no memory for */
+};
+
+#define GATHER_MS 250U /* how long an attaching Kamailio's other workers are waited for before clients are spread */
+
+/* Begin to listen for workers. NULL, or why it can't. bus, listeners and config outlive it. */
+const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
+                          struct listeners *listeners);
+
+/* What the bus needs to know of us. */
+struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
+
+/* The end of a loop turn: offer windows that have opened to those who wait, and write to the workers. */
+void kamailio_flush(struct kamailio *kamailio);
+
+/* evapid is ending: begin no route any more, and leave in the ring what the next evapid needs to know. */
+void kamailio_stop(struct kamailio *kamailio);
+
+/* Are routes running, or about to, for what clients have sent? */
+bool kamailio_is_idle(const struct kamailio *kamailio);
+
+/* Close everything. The bus has been closed before. */
+void kamailio_close(struct kamailio *kamailio);
+
+#endif

@@ -1,0 +1,155 @@
+/* Lines on standard error: their form, their level, and how many of a kind. */
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TEXT_MAX 1024 /* a longer text is cut */
+
+static const char *const level_names[] = { "error", "warning", "notice", "info", "debug" };
+static const char *const journal_prefixes[] = { "<3>", "<4>", "<5>", "<6>", "<7>" };
+
+static enum log_level most = LEVEL_INFO;
+static bool journal;
+static struct log_limit *limits; /* those that have withheld a line */
+
+static uint64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* JOURNAL_STREAM names the device and inode of the stream that the journal reads: is it our standard error? */
+static bool journal_reads_stderr(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device = 0;
+    unsigned long long inode = 0;
+    struct stat err;
+    if (stream == NULL || sscanf(stream, "%llu:%llu", &device, &inode) != 2 || fstat(STDERR_FILENO, &err) != 0)
+        return false;
+    return device == (unsigned long long)err.st_dev && inode == (unsigned long long)err.st_ino;
+}
+
+void log_open(enum log_level level)
+{
+    most = level;
+    journal = journal_reads_stderr();
+}
+
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
+bool log_level_find(const char *name, enum log_level *level)
+{
+    for (unsigned i = 0; i < sizeof(level_names) / sizeof(*level_names); i++)
+        if (strcmp(name, level_names[i]) == 0) {
+            *level = (enum log_level)i;
+            return true;
+        }
+    return false;
+}
+
+/* Copy text to out with every control byte as \xNN. */
+static void make_printable(char *out, size_t room, const char *text)
+{
+    size_t n = 0;
+    for (; *text != '\0' && n + 5 < room; text++) {
+        const unsigned char c = (unsigned char)*text;
+        if (c < 0x20 || c == 0x7f)
+            n += (size_t)snprintf(out + n, room - n, "\\x%02x", c);
+        else
+            out[n++] = (char)c;
+    }
+    out[n] = '\0';
+}
+
+static void write_line(enum log_level level, const char *subject, const char *format, va_list args)
+{
+    char raw[TEXT_MAX];
+    char text[TEXT_MAX * 2];
+    vsnprintf(raw, sizeof(raw), format, args);
+    make_printable(text, sizeof(text), raw);
+    if (journal) {
+        fprintf(stderr, "%s%s: %s\n", journal_prefixes[level], subject, text);
+        return;
+    }
+    struct timespec now;
+    struct tm utc;
+    char time[32];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &utc);
+    fprintf(stderr, "%s.%03ldZ %s %s: %s\n", time, now.tv_nsec / 1000000, level_names[level], subject, text);
+}
+
+void log_line(enum log_level level, const char *subject, const char *format, ...)
+{
+    if (level > most)
+        return;
+    va_list args;
+    va_start(args, format);
+    write_line(level, subject, format, args);
+    va_end(args);
+}
+
+void log_bare(enum log_level level, const char *text)
+{
+    char shown[TEXT_MAX * 2];
+    make_printable(shown, sizeof(shown), text);
+    fprintf(stderr, "%s%s\n", journal ? journal_prefixes[level] : "", shown);
+}
+
+static void write_count(struct log_limit *limit)
+{
+    log_line(limit->level, limit->kind, "%u more such lines in %u s were not written", limit->withheld,
+             LOG_WINDOW_MS / 1000);
+    limit->withheld = 0;
+}
+
+void log_limited(struct log_limit *limit, enum log_level level, const char *subject, const char *format, ...)
+{
+    if (level > most)
+        return;
+    const uint64_t now = monotonic_ms();
+    if (limit->withheld == 0 && now - limit->window_ms >= LOG_WINDOW_MS) {
+        limit->window_ms = now;
+        limit->lines = 0;
+    }
+    if (limit->lines == LOG_BURST) {
+        if (limit->withheld++ == 0) {
+            limit->level = level;
+            limit->next = limits;
+            limits = limit;
+        }
+        return;
+    }
+    limit->lines++;
+    va_list args;
+    va_start(args, format);
+    write_line(level, subject, format, args);
+    va_end(args);
+}
+
+void log_tick(bool all)
+{
+    const uint64_t now = monotonic_ms();
+    struct log_limit **link = &limits;
+    while (*link != NULL) {
+        struct log_limit *limit = *link;
+        if (!all && now - limit->window_ms < LOG_WINDOW_MS) {
+            link = &limit->next;
+            continue;
+        }
+        *link = limit->next;
+        write_count(limit);
+    }
+}

@@ -1,0 +1,135 @@
+/* A walk through JSON text that jansson has already accepted: it only has to find its way, not to check. */
+#include "place.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static const char *skip_string(const char *at)
+{
+    for (at++; *at != '"' && *at != '\0'; at++)
+        if (*at == '\\' && at[1] != '\0')
+            at++;
+    return *at == '"' ? at + 1 : at;
+}
+
+void place_blank_comments(char *text, size_t length)
+{
+    char *end = text + length;
+    for (char *at = text; at < end;) {
+        if (*at == '"') {
+            for (at++; at < end && *at != '"' && *at != '\n'; at++)
+                if (*at == '\\' && at + 1 < end)
+                    at++;
+            at++;
+        } else if (*at == '#' || (*at == '/' && at + 1 < end && at[1] == '/')) {
+            while (at < end && *at != '\n')
+                *at++ = ' ';
+        } else if (*at == '/' && at + 1 < end && at[1] == '*') {
+            *at++ = ' ';
+            *at++ = ' ';
+            while (at < end && !(*at == '*' && at + 1 < end && at[1] == '/')) {
+                if (*at != '\n')
+                    *at = ' ';
+                at++;
+            }
+            for (int i = 0; i < 2 && at < end; i++)
+                *at++ = ' ';
+        } else {
+            at++;
+        }
+    }
+}
+
+static const char *skip_space(const char *at)
+{
+    return at + strspn(at, " \t\r\n");
+}
+
+/* Pass over one value, however deep. */
+static const char *skip_value(const char *at)
+{
+    unsigned depth = 0;
+    at = skip_space(at);
+    do {
+        if (*at == '"') {
+            at = skip_string(at);
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+            at++;
+        } else if (*at == '}' || *at == ']') {
+            depth--;
+            at++;
+        } else if (depth > 0 && *at != '\0') {
+            at++;
+        } else {
+            at += strcspn(at, ",]} \t\r\n");
+        }
+    } while (depth > 0 && *at != '\0');
+    return at;
+}
+
+static const char *find_key(const char *object, const char *key, size_t length)
+{
+    const char *at = skip_space(object + 1);
+    while (*at == '"') {
+        const char *name = at + 1;
+        at = skip_string(at);
+        const bool same = (size_t)(at - 1 - name) == length && memcmp(name, key, length) == 0;
+        at = skip_space(skip_space(at) + 1); /* the colon */
+        if (same)
+            return at;
+        at = skip_space(skip_value(at));
+        if (*at == ',')
+            at = skip_space(at + 1);
+    }
+    return NULL;
+}
+
+static const char *find_element(const char *array, unsigned index)
+{
+    const char *at = skip_space(array + 1);
+    for (unsigned i = 0; i < index && *at != ']' && *at != '\0'; i++) {
+        at = skip_space(skip_value(at));
+        if (*at == ',')
+            at = skip_space(at + 1);
+    }
+    return *at == ']' || *at == '\0' ? NULL : at;
+}
+
+/* The value that the first part of *path names within value; *path is moved behind that part. */
+static const char *step_into(const char *value, const char **path)
+{
+    const char *part = *path;
+    if (*part == '.')
+        part++;
+    if (*part == '[') {
+        unsigned index = 0;
+        for (part++; *part >= '0' && *part <= '9'; part++)
+            index = index * 10 + (unsigned)(*part - '0');
+        *path = *part == ']' ? part + 1 : part;
+        return *value == '[' ? find_element(value, index) : NULL;
+    }
+    const size_t length = strcspn(part, ".[");
+    *path = part + length;
+    return *value == '{' ? find_key(value, part, length) : NULL;
+}
+
+struct place place_find(const char *text, const char *path)
+{
+    const char *found = skip_space(text);
+    while (*path != '\0') {
+        const char *inner = step_into(found, &path);
+        if (inner == NULL)
+            break;
+        found = inner;
+    }
+    struct place place = { 1, 1 };
+    for (const char *at = text; at < found; at++) {
+        place.column++;
+        if (*at == '\n') {
+            place.line++;
+            place.column = 1;
+        }
+    }
+    return place;
+}

@@ -1,0 +1,217 @@
+/* Draining the ring. */
+#include "queue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BATCH_RECORDS 1024U
+#define BATCH_BYTES 262144U /* of one loop turn: clients are flushed in between */
+
+static bool queue_reads(const struct queue *queue)
+{
+    return queue->state == QUEUE_RUNNING || queue->state == QUEUE_HELD;
+}
+
+static void queue_fail(struct queue *queue, const char *why)
+{
+    queue->state = QUEUE_CORRUPT;
+    uv_idle_stop(&queue->turn);
+    uv_poll_stop(&queue->wake);
+    queue->host.corrupt(queue->host.owner, why);
+}
+
+size_t queue_used(const struct queue *queue)
+{
+    return (size_t)(queue->ring.head - queue->ring.tail);
+}
+
+static void queue_note_high_water(struct queue *queue)
+{
+    const size_t used = queue_used(queue);
+    if (used > queue->high_water)
+        queue->high_water = used;
+}
+
+/* Copy the record's tag and payload out of the ring, then hand it over: what the ring holds may change under our eyes,
+ * what was copied does not. */
+static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_record *record)
+{
+    char tag[EVAPID_TAG_MAX];
+    at += sizeof(*record);
+    ring_copy(&queue->ring, at, tag, record->tag_length);
+    if (ring_type_is_control(record->type)) {
+        queue->host.control(queue->host.owner, record, tag);
+        return;
+    }
+    struct frame *frame = frame_new(record->payload_length);
+    if (frame == NULL) {
+        queue->host.lost(queue->host.owner);
+        return;
+    }
+    ring_copy(&queue->ring, at + record->tag_length, frame_payload(frame), record->payload_length);
+    queue->host.event(queue->host.owner, record, tag, frame);
+    frame_unref(frame);
+}
+
+/* Read one record: at tail, or while held the next one that has not been looked at. Returns its size, 0 when there is
+ * none. */
+static size_t queue_step(struct queue *queue)
+{
+    const bool held = queue->state == QUEUE_HELD;
+    const uint64_t at = held ? queue->ahead : queue->ring.tail;
+    struct ring_record record;
+    const char *why = NULL;
+    const enum ring_read read = ring_peek(&queue->ring, at, &record, &why);
+    if (read == RING_CORRUPT)
+        queue_fail(queue, why);
+    if (read != RING_RECORD)
+        return 0;
+    queue_note_high_water(queue);
+    const bool control = ring_type_is_control(record.type);
+    const bool seen = !held && (int64_t)(queue->ahead - at) > 0;
+    if (held)
+        queue->ahead = at + record.size;
+    if (held ? control : !(control && seen))
+        queue_hand_over(queue, at, &record);
+    if (!held && queue_reads(queue))
+        ring_release(&queue->ring, at + record.size);
+    return record.size;
+}
+
+static uint64_t queue_position(const struct queue *queue)
+{
+    return queue->state == QUEUE_HELD ? queue->ahead : queue->ring.tail;
+}
+
+static void queue_on_turn(uv_idle_t *turn)
+{
+    struct queue *queue = turn->data;
+    size_t bytes = 0;
+    for (unsigned i = 0; i < BATCH_RECORDS && bytes < BATCH_BYTES && queue_reads(queue); i++) {
+        const size_t size = queue_step(queue);
+        bytes += size;
+        if (size > 0)
+            continue;
+        if (queue_reads(queue) && ring_sleep(&queue->ring, queue_position(queue)))
+            uv_idle_stop(turn);
+        break;
+    }
+    if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
+        queue->host.crowded(queue->host.owner);
+}
+
+static void queue_on_wake(uv_poll_t *wake, int status, int events)
+{
+    struct queue *queue = wake->data;
+    uint64_t count = 0;
+    (void)events;
+    const ssize_t n = read(queue->eventfd, &count, sizeof(count));
+    if (status < 0 || (n != (ssize_t)sizeof(count) && !(n < 0 && errno == EAGAIN))) {
+        queue_fail(queue, "its eventfd is none");
+        return;
+    }
+    uv_idle_start(&queue->turn, queue_on_turn);
+}
+
+static const char *queue_map(struct queue *queue, int memfd)
+{
+    struct stat file;
+    const int seals = fcntl(memfd, F_GET_SEALS);
+    if (seals < 0 || (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW))
+        return "its memory is not sealed against a change of size";
+    if (fstat(memfd, &file) != 0 || file.st_size < (off_t)ring_bytes(EVAPID_RING_MIN) ||
+        file.st_size > (off_t)ring_bytes(EVAPID_RING_MAX))
+        return "its memory is of no size that a ring can have";
+    queue->bytes = (size_t)file.st_size;
+    void *memory = mmap(NULL, queue->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    if (memory == MAP_FAILED)
+        return strerror(errno);
+    const char *why = ring_open(&queue->ring, memory, queue->bytes);
+    if (why != NULL)
+        munmap(memory, queue->bytes);
+    return why;
+}
+
+/* Both descriptors are good: watch them. */
+static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
+{
+    if (fcntl(queue->eventfd, F_SETFL, O_NONBLOCK) != 0 || uv_poll_init(loop, &queue->wake, queue->eventfd) != 0)
+        return "its eventfd is none";
+    uv_idle_init(loop, &queue->turn);
+    queue->open_handles = 2;
+    queue->wake.data = queue;
+    queue->turn.data = queue;
+    uv_poll_start(&queue->wake, UV_READABLE, queue_on_wake);
+    uv_idle_start(&queue->turn, queue_on_turn);
+    return NULL;
+}
+
+struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct queue_host *host, const char **why)
+{
+    struct queue *queue = calloc(1, sizeof(*queue));
+    *why = queue == NULL ? "no memory" : queue_map(queue, memfd);
+    close(memfd);
+    if (*why == NULL) {
+        queue->host = *host;
+        queue->eventfd = eventfd;
+        queue->ahead = queue->ring.tail;
+        queue->state = QUEUE_HELD;
+        *why = queue_watch(queue, loop);
+        if (*why != NULL)
+            munmap(queue->ring.header, queue->bytes);
+    }
+    if (*why != NULL) {
+        close(eventfd);
+        free(queue);
+        return NULL;
+    }
+    queue_note_high_water(queue);
+    return queue;
+}
+
+void queue_hold(struct queue *queue)
+{
+    if (queue->state != QUEUE_RUNNING)
+        return;
+    queue->state = QUEUE_HELD;
+    if ((int64_t)(queue->ahead - queue->ring.tail) < 0)
+        queue->ahead = queue->ring.tail;
+}
+
+void queue_release(struct queue *queue)
+{
+    if (queue->state != QUEUE_HELD)
+        return;
+    queue->state = QUEUE_RUNNING;
+    uv_idle_start(&queue->turn, queue_on_turn);
+}
+
+void queue_drain(struct queue *queue)
+{
+    if (!queue_reads(queue) || !ring_refresh(&queue->ring))
+        return;
+    const uint64_t end = queue->ring.head;
+    while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
+        continue;
+}
+
+static void queue_on_closed(uv_handle_t *handle)
+{
+    struct queue *queue = handle->data;
+    if (--queue->open_handles == 0)
+        free(queue);
+}
+
+void queue_close(struct queue *queue)
+{
+    queue->state = QUEUE_CORRUPT; /* nothing reads it any more */
+    uv_close((uv_handle_t *)&queue->wake, queue_on_closed);
+    uv_close((uv_handle_t *)&queue->turn, queue_on_closed);
+    close(queue->eventfd);
+    munmap(queue->ring.header, queue->bytes);
+}

@@ -1,0 +1,67 @@
+/* The queue: evapid's reading of the ring that Kamailio's processes write (evapid/ring.h).
+ *
+ * It maps the ring, sleeps on its eventfd, and hands every record to its host in the order in which they were issued. A
+ * batch a loop turn, so that clients are served in between.
+ *
+ * While it is held, events stay in the ring, where they survive even evapid's death, but control records are read ahead
+ * of them: they are what a hold waits for (a client's admission). Each record is handed over once all the same. */
+#ifndef EVAPID_QUEUE_H
+#define EVAPID_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "evapid/ring.h"
+#include "frame.h"
+
+/* event: a relay, multicast or unicast, by the record's type; whoever keeps the frame takes a reference of its own. lost:
+ * an event for which there was no memory. control: a close, tag or done. tag: record->tag_length bytes. crowded: the ring
+ * is held and nearly full. corrupt: the ring cannot be read any further; the queue has stopped. */
+struct queue_host {
+    void *owner;
+    void (*event)(void *owner, const struct ring_record *record, const char *tag, struct frame *frame);
+    void (*lost)(void *owner);
+    void (*control)(void *owner, const struct ring_record *record, const char *tag);
+    void (*crowded)(void *owner);
+    void (*corrupt)(void *owner, const char *why);
+};
+
+enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
+
+struct queue {
+    enum queue_state state;
+    struct queue_host host;
+    struct ring_reader ring;
+    size_t bytes;   /* of the mapping */
+    uint64_t ahead; /* control records before this position have been handed over */
+    int eventfd;    /* ours, closed with the queue */
+    uv_poll_t wake;
+    uv_idle_t turn;        /* active while there is more to read: the loop then does not sleep */
+    size_t high_water;     /* most bytes found waiting */
+    unsigned open_handles; /* freed when both are closed */
+};
+
+/* Map the memfd and begin to read, held; both descriptors are the queue's from here on, also on failure. Returns NULL and
+ * sets *why when it can't. */
+struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct queue_host *host, const char **why);
+
+/* Bytes that wait in it now. */
+size_t queue_used(const struct queue *queue);
+
+void queue_hold(struct queue *queue);
+void queue_release(struct queue *queue);
+
+/* Hand over all that has been written up to now (held: all control records). */
+void queue_drain(struct queue *queue);
+
+/* Unmap and free it. */
+void queue_close(struct queue *queue);
+
+/* What evapid publishes back. */
+static inline struct presence *queue_presence(const struct queue *queue)
+{
+    return &queue->ring.header->presence;
+}
+
+#endif

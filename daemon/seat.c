@@ -1,0 +1,272 @@
+/* The life of a seat. */
+#include "seat.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "kamailio.h"
+#include "log.h"
+
+static void seat_wait(struct seat *seat)
+{
+    if (seat->queued)
+        return;
+    seat->queued = true;
+    DL_APPEND2(seat->worker->waiting, seat, waiting_prev, waiting_next);
+    seat->worker->waiting_count++;
+}
+
+static void seat_wait_no_more(struct seat *seat)
+{
+    if (!seat->queued)
+        return;
+    seat->queued = false;
+    DL_DELETE2(seat->worker->waiting, seat, waiting_prev, waiting_next);
+    seat->worker->waiting_count--;
+}
+
+/* Take the seat off its worker, or off the list of those that have none. */
+static void seat_unlink(struct kamailio *kamailio, struct seat *seat)
+{
+    if (seat->worker == NULL) {
+        DL_DELETE(kamailio->unplaced, seat);
+        return;
+    }
+    seat_wait_no_more(seat);
+    DL_DELETE(seat->worker->seats, seat);
+    seat->worker->seat_count--;
+    seat->worker = NULL;
+}
+
+static void seat_free(struct kamailio *kamailio, struct seat *seat)
+{
+    struct post *post = NULL;
+    seat_unlink(kamailio, seat);
+    while ((post = seat->returned) != NULL) {
+        DL_DELETE(seat->returned, post);
+        free(post);
+    }
+    bus_release(kamailio->bus, seat->client);
+    free(seat);
+}
+
+void seat_open(struct kamailio *kamailio, struct client *client)
+{
+    struct seat *seat = calloc(1, sizeof(*seat));
+    if (seat == NULL)
+        abort(); /* a few dozen bytes, just after the client's own were had */
+    seat->client = client;
+    client->seat = seat;
+    DL_APPEND(kamailio->unplaced, seat);
+    if (kamailio->attachment == ATTACHED)
+        seat_place_all(kamailio);
+}
+
+/* ---- to the worker --------------------------------------------------------------------------------------------- */
+
+static bool window_is_open(const struct kamailio *kamailio, const struct worker *worker)
+{
+    return worker->in_flight < kamailio->config->worker_window_frames &&
+           worker->in_flight_bytes < kamailio->config->worker_window_bytes;
+}
+
+static void seat_post(struct seat *seat, struct post *post)
+{
+    const struct client *client = seat->client;
+    const struct tag *tag = client->tag;
+    const struct wire_event event = { .connection = client->index,
+                                      .port = client->port,
+                                      .address = { client->address, strlen(client->address) },
+                                      .tag = { tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0 } };
+    if (post->type == WIRE_MESSAGE)
+        seat->in_flight++;
+    worker_post(seat->worker, post, &event);
+}
+
+static void seat_announce(struct kamailio *kamailio, struct seat *seat)
+{
+    struct post *post = post_new(WIRE_NEW, seat, NULL, 0);
+    if (post == NULL)
+        return; /* seat_place_all tries again */
+    bus_readmit(kamailio->bus, seat->client);
+    seat->state = SEAT_ANNOUNCED;
+    kamailio->announced++;
+    seat_post(seat, post);
+}
+
+static void seat_say_closed(struct seat *seat)
+{
+    struct post *post = post_new(WIRE_CLOSED, seat, NULL, 0);
+    if (post == NULL)
+        return;
+    seat->state = SEAT_LEAVING;
+    seat_post(seat, post);
+}
+
+/* In turn with the others: messages that came back from a dead worker, then those that the client holds. */
+static void seat_serve(struct kamailio *kamailio, struct seat *seat)
+{
+    while (seat->returned != NULL && window_is_open(kamailio, seat->worker)) {
+        struct post *post = seat->returned;
+        DL_DELETE(seat->returned, post);
+        seat_post(seat, post);
+    }
+    if (seat->returned != NULL) {
+        seat_wait(seat);
+        return;
+    }
+    kamailio->serving = seat;
+    client_resume(seat->client);
+    kamailio->serving = NULL;
+    seat_settle(kamailio, seat);
+}
+
+void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker)
+{
+    for (uint32_t turns = worker->waiting_count; turns > 0 && window_is_open(kamailio, worker); turns--) {
+        struct seat *seat = worker->waiting;
+        if (seat == NULL)
+            return;
+        seat_wait_no_more(seat);
+        seat_serve(kamailio, seat);
+    }
+}
+
+bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *bytes, size_t length)
+{
+    if (seat->state != SEAT_ADMITTED || seat->worker == NULL || kamailio->stopping)
+        return false;
+    const bool in_turn = seat == kamailio->serving || seat->worker->waiting == NULL;
+    struct post *post = in_turn && seat->returned == NULL && window_is_open(kamailio, seat->worker)
+                            ? post_new(WIRE_MESSAGE, seat, bytes, length)
+                            : NULL;
+    if (post == NULL) {
+        seat_wait(seat);
+        return false;
+    }
+    seat_post(seat, post);
+    return true;
+}
+
+/* ---- from the worker ------------------------------------------------------------------------------------------- */
+
+static void seat_admit(struct kamailio *kamailio, struct seat *seat)
+{
+    seat->state = SEAT_ADMITTED;
+    kamailio->announced--;
+    bus_admit(kamailio->bus, seat->client);
+    seat_serve(kamailio, seat);
+}
+
+void seat_answered(struct kamailio *kamailio, struct post *post)
+{
+    struct seat *seat = post->seat;
+    const enum wire_type type = post->type;
+    free(post);
+    switch (type) {
+    case WIRE_NEW: seat_admit(kamailio, seat); break;
+    case WIRE_CLOSED: seat_free(kamailio, seat); break;
+    case WIRE_MESSAGE:
+        seat->in_flight--;
+        seat_settle(kamailio, seat);
+        break;
+    default: break;
+    }
+}
+
+void seat_settle(struct kamailio *kamailio, struct seat *seat)
+{
+    struct client *client = seat->client;
+    const bool unsaid = client_holds(client) || seat->returned != NULL;
+    if (client->state != CLIENT_GONE) {
+        if (client->input_over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
+            bus_finish(kamailio->bus, client); /* comes back here when the client is gone */
+        return;
+    }
+    if (unsaid)
+        return;
+    if (seat->state == SEAT_ADMITTED && seat->worker != NULL)
+        seat_say_closed(seat);
+    else if (seat->state == SEAT_WAITING)
+        seat_free(kamailio, seat);
+}
+
+/* ---- places ---------------------------------------------------------------------------------------------------- */
+
+/* The worker with the fewest clients, NULL when none is attached. */
+static struct worker *least_loaded(const struct kamailio *kamailio)
+{
+    struct worker *best = NULL;
+    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
+        struct worker *worker = kamailio->workers[i];
+        if (worker != NULL && (best == NULL || worker->seat_count < best->seat_count))
+            best = worker;
+    }
+    return best;
+}
+
+static void seat_place(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
+{
+    DL_DELETE(kamailio->unplaced, seat);
+    seat->worker = worker;
+    DL_APPEND(worker->seats, seat);
+    worker->seat_count++;
+    if (seat->state == SEAT_WAITING)
+        seat_announce(kamailio, seat);
+    else
+        seat_serve(kamailio, seat);
+}
+
+void seat_place_all(struct kamailio *kamailio)
+{
+    struct worker *worker = NULL;
+    while (kamailio->unplaced != NULL && (worker = least_loaded(kamailio)) != NULL)
+        seat_place(kamailio, kamailio->unplaced, worker);
+}
+
+/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. */
+static void seat_broken_off(struct kamailio *kamailio, struct post *post)
+{
+    if (post->type != WIRE_NEW) {
+        seat_answered(kamailio, post);
+        return;
+    }
+    kamailio->announced--;
+    post->seat->state = SEAT_WAITING;
+    free(post);
+}
+
+/* A post whose route had not begun: taken back, the last one first. */
+static void seat_take_back(struct kamailio *kamailio, struct post *post)
+{
+    struct seat *seat = post->seat;
+    if (seat != NULL && post->type == WIRE_MESSAGE) {
+        seat->in_flight--;
+        DL_PREPEND(seat->returned, post);
+        return;
+    }
+    if (seat != NULL && post->type == WIRE_NEW) {
+        kamailio->announced--;
+        seat->state = SEAT_WAITING;
+    } else if (seat != NULL) {
+        seat->state = SEAT_ADMITTED;
+    }
+    free(post);
+}
+
+void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last)
+{
+    struct post *post = NULL;
+    while ((post = worker_take_done(worker, begun)) != NULL)
+        seat_broken_off(kamailio, post);
+    while ((post = worker_take_back(worker)) != NULL)
+        seat_take_back(kamailio, post);
+    while (worker->seats != NULL) {
+        struct seat *seat = worker->seats;
+        seat_unlink(kamailio, seat);
+        DL_APPEND(kamailio->unplaced, seat);
+        if (last)
+            seat->state = SEAT_WAITING;
+        seat_settle(kamailio, seat);
+    }
+}

@@ -1,0 +1,63 @@
+/* A seat: a client as Kamailio's routes see it.
+ *
+ *     WAITING ──announce──▶ ANNOUNCED ──its route has run──▶ ADMITTED ──client gone, all delivered──▶ LEAVING ──▶ freed
+ *        ▲                      │                              │
+ *        └────── the worker or Kamailio has gone ──────────────┘
+ *
+ * A seat stays with one worker, so that its client's messages stay in order; a client that has gone keeps its seat until
+ * its last message and its connection-closed have been delivered. When a worker dies, what it had not begun comes back to
+ * the seats in order (the ring's header says how far it was): each message starts a route at most once, and none is lost
+ * before. */
+#ifndef EVAPID_SEAT_H
+#define EVAPID_SEAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client.h"
+#include "worker.h"
+
+struct kamailio;
+
+enum seat_state {
+    SEAT_WAITING,   /* no worker knows the client */
+    SEAT_ANNOUNCED, /* its connection-new is on the way or running */
+    SEAT_ADMITTED,
+    SEAT_LEAVING /* its connection-closed is on the way or running */
+};
+
+struct seat {
+    enum seat_state state;
+    struct client *client;
+    struct worker *worker;                    /* NULL: none */
+    struct post *returned;                    /* list: messages that a dead worker had not begun */
+    size_t in_flight;                         /* messages on the link */
+    bool queued;                              /* in the worker's list of those that wait */
+    struct seat *prev, *next;                 /* worker's seats, or the unplaced */
+    struct seat *waiting_prev, *waiting_next; /* worker's waiting */
+};
+
+/* A client has come: it is announced as soon as a worker is there. */
+void seat_open(struct kamailio *kamailio, struct client *client);
+
+/* The client has a message. False: not now; it is asked for it again when its worker's window opens. */
+bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *bytes, size_t length);
+
+/* The client's input has ended, or it has gone: do what is left to do once nothing is pending. The seat may be freed. */
+void seat_settle(struct kamailio *kamailio, struct seat *seat);
+
+/* The route of a post has run. */
+void seat_answered(struct kamailio *kamailio, struct post *post);
+
+/* Give every seat that has none a worker. */
+void seat_place_all(struct kamailio *kamailio);
+
+/* A window may have opened: let those who wait for the worker go on. */
+void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
+
+/* The worker has gone, after it had begun the post of sequence number begun. Its seats are without a worker then; last:
+ * no other worker is left, so that they must be announced anew. */
+void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
+
+#endif

@@ -1,0 +1,151 @@
+/* Putting the status together. It only reads; whoever owns a figure counts it. */
+#include "status.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+/* Text for JSON, which is UTF-8: any other bytes are shown as \xNN. */
+static json_t *describe_bytes(const char *bytes, size_t length)
+{
+    char shown[EVAPID_TAG_MAX * 4 + 1];
+    json_t *text = json_stringn(bytes, length);
+    if (text != NULL)
+        return text;
+    size_t n = 0;
+    for (size_t i = 0; i < length && n + 5 <= sizeof(shown); i++)
+        n += (size_t)snprintf(shown + n, sizeof(shown) - n, bytes[i] >= 0x20 && bytes[i] < 0x7f ? "%c" : "\\x%02x",
+                              (unsigned char)bytes[i]);
+    return json_stringn(shown, n);
+}
+
+static json_t *describe_time(uint64_t ms)
+{
+    char text[40];
+    const time_t seconds = (time_t)(ms / 1000);
+    struct tm utc;
+    gmtime_r(&seconds, &utc);
+    const size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + n, sizeof(text) - n, ".%03uZ", (unsigned)(ms % 1000));
+    return json_string(text);
+}
+
+static json_t *describe_dropped(const struct tally *tally)
+{
+    json_t *dropped = json_object();
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        json_object_set_new(dropped, drop_reason_name((enum drop_reason)reason),
+                            json_integer((json_int_t)tally->dropped[reason]));
+    return dropped;
+}
+
+static json_t *describe_client(const struct client *client)
+{
+    char address[EVAPID_ADDRESS_MAX + 16];
+    const struct tally *tally = &client->tally;
+    const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
+    snprintf(address, sizeof(address), form, client->address, client->port);
+    return json_pack("{s:I, s:s, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+                     (json_int_t)client->index, "listener", listener_name(client->listener), "address", address, "tag",
+                     client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
+                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "in",
+                     "frames", (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
+                     (json_int_t)tally->messages_dropped, "out", "relayed", (json_int_t)tally->relayed, "delivered",
+                     (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
+                     (json_int_t)client->out.count, "queued_bytes", (json_int_t)client->out.bytes, "dropped",
+                     describe_dropped(tally));
+}
+
+static json_t *describe_clients(const struct bus *bus)
+{
+    json_t *clients = json_array();
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        json_array_append_new(clients, describe_client(client));
+    return clients;
+}
+
+static json_t *describe_listeners(const struct listeners *all)
+{
+    static const char *const states[] = { "failed", "listening", "paused", "closed" };
+    json_t *list = json_array();
+    const struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    {
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "address", listener->name, "framing",
+                            framing_name(listener->limits.framing), "source",
+                            listener->source == LISTENER_CONFIG ? "config" : "module", "state", states[listener->state],
+                            "clients", (json_int_t)listener->clients, "max_clients", (json_int_t)listener->max_clients,
+                            "accepted", (json_int_t)listener->accepted, "refused", (json_int_t)listener->refused));
+    }
+    return list;
+}
+
+static json_t *describe_workers(const struct kamailio *kamailio)
+{
+    json_t *workers = json_array();
+    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
+        const struct worker *worker = kamailio->workers[i];
+        if (worker == NULL)
+            continue;
+        json_array_append_new(workers,
+                              json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
+                                        (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
+                                        (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
+    }
+    return workers;
+}
+
+static json_t *describe_ring(const struct queue *queue)
+{
+    static const char *const states[] = { "running", "held", "corrupt" };
+    if (queue == NULL)
+        return json_null();
+    const struct ring_header *header = queue->ring.header;
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[queue->state], "capacity",
+                     (json_int_t)queue->ring.capacity, "used", (json_int_t)queue_used(queue), "high_water",
+                     (json_int_t)queue->high_water, "refused_full",
+                     (json_int_t)atomic_load_explicit(&header->refused_full, memory_order_relaxed), "refused_large",
+                     (json_int_t)atomic_load_explicit(&header->refused_large, memory_order_relaxed), "held",
+                     queue->state == QUEUE_HELD);
+}
+
+static json_t *describe_kamailio(const struct kamailio *kamailio)
+{
+    if (kamailio->attachment == DETACHED)
+        return json_pack("{s:s, s:[], s:o}", "state", "detached", "workers", "ring", describe_ring(kamailio->queue));
+    return json_pack("{s:s, s:I, s:s, s:s, s:o, s:I, s:o, s:o}", "state", "attached", "pid", (json_int_t)kamailio->pid,
+                     "version", kamailio->kamailio_version, "module", kamailio->module_version, "since",
+                     describe_time(kamailio->since_ms), "workers_declared", (json_int_t)kamailio->workers_declared,
+                     "workers", describe_workers(kamailio), "ring", describe_ring(kamailio->queue));
+}
+
+static json_t *describe_totals(const struct status_subject *subject)
+{
+    const struct bus *bus = subject->bus;
+    const struct tally *totals = &bus->totals;
+    const struct listener *listener = NULL;
+    uint64_t refused = 0;
+    DL_FOREACH(subject->listeners->first, listener)
+    refused += listener->refused;
+    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
+                     "clients", "accepted", (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed",
+                     (json_int_t)bus->closed, "events", "relay", (json_int_t)bus->events.relay, "multicast",
+                     (json_int_t)bus->events.multicast, "unicast", (json_int_t)bus->events.unicast, "no_receiver",
+                     (json_int_t)bus->events.no_receiver, "lost_memory", (json_int_t)subject->kamailio->memory_lost,
+                     "out", "relayed", (json_int_t)totals->relayed, "delivered", (json_int_t)totals->delivered, "bytes",
+                     (json_int_t)totals->delivered_bytes, "dropped", describe_dropped(totals), "in", "frames",
+                     (json_int_t)totals->messages, "bytes", (json_int_t)totals->message_bytes, "dropped", "closed",
+                     (json_int_t)totals->messages_dropped);
+}
+
+json_t *status_describe(const struct status_subject *subject)
+{
+    const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid", (json_int_t)getpid(),
+                     "uptime_s", (json_int_t)(uptime_ms / 1000), "session", (json_int_t)subject->kamailio->session,
+                     "kamailio", describe_kamailio(subject->kamailio), "listeners",
+                     describe_listeners(subject->listeners), "clients", describe_clients(subject->bus), "totals",
+                     describe_totals(subject));
+}

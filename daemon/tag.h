@@ -1,0 +1,45 @@
+/* Tags: names that the routing script gives to clients, and the index that finds the clients of one.
+ *
+ * A client has at most one tag. The clients of a tag stand in the order in which they got it: the first is the one that
+ * unicast means. A tag exists while a client carries it. */
+#ifndef EVAPID_TAG_H
+#define EVAPID_TAG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "evapid/limits.h"
+
+struct client;
+
+struct tag {
+    struct client *first; /* list of its clients, linked through client.tag_next and tag_prev (utlist's DL) */
+    size_t clients;
+    uint64_t hash; /* presence_hash of the name */
+    uint8_t length;
+    char name[EVAPID_TAG_MAX]; /* any bytes, no NUL at the end */
+    UT_hash_handle hh;
+};
+
+/* Told when a tag has got its first client (present) or lost its last. */
+typedef void tag_watch(void *owner, uint64_t hash, bool present);
+
+struct tag_index {
+    struct tag *tags; /* uthash by name */
+    tag_watch *watch;
+    void *owner;
+};
+
+/* Give client the tag of length bytes (1 to EVAPID_TAG_MAX) in place of the one it had. False when there is no memory:
+ * the client then has none. */
+bool tag_give(struct tag_index *index, struct client *client, const char *name, size_t length);
+
+/* Take the client's tag away, if it has one. */
+void tag_take(struct tag_index *index, struct client *client);
+
+/* The tag of that name, or NULL. */
+struct tag *tag_find(const struct tag_index *index, const char *name, size_t length);
+
+#endif

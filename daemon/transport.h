@@ -1,0 +1,20 @@
+/* The seam between a client and its wire: how bytes go in and out of a connected socket. Plain TCP today; TLS and
+ * WebSocket would be further structs of this kind, which neither the client's framing nor the bus could tell apart. */
+#ifndef EVAPID_TRANSPORT_H
+#define EVAPID_TRANSPORT_H
+
+#include <stddef.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* All return as read(2), writev(2) and close(2) do on a socket that doesn't block: bytes, 0 at the end of the input, or
+ * -1 with errno. */
+struct transport {
+    ssize_t (*read)(int fd, void *bytes, size_t room);
+    ssize_t (*write)(int fd, const struct iovec *iov, int count);
+    int (*close)(int fd);
+};
+
+extern const struct transport transport_tcp;
+
+#endif

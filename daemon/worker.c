@@ -1,0 +1,293 @@
+/* The Unix socket of one evapi worker: its HELLO in, frames out. */
+#include "worker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define FLUSH_IOVECS 128
+
+static void worker_on_poll(uv_poll_t *poll, int status, int events);
+
+static void worker_watch(struct worker *worker)
+{
+    uv_poll_start(&worker->poll, UV_READABLE | (worker->blocked ? UV_WRITABLE : 0), worker_on_poll);
+}
+
+static uint32_t peer_pid(int fd)
+{
+    struct ucred peer = { 0 };
+    socklen_t size = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? (uint32_t)peer.pid : 0;
+}
+
+struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL || uv_poll_init(loop, &worker->poll, fd) != 0) {
+        free(worker);
+        close(fd);
+        return NULL;
+    }
+    worker->poll.data = worker;
+    worker->host = host;
+    worker->fd = fd;
+    worker->pid = peer_pid(fd);
+    worker->passed[0] = worker->passed[1] = -1;
+    worker_watch(worker);
+    return worker;
+}
+
+/* ---- in -------------------------------------------------------------------------------------------------------- */
+
+static void close_passed(struct worker *worker)
+{
+    for (int i = 0; i < 2; i++) {
+        if (worker->passed[i] >= 0)
+            close(worker->passed[i]);
+        worker->passed[i] = -1;
+    }
+}
+
+/* Keep the first two descriptors of a message; any more are closed. */
+static void worker_take_descriptors(struct worker *worker, struct msghdr *message)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int fd = -1;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+            if (worker->passed[0] < 0)
+                worker->passed[0] = fd;
+            else if (worker->passed[1] < 0)
+                worker->passed[1] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static ssize_t worker_receive(struct worker *worker)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(4 * sizeof(int))];
+    } control;
+    struct iovec iov = { worker->input + worker->input_length, sizeof(worker->input) - worker->input_length };
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
+    };
+    const ssize_t n = recvmsg(worker->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n > 0)
+        worker_take_descriptors(worker, &message);
+    return n;
+}
+
+/* Look for a whole HELLO in the input. */
+static void worker_parse(struct worker *worker)
+{
+    struct wire_hello hello = { 0 };
+    enum wire_type type = WIRE_HELLO;
+    size_t body = 0;
+    const enum wire_status status = wire_header(worker->input, worker->input_length, WIRE_HELLO_MAX, &type, &body);
+    if (status == WIRE_MORE)
+        return;
+    if (status == WIRE_BAD || type != WIRE_HELLO) {
+        worker->host->bad_hello(worker, &hello);
+        return;
+    }
+    if (worker->input_length < WIRE_HEADER + body)
+        return;
+    if (!wire_read_hello(worker->input + WIRE_HEADER, body, &hello) || worker->passed[1] < 0) {
+        worker->host->bad_hello(worker, &hello);
+        return;
+    }
+    const int memfd = worker->passed[0];
+    const int eventfd = worker->passed[1];
+    worker->passed[0] = worker->passed[1] = -1;
+    worker->host->hello(worker, &hello, memfd, eventfd);
+}
+
+static void worker_read(struct worker *worker)
+{
+    const ssize_t n = worker_receive(worker);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        worker->host->lost(worker, n < 0 ? strerror(errno) : "it has gone");
+        return;
+    }
+    if (worker->state == WORKER_ATTACHED) {
+        worker->host->lost(worker, "it sent something after its HELLO");
+        return;
+    }
+    worker->input_length += (size_t)n;
+    if (worker->state == WORKER_GREETING)
+        worker_parse(worker);
+    else
+        worker->input_length = 0;
+}
+
+static void worker_on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct worker *worker = poll->data;
+    if (worker->blocked && (events & UV_WRITABLE) != 0)
+        worker_flush(worker);
+    if (worker->state != WORKER_CLOSED && (status < 0 || (events & UV_READABLE) != 0))
+        worker_read(worker);
+}
+
+/* ---- out ------------------------------------------------------------------------------------------------------- */
+
+struct post *post_new(enum wire_type type, struct seat *seat, const char *message, size_t length)
+{
+    struct post *post = malloc(sizeof(*post) + length);
+    if (post == NULL)
+        return NULL;
+    post->type = type;
+    post->seat = seat;
+    post->sequence = 0;
+    post->head_length = 0;
+    post->length = length;
+    if (length > 0)
+        memcpy(post->message, message, length);
+    return post;
+}
+
+static void worker_append(struct worker *worker, struct post *post)
+{
+    DL_APPEND(worker->posts, post);
+    if (worker->unsent == NULL) {
+        worker->unsent = post;
+        worker->unsent_sent = 0;
+    }
+}
+
+void worker_post(struct worker *worker, struct post *post, const struct wire_event *event)
+{
+    struct wire_event numbered = *event;
+    numbered.sequence = ++worker->last_sequence;
+    numbered.message = (struct wire_text){ post->message, post->length };
+    post->sequence = numbered.sequence;
+    post->head_length = wire_write_event(post->head, sizeof(post->head), post->type, &numbered);
+    if (post->type == WIRE_MESSAGE) {
+        worker->in_flight++;
+        worker->in_flight_bytes += post->length;
+    }
+    worker_append(worker, post);
+}
+
+void worker_say(struct worker *worker, const void *frame, size_t length)
+{
+    struct post *post = length > 0 ? post_new(WIRE_NOTICE, NULL, frame, length) : NULL;
+    if (post != NULL)
+        worker_append(worker, post);
+}
+
+static struct post *worker_take(struct worker *worker, struct post *post)
+{
+    if (post == worker->unsent)
+        worker->unsent = post->next;
+    if (post->sequence > 0 && post->type == WIRE_MESSAGE) {
+        worker->in_flight--;
+        worker->in_flight_bytes -= post->length;
+    }
+    DL_DELETE(worker->posts, post);
+    return post;
+}
+
+struct post *worker_take_back(struct worker *worker)
+{
+    return worker->posts == NULL ? NULL : worker_take(worker, worker->posts->prev);
+}
+
+struct post *worker_take_done(struct worker *worker, uint64_t up_to)
+{
+    struct post *post = worker->posts;
+    if (post == NULL || post == worker->unsent || post->sequence == 0 || post->sequence > up_to)
+        return NULL;
+    return worker_take(worker, post);
+}
+
+static int worker_gather(const struct worker *worker, struct iovec iov[FLUSH_IOVECS])
+{
+    size_t skip = worker->unsent_sent;
+    int n = 0;
+    for (struct post *post = worker->unsent; post != NULL && n < FLUSH_IOVECS - 1; post = post->next) {
+        if (skip < post->head_length)
+            iov[n++] = (struct iovec){ post->head + skip, post->head_length - skip };
+        skip = skip > post->head_length ? skip - post->head_length : 0;
+        if (skip < post->length)
+            iov[n++] = (struct iovec){ post->message + skip, post->length - skip };
+        skip = 0;
+    }
+    return n;
+}
+
+/* bytes more have been written: move unsent on, and forget what was no event. */
+static void worker_sent(struct worker *worker, size_t bytes)
+{
+    bytes += worker->unsent_sent;
+    while (worker->unsent != NULL && bytes >= worker->unsent->head_length + worker->unsent->length) {
+        struct post *post = worker->unsent;
+        bytes -= post->head_length + post->length;
+        worker->unsent = post->next;
+        if (post->sequence > 0)
+            continue;
+        DL_DELETE(worker->posts, post);
+        free(post);
+    }
+    worker->unsent_sent = bytes;
+}
+
+void worker_flush(struct worker *worker)
+{
+    struct iovec iov[FLUSH_IOVECS];
+    if (worker->state == WORKER_CLOSED)
+        return;
+    worker->blocked = false;
+    while (worker->unsent != NULL) {
+        const struct msghdr message = { .msg_iov = iov, .msg_iovlen = (size_t)worker_gather(worker, iov) };
+        const ssize_t n = sendmsg(worker->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            worker->blocked = errno == EAGAIN; /* else reading says that it has gone */
+            break;
+        }
+        worker_sent(worker, (size_t)n);
+    }
+    worker_watch(worker);
+}
+
+void worker_refuse(struct worker *worker, const char *reason)
+{
+    unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
+    const struct wire_text text = { reason, strnlen(reason, WIRE_TEXT_MAX) };
+    worker->state = WORKER_REFUSED;
+    worker_say(worker, frame, wire_write_refused(frame, sizeof(frame), WIRE_VERSION, text));
+    worker_flush(worker);
+    worker->host->lost(worker, NULL);
+}
+
+static void worker_on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void worker_close(struct worker *worker)
+{
+    struct post *post = NULL;
+    worker->state = WORKER_CLOSED;
+    while ((post = worker_take_back(worker)) != NULL)
+        free(post);
+    close_passed(worker);
+    uv_close((uv_handle_t *)&worker->poll, worker_on_closed);
+    close(worker->fd);
+}

@@ -1,0 +1,98 @@
+/* A worker: the link to one evapi worker process of Kamailio.
+ *
+ * It owns the Unix socket that the process attached on, and the posts on it: frames that were put on the link and whose
+ * routes have not finished. A message is posted only while the link's window is open, so that a slow route holds back the
+ * clients and not memory. What the posts mean is its host's business (kamailio.c). */
+#ifndef EVAPID_WORKER_H
+#define EVAPID_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "evapid/wire.h"
+
+struct seat;
+struct worker;
+
+/* One frame on its way. sequence 0: no event, forgotten when it is written. */
+struct post {
+    struct post *prev, *next;
+    enum wire_type type;
+    uint64_t sequence;
+    struct seat *seat;
+    size_t head_length; /* of the frame without its message; written when it is put on a link */
+    unsigned char head[WIRE_HEADER + WIRE_EVENT_HEAD_MAX];
+    size_t length; /* of the message */
+    char message[];
+};
+
+enum worker_state {
+    WORKER_GREETING, /* HELLO is awaited */
+    WORKER_ATTACHED,
+    WORKER_REFUSED, /* closed when the reason has been written */
+    WORKER_CLOSED
+};
+
+/* hello: a HELLO has come, with two descriptors that now belong to the callee. bad_hello: something else has come; hello
+ * holds the version if that is what is wrong. lost: the peer has gone or broken the protocol; the callee closes. */
+struct worker_host {
+    void *owner;
+    void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd);
+    void (*bad_hello)(struct worker *worker, const struct wire_hello *hello);
+    void (*lost)(struct worker *worker, const char *why);
+};
+
+struct worker {
+    enum worker_state state;
+    const struct worker_host *host;
+    int fd;
+    uv_poll_t poll;
+    uint32_t pid; /* of the process, by the kernel's word */
+    uint16_t index;
+    unsigned char input[WIRE_HEADER + WIRE_HELLO_MAX];
+    size_t input_length;
+    int passed[2]; /* descriptors that came with the HELLO, -1: not yet */
+
+    struct post *posts;  /* list, oldest first: all that are not done */
+    struct post *unsent; /* the first that is not wholly written, NULL: all are */
+    size_t unsent_sent;  /* bytes of it that are */
+    bool blocked;
+    uint64_t last_sequence;
+    size_t in_flight, in_flight_bytes; /* messages among the posts */
+
+    struct seat *seats;   /* list of the clients that it serves */
+    struct seat *waiting; /* list of those that have a message and found the window closed */
+    uint32_t seat_count, waiting_count;
+    struct worker *prev, *next; /* the host's list */
+};
+
+/* Begin to wait for a HELLO on fd. NULL when there is no memory; fd is closed then. */
+struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host);
+
+/* Make a post of a message of length bytes; NULL when there is no memory. */
+struct post *post_new(enum wire_type type, struct seat *seat, const char *message, size_t length);
+
+/* Put an event on the link; its sequence number is set, and it is the worker's from here on. */
+void worker_post(struct worker *worker, struct post *post, const struct wire_event *event);
+
+/* Put a frame on the link that is no event, written by a wire_write_* function. */
+void worker_say(struct worker *worker, const void *frame, size_t length);
+
+/* Take the first post off the link if its sequence number is at most up_to and it has been written; NULL: there is none.
+ * The caller frees it. */
+struct post *worker_take_done(struct worker *worker, uint64_t up_to);
+
+/* Take the last post off the link, done or not; NULL: there is none. For a worker that has been lost. */
+struct post *worker_take_back(struct worker *worker);
+
+/* Write what the kernel takes now. */
+void worker_flush(struct worker *worker);
+
+/* Tell the peer why it can't attach, and close. */
+void worker_refuse(struct worker *worker, const char *reason);
+
+/* Close and free; there are no posts with a seat any more. */
+void worker_close(struct worker *worker);
+
+#endif

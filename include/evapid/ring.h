@@ -1,0 +1,337 @@
+/* The ring: the one ordered queue from Kamailio's processes up to evapid.
+ *
+ * A sealed memfd holds a header and then capacity bytes, a power of two. Positions are byte counts that only grow; a
+ * position's place is its value modulo the capacity. Kamailio's processes write records at head, one at a time under a
+ * lock; evapid reads at tail. Both sides live on one host, so that integers are in its own byte order.
+ *
+ *     header (RING_DATA_OFFSET bytes)                          | records ...
+ *     shape, head, refusals | tail, sleeping | workers | presence |
+ *
+ * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
+ * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity, reads head and each record's header once,
+ * checks them, and copies a payload before it uses it.
+ *
+ * Nothing here makes a system call but the mutex when it is contended. Waking evapid is left to the caller, who writes
+ * to the eventfd when ring_sleeper() says that it sleeps. */
+#ifndef EVAPID_RING_H
+#define EVAPID_RING_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "evapid/limits.h"
+#include "evapid/presence.h"
+
+#define RING_MAGIC 0x676e697264697661U /* "avidring" */
+#define RING_VERSION 1U
+#define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
+
+/* How far an evapi worker has come: the sequence number of the frame whose route it has begun. Written by that worker
+ * just before a route starts, read by evapid when the worker has died: what had begun is never begun again. */
+struct ring_worker {
+    _Alignas(RING_LINE) _Atomic uint64_t started;
+};
+
+struct ring_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t reserved;
+    uint64_t capacity; /* bytes of records, a power of two */
+
+    /* Written by producers. */
+    _Alignas(RING_LINE) _Atomic uint64_t head;
+    _Atomic uint64_t refused_full;  /* records that found no room */
+    _Atomic uint64_t refused_large; /* records over the limit of one record */
+
+    /* Written by evapid; sleeping by both. */
+    _Alignas(RING_LINE) _Atomic uint64_t tail;
+    _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep */
+    _Atomic uint64_t sleeps;   /* the number of the last sleep: the next evapid counts on */
+
+    struct ring_worker workers[EVAPID_WORKERS_MAX];
+    _Alignas(RING_LINE) struct presence presence;
+};
+
+#define RING_DATA_OFFSET ((sizeof(struct ring_header) + 4095) & ~(size_t)4095)
+
+enum ring_type {
+    RING_RELAY = 1, /* payload to every client */
+    RING_MULTICAST, /* payload to every client with the tag */
+    RING_UNICAST,   /* payload to the first client with the tag */
+    RING_CLOSE,     /* close connection target */
+    RING_TAG,       /* give connection target the tag; an empty tag takes it away */
+    RING_DONE,      /* worker has finished the routes of its frames up to sequence number target */
+};
+
+/* A record: this header, the tag, the payload, and up to 7 bytes so that the next one is aligned. */
+struct ring_record {
+    uint32_t size; /* bytes of the whole record, a multiple of RING_ALIGN */
+    uint8_t type;  /* enum ring_type */
+    uint8_t tag_length;
+    uint16_t worker;         /* DONE: index of the worker */
+    uint32_t payload_length; /* RELAY, MULTICAST, UNICAST */
+    uint32_t session;        /* the evapid that gave out target; another one ignores target, and a CLOSE, TAG or DONE */
+    uint64_t target;         /* CLOSE, TAG: connection index; DONE: sequence number; events: index of the connection in
+                                whose connection-new route the event is issued (it may get it, once admitted), else 0 */
+};
+
+#define RING_ALIGN 8U
+
+_Static_assert(sizeof(struct ring_record) == 24, "a record's header is part of the format");
+_Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
+
+static inline bool ring_type_is_control(uint8_t type)
+{
+    return type == RING_CLOSE || type == RING_TAG || type == RING_DONE;
+}
+
+/* Bytes at the end of a ring's room that only control records may take: a script that floods the ring with events can
+ * still refuse a client, and a worker still say that it has finished. */
+static inline size_t ring_reserve(size_t capacity)
+{
+    return capacity / 16;
+}
+
+/* The largest record a ring takes, in bytes: half of it. */
+static inline size_t ring_record_max(size_t capacity)
+{
+    return capacity / 2;
+}
+
+/* The largest payload that fits a ring of this capacity, whatever its tag. */
+static inline size_t ring_payload_max(size_t capacity)
+{
+    return ring_record_max(capacity) - sizeof(struct ring_record) - EVAPID_TAG_MAX - RING_ALIGN;
+}
+
+/* Bytes of the memfd for a ring of this capacity. */
+static inline size_t ring_bytes(size_t capacity)
+{
+    return RING_DATA_OFFSET + capacity;
+}
+
+static inline unsigned char *ring_records(struct ring_header *header)
+{
+    return (unsigned char *)header + RING_DATA_OFFSET;
+}
+
+/* ---- Kamailio's side ------------------------------------------------------------------------------------------- */
+
+/* What producers share among themselves and evapid never sees; in shared anonymous memory, made before the fork. */
+struct ring_lane {
+    pthread_mutex_t lock; /* process-shared and robust */
+    uint64_t head;
+    uint64_t tail_seen; /* tail when it was last read: read again only when the ring seems full */
+    size_t capacity;
+};
+
+enum ring_push {
+    RING_PUSHED,
+    RING_FULL,  /* no room now */
+    RING_LARGE, /* would never fit, or a tag over EVAPID_TAG_MAX */
+    RING_BROKEN /* the lock cannot be had; nothing was written */
+};
+
+/* Make an empty ring in memory that is all zero and ring_bytes(capacity) long. capacity is a power of two from
+ * EVAPID_RING_MIN to EVAPID_RING_MAX. Returns 0, or an errno value when the lock cannot be made. */
+static inline int ring_make(struct ring_header *header, struct ring_lane *lane, size_t capacity)
+{
+    pthread_mutexattr_t shared;
+    int error = pthread_mutexattr_init(&shared);
+    if (error != 0)
+        return error;
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+    error = pthread_mutex_init(&lane->lock, &shared);
+    pthread_mutexattr_destroy(&shared);
+    if (error != 0)
+        return error;
+    lane->head = 0;
+    lane->tail_seen = 0;
+    lane->capacity = capacity;
+    header->magic = RING_MAGIC;
+    header->version = RING_VERSION;
+    header->capacity = capacity;
+    return 0;
+}
+
+/* Copy len bytes to position at, going on at the ring's start where it ends. */
+static inline void ring_write(struct ring_header *header, size_t capacity, uint64_t at, const void *bytes, size_t len)
+{
+    const size_t place = (size_t)at & (capacity - 1);
+    const size_t first = len < capacity - place ? len : capacity - place;
+    memcpy(ring_records(header) + place, bytes, first);
+    if (first < len)
+        memcpy(ring_records(header), (const char *)bytes + first, len - first);
+}
+
+/* Is there room for size more bytes? Control records may take the reserve too. */
+static inline bool ring_has_room(struct ring_header *header, struct ring_lane *lane, size_t size, bool control)
+{
+    const size_t room = control ? lane->capacity : lane->capacity - ring_reserve(lane->capacity);
+    if (lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen))
+        return true;
+    lane->tail_seen = atomic_load_explicit(&header->tail, memory_order_acquire);
+    return lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen);
+}
+
+/* Append a record: record's type, worker, session and target, with a tag and a payload. Never waits but for another
+ * producer's copy. A producer that was killed in the middle has published nothing: the next one writes over it. */
+static inline enum ring_push ring_push(struct ring_header *header, struct ring_lane *lane, struct ring_record record,
+                                       const char *tag, size_t tag_length, const char *payload, size_t payload_length)
+{
+    if (tag_length > EVAPID_TAG_MAX || payload_length > ring_payload_max(lane->capacity)) {
+        atomic_fetch_add_explicit(&header->refused_large, 1, memory_order_relaxed);
+        return RING_LARGE;
+    }
+    const size_t size = (sizeof(record) + tag_length + payload_length + RING_ALIGN - 1) & ~(size_t)(RING_ALIGN - 1);
+    record.size = (uint32_t)size;
+    record.tag_length = (uint8_t)tag_length;
+    record.payload_length = (uint32_t)payload_length;
+    const int locked = pthread_mutex_lock(&lane->lock);
+    if (locked == EOWNERDEAD)
+        pthread_mutex_consistent(&lane->lock);
+    else if (locked != 0)
+        return RING_BROKEN;
+    if (!ring_has_room(header, lane, size, ring_type_is_control(record.type))) {
+        pthread_mutex_unlock(&lane->lock);
+        atomic_fetch_add_explicit(&header->refused_full, 1, memory_order_relaxed);
+        return RING_FULL;
+    }
+    const uint64_t at = lane->head;
+    ring_write(header, lane->capacity, at, &record, sizeof(record));
+    ring_write(header, lane->capacity, at + sizeof(record), tag, tag_length);
+    ring_write(header, lane->capacity, at + sizeof(record) + tag_length, payload, payload_length);
+    lane->head = at + size;
+    /* In this order with the load in ring_sleeper: either evapid sees the record before it sleeps, or we see it sleep. */
+    atomic_store_explicit(&header->head, at + size, memory_order_seq_cst);
+    pthread_mutex_unlock(&lane->lock);
+    return RING_PUSHED;
+}
+
+/* After a push: 0, or evapid sleeps: write to the eventfd, then call ring_woken with what this returned. A producer that
+ * is killed between the two leaves evapid marked asleep, and the next one wakes it again. */
+static inline uint64_t ring_sleeper(struct ring_header *header)
+{
+    return atomic_load_explicit(&header->sleeping, memory_order_seq_cst);
+}
+
+/* The sleep that ring_sleeper named has been ended; a later one, which has another number, is left alone. */
+static inline void ring_woken(struct ring_header *header, uint64_t sleep)
+{
+    atomic_compare_exchange_strong(&header->sleeping, &sleep, 0);
+}
+
+/* ---- evapid's side --------------------------------------------------------------------------------------------- */
+
+/* evapid's view of a mapped ring. */
+struct ring_reader {
+    struct ring_header *header;
+    size_t capacity;
+    uint64_t head;   /* as last read and found good */
+    uint64_t tail;   /* all before it has been consumed */
+    uint64_t sleeps; /* the number of the last sleep */
+};
+
+/* Begin to read the ring mapped at header, in a memfd of bytes (which is sealed against a change of size). Returns NULL,
+ * or why it is no ring that can be read. */
+static inline const char *ring_open(struct ring_reader *reader, struct ring_header *header, size_t bytes)
+{
+    if (bytes < ring_bytes(EVAPID_RING_MIN) || header->magic != RING_MAGIC)
+        return "not a ring of evapid's";
+    if (header->version != RING_VERSION)
+        return "the ring's version is another than ours";
+    const uint64_t capacity = header->capacity;
+    if (capacity < EVAPID_RING_MIN || capacity > EVAPID_RING_MAX || (capacity & (capacity - 1)) != 0 ||
+        bytes != ring_bytes((size_t)capacity))
+        return "the ring's capacity does not fit its size";
+    const uint64_t tail = atomic_load_explicit(&header->tail, memory_order_acquire);
+    const uint64_t head = atomic_load_explicit(&header->head, memory_order_acquire);
+    if (tail % RING_ALIGN != 0 || head % RING_ALIGN != 0 || head - tail > capacity)
+        return "the ring's head and tail do not fit each other";
+    *reader = (struct ring_reader){ .header = header,
+                                    .capacity = (size_t)capacity,
+                                    .head = head,
+                                    .tail = tail,
+                                    .sleeps = atomic_load_explicit(&header->sleeps, memory_order_relaxed) };
+    return NULL;
+}
+
+/* Read head again. False when it is impossible: the ring is corrupt. */
+static inline bool ring_refresh(struct ring_reader *reader)
+{
+    const uint64_t head = atomic_load_explicit(&reader->header->head, memory_order_seq_cst);
+    if (head % RING_ALIGN != 0 || head - reader->tail > reader->capacity || head - reader->head > reader->capacity)
+        return false;
+    reader->head = head;
+    return true;
+}
+
+/* Copy len bytes from position at, which the caller has checked to lie between tail and head. */
+static inline void ring_copy(const struct ring_reader *reader, uint64_t at, void *out, size_t len)
+{
+    const size_t place = (size_t)at & (reader->capacity - 1);
+    const size_t first = len < reader->capacity - place ? len : reader->capacity - place;
+    memcpy(out, ring_records(reader->header) + place, first);
+    if (first < len)
+        memcpy((char *)out + first, ring_records(reader->header), len - first);
+}
+
+enum ring_read {
+    RING_RECORD, /* *record holds a checked copy of the header at the position */
+    RING_EMPTY,  /* the position is at head */
+    RING_CORRUPT /* what stands there is no record; *why says what is wrong */
+};
+
+/* Read the header of the record at position at (tail, or where an earlier record ended). Its tag and payload lie at
+ * at + sizeof(*record) and behind; ring_copy fetches them. */
+static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, struct ring_record *record,
+                                       const char **why)
+{
+    *why = "head is out of range";
+    if (at == reader->head && !ring_refresh(reader))
+        return RING_CORRUPT;
+    if (at == reader->head)
+        return RING_EMPTY;
+    ring_copy(reader, at, record, sizeof(*record));
+    *why = "a record's size does not fit what was written";
+    if (record->size < sizeof(*record) || record->size % RING_ALIGN != 0 || record->size > reader->head - at)
+        return RING_CORRUPT;
+    *why = "a record's tag or payload is longer than the record";
+    if (record->tag_length > EVAPID_TAG_MAX || record->payload_length > record->size - sizeof(*record) ||
+        record->tag_length > record->size - sizeof(*record) - record->payload_length)
+        return RING_CORRUPT;
+    *why = "a record has an unknown type";
+    if (record->type < RING_RELAY || record->type > RING_DONE)
+        return RING_CORRUPT;
+    *why = NULL;
+    return RING_RECORD;
+}
+
+/* All before position at has been consumed: its room may be written again. */
+static inline void ring_release(struct ring_reader *reader, uint64_t at)
+{
+    reader->tail = at;
+    atomic_store_explicit(&reader->header->tail, at, memory_order_release);
+}
+
+/* Mark evapid as asleep. True: nothing waits beyond position at, and the next push will wake; false: there is more to
+ * read (or head has become impossible, which ring_peek reports), and evapid counts as awake. */
+static inline bool ring_sleep(struct ring_reader *reader, uint64_t at)
+{
+    if (++reader->sleeps == 0)
+        reader->sleeps = 1;
+    atomic_store_explicit(&reader->header->sleeps, reader->sleeps, memory_order_relaxed);
+    atomic_store_explicit(&reader->header->sleeping, reader->sleeps, memory_order_seq_cst);
+    if (atomic_load_explicit(&reader->header->head, memory_order_seq_cst) == at)
+        return true;
+    atomic_store_explicit(&reader->header->sleeping, 0, memory_order_seq_cst);
+    return false;
+}
+
+#endif

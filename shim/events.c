@@ -1,0 +1,155 @@
+/* Running event routes, and the variables that they read. Owns the current event and the state of the process between
+ * two events: what a route leaves behind (header changes, branches, AVPs, ...) is gone before the next one begins. */
+#include <string.h>
+
+#include "core/action.h"
+#include "core/cfg/cfg_struct.h"
+#include "core/dprint.h"
+#include "core/fmsg.h"
+#include "core/kemi.h"
+#include "core/receive.h"
+#include "core/route.h"
+#include "core/script_cb.h"
+
+#include "events.h"
+
+static str new_name = str_init("evapi:connection-new");
+static str closed_name = str_init("evapi:connection-closed");
+static str message_name = str_init("evapi:message-received");
+
+static struct action *new_route, *closed_route, *message_route;
+static str kemi_callback; /* empty: event routes */
+static struct event *current;
+
+/* ---- routes ---------------------------------------------------------------------------------------------------- */
+
+static struct action *look_up(const str *name)
+{
+    const int route = route_lookup(&event_rt, name->s);
+    return route >= 0 ? event_rt.rlist[route] : NULL;
+}
+
+void events_init(str callback)
+{
+    new_route = look_up(&new_name);
+    closed_route = look_up(&closed_name);
+    message_route = look_up(&message_name);
+    if (callback.len <= 0)
+        return;
+    if (sr_kemi_eng_get() != NULL)
+        kemi_callback = callback;
+    else
+        LM_ERR("parameter event_callback is \"%.*s\", but no KEMI script is loaded (cfgengine): event routes are run\n",
+               callback.len, callback.s);
+}
+
+static str *event_name(enum wire_type type)
+{
+    return type == WIRE_NEW ? &new_name : type == WIRE_CLOSED ? &closed_name : &message_name;
+}
+
+static struct action *event_route(enum wire_type type)
+{
+    return type == WIRE_NEW ? new_route : type == WIRE_CLOSED ? closed_route : message_route;
+}
+
+static void run_script(sip_msg_t *request, enum wire_type type)
+{
+    run_act_ctx_t context;
+    init_run_actions_ctx(&context);
+    if (kemi_callback.len == 0) {
+        run_top_route(event_route(type), request, &context);
+        return;
+    }
+    str *name = event_name(type);
+    if (sr_kemi_ctx_route(sr_kemi_eng_get(), &context, request, EVENT_ROUTE, &kemi_callback, name) < 0)
+        LM_ERR("the function %.*s failed on %.*s\n", kemi_callback.len, kemi_callback.s, name->len, name->s);
+}
+
+/* Modules prepare for a request, and clean up after it, in the callbacks around the script: tm forgets the failure and
+ * reply routes that were set, and so on. One of them may also decide that the script does not run. */
+static void run_with_callbacks(sip_msg_t *request, enum wire_type type)
+{
+    const int outer = get_route_type();
+    if (exec_pre_script_cb(request, REQUEST_CB_TYPE) != 0) {
+        set_route_type(EVENT_ROUTE);
+        run_script(request, type);
+        exec_post_script_cb(request, REQUEST_CB_TYPE);
+    }
+    set_route_type(outer);
+}
+
+void events_run(struct event *event)
+{
+    if (kemi_callback.len == 0 && event_route(event->type) == NULL)
+        return;
+    cfg_update();
+    sip_msg_t *request = faked_msg_get_next_clear();
+    current = event;
+    run_with_callbacks(request, event->type);
+    current = NULL;
+    /* Kamailio keeps one faked request for all that need one, and never empties it. A route may have added header
+     * changes or destinations; free them, and leave it as new for whoever comes next. */
+    ksr_msg_env_reset();
+    free_sip_msg(request);
+    if (faked_msg_get_new(request) < 0)
+        LM_ERR("the faked request can't be made new\n");
+}
+
+const struct event *events_current(void)
+{
+    return current;
+}
+
+void events_retag(const char *tag, int length)
+{
+    memcpy(current->tag, tag, (size_t)length);
+    current->tag_length = length;
+}
+
+/* ---- variables ------------------------------------------------------------------------------------------------- */
+
+enum variable { VARIABLE_SRCADDR, VARIABLE_SRCPORT, VARIABLE_MSG, VARIABLE_CONIDX, VARIABLE_TAG, VARIABLES };
+
+static const char *const variable_names[VARIABLES] = { "srcaddr", "srcport", "msg", "conidx", "tag" };
+
+int events_parse_variable(pv_spec_p spec, str *name)
+{
+    for (int variable = 0; variable < VARIABLES; variable++) {
+        const char *known = variable_names[variable];
+        if (name->len != (int)strlen(known) || memcmp(name->s, known, strlen(known)) != 0)
+            continue;
+        spec->pvp.pvn.type = PV_NAME_INTSTR;
+        spec->pvp.pvn.u.isname.type = 0;
+        spec->pvp.pvn.u.isname.name.n = variable;
+        return 0;
+    }
+    LM_ERR("$evapi(%.*s) is unknown: there are srcaddr, srcport, msg, conidx and tag\n", name->len, name->s);
+    return -1;
+}
+
+static int get_tag(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
+{
+    if (current->tag_length == 0)
+        return pv_get_null(msg, param, value);
+    str tag = { .s = current->tag, .len = current->tag_length };
+    return pv_get_strval(msg, param, value, &tag);
+}
+
+int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
+{
+    if (current == NULL)
+        return pv_get_null(msg, param, value);
+    switch ((enum variable)param->pvn.u.isname.name.n) {
+    case VARIABLE_SRCADDR: return pv_get_strval(msg, param, value, &current->address);
+    case VARIABLE_SRCPORT: return pv_get_uintval(msg, param, value, current->port);
+    case VARIABLE_CONIDX: return pv_get_uintval(msg, param, value, current->connection);
+    case VARIABLE_MSG:
+        if (current->type == WIRE_MESSAGE)
+            return pv_get_strval(msg, param, value, &current->message);
+        break;
+    case VARIABLE_TAG: return get_tag(msg, param, value);
+    case VARIABLES: break;
+    }
+    return pv_get_null(msg, param, value);
+}

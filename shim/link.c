@@ -1,0 +1,355 @@
+/* An evapi worker's life: attach to evapid, run what comes, and when evapid is gone, say so and try again. Owns the
+ * worker's socket and what it has run and acknowledged. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/dprint.h"
+#include "core/ver.h"
+
+#include "events.h"
+#include "inbox.h"
+#include "link.h"
+#include "queue.h"
+
+/* Pauses between attempts, doubling from the first to the last: evapid is attached again well within a second. */
+#define RETRY_FIRST_MS 20U
+#define RETRY_LAST_MS 500U
+#define STEADY_MS 1000U /* a link that lasted this long begins with the first pause again */
+
+#define FULL_RETRY_MS 1U /* how often a worker looks for room in a full queue */
+#define DONE_MAX 16U     /* messages that may be run before evapid is told */
+
+static struct {
+    const struct link_settings *settings;
+    uint16_t index;
+    int fd;           /* -1: not connected */
+    uint32_t session; /* of the evapid that welcomed us; 0: not attached */
+    uint64_t run;     /* sequence number of the last frame whose route has ended */
+    uint64_t told;    /* the last one that evapid has been told of */
+    struct inbox inbox;
+    uint64_t absent_for; /* presence_hash of why the last attempt failed; 0: it didn't */
+} worker = { .fd = -1 };
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void pause_ms(unsigned ms)
+{
+    const struct timespec pause = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+    nanosleep(&pause, NULL);
+}
+
+/* What all workers would say at once is said by the first. */
+static bool is_speaker(void)
+{
+    return worker.index == 0;
+}
+
+/* ---- up, through the queue ------------------------------------------------------------------------------------- */
+
+static bool is_connected(void)
+{
+    if (worker.fd < 0)
+        return false;
+    struct pollfd end = { .fd = worker.fd, .events = POLLRDHUP };
+    return poll(&end, 1, 0) == 0;
+}
+
+enum ring_push link_push_control(struct ring_record record, const char *tag, size_t tag_length)
+{
+    for (;;) {
+        const enum ring_push pushed = queue_push(record, tag, tag_length, "", 0);
+        if (pushed != RING_FULL || !is_connected())
+            return pushed;
+        queue_forgive();
+        pause_ms(FULL_RETRY_MS);
+    }
+}
+
+/* Tell evapid which routes have ended. When evapid has gone it need not know. */
+static void tell_done(void)
+{
+    const struct ring_record record = {
+        .type = RING_DONE, .worker = worker.index, .session = worker.session, .target = worker.run
+    };
+    link_push_control(record, "", 0);
+    worker.told = worker.run;
+}
+
+/* ---- down, from the socket ------------------------------------------------------------------------------------- */
+
+/* Run the route of an event. Its message is ended with a NUL for the functions of Kamailio that look for one: the byte
+ * may be the next frame's first, so it is put back. */
+static void run_event(const struct inbox_frame *frame, const struct wire_event *wire)
+{
+    struct event event = {
+        .type = frame->type,
+        .session = worker.session,
+        .connection = wire->connection,
+        .port = wire->port,
+        .address = { .s = (char *)(uintptr_t)wire->address.bytes, .len = (int)wire->address.length },
+        .message = { .s = (char *)(uintptr_t)wire->message.bytes, .len = (int)wire->message.length },
+        .tag_length = (int)wire->tag.length,
+    };
+    memcpy(event.tag, wire->tag.bytes, wire->tag.length);
+    unsigned char *end = frame->body + frame->length;
+    const unsigned char next = *end;
+    *end = '\0';
+    queue_started(worker.index, wire->sequence);
+    events_run(&event);
+    *end = next;
+    worker.run = wire->sequence;
+}
+
+static const char *take_event(const struct inbox_frame *frame)
+{
+    struct wire_event wire;
+    if (!wire_read_event(frame->body, frame->length, &wire))
+        return "it sent a malformed event";
+    if (wire.sequence != worker.run + 1)
+        return "it sent an event out of sequence";
+    run_event(frame, &wire);
+    /* A client waits for the end of its connection-new route. Messages are acknowledged in batches, but not later than
+     * this worker has nothing more to run. */
+    if (frame->type != WIRE_MESSAGE || worker.run - worker.told >= DONE_MAX || !inbox_ready(&worker.inbox))
+        tell_done();
+    return NULL;
+}
+
+static const char *take_notice(const struct inbox_frame *frame)
+{
+    uint8_t level;
+    struct wire_text text;
+    if (!wire_read_notice(frame->body, frame->length, &level, &text))
+        return "it sent a malformed notice";
+    if (level == WIRE_NOTICE_ERROR)
+        LM_ERR("evapid: %.*s\n", (int)text.length, text.bytes);
+    else if (level == WIRE_NOTICE_WARNING)
+        LM_WARN("evapid: %.*s\n", (int)text.length, text.bytes);
+    else
+        LM_INFO("evapid: %.*s\n", (int)text.length, text.bytes);
+    return NULL;
+}
+
+static const char *take_frame(const struct inbox_frame *frame)
+{
+    switch (frame->type) {
+    case WIRE_NEW:
+    case WIRE_CLOSED:
+    case WIRE_MESSAGE: return take_event(frame);
+    case WIRE_NOTICE: return take_notice(frame);
+    default: return "it sent a frame that has no place in the conversation";
+    }
+}
+
+/* ---- attaching ------------------------------------------------------------------------------------------------- */
+
+static const char *connect_socket(void)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", worker.settings->socket);
+    worker.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (worker.fd < 0 || connect(worker.fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+        return strerror(errno);
+    return NULL;
+}
+
+static struct wire_text text_of(const char *string)
+{
+    return (struct wire_text){ .bytes = string, .length = strlen(string) };
+}
+
+/* Send one frame with the queue's file descriptors. */
+static const char *send_with_queue(const void *frame, size_t size)
+{
+    union {
+        char bytes[CMSG_SPACE(QUEUE_FDS * sizeof(int))];
+        struct cmsghdr align;
+    } control = { .bytes = { 0 } };
+    struct iovec vector = { .iov_base = (void *)(uintptr_t)frame, .iov_len = size };
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
+    };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(QUEUE_FDS * sizeof(int));
+    memcpy(CMSG_DATA(rights), queue_fds(), QUEUE_FDS * sizeof(int));
+    const ssize_t sent = sendmsg(worker.fd, &message, MSG_NOSIGNAL);
+    if (sent < 0)
+        return strerror(errno);
+    return (size_t)sent == size ? NULL : "it took only a part of the greeting";
+}
+
+static const char *send_hello(void)
+{
+    const struct link_settings *settings = worker.settings;
+    const struct wire_hello hello = {
+        .version = WIRE_VERSION,
+        .instance = settings->instance,
+        .pid = (uint32_t)settings->kamailio,
+        .worker = worker.index,
+        .workers = settings->workers,
+        .max_clients = settings->max_clients,
+        .framing = settings->netstrings ? WIRE_FRAMING_NETSTRING : WIRE_FRAMING_RAW,
+        .bind_addr = text_of(settings->bind_addr),
+        .module_version = text_of(EVAPID_VERSION),
+        .kamailio_version = text_of(ver_version),
+    };
+    char frame[WIRE_HEADER + WIRE_HELLO_MAX];
+    const size_t size = wire_write_hello(frame, sizeof(frame), &hello);
+    return size > 0 ? send_with_queue(frame, size) : "the greeting is too long";
+}
+
+static const char *take_welcome(const struct inbox_frame *frame)
+{
+    struct wire_welcome welcome;
+    if (!wire_read_welcome(frame->body, frame->length, &welcome) || welcome.session == 0)
+        return "it sent a malformed welcome";
+    if (welcome.version != WIRE_VERSION)
+        return "it speaks another version of the protocol";
+    worker.session = welcome.session;
+    worker.absent_for = 0;
+    queue_first_to_say("", 0);
+    if (is_speaker())
+        LM_NOTICE("attached to evapid %.*s (pid %u) at %s\n", (int)welcome.evapid_version.length,
+                  welcome.evapid_version.bytes, welcome.pid, worker.settings->socket);
+    return NULL;
+}
+
+static const char refused[] = "it refuses this Kamailio";
+
+/* Why evapid refused us: logged here, once, by whichever worker is told first. */
+static const char *take_refused(const struct inbox_frame *frame)
+{
+    uint32_t version;
+    struct wire_text reason;
+    if (!wire_read_refused(frame->body, frame->length, &version, &reason))
+        return "it sent a malformed refusal";
+    if (queue_first_to_say(reason.bytes, reason.length))
+        LM_ERR("evapid at %s refuses this Kamailio: %.*s; trying on\n", worker.settings->socket, (int)reason.length,
+               reason.bytes);
+    return refused;
+}
+
+static const char *await_welcome(void)
+{
+    struct inbox_frame frame;
+    for (;;) {
+        const char *why = inbox_next(&worker.inbox, worker.fd, &frame);
+        if (why != NULL)
+            return why;
+        if (frame.type == WIRE_WELCOME)
+            return take_welcome(&frame);
+        if (frame.type == WIRE_REFUSED)
+            return take_refused(&frame);
+        why = frame.type == WIRE_NOTICE ? take_notice(&frame) : "it didn't answer the greeting";
+        if (why != NULL)
+            return why;
+    }
+}
+
+static const char *attach(void)
+{
+    worker.run = worker.told = 0;
+    queue_started(worker.index, 0);
+    const char *why = connect_socket();
+    if (why == NULL)
+        why = send_hello();
+    if (why == NULL)
+        why = await_welcome();
+    return why;
+}
+
+/* ---- the worker ------------------------------------------------------------------------------------------------ */
+
+static const char *serve(void)
+{
+    struct inbox_frame frame;
+    const char *why = NULL;
+    while (why == NULL) {
+        why = inbox_next(&worker.inbox, worker.fd, &frame);
+        if (why == NULL)
+            why = take_frame(&frame);
+    }
+    return why;
+}
+
+/* Let scripts know that nobody answers, unless another worker has found a newer evapid already. */
+static void leave_presence(void)
+{
+    struct presence *presence = queue_presence();
+    if (atomic_load_explicit(&presence->session, memory_order_acquire) == worker.session)
+        atomic_store_explicit(&presence->attached, 0, memory_order_release);
+}
+
+/* An attempt that fails as the one before is not worth another line. */
+static void log_absent(const char *why)
+{
+    const uint64_t hash = presence_hash(why, strlen(why));
+    if (is_speaker() && why != refused && hash != worker.absent_for)
+        LM_NOTICE("evapid is not there (%s: %s); trying on\n", worker.settings->socket, why);
+    worker.absent_for = hash;
+}
+
+static void log_lost(const char *why)
+{
+    if (is_speaker() || why != inbox_closed)
+        LM_WARN("lost evapid at %s (%s): events wait in the queue until it is back\n", worker.settings->socket, why);
+}
+
+static void detach(const char *why)
+{
+    if (worker.session != 0) {
+        leave_presence();
+        log_lost(why);
+    } else {
+        log_absent(why);
+    }
+    worker.session = 0;
+    if (worker.fd >= 0)
+        close(worker.fd);
+    worker.fd = -1;
+    inbox_clear(&worker.inbox);
+}
+
+/* When Kamailio's main process is killed, its children live on. A worker that did would hold the place at evapid that
+ * the next Kamailio wants. */
+static void end_with_kamailio(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != worker.settings->kamailio)
+        _exit(0);
+}
+
+void link_work(uint16_t index, const struct link_settings *settings)
+{
+    worker.index = index;
+    worker.settings = settings;
+    end_with_kamailio();
+    unsigned pause = RETRY_FIRST_MS;
+    for (;;) {
+        const uint64_t began = now_ms();
+        const char *why = attach();
+        if (why == NULL)
+            why = serve();
+        if (worker.session != 0 && now_ms() - began >= STEADY_MS)
+            pause = RETRY_FIRST_MS;
+        detach(why);
+        pause_ms(pause);
+        pause = pause * 2 < RETRY_LAST_MS ? pause * 2 : RETRY_LAST_MS;
+    }
+}

@@ -1,0 +1,317 @@
+/* Script calls into records, and transactions that wait for an answer. Owns tm's functions, and how often a call that
+ * fails is logged. */
+#include <string.h>
+#include <time.h>
+
+#include "core/dprint.h"
+#include "core/fmsg.h"
+#include "core/sr_module.h"
+#include "modules/tm/tm_load.h"
+
+#include "events.h"
+#include "link.h"
+#include "publish.h"
+#include "queue.h"
+
+static tm_api_t tm;
+static bool tm_loaded;
+
+bool publish_init(void)
+{
+    if (find_export("load_tm", NO_SCRIPT, 0) == NULL) {
+        LM_NOTICE("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast will fail\n");
+        return true;
+    }
+    tm_loaded = load_tm_api(&tm) == 0;
+    return tm_loaded;
+}
+
+/* ---- tags ------------------------------------------------------------------------------------------------------ */
+
+struct tag {
+    char bytes[EVAPID_TAG_MAX];
+    size_t length;
+};
+
+/* Read a tag and keep it: the event that is read next may use the same buffers. */
+static bool read_tag(sip_msg_t *msg, const struct text *text, struct tag *tag)
+{
+    str got;
+    if (!text_read(msg, text, &got))
+        return false;
+    const bool fits = got.len <= EVAPID_TAG_MAX;
+    tag->length = fits && got.len > 0 ? (size_t)got.len : 0;
+    if (tag->length > 0)
+        memcpy(tag->bytes, got.s, tag->length);
+    if (!fits)
+        LM_ERR("a tag of %d bytes: at most %d are allowed\n", got.len, EVAPID_TAG_MAX);
+    text_done();
+    return fits;
+}
+
+/* The tag that says who gets an event. RING_RELAY has none. */
+static bool read_address(sip_msg_t *msg, const struct text *text, struct tag *tag)
+{
+    tag->length = 0;
+    if (text == NULL)
+        return true;
+    if (!read_tag(msg, text, tag))
+        return false;
+    if (tag->length == 0)
+        LM_ERR("an event for an empty tag is sent to nobody\n");
+    return tag->length > 0;
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------------- */
+
+/* Log that an event found no room, at most once a second: it happens when evapid is down or slow, to every event. */
+static void log_full(int length)
+{
+    static time_t logged;
+    static unsigned left_out;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    if (now.tv_sec == logged) {
+        left_out++;
+        return;
+    }
+    LM_ERR(
+        "the queue is full: an event of %d bytes is lost, and %u more since the last such line (queue_size is %zu)\n",
+        length, left_out, queue_capacity());
+    logged = now.tv_sec;
+    left_out = 0;
+}
+
+/* Log why the queue doesn't take an event. */
+static void log_refused(enum ring_push why, int length)
+{
+    if (why == RING_FULL)
+        log_full(length);
+    else if (why == RING_LARGE)
+        LM_ERR("an event of %d bytes is too large: with queue_size %zu at most %zu are allowed\n", length,
+               queue_capacity(), queue_payload_max());
+    else
+        LM_CRIT("the queue's lock can't be had: an event of %d bytes is lost\n", length);
+}
+
+static bool push_event(enum ring_type type, const struct tag *tag, const str *event)
+{
+    const struct ring_record record = { .type = (uint8_t)type };
+    const enum ring_push pushed = queue_push(record, tag->bytes, tag->length, event->s, (size_t)event->len);
+    if (pushed != RING_PUSHED)
+        log_refused(pushed, event->len);
+    return pushed == RING_PUSHED;
+}
+
+static bool read_event(sip_msg_t *msg, const struct text *text, str *event)
+{
+    if (!text_read(msg, text, event))
+        return false;
+    if (event->len <= 0)
+        LM_ERR("an empty event is not sent\n");
+    return event->len > 0;
+}
+
+int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag)
+{
+    struct tag address;
+    str bytes;
+    const bool pushed =
+        read_address(msg, tag, &address) && read_event(msg, event, &bytes) && push_event(type, &address, &bytes);
+    text_done();
+    return pushed ? 1 : -1;
+}
+
+/* ---- async events ---------------------------------------------------------------------------------------------- */
+
+/* A transaction suspended by us, and what tm's t_cancel_suspend would not put back. */
+struct suspension {
+    struct cell *cell;
+    unsigned index, label; /* $T(id_index), $T(id_label) */
+    bool resumed;          /* the script runs because an earlier suspension of the transaction has ended */
+    struct async_state before;
+};
+
+static bool may_suspend(sip_msg_t *msg)
+{
+    if (!tm_loaded) {
+        LM_ERR("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast need it; load tm "
+               "before evapi\n");
+        return false;
+    }
+    if (msg->first_line.type != SIP_REQUEST || faked_msg_match(msg)) {
+        LM_ERR("there is no SIP request here that could be suspended\n");
+        return false;
+    }
+    return true;
+}
+
+/* Find msg's transaction, or make one. 1; 0: msg is a retransmission of a request that has one; -1. */
+static int have_transaction(sip_msg_t *msg, struct cell **cell)
+{
+    *cell = tm.t_gett();
+    if (*cell != NULL && *cell != T_UNDEFINED)
+        return 1;
+    const int made = tm.t_newtran(msg);
+    if (made == 0)
+        return 0;
+    *cell = tm.t_gett();
+    if (made > 0 && *cell != NULL && *cell != T_UNDEFINED)
+        return 1;
+    LM_ERR("no transaction can be made for this request (%d)\n", made);
+    return -1;
+}
+
+/* The answers of t_suspend. */
+static const char *why_not_suspended(int failed)
+{
+    return failed > 0 ? "it was cancelled" : failed == -3 ? "it has been answered" : "tm refuses";
+}
+
+static bool suspend(sip_msg_t *msg, struct suspension *s)
+{
+    s->resumed = (s->cell->flags & T_ASYNC_CONTINUE) != 0;
+    s->before = s->cell->async_backup;
+    const int failed = tm.t_suspend(msg, &s->index, &s->label);
+    if (failed != 0)
+        LM_ERR("the transaction can't be suspended: %s\n", why_not_suspended(failed));
+    return failed == 0;
+}
+
+/* Make the transaction as if it had never been suspended, as far as tm can. It stops the timer and ends the branch that
+ * t_suspend added; but it leaves the mark that says "suspended", with which it would hold back every reply of a later
+ * t_relay, and it doesn't put back the mark of a script that runs resumed. */
+static void take_back(const struct suspension *s)
+{
+    if (tm.t_cancel_suspend(s->index, s->label) < 0)
+        LM_ERR("the suspension of transaction %u:%u can't be cancelled\n", s->index, s->label);
+    s->cell->flags &= ~T_ASYNC_SUSPENDED;
+    if (s->resumed)
+        s->cell->flags |= T_ASYNC_CONTINUE;
+    s->cell->async_backup = s->before;
+}
+
+/* Is somebody there who could answer? */
+static bool is_anyone_there(enum ring_type type, const struct tag *tag)
+{
+    const struct presence *presence = queue_presence();
+    if (type == RING_RELAY ? presence_anyone(presence) : presence_tagged(presence, tag->bytes, tag->length))
+        return true;
+    LM_DBG("nobody is connected who could answer: the request is not suspended\n");
+    return false;
+}
+
+static bool has_room(const struct tag *tag, const str *event)
+{
+    const enum ring_push answer = queue_probe(tag->length, (size_t)event->len);
+    if (answer != RING_PUSHED)
+        log_refused(answer, event->len);
+    return answer == RING_PUSHED;
+}
+
+/* Suspend first and push then: once the event is in the queue its answer may come at once, to an evapi worker, while this
+ * process is still in the script. tm's reference counts and reply lock make that safe as long as the script exits now, as
+ * after any suspend. A transaction that the script has suspended already is left so: whoever answers first resumes it. */
+static bool suspend_and_push(sip_msg_t *msg, struct cell *cell, enum ring_type type, const struct tag *tag,
+                             const str *event)
+{
+    if ((cell->flags & T_ASYNC_SUSPENDED) != 0)
+        return push_event(type, tag, event);
+    struct suspension suspension = { .cell = cell };
+    if (!suspend(msg, &suspension))
+        return false;
+    if (push_event(type, tag, event))
+        return true;
+    take_back(&suspension);
+    return false;
+}
+
+int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag)
+{
+    struct tag address;
+    if (!may_suspend(msg) || !read_address(msg, tag, &address))
+        return -1;
+    /* The transaction comes first: a retransmission of a request that waits for its answer must be absorbed also when
+     * nobody is there any more, a script that is told -1 can use t_reply or t_relay whatever the reason, and the event
+     * finds in $T(id_index) and $T(id_label) what it takes to resume. */
+    struct cell *cell;
+    const int found = have_transaction(msg, &cell);
+    if (found <= 0)
+        return found;
+    /* All that can fail is tried before the suspend. tm can end a suspension but not undo it: in a failure route the
+     * branch that it leaves would count as a new one and make tm drop the replies it has. */
+    str bytes;
+    const bool pushed = is_anyone_there(type, &address) && read_event(msg, event, &bytes) &&
+                        has_room(&address, &bytes) && text_keep(&bytes) &&
+                        suspend_and_push(msg, cell, type, &address, &bytes);
+    text_done();
+    return pushed ? 1 : -1;
+}
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+static const struct event *event_here(const char *function)
+{
+    const struct event *event = events_current();
+    if (event == NULL)
+        LM_ERR("%s is for the evapi event routes: there is no connection here\n", function);
+    return event;
+}
+
+static int push_control(enum ring_type type, uint32_t session, uint32_t connection, const struct tag *tag)
+{
+    const struct ring_record record = { .type = (uint8_t)type, .session = session, .target = connection };
+    if (link_push_control(record, tag->bytes, tag->length) == RING_PUSHED)
+        return 1;
+    LM_ERR("the queue is full: connection %u is not %s\n", connection, type == RING_CLOSE ? "closed" : "tagged");
+    return -1;
+}
+
+int publish_close(void)
+{
+    const struct event *event = event_here("evapi_close()");
+    if (event == NULL)
+        return -1;
+    const struct tag none = { .length = 0 };
+    return push_control(RING_CLOSE, event->session, event->connection, &none);
+}
+
+static bool read_index(sip_msg_t *msg, const struct text *text, uint32_t *index)
+{
+    str got;
+    if (!text_read(msg, text, &got))
+        return false;
+    unsigned number = 0;
+    const bool good = str2int(&got, &number) == 0 && number != 0;
+    if (!good)
+        LM_ERR("evapi_close: \"%.*s\" is not the index of a connection\n", got.len, got.s);
+    *index = number;
+    text_done();
+    return good;
+}
+
+int publish_close_index(sip_msg_t *msg, const struct text *index)
+{
+    uint32_t connection;
+    if (!read_index(msg, index, &connection))
+        return -1;
+    const struct presence *presence = queue_presence();
+    if (atomic_load_explicit(&presence->attached, memory_order_acquire) == 0) {
+        LM_ERR("evapi_close: no evapid is attached, so there is no connection %u\n", connection);
+        return -1;
+    }
+    const struct tag none = { .length = 0 };
+    return push_control(RING_CLOSE, atomic_load_explicit(&presence->session, memory_order_acquire), connection, &none);
+}
+
+int publish_tag(sip_msg_t *msg, const struct text *tag)
+{
+    const struct event *event = event_here("evapi_set_tag");
+    struct tag given;
+    if (event == NULL || !read_tag(msg, tag, &given))
+        return -1;
+    const int pushed = push_control(RING_TAG, event->session, event->connection, &given);
+    if (pushed > 0)
+        events_retag(given.bytes, (int)given.length);
+    return pushed;
+}

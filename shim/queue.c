@@ -1,0 +1,120 @@
+/* The ring's memory, its lock, and the eventfd. Owns what lies in them on Kamailio's side; evapid's own view of the ring
+ * is in include/evapid/ring.h. */
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "queue.h"
+
+/* Shared by Kamailio's processes alone: evapid never sees it. */
+struct queue_shared {
+    struct ring_lane lane;
+    _Atomic uint64_t said; /* presence_hash of the last text given to queue_first_to_say */
+};
+
+static struct ring_header *ring;
+static struct queue_shared *shared;
+static int fds[QUEUE_FDS] = { -1, -1 };
+
+/* A memfd of the ring's size whose size nobody can change: evapid may then read it without fear of SIGBUS. */
+static const char *open_memory(size_t bytes)
+{
+    fds[QUEUE_RING_FD] = memfd_create("evapi-queue", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fds[QUEUE_RING_FD] < 0)
+        return "memfd_create";
+    if (ftruncate(fds[QUEUE_RING_FD], (off_t)bytes) != 0)
+        return "ftruncate";
+    if (fcntl(fds[QUEUE_RING_FD], F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        return "sealing";
+    ring = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[QUEUE_RING_FD], 0);
+    return ring != MAP_FAILED ? NULL : "mmap";
+}
+
+const char *queue_make(size_t capacity)
+{
+    const char *failed = open_memory(ring_bytes(capacity));
+    if (failed != NULL)
+        return failed;
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return "mmap";
+    fds[QUEUE_WAKE_FD] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fds[QUEUE_WAKE_FD] < 0)
+        return "eventfd";
+    errno = ring_make(ring, &shared->lane, capacity);
+    return errno == 0 ? NULL : "the lock";
+}
+
+size_t queue_payload_max(void)
+{
+    return ring_payload_max(shared->lane.capacity);
+}
+
+size_t queue_capacity(void)
+{
+    return shared->lane.capacity;
+}
+
+static void wake(void)
+{
+    const uint64_t sleep = ring_sleeper(ring);
+    if (sleep == 0)
+        return;
+    const uint64_t one = 1;
+    /* It fails only when the counter is full, and then evapid has been woken long since. */
+    if (write(fds[QUEUE_WAKE_FD], &one, sizeof(one)) != (ssize_t)sizeof(one) && errno != EAGAIN)
+        return;
+    ring_woken(ring, sleep);
+}
+
+enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
+                          size_t payload_length)
+{
+    const enum ring_push pushed = ring_push(ring, &shared->lane, record, tag, tag_length, payload, payload_length);
+    if (pushed == RING_PUSHED)
+        wake();
+    return pushed;
+}
+
+enum ring_push queue_probe(size_t tag_length, size_t payload_length)
+{
+    const size_t capacity = queue_capacity();
+    if (tag_length > EVAPID_TAG_MAX || payload_length > ring_payload_max(capacity)) {
+        atomic_fetch_add_explicit(&ring->refused_large, 1, memory_order_relaxed);
+        return RING_LARGE;
+    }
+    const size_t size = sizeof(struct ring_record) + tag_length + payload_length + RING_ALIGN;
+    const uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+    const uint64_t used = atomic_load_explicit(&ring->head, memory_order_acquire) - tail;
+    if (used + size <= capacity - ring_reserve(capacity))
+        return RING_PUSHED;
+    atomic_fetch_add_explicit(&ring->refused_full, 1, memory_order_relaxed);
+    return RING_FULL;
+}
+
+void queue_forgive(void)
+{
+    atomic_fetch_sub_explicit(&ring->refused_full, 1, memory_order_relaxed);
+}
+
+struct presence *queue_presence(void)
+{
+    return &ring->presence;
+}
+
+void queue_started(unsigned worker, uint64_t sequence)
+{
+    atomic_store_explicit(&ring->workers[worker].started, sequence, memory_order_release);
+}
+
+const int *queue_fds(void)
+{
+    return fds;
+}
+
+bool queue_first_to_say(const char *text, size_t length)
+{
+    const uint64_t hash = presence_hash(text, length);
+    return atomic_exchange(&shared->said, hash) != hash;
+}

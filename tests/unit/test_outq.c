@@ -1,0 +1,554 @@
+/* The output queue: order, limit, partial sends, the ring that holds it, and the references that it keeps. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "outq.h"
+
+#define NO_LIMIT ((size_t)1 << 30)
+#define IOVECS 16
+
+static const enum framing framings[] = { FRAMING_NETSTRING, FRAMING_RAW };
+
+static struct frame *frame_of(const void *bytes, size_t length)
+{
+    struct frame *frame = frame_new(length);
+    assert_non_null(frame);
+    memcpy(frame_payload(frame), bytes, length);
+    return frame;
+}
+
+/* Push a frame of that payload, of which only the queue keeps a reference. */
+static bool push(struct outq *q, const void *bytes, size_t length)
+{
+    struct frame *frame = frame_of(bytes, length);
+    const bool pushed = outq_push(q, frame);
+    assert_int_equal(frame->refs, pushed ? 2 : 1);
+    frame_unref(frame);
+    return pushed;
+}
+
+static bool push_text(struct outq *q, const char *text)
+{
+    return push(q, text, strlen(text));
+}
+
+/* Copy what the queue would send, at most room bytes, through iovecs of most at a time. */
+static size_t gathered(const struct outq *q, char *out, size_t room, int most)
+{
+    struct iovec iov[IOVECS];
+    const int n = outq_gather(q, iov, most);
+    size_t length = 0;
+    assert_true(n >= 0 && n <= most);
+    for (int i = 0; i < n; i++) {
+        const size_t take = iov[i].iov_len < room - length ? iov[i].iov_len : room - length;
+        memcpy(out + length, iov[i].iov_base, take);
+        length += take;
+    }
+    return length;
+}
+
+static void assert_sends(const struct outq *q, const char *expected)
+{
+    char out[256];
+    const size_t length = gathered(q, out, sizeof(out), IOVECS);
+    assert_int_equal(length, strlen(expected));
+    assert_memory_equal(out, expected, length);
+}
+
+/* ---- what is sent ------------------------------------------------------------------------------------------------ */
+
+static void test_a_new_queue_has_nothing_to_send(void **state)
+{
+    (void)state;
+    struct outq q;
+    struct iovec iov[1];
+    outq_init(&q, FRAMING_NETSTRING, 100);
+    assert_int_equal(q.count, 0);
+    assert_int_equal(q.bytes, 0);
+    assert_null(q.ring);
+    assert_int_equal(outq_gather(&q, iov, 1), 0);
+    assert_int_equal(outq_sent(&q, 0), 0);
+    assert_int_equal(outq_clear(&q), 0);
+}
+
+static void test_frames_are_sent_as_netstrings_in_order(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_NETSTRING, NO_LIMIT);
+    assert_true(push_text(&q, "hello"));
+    assert_true(push_text(&q, ""));
+    assert_true(push_text(&q, "0123456789"));
+    assert_sends(&q, "5:hello,0:,10:0123456789,");
+    assert_int_equal(q.count, 3);
+    assert_int_equal(q.bytes, strlen("5:hello,0:,10:0123456789,"));
+    assert_int_equal(outq_clear(&q), 3);
+}
+
+static void test_frames_are_sent_raw_in_order(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    assert_true(push_text(&q, "hello"));
+    assert_true(push_text(&q, "0123456789"));
+    assert_sends(&q, "hello0123456789");
+    assert_int_equal(q.bytes, 15);
+    assert_int_equal(outq_clear(&q), 2);
+}
+
+/* A raw frame may have no bytes at all: it leaves with what is sent next, or by a send of nothing. */
+static void test_a_raw_frame_of_no_bytes_leaves(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, 5);
+    assert_true(push_text(&q, "hello"));
+    assert_true(push_text(&q, ""));
+    assert_true(push_text(&q, ""));
+    assert_int_equal(outq_sent(&q, 4), 0);
+    assert_int_equal(outq_sent(&q, 1), 3);
+    assert_true(push_text(&q, ""));
+    assert_int_equal(outq_sent(&q, 0), 1);
+    assert_int_equal(q.count, 0);
+    assert_int_equal(outq_clear(&q), 0);
+}
+
+static void test_no_more_iovecs_are_set_than_there_is_room_for(void **state)
+{
+    (void)state;
+    struct outq q;
+    struct iovec iov[IOVECS];
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    for (char c = 'a'; c < 'a' + 10; c++)
+        assert_true(push(&q, &c, 1));
+    for (int most = 0; most <= 12; most++) {
+        memset(iov, 0x55, sizeof(iov));
+        const struct iovec untouched = iov[0];
+        const int n = outq_gather(&q, iov, most);
+        assert_int_equal(n, most < 10 ? most : 10);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(*(char *)iov[i].iov_base, 'a' + i);
+        assert_memory_equal(&iov[n], &untouched, sizeof(untouched));
+    }
+    outq_clear(&q);
+}
+
+/* ---- partial sends ----------------------------------------------------------------------------------------------- */
+
+static const char *const stream[] = { "a", "", "bc\n", "0123456789", "", "x,1:y,", "the last of them" };
+
+#define STREAM (sizeof(stream) / sizeof(*stream))
+#define STREAM_MAX 128
+
+/* Queue the frames of the stream; writes what they should be on the wire to out, and where each ends to ends. */
+static size_t queue_stream(struct outq *q, enum framing framing, char out[STREAM_MAX], size_t ends[STREAM])
+{
+    size_t length = 0;
+    outq_init(q, framing, NO_LIMIT);
+    for (size_t i = 0; i < STREAM; i++) {
+        const char *form = framing == FRAMING_NETSTRING ? "%zu:%s," : "%.0zu%s";
+        length += (size_t)snprintf(out + length, STREAM_MAX - length, form,
+                                   framing == FRAMING_NETSTRING ? strlen(stream[i]) : 0, stream[i]);
+        ends[i] = length;
+        assert_true(push_text(q, stream[i]));
+    }
+    assert_int_equal(q->bytes, length);
+    return length;
+}
+
+static size_t ended_by(const size_t ends[STREAM], size_t sent)
+{
+    size_t whole = 0;
+    while (whole < STREAM && ends[whole] <= sent)
+        whole++;
+    return whole;
+}
+
+/* Take chunk bytes off the queue; the books must say so. Returns the stream's bytes sent so far. */
+static size_t send_some(struct outq *q, const char *expected, size_t length, const size_t ends[STREAM], size_t sent,
+                        size_t chunk)
+{
+    char out[STREAM_MAX];
+    const size_t size = gathered(q, out, chunk, IOVECS);
+    assert_int_equal(size, chunk < length - sent ? chunk : length - sent);
+    assert_memory_equal(out, expected + sent, size);
+    const size_t whole = outq_sent(q, size);
+    assert_int_equal(whole, ended_by(ends, sent + size) - ended_by(ends, sent));
+    assert_int_equal(q->bytes, length - sent - size);
+    assert_int_equal(q->count, STREAM - ended_by(ends, sent + size));
+    return sent + size;
+}
+
+static void test_sends_of_every_size_give_the_same_stream(void **state)
+{
+    (void)state;
+    for (size_t f = 0; f < 2; f++) {
+        size_t length = 1;
+        for (size_t chunk = 1; chunk <= length; chunk++) {
+            struct outq q;
+            char expected[STREAM_MAX];
+            size_t ends[STREAM];
+            length = queue_stream(&q, framings[f], expected, ends);
+            for (size_t sent = 0; sent < length;)
+                sent = send_some(&q, expected, length, ends, sent, chunk);
+            assert_int_equal(q.count, 0);
+            assert_int_equal(outq_clear(&q), 0);
+        }
+    }
+}
+
+static void test_a_send_that_stops_at_any_two_bytes_goes_on_from_there(void **state)
+{
+    (void)state;
+    for (size_t f = 0; f < 2; f++) {
+        size_t length = 0;
+        for (size_t first = 0; first <= length; first++)
+            for (size_t second = 0; second <= length - first; second++) {
+                struct outq q;
+                char expected[STREAM_MAX];
+                size_t ends[STREAM];
+                length = queue_stream(&q, framings[f], expected, ends);
+                size_t sent = 0;
+                if (first > 0)
+                    sent = send_some(&q, expected, length, ends, sent, first);
+                if (second > 0)
+                    sent = send_some(&q, expected, length, ends, sent, second);
+                if (sent < length)
+                    sent = send_some(&q, expected, length, ends, sent, length);
+                assert_int_equal(sent, length);
+                assert_int_equal(outq_clear(&q), 0);
+            }
+    }
+}
+
+/* Only the first frame can have left in part: a gather of one iovec shows what is left of it. */
+static void test_the_rest_of_a_frame_comes_first(void **state)
+{
+    (void)state;
+    struct outq q;
+    char out[32];
+    outq_init(&q, FRAMING_NETSTRING, NO_LIMIT);
+    assert_true(push_text(&q, "hello"));
+    assert_true(push_text(&q, "world"));
+    assert_int_equal(outq_sent(&q, 9), 1);
+    assert_int_equal(gathered(&q, out, sizeof(out), 1), 7);
+    assert_memory_equal(out, ":world,", 7);
+    assert_true(push_text(&q, "!"));
+    assert_sends(&q, ":world,1:!,");
+    assert_int_equal(outq_clear(&q), 2);
+}
+
+/* ---- the limit --------------------------------------------------------------------------------------------------- */
+
+static void test_a_queue_takes_what_fits_to_the_byte(void **state)
+{
+    (void)state;
+    for (size_t f = 0; f < 2; f++)
+        for (size_t limit = 0; limit <= 20; limit++) {
+            struct outq q;
+            const size_t size = framings[f] == FRAMING_NETSTRING ? strlen("5:hello,") : strlen("hello");
+            outq_init(&q, framings[f], limit);
+            size_t pushed = 0;
+            while (push_text(&q, "hello"))
+                pushed++;
+            assert_int_equal(pushed, limit / size);
+            assert_int_equal(q.bytes, pushed * size);
+            assert_int_equal(outq_clear(&q), pushed);
+        }
+}
+
+static void test_a_frame_that_does_not_fit_changes_nothing(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_NETSTRING, 12);
+    assert_true(push_text(&q, "hello"));
+    const struct outq before = q;
+    assert_false(push_text(&q, "ab"));
+    assert_memory_equal(&q, &before, sizeof(q));
+    assert_sends(&q, "5:hello,");
+    assert_true(push_text(&q, "a"));
+    assert_sends(&q, "5:hello,1:a,");
+    assert_int_equal(outq_clear(&q), 2);
+}
+
+/* A full queue of many frames has a full ring too, which must not grow for a frame that is refused. */
+static void test_a_refused_frame_makes_no_room(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, 8);
+    for (int i = 0; i < 8; i++)
+        assert_true(push_text(&q, "a"));
+    const struct outq before = q;
+    assert_false(push_text(&q, "b"));
+    assert_memory_equal(&q, &before, sizeof(q));
+    outq_clear(&q);
+}
+
+static void test_what_has_left_makes_room_byte_by_byte(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, 10);
+    assert_true(push_text(&q, "0123456789"));
+    for (size_t sent = 1; sent < 10; sent++) {
+        assert_int_equal(outq_sent(&q, 1), 0);
+        assert_false(push_text(&q, "0123456789"));
+        assert_int_equal(q.bytes, 10 - sent);
+    }
+    assert_true(push_text(&q, "abcdefghi"));
+    assert_false(push_text(&q, "j"));
+    assert_sends(&q, "9abcdefghi");
+    assert_int_equal(outq_sent(&q, 10), 2);
+    assert_true(push_text(&q, "0123456789"));
+    outq_clear(&q);
+}
+
+/* ---- references -------------------------------------------------------------------------------------------------- */
+
+static void test_queues_share_a_frame_and_the_last_lets_go(void **state)
+{
+    (void)state;
+    struct outq qs[5];
+    struct frame *frame = frame_of("hello", 5);
+    for (unsigned i = 0; i < 5; i++) {
+        outq_init(&qs[i], i % 2 == 0 ? FRAMING_NETSTRING : FRAMING_RAW, 100);
+        assert_true(outq_push(&qs[i], frame));
+        assert_int_equal(frame->refs, i + 2);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        assert_sends(&qs[i], i % 2 == 0 ? "5:hello," : "hello");
+    frame_unref(frame);
+    assert_int_equal(outq_sent(&qs[0], 8), 1);
+    assert_int_equal(frame->refs, 4);
+    assert_int_equal(outq_sent(&qs[1], 4), 0);
+    assert_int_equal(frame->refs, 4);
+    assert_int_equal(outq_clear(&qs[1]), 1);
+    assert_int_equal(outq_clear(&qs[2]), 1);
+    assert_int_equal(frame->refs, 2);
+    assert_int_equal(outq_sent(&qs[3], 5), 1);
+    assert_int_equal(frame->refs, 1);
+    assert_sends(&qs[4], "5:hello,");
+    assert_int_equal(outq_clear(&qs[4]), 1);
+    assert_int_equal(outq_clear(&qs[0]), 0);
+    assert_int_equal(outq_clear(&qs[3]), 0);
+}
+
+static void test_a_frame_may_wait_twice_in_one_queue(void **state)
+{
+    (void)state;
+    struct outq q;
+    struct frame *frame = frame_of("a", 1);
+    outq_init(&q, FRAMING_RAW, 100);
+    assert_true(outq_push(&q, frame));
+    assert_true(outq_push(&q, frame));
+    assert_int_equal(frame->refs, 3);
+    assert_int_equal(outq_sent(&q, 1), 1);
+    assert_int_equal(frame->refs, 2);
+    assert_int_equal(outq_clear(&q), 1);
+    assert_int_equal(frame->refs, 1);
+    frame_unref(frame);
+}
+
+static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
+{
+    (void)state;
+    struct outq q;
+    struct frame *frames[20];
+    outq_init(&q, FRAMING_NETSTRING, 60);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 20; i++)
+            frames[i] = frame_of("", 0);
+        for (int i = 0; i < 20; i++)
+            assert_true(outq_push(&q, frames[i]));
+        assert_false(outq_push(&q, frames[0]));
+        assert_int_equal(outq_sent(&q, 3 * 4 + 1), 4);
+        assert_int_equal(outq_clear(&q), 16); /* one of them had begun to leave */
+        assert_int_equal(q.count, 0);
+        assert_int_equal(q.bytes, 0);
+        assert_null(q.ring);
+        assert_int_equal(outq_clear(&q), 0);
+        for (int i = 0; i < 20; i++) {
+            assert_int_equal(frames[i]->refs, 1);
+            frame_unref(frames[i]);
+        }
+        assert_true(push_text(&q, "whole"));
+        assert_sends(&q, "5:whole,");
+        assert_int_equal(outq_sent(&q, 8), 1);
+    }
+    outq_clear(&q);
+}
+
+/* ---- the ring ---------------------------------------------------------------------------------------------------- */
+
+static void assert_shape(const struct outq *q)
+{
+    assert_true(q->room == 0 ? q->ring == NULL : q->ring != NULL);
+    assert_int_equal(q->room & (q->room - 1), 0);
+    assert_true(q->count <= q->room);
+    assert_true(q->bytes <= q->limit);
+}
+
+static bool push_number(struct outq *q, unsigned number)
+{
+    return push(q, &number, sizeof(number));
+}
+
+/* Send the first frame whole and see that it is that number. */
+static void assert_next_number(struct outq *q, unsigned expected)
+{
+    unsigned number;
+    assert_int_equal(gathered(q, (char *)&number, sizeof(number), 1), sizeof(number));
+    assert_int_equal(number, expected);
+    assert_int_equal(outq_sent(q, sizeof(number)), 1);
+    assert_shape(q);
+}
+
+/* The oldest frame stands at every place of the ring when the ring has to grow. */
+static void test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins(void **state)
+{
+    (void)state;
+    for (unsigned start = 0; start < 40; start++) {
+        struct outq q;
+        outq_init(&q, FRAMING_RAW, NO_LIMIT);
+        unsigned in = 0;
+        unsigned out = 0;
+        while (in < 5)
+            assert_true(push_number(&q, in++));
+        while (out < start) {
+            assert_true(push_number(&q, in++));
+            assert_next_number(&q, out++);
+        }
+        while (in - out < 100) {
+            assert_true(push_number(&q, in++));
+            assert_shape(&q);
+        }
+        while (out < in)
+            assert_next_number(&q, out++);
+        outq_clear(&q);
+    }
+}
+
+/* The ring goes round as long as it is not full: no growth however many frames have passed. */
+static void test_a_ring_goes_round_without_growing(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    assert_true(push_number(&q, 0));
+    const size_t room = q.room;
+    for (unsigned n = 1; n < 100000; n++) {
+        assert_true(push_number(&q, n));
+        assert_next_number(&q, n - 1);
+    }
+    assert_int_equal(q.room, room);
+    outq_clear(&q);
+}
+
+/* Clients are many and mostly idle: what a burst has needed is given back, what every event needs is not. */
+static void test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    for (unsigned n = 0; n < 1000; n++)
+        assert_true(push_number(&q, n));
+    for (unsigned n = 0; n < 1000; n++) {
+        assert_non_null(q.ring);
+        assert_next_number(&q, n);
+    }
+    assert_null(q.ring);
+    assert_int_equal(q.room, 0);
+    assert_true(push_number(&q, 1));
+    assert_next_number(&q, 1);
+    assert_non_null(q.ring);
+    outq_clear(&q);
+}
+
+/* Any mixture of pushes, sends and clears, held against a plain copy of the bytes. */
+static void test_random_use_gives_the_bytes_that_went_in(void **state)
+{
+    (void)state;
+    enum { ROOM = 4096 };
+    unsigned seed = 7;
+    for (size_t f = 0; f < 2; f++) {
+        struct outq q;
+        static char model[ROOM];
+        size_t length = 0, frames = 0, left_whole = 0, pushed = 0, cleared = 0, refused = 0;
+        outq_init(&q, framings[f], ROOM);
+        for (unsigned round = 0; round < 200000; round++) {
+            const unsigned action = (unsigned)rand_r(&seed) % 1000;
+            const unsigned fill = round / 4000 % 2 == 0 ? 700 : 400; /* now it fills, now it runs empty */
+            if (action < fill) {
+                char payload[40];
+                const size_t size = (unsigned)rand_r(&seed) % sizeof(payload);
+                memset(payload, (int)round, sizeof(payload));
+                struct frame *frame = frame_of(payload, size);
+                const bool fits = frame_size(frame, framings[f]) <= ROOM - length;
+                assert_int_equal(outq_push(&q, frame), fits);
+                if (fits) {
+                    memcpy(model + length, frame_start(frame, framings[f]), frame_size(frame, framings[f]));
+                    length += frame_size(frame, framings[f]);
+                    pushed++;
+                    frames++;
+                }
+                refused += !fits;
+                frame_unref(frame);
+            } else if (action < 999) {
+                char out[ROOM];
+                const size_t want = (unsigned)rand_r(&seed) % (action < 998 ? 60 : 2000);
+                const size_t size = gathered(&q, out, want, 1 + rand_r(&seed) % IOVECS);
+                assert_memory_equal(out, model, size);
+                const size_t whole = outq_sent(&q, size);
+                memmove(model, model + size, length - size);
+                length -= size;
+                left_whole += whole;
+                frames -= whole;
+            } else {
+                cleared += outq_clear(&q);
+                length = frames = 0;
+            }
+            assert_shape(&q);
+            assert_int_equal(q.bytes, length);
+            assert_int_equal(q.count, frames);
+        }
+        cleared += outq_clear(&q);
+        assert_int_equal(pushed, left_whole + cleared);
+        assert_true(left_whole > 1000 && cleared > 1000 && refused > 1000);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_new_queue_has_nothing_to_send),
+        cmocka_unit_test(test_frames_are_sent_as_netstrings_in_order),
+        cmocka_unit_test(test_frames_are_sent_raw_in_order),
+        cmocka_unit_test(test_a_raw_frame_of_no_bytes_leaves),
+        cmocka_unit_test(test_no_more_iovecs_are_set_than_there_is_room_for),
+        cmocka_unit_test(test_sends_of_every_size_give_the_same_stream),
+        cmocka_unit_test(test_a_send_that_stops_at_any_two_bytes_goes_on_from_there),
+        cmocka_unit_test(test_the_rest_of_a_frame_comes_first),
+        cmocka_unit_test(test_a_queue_takes_what_fits_to_the_byte),
+        cmocka_unit_test(test_a_frame_that_does_not_fit_changes_nothing),
+        cmocka_unit_test(test_a_refused_frame_makes_no_room),
+        cmocka_unit_test(test_what_has_left_makes_room_byte_by_byte),
+        cmocka_unit_test(test_queues_share_a_frame_and_the_last_lets_go),
+        cmocka_unit_test(test_a_frame_may_wait_twice_in_one_queue),
+        cmocka_unit_test(test_a_cleared_queue_lets_go_of_all_and_begins_anew),
+        cmocka_unit_test(test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins),
+        cmocka_unit_test(test_a_ring_goes_round_without_growing),
+        cmocka_unit_test(test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept),
+        cmocka_unit_test(test_random_use_gives_the_bytes_that_went_in),
+    };
+    return cmocka_run_group_tests_name("outq", tests, NULL, NULL);
+}
