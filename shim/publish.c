@@ -96,7 +96,13 @@ static void log_refused(enum ring_push why, int length)
 
 static bool push_event(enum ring_type type, const struct tag *tag, const str *event)
 {
-    const struct ring_record record = { .type = (uint8_t)type };
+    struct ring_record record = { .type = (uint8_t)type };
+    /* What a connection-new route sends also reaches the client that it is about, once the route has let it in. */
+    const struct event *here = events_current();
+    if (here != NULL && here->type == WIRE_NEW) {
+        record.session = here->session;
+        record.target = here->connection;
+    }
     const enum ring_push pushed = queue_push(record, tag->bytes, tag->length, event->s, (size_t)event->len);
     if (pushed != RING_PUSHED)
         log_refused(pushed, event->len);
