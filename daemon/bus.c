@@ -9,6 +9,7 @@
 #include "log.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
+static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
 static struct log_limit slow = { .kind = "clients: disconnected for being slow" };
 
 /* The host of every client is a bus. */
@@ -25,16 +26,20 @@ static void bus_enlist(struct bus *bus, struct client *client)
         return;
     client->listed = true;
     DL_APPEND(bus->listening, client);
-    bus->upstream.admitted(bus->upstream.owner, ++bus->listening_count);
+    tag_note_listed(&bus->tags, client, true);
+    bus->listening_count++;
+    bus->upstream.admitted(bus->upstream.owner);
 }
 
 static void bus_delist(struct bus *bus, struct client *client)
 {
     if (!client->listed)
         return;
+    tag_note_listed(&bus->tags, client, false);
     client->listed = false;
     DL_DELETE(bus->listening, client);
-    bus->upstream.admitted(bus->upstream.owner, --bus->listening_count);
+    bus->listening_count--;
+    bus->upstream.admitted(bus->upstream.owner);
 }
 
 static void bus_mark_dirty(struct bus *bus, struct client *client)
@@ -76,8 +81,8 @@ static void bus_on_gone(struct client *client)
     bus->closed++;
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
-    tag_take(&bus->tags, client);
     listener_leave(client->listener);
+    client->listener = NULL;
     bus->upstream.gone(bus->upstream.owner, client);
 }
 
@@ -112,11 +117,15 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
         client_discard(client);
         return false;
     }
+    if (!bus->upstream.opened(bus->upstream.owner, client)) {
+        HASH_DEL(bus->clients, client);
+        client_discard(client);
+        return false;
+    }
     bus->accepted++;
     snprintf(subject, sizeof(subject), "client %u", client->index);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
-    bus->upstream.opened(bus->upstream.owner, client);
     return true;
 }
 
@@ -138,12 +147,12 @@ void bus_readmit(struct bus *bus, struct client *client)
 void bus_finish(struct bus *bus, struct client *client)
 {
     bus_delist(bus, client);
-    tag_take(&bus->tags, client);
     client_finish(client);
 }
 
 void bus_release(struct bus *bus, struct client *client)
 {
+    tag_take(&bus->tags, client);
     HASH_DEL(bus->clients, client);
     client_free(client);
 }
@@ -157,8 +166,6 @@ struct client *bus_find(const struct bus *bus, uint32_t index)
 
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length)
 {
-    if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
-        return;
     if (tag_length == 0)
         tag_take(&bus->tags, client);
     else if (!tag_give(&bus->tags, client, tag, tag_length))
@@ -179,6 +186,20 @@ static void bus_disconnect_slow(struct client *client)
     client_drop(client, DROP_SLOW);
 }
 
+/* An event did not fit into a client's queue. */
+static void bus_on_refused(struct client *client, const struct frame *frame, enum drop_reason reason)
+{
+    char subject[32];
+    if (reason == DROP_SLOW) {
+        bus_disconnect_slow(client);
+        return;
+    }
+    snprintf(subject, sizeof(subject), "client %u", client->index);
+    log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)",
+                frame->length, reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory",
+                client->out.limit);
+}
+
 static bool bus_reaches(const struct client *client, const struct client *guest)
 {
     return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
@@ -187,12 +208,14 @@ static bool bus_reaches(const struct client *client, const struct client *guest)
 static bool bus_deliver(struct bus *bus, struct client *client, struct frame *frame, const struct client *guest)
 {
     enum drop_reason reason = DROP_SLOW;
-    if (!bus_reaches(client, guest))
+    if (!bus_reaches(client, guest)) {
+        bus_delist(bus, client); /* it is in the list and deaf: its socket has failed */
         return false;
+    }
     if (client_give(client, frame, &reason))
         bus_mark_dirty(bus, client);
-    else if (reason == DROP_SLOW)
-        bus_disconnect_slow(client);
+    else
+        bus_on_refused(client, frame, reason);
     return true;
 }
 

@@ -1,8 +1,7 @@
 /* The bus: who gets an event, and the clients there are.
  *
- * It owns every client and the tag index. Events come to it as frames, with or
- * without a tag; what clients send, and their coming and going, it hands to its upstream (Kamailio's side), of which it
- * knows only struct bus_upstream. */
+ * It owns every client and the tag index. Events come to it as frames, with or without a tag; what clients send, and their
+ * coming and going, it hands to its upstream (Kamailio's side), of which it knows only struct bus_upstream. */
 #ifndef EVAPID_BUS_H
 #define EVAPID_BUS_H
 
@@ -13,16 +12,17 @@
 #include "client.h"
 #include "tag.h"
 
-/* What the bus tells Kamailio's side. message: as in struct client_host. present: a tag has got its first client or lost
- * its last. admitted: the number of clients that get events has changed. */
+/* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
+ * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag has
+ * got its first client that gets events, or lost its last. admitted: listening_count has changed. */
 struct bus_upstream {
     void *owner;
-    void (*opened)(void *owner, struct client *client);
+    bool (*opened)(void *owner, struct client *client);
     bool (*message)(void *owner, struct client *client, const char *bytes, size_t length);
     void (*ended)(void *owner, struct client *client);
     void (*gone)(void *owner, struct client *client);
     void (*present)(void *owner, uint64_t tag_hash, bool present);
-    void (*admitted)(void *owner, uint32_t clients);
+    void (*admitted)(void *owner);
 };
 
 struct bus {

@@ -412,9 +412,10 @@ void client_finish(struct client *client)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    const bool admitted = client->state != CLIENT_ADMITTING;
     client_discard_input(client);
-    if (!admitted || client->out.count == 0 || client->deaf) {
+    if (client->state == CLIENT_ADMITTING)
+        count_dropped(client, DROP_CLOSED, outq_keep_partial(&client->out));
+    if (client->out.count == 0 || client->deaf) {
         client_drop(client, DROP_CLOSED);
         return;
     }

@@ -141,7 +141,7 @@ bool client_give(struct client *client, struct frame *frame, enum drop_reason *r
 void client_flush(struct client *client);
 
 /* Take and give nothing more; close when the queue has been sent, at the latest CLIENT_LINGER_MS from now. A client that
- * was being admitted is closed at once and sees nothing. */
+ * was being admitted sees nothing more: only a frame of which a part has left is still sent whole. */
 void client_finish(struct client *client);
 
 /* Close at once; what is queued is dropped for that reason. */

@@ -354,10 +354,13 @@ bool config_read(struct config *config, const char *path, char error[CONFIG_ERRO
     char *text = load(path, &length, error);
     if (text == NULL)
         return false;
-    place_blank_comments(text, length);
-    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &bad);
+    const size_t open_comment = place_blank_comments(text, length);
+    json_t *root = open_comment == length ? json_loadb(text, length, JSON_REJECT_DUPLICATES, &bad) : NULL;
     bool good = root != NULL;
-    if (good) {
+    if (open_comment < length) {
+        const struct place place = place_of(text, open_comment);
+        snprintf(error, CONFIG_ERROR, "%s:%u:%u: this comment has no end", path, place.line, place.column);
+    } else if (good) {
         struct reading in = { .file = path, .text = text, .error = error };
         good = read_root(&in, root, config);
     } else {

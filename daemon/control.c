@@ -70,6 +70,8 @@ static void inquiry_on_written(uv_write_t *write, int status)
         inquiry_close(inquiry);
         return;
     }
+    DL_DELETE(inquiry->control->inquiries, inquiry);
+    DL_APPEND(inquiry->control->inquiries, inquiry);
     uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
     inquiry_look(inquiry);
 }
@@ -100,6 +102,15 @@ static void inquiry_reject(struct inquiry *inquiry, const char *error, const cha
     inquiry_answer(inquiry, json_pack("{s:s, s:s}", "error", error, "detail", detail));
 }
 
+static void inquiry_answer_status(struct inquiry *inquiry)
+{
+    json_t *status = status_describe(inquiry->control->subject);
+    if (status != NULL)
+        inquiry_answer(inquiry, status);
+    else
+        inquiry_reject(inquiry, "no memory", "for the status");
+}
+
 static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
 {
     json_error_t bad;
@@ -110,7 +121,7 @@ static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
     else if (command == NULL)
         inquiry_reject(inquiry, "no command", "expected {\"command\": \"...\"}");
     else if (strcmp(command, "status") == 0)
-        inquiry_answer(inquiry, status_describe(inquiry->control->subject));
+        inquiry_answer_status(inquiry);
     else
         inquiry_reject(inquiry, "unknown command", command);
     json_decref(request);
@@ -133,9 +144,23 @@ static void inquiry_look(struct inquiry *inquiry)
     inquiry_do(inquiry, line, length);
 }
 
+/* Connections stand in the order of their last request; one with an answer on its way is at work. */
+static void control_drop_idle(struct control *control)
+{
+    struct inquiry *inquiry = NULL;
+    DL_FOREACH(control->inquiries, inquiry)
+    if (inquiry->answer == NULL) {
+        log_limited(&refusals, LEVEL_WARNING, SUBJECT, "%u connections are open: closed the idlest", control->count);
+        inquiry_close(inquiry);
+        return;
+    }
+}
+
 static void control_on_connect(void *owner, int fd)
 {
     struct control *control = owner;
+    if (control->count == CONTROL_CONNECTIONS)
+        control_drop_idle(control);
     struct inquiry *inquiry = control->count < CONTROL_CONNECTIONS ? calloc(1, sizeof(*inquiry)) : NULL;
     if (inquiry == NULL) {
         log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u are open", control->count);
@@ -161,6 +186,11 @@ const char *control_open(struct control *control, uv_loop_t *loop, const char *p
     control->loop = loop;
     control->subject = subject;
     return door_open(&control->door, loop, path, control_on_connect, control);
+}
+
+void control_tick(struct control *control)
+{
+    door_tick(&control->door);
 }
 
 void control_close(struct control *control)

@@ -9,7 +9,7 @@
 #include "status.h"
 
 #define CONTROL_REQUEST_MAX 4096U /* bytes of a request's line */
-#define CONTROL_CONNECTIONS 32U   /* at a time */
+#define CONTROL_CONNECTIONS 32U   /* at a time: one more takes the place of the one that has been idle longest */
 
 struct inquiry;
 
@@ -24,6 +24,9 @@ struct control {
 /* Listen at path. NULL, or why it can't. subject outlives it. */
 const char *control_open(struct control *control, uv_loop_t *loop, const char *path,
                          const struct status_subject *subject);
+
+/* Once a second. */
+void control_tick(struct control *control);
 
 void control_close(struct control *control);
 

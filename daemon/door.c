@@ -22,10 +22,23 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     const int fd = accept4(door->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
+    if (fd >= 0) {
         door->opened(door->owner, fd);
-    else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-        log_limited(&failures, LEVEL_ERROR, door->path, "cannot accept: %s", strerror(errno));
+        return;
+    }
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        return;
+    log_limited(&failures, LEVEL_ERROR, door->path, "cannot accept: %s; trying again in a second", strerror(errno));
+    door->paused = true;
+    uv_poll_stop(&door->poll);
+}
+
+void door_tick(struct door *door)
+{
+    if (!door->paused || door->fd < 0)
+        return;
+    door->paused = false;
+    uv_poll_start(&door->poll, UV_READABLE, door_on_poll);
 }
 
 /* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */

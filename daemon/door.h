@@ -15,6 +15,7 @@ typedef void door_opened(void *owner, int fd);
 struct door {
     char path[EVAPID_PATH_MAX + 1];
     int fd;       /* -1: closed */
+    bool paused;  /* out of descriptors: listens again at the next tick */
     dev_t device; /* of our file, so that another's is never removed */
     ino_t inode;
     uv_poll_t poll;
@@ -24,6 +25,9 @@ struct door {
 
 /* Listen at path, whose file gets mode 0660. Returns NULL, or why it can't. */
 const char *door_open(struct door *door, uv_loop_t *loop, const char *path, door_opened *opened, void *owner);
+
+/* Once a second: listen again after a pause. */
+void door_tick(struct door *door);
 
 /* Listen no more and remove the file. */
 void door_close(struct door *door);

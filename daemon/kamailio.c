@@ -1,7 +1,6 @@
 /* Attaching and detaching Kamailio, and handing on what its routes say. */
 #include "kamailio.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,7 +11,6 @@
 #include "log.h"
 
 #define SUBJECT "kamailio"
-#define MODULE_CLIENTS_MAX 1000000U
 
 static struct log_limit refusals = { .kind = "kamailio: refused attachments" };
 static struct log_limit losses = { .kind = "kamailio: lost workers" };
@@ -33,20 +31,34 @@ static bool kamailio_holds(const struct kamailio *kamailio)
     return kamailio->queue != NULL && kamailio->queue->state == QUEUE_HELD;
 }
 
+/* While the queue is held for clients that were here before, the next evapid would have to wait for them too. */
+static void kamailio_publish_clients(const struct kamailio *kamailio)
+{
+    struct presence *presence = presence_of(kamailio);
+    const uint32_t clients = kamailio->bus->listening_count;
+    if (presence == NULL)
+        return;
+    atomic_store_explicit(&presence->clients, clients, memory_order_release);
+    atomic_store_explicit(&presence->expected,
+                          kamailio_holds(kamailio) && kamailio->expected > clients ? kamailio->expected : clients,
+                          memory_order_relaxed);
+}
+
 static void kamailio_end_hold(struct kamailio *kamailio, const char *why)
 {
-    if (!kamailio_holds(kamailio))
+    if (!kamailio_holds(kamailio) || kamailio->stopping)
         return;
     uv_timer_stop(&kamailio->hold);
     log_line(LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
              queue_used(kamailio->queue));
-    queue_release(kamailio->queue);
+    queue_resume(kamailio->queue);
+    kamailio_publish_clients(kamailio);
 }
 
 static void kamailio_check_hold(struct kamailio *kamailio)
 {
     if (kamailio_holds(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 &&
-        kamailio->unplaced == NULL && kamailio->bus->listening_count >= kamailio->expected)
+        kamailio->bus->listening_count >= kamailio->expected)
         kamailio_end_hold(kamailio, "the clients are there");
 }
 
@@ -66,8 +78,9 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
 {
     struct kamailio *kamailio = owner;
     struct bus *bus = kamailio->bus;
-    struct client *guest =
-        record->target != 0 && record->session == kamailio->session ? bus_find(bus, (uint32_t)record->target) : NULL;
+    struct client *guest = record->target - 1 < INT32_MAX && record->session == kamailio->session
+                               ? bus_find(bus, (uint32_t)record->target)
+                               : NULL;
     if (record->type == RING_RELAY)
         bus_relay(bus, frame, guest);
     else if (record->type == RING_MULTICAST)
@@ -124,16 +137,13 @@ static void kamailio_detached(struct kamailio *kamailio, const char *why)
     kamailio->attachment = DETACHED;
     uv_timer_stop(&kamailio->gather);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+    log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
     kamailio_end_hold(kamailio, "Kamailio has gone");
-    queue_drain(kamailio->queue);
-    log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s; %u clients stay connected", kamailio->pid, why,
-             HASH_COUNT(kamailio->bus->clients));
+    queue_drain(kamailio->queue); /* stopping: it is held, and only what control records say is heard */
 }
 
-/* A link has ended. All that its Kamailio had written by then counts: read it first. */
 static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
 {
-    queue_drain(kamailio->queue);
     const struct ring_header *ring = kamailio->queue->ring.header;
     const uint64_t begun = atomic_load_explicit(&ring->workers[worker->index].started, memory_order_acquire);
     kamailio->workers[worker->index] = NULL;
@@ -150,104 +160,35 @@ static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worke
 static void kamailio_on_lost(struct worker *worker, const char *why)
 {
     struct kamailio *kamailio = worker->host->owner;
+    /* All that its Kamailio had written by now counts: read it first. It may be corrupt, which closes every worker. */
     if (worker->state == WORKER_ATTACHED)
+        queue_drain(kamailio->queue);
+    if (worker->state == WORKER_CLOSED)
+        return;
+    if (worker->state == WORKER_ATTACHED) {
         kamailio_lose_worker(kamailio, worker, why);
-    else
+    } else {
         DL_DELETE(kamailio->strangers, worker);
+        kamailio->stranger_count--;
+    }
     worker_close(worker);
 }
 
 /* A ring that holds nonsense is not read any further, and its Kamailio is not let in again. */
-static void kamailio_on_corrupt(void *owner, const char *why)
+static void kamailio_on_corrupt(void *owner, uint64_t at, const char *why)
 {
     struct kamailio *kamailio = owner;
     log_line(LEVEL_ERROR, SUBJECT,
              "the queue of pid %u is corrupt at byte %llu: %s; dropping the attachment, restart it", kamailio->pid,
-             (unsigned long long)kamailio->queue->ring.tail, why);
+             (unsigned long long)at, why);
     kamailio->corrupt_instance = kamailio->instance;
+    kamailio->corrupt = true;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL)
             kamailio_on_lost(kamailio->workers[i], "its queue is corrupt");
 }
 
 /* ---- attaching -------------------------------------------------------------------------------------------------- */
-
-/* Tell the module's log too what concerns the author of kamailio.cfg. */
-__attribute__((format(printf, 3, 4))) static void notify(struct worker *worker, uint8_t level, const char *format, ...)
-{
-    static const enum log_level levels[] = { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
-    char text[WIRE_TEXT_MAX];
-    unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    log_line(levels[level], SUBJECT, "%s", text);
-    worker_say(worker, frame, wire_write_notice(frame, sizeof(frame), level, (struct wire_text){ text, strlen(text) }));
-}
-
-static void kamailio_undeclare(struct kamailio *kamailio)
-{
-    if (kamailio->declared != NULL)
-        listener_stop(kamailio->declared);
-    kamailio->declared = NULL;
-}
-
-/* Open the listener that kamailio.cfg asks for, or take over its values. */
-static void kamailio_declare_listener(struct kamailio *kamailio, struct worker *worker,
-                                      const struct sockaddr_storage *address, enum framing framing,
-                                      uint32_t max_clients)
-{
-    struct client_limits limits = kamailio->config->limits;
-    struct listener *there = listener_find(kamailio->listeners, address);
-    limits.framing = framing;
-    if (there != NULL && there->source == LISTENER_CONFIG) {
-        kamailio_undeclare(kamailio);
-        const bool same = there->limits.framing == framing && there->max_clients == max_clients;
-        notify(
-            worker, same ? WIRE_NOTICE_INFO : WIRE_NOTICE_WARNING,
-            "listener %s stands in evapid's configuration with %s framing and max_clients %u, in kamailio.cfg with %s framing and "
-            "max_clients %u: evapid's configuration holds",
-            there->name, framing_name(there->limits.framing), there->max_clients, framing_name(framing), max_clients);
-        return;
-    }
-    if (there != NULL) {
-        there->limits = limits;
-        there->max_clients = max_clients;
-        return;
-    }
-    kamailio_undeclare(kamailio);
-    kamailio->declared = listener_add(kamailio->listeners, address, &limits, max_clients, LISTENER_MODULE);
-    if (kamailio->declared == NULL)
-        return;
-    const char *why = listener_start(kamailio->declared);
-    if (why != NULL)
-        notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", kamailio->declared->name, why);
-}
-
-static void kamailio_declare(struct kamailio *kamailio, struct worker *worker, const struct wire_hello *hello)
-{
-    struct sockaddr_storage address;
-    char text[ADDRESS_TEXT];
-    if (hello->bind_addr.length == 0) {
-        kamailio_undeclare(kamailio);
-        return;
-    }
-    snprintf(text, sizeof(text), "%.*s", (int)hello->bind_addr.length, hello->bind_addr.bytes);
-    if (!kamailio->config->module_listener) {
-        notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
-               text);
-        return;
-    }
-    const char *why = address_parse(text, &address);
-    if (why != NULL) {
-        notify(worker, WIRE_NOTICE_ERROR, "listener %s (bind_addr): %s", text, why);
-        return;
-    }
-    const uint32_t max = hello->max_clients < MODULE_CLIENTS_MAX ? hello->max_clients : MODULE_CLIENTS_MAX;
-    kamailio_declare_listener(kamailio, worker, &address,
-                              hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
-}
 
 /* Write into a freshly opened ring who is here. */
 static void kamailio_publish(struct kamailio *kamailio)
@@ -257,8 +198,8 @@ static void kamailio_publish(struct kamailio *kamailio)
         return;
     presence_clear(presence);
     for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
-        presence_add(presence, tag->hash);
-    atomic_store(&presence->clients, kamailio->bus->listening_count);
+        if (tag->listed > 0)
+            presence_add(presence, tag->hash);
     atomic_store(&presence->session, kamailio->session);
 }
 
@@ -266,12 +207,14 @@ static void kamailio_publish(struct kamailio *kamailio)
 static void kamailio_begin_hold(struct kamailio *kamailio, uint32_t clients_before)
 {
     const bool backlog = queue_used(kamailio->queue) > 0;
-    kamailio->expected = backlog ? (clients_before > 0 ? clients_before : 1) : 0;
-    if (kamailio->config->attach_hold_ms == 0 || (!backlog && kamailio->unplaced == NULL)) {
-        queue_release(kamailio->queue);
+    kamailio->expected = clients_before > 0 ? clients_before : backlog;
+    if (kamailio->config->attach_hold_ms == 0 || (kamailio->expected == 0 && kamailio->unplaced == NULL)) {
+        queue_resume(kamailio->queue);
+        kamailio_publish_clients(kamailio);
         return;
     }
     queue_hold(kamailio->queue);
+    kamailio_publish_clients(kamailio);
     uv_timer_start(&kamailio->hold, kamailio_on_hold_over, kamailio->config->attach_hold_ms, 0);
 }
 
@@ -310,7 +253,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
         const char *why = kamailio_take_queue(kamailio, memfd, eventfd);
         if (why != NULL)
             return why;
-        clients_before = atomic_load(&queue_presence(kamailio->queue)->clients);
+        clients_before = atomic_load(&queue_presence(kamailio->queue)->expected);
     }
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -349,10 +292,15 @@ static const char *kamailio_objection(const struct kamailio *kamailio, const str
 {
     if (kamailio->stopping)
         return "evapid is stopping";
-    if (hello->instance == kamailio->corrupt_instance)
+    if (kamailio->corrupt && hello->instance == kamailio->corrupt_instance)
         return "your queue is corrupt: restart Kamailio";
     if (kamailio->attachment != DETACHED && kamailio->instance != hello->instance) {
         snprintf(reason, 128, "the Kamailio of pid %u is attached, and evapid serves one at a time", kamailio->pid);
+        return reason;
+    }
+    if (kamailio->attachment != DETACHED && kamailio->workers_declared != hello->workers) {
+        snprintf(reason, 128, "you declare %u workers, those before you %u", hello->workers,
+                 kamailio->workers_declared);
         return reason;
     }
     if (kamailio->workers[hello->worker] != NULL) {
@@ -363,14 +311,14 @@ static const char *kamailio_objection(const struct kamailio *kamailio, const str
     return NULL;
 }
 
-static void kamailio_welcome(const struct kamailio *kamailio, struct worker *worker)
+static bool kamailio_welcome(const struct kamailio *kamailio, struct worker *worker)
 {
     unsigned char frame[WIRE_HEADER + 64];
     const struct wire_welcome welcome = { .version = WIRE_VERSION,
                                           .session = kamailio->session,
                                           .pid = (uint32_t)getpid(),
                                           .evapid_version = { EVAPID_VERSION, strlen(EVAPID_VERSION) } };
-    worker_say(worker, frame, wire_write_welcome(frame, sizeof(frame), &welcome));
+    return worker_say(worker, frame, wire_write_welcome(frame, sizeof(frame), &welcome));
 }
 
 static void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why)
@@ -381,12 +329,16 @@ static void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why
 
 static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worker, uint16_t index)
 {
+    struct ring_header *ring = kamailio->queue->ring.header;
     DL_DELETE(kamailio->strangers, worker);
+    kamailio->stranger_count--;
+    /* Its frames are numbered from 1 again. Only now: the link that was before has been settled with the old value. */
+    atomic_store(&ring->workers[index].started, 0);
     worker->state = WORKER_ATTACHED;
     worker->index = index;
     kamailio->workers[index] = worker;
     kamailio->workers_attached++;
-    atomic_store(&queue_presence(kamailio->queue)->attached, 1);
+    atomic_store(&ring->presence.attached, 1);
     if (kamailio->workers_attached == kamailio->workers_declared)
         kamailio_finish_gathering(kamailio);
     else if (kamailio->attachment == GATHERING)
@@ -411,9 +363,12 @@ static void kamailio_on_hello(struct worker *worker, const struct wire_hello *he
         kamailio_refuse(worker, hello->pid, why);
         return;
     }
-    kamailio_welcome(kamailio, worker);
+    if (!kamailio_welcome(kamailio, worker)) {
+        kamailio_on_lost(worker, NULL);
+        return;
+    }
     if (first)
-        kamailio_declare(kamailio, worker, hello);
+        declaration_take(&kamailio->declaration, worker, hello);
     kamailio_seat_worker(kamailio, worker, hello->worker);
 }
 
@@ -431,16 +386,25 @@ static void kamailio_on_bad_hello(struct worker *worker, const struct wire_hello
 static void kamailio_on_connect(void *owner, int fd)
 {
     struct kamailio *kamailio = owner;
-    struct worker *worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
-    if (worker != NULL)
-        DL_APPEND(kamailio->strangers, worker);
+    struct worker *worker = NULL;
+    if (kamailio->stranger_count < STRANGERS_MAX)
+        worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
+    else
+        close(fd);
+    if (worker == NULL) {
+        log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u have sent no HELLO yet",
+                    kamailio->stranger_count);
+        return;
+    }
+    DL_APPEND(kamailio->strangers, worker);
+    kamailio->stranger_count++;
 }
 
 /* ---- what the bus tells us -------------------------------------------------------------------------------------- */
 
-static void upstream_opened(void *owner, struct client *client)
+static bool upstream_opened(void *owner, struct client *client)
 {
-    seat_open(owner, client);
+    return seat_open(owner, client);
 }
 
 static bool upstream_message(void *owner, struct client *client, const char *bytes, size_t length)
@@ -462,11 +426,9 @@ static void upstream_present(void *owner, uint64_t hash, bool present)
         presence_remove(presence, hash);
 }
 
-static void upstream_admitted(void *owner, uint32_t clients)
+static void upstream_admitted(void *owner)
 {
-    struct presence *presence = presence_of(owner);
-    if (presence != NULL)
-        atomic_store_explicit(&presence->clients, clients, memory_order_release);
+    kamailio_publish_clients(owner);
 }
 
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
@@ -488,7 +450,7 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     kamailio->loop = loop;
     kamailio->config = config;
     kamailio->bus = bus;
-    kamailio->listeners = listeners;
+    kamailio->declaration = (struct declaration){ .listeners = listeners, .config = config };
     kamailio->worker_host = (struct worker_host){
         .owner = kamailio, .hello = kamailio_on_hello, .bad_hello = kamailio_on_bad_hello, .lost = kamailio_on_lost
     };
@@ -517,13 +479,29 @@ void kamailio_flush(struct kamailio *kamailio)
     kamailio->resume_wanted = false;
 }
 
+void kamailio_tick(struct kamailio *kamailio)
+{
+    struct worker *worker = NULL;
+    struct worker *next = NULL;
+    door_tick(&kamailio->door);
+    DL_FOREACH_SAFE(kamailio->strangers, worker, next)
+    if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
+        kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds");
+    if (kamailio->queue != NULL)
+        queue_tick(kamailio->queue);
+    kamailio->resume_wanted = true; /* for a message that there was no memory to post */
+}
+
+/* What routes say of what has begun still counts (control records); events are left in the ring for the next evapid. */
 void kamailio_stop(struct kamailio *kamailio)
 {
     struct presence *presence = presence_of(kamailio);
     kamailio->stopping = true;
     door_close(&kamailio->door);
-    if (presence != NULL)
-        atomic_store(&presence->attached, 0);
+    if (presence == NULL)
+        return;
+    atomic_store(&presence->attached, 0);
+    queue_hold(kamailio->queue);
 }
 
 bool kamailio_is_idle(const struct kamailio *kamailio)

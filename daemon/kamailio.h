@@ -12,6 +12,7 @@
 
 #include "bus.h"
 #include "config.h"
+#include "declaration.h"
 #include "door.h"
 #include "listener.h"
 #include "queue.h"
@@ -28,11 +29,12 @@ struct kamailio {
     uv_loop_t *loop;
     const struct config *config;
     struct bus *bus;
-    struct listeners *listeners;
+    struct declaration declaration;
     struct door door;
     struct worker_host worker_host;
     struct worker *strangers; /* list: links whose HELLO has not come */
-    uint32_t session;         /* of this evapid: in presence, and in what routes send back */
+    uint32_t stranger_count;
+    uint32_t session; /* of this evapid: in presence, and in what routes send back */
     bool stopping;
 
     /* The Kamailio that is attached, or was last. */
@@ -43,8 +45,8 @@ struct kamailio {
     uint16_t workers_declared, workers_attached;
     char module_version[32], kamailio_version[64];
     struct worker *workers[EVAPID_WORKERS_MAX];
-    uint64_t corrupt_instance; /* its ring can't be read: it is not let in again */
-    struct listener *declared; /* the module's listener, NULL: none */
+    bool corrupt; /* the ring of corrupt_instance can't be read: that Kamailio is not let in again */
+    uint64_t corrupt_instance;
 
     struct queue *queue; /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
     uint32_t expected;   /* admitted clients that a held queue waits for */
@@ -57,7 +59,9 @@ struct kamailio {
     uint64_t memory_lost; /* events that there was no memory for */
 };
 
-#define GATHER_MS 250U /* how long an attaching Kamailio's other workers are waited for before clients are spread */
+#define STRANGERS_MAX 256U /* connections that may be without a HELLO at a time */
+#define HELLO_MS 5000U     /* and for how long each */
+#define GATHER_MS 250U     /* how long an attaching Kamailio's other workers are waited for before clients are spread */
 
 /* Begin to listen for workers. NULL, or why it can't. bus, listeners and config outlive it. */
 const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
@@ -68,6 +72,9 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
 
 /* The end of a loop turn: offer windows that have opened to those who wait, and write to the workers. */
 void kamailio_flush(struct kamailio *kamailio);
+
+/* Once a second. */
+void kamailio_tick(struct kamailio *kamailio);
 
 /* evapid is ending: begin no route any more, and leave in the ring what the next evapid needs to know. */
 void kamailio_stop(struct kamailio *kamailio);

@@ -43,11 +43,6 @@ void log_open(enum log_level level)
     journal = journal_reads_stderr();
 }
 
-const char *log_level_name(enum log_level level)
-{
-    return level_names[level];
-}
-
 bool log_level_find(const char *name, enum log_level *level)
 {
     for (unsigned i = 0; i < sizeof(level_names) / sizeof(*level_names); i++)
@@ -58,13 +53,13 @@ bool log_level_find(const char *name, enum log_level *level)
     return false;
 }
 
-/* Copy text to out with every control byte as \xNN. */
+/* Copy text to out with every byte that is not printable ASCII as \xNN. */
 static void make_printable(char *out, size_t room, const char *text)
 {
     size_t n = 0;
     for (; *text != '\0' && n + 5 < room; text++) {
         const unsigned char c = (unsigned char)*text;
-        if (c < 0x20 || c == 0x7f)
+        if (c < 0x20 || c >= 0x7f)
             n += (size_t)snprintf(out + n, room - n, "\\x%02x", c);
         else
             out[n++] = (char)c;

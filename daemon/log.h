@@ -2,8 +2,8 @@
  *
  * A line is time, level, subject and text: "2026-11-23T08:19:27.123Z warning client 12: ...". When the systemd journal
  * reads standard error (JOURNAL_STREAM, systemd.exec(5)) the line begins with the priority prefix of sd-daemon(3) and
- * has no time and no level, because the journal keeps its own. Bytes that are not printable ASCII or UTF-8 text are
- * shown as \xNN, so that nothing from the network can forge a line. */
+ * has no time and no level, because the journal keeps its own. Bytes that are not printable ASCII are shown
+ * as \xNN, so that nothing from the network can forge a line or drive a terminal. */
 #ifndef EVAPID_LOG_H
 #define EVAPID_LOG_H
 
@@ -29,10 +29,7 @@ struct log_limit {
 /* Write lines of this level and the more important ones; finds out who reads standard error. */
 void log_open(enum log_level level);
 
-/* "error", "warning", "notice", "info", "debug". */
-const char *log_level_name(enum log_level level);
-
-/* The level of that name; false when there is none. */
+/* The level called "error", "warning", "notice", "info" or "debug"; false when there is none of that name. */
 bool log_level_find(const char *name, enum log_level *level);
 
 /* Write a line about subject ("listener 127.0.0.1:8448"). */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <utlist.h>
 #include <uv.h>
@@ -24,6 +25,7 @@
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
+#define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
 enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
 
@@ -72,13 +74,14 @@ static void evapid_finish(struct evapid *e)
 static void evapid_on_stopping(uv_timer_t *timer)
 {
     struct evapid *e = timer->data;
-    const bool done = bus_is_flushed(&e->bus) && kamailio_is_idle(&e->kamailio);
-    if (!done && uv_now(&e->loop) < e->stop_deadline_ms)
+    const bool flushed = bus_is_flushed(&e->bus);
+    const bool idle = kamailio_is_idle(&e->kamailio);
+    if (!(flushed && idle) && uv_now(&e->loop) < e->stop_deadline_ms)
         return;
     const uint64_t dropped = e->bus.totals.relayed - e->bus.totals.delivered;
-    if (!done)
-        log_line(LEVEL_WARNING, SUBJECT, "clients have not read all in %u ms (shutdown_grace_ms)",
-                 e->config.shutdown_grace_ms);
+    if (!flushed || !idle)
+        log_line(LEVEL_WARNING, SUBJECT, "not done in %u ms (shutdown_grace_ms): %s", e->config.shutdown_grace_ms,
+                 flushed ? "event routes still run" : "clients have not read all");
     evapid_finish(e);
     log_line(LEVEL_NOTICE, SUBJECT, "stopped: of %llu events relayed to clients %llu were not delivered",
              (unsigned long long)e->bus.totals.relayed, (unsigned long long)dropped);
@@ -114,6 +117,8 @@ static void evapid_on_tick(uv_timer_t *timer)
     struct evapid *e = timer->data;
     listeners_tick(&e->listeners);
     bus_tick(&e->bus);
+    kamailio_tick(&e->kamailio);
+    control_tick(&e->control);
     log_tick(false);
 }
 
@@ -129,6 +134,23 @@ static bool fail(const char *subject, const char *why)
 {
     log_line(LEVEL_ERROR, subject, "%s", why);
     return false;
+}
+
+/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. */
+static void raise_descriptor_limit(const struct config *config)
+{
+    struct rlimit limit;
+    uint64_t clients = 0;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    for (size_t i = 0; i < config->listener_count; i++)
+        clients += config->listeners[i].max_clients;
+    if (clients + DESCRIPTORS_KEPT > limit.rlim_cur)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "%llu clients may connect (max_clients), but only %llu descriptors may be open",
+                 (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
 }
 
 static bool evapid_listen(struct evapid *e)
@@ -165,6 +187,7 @@ static void evapid_start_clocks(struct evapid *e)
 
 static bool evapid_start(struct evapid *e)
 {
+    raise_descriptor_limit(&e->config);
     uv_loop_init(&e->loop);
     e->control.door.fd = e->kamailio.door.fd = -1;
     bus_open(&e->bus, &e->loop);

@@ -36,6 +36,19 @@ size_t outq_clear(struct outq *q)
     return left;
 }
 
+size_t outq_keep_partial(struct outq *q)
+{
+    if (q->sent == 0)
+        return outq_clear(q);
+    const size_t left = q->count - 1;
+    for (; q->count > 1; q->count--) {
+        struct frame *f = outq_at(q, q->count - 1);
+        q->bytes -= frame_size(f, q->framing);
+        frame_unref(f);
+    }
+    return left;
+}
+
 static bool outq_grow(struct outq *q)
 {
     const size_t room = q->room == 0 ? ROOM_FIRST : q->room * 2;

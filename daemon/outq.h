@@ -24,6 +24,9 @@ void outq_init(struct outq *q, enum framing framing, size_t limit);
 /* Let go of every frame. Returns how many were not sent whole. */
 size_t outq_clear(struct outq *q);
 
+/* Let go of every frame but the first if a part of it has been sent. Returns how many were let go. */
+size_t outq_keep_partial(struct outq *q);
+
 /* Queue f for sending, taking a reference. Returns false, and leaves the queue as it was, when f would take it over its
  * limit or there is no memory: what happens to the client then is the caller's policy. */
 bool outq_push(struct outq *q, struct frame *f);

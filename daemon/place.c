@@ -12,7 +12,23 @@ static const char *skip_string(const char *at)
     return *at == '"' ? at + 1 : at;
 }
 
-void place_blank_comments(char *text, size_t length)
+/* Blank a block comment that begins at at. Returns its end, NULL when it has none. */
+static char *blank_block(char *at, const char *end)
+{
+    *at++ = ' ';
+    *at++ = ' ';
+    for (; at + 1 < end; at++) {
+        if (at[0] == '*' && at[1] == '/') {
+            at[0] = at[1] = ' ';
+            return at + 2;
+        }
+        if (*at != '\n')
+            *at = ' ';
+    }
+    return NULL;
+}
+
+size_t place_blank_comments(char *text, size_t length)
 {
     char *end = text + length;
     for (char *at = text; at < end;) {
@@ -25,19 +41,15 @@ void place_blank_comments(char *text, size_t length)
             while (at < end && *at != '\n')
                 *at++ = ' ';
         } else if (*at == '/' && at + 1 < end && at[1] == '*') {
-            *at++ = ' ';
-            *at++ = ' ';
-            while (at < end && !(*at == '*' && at + 1 < end && at[1] == '/')) {
-                if (*at != '\n')
-                    *at = ' ';
-                at++;
-            }
-            for (int i = 0; i < 2 && at < end; i++)
-                *at++ = ' ';
+            char *begin = at;
+            at = blank_block(at, end);
+            if (at == NULL)
+                return (size_t)(begin - text);
         } else {
             at++;
         }
     }
+    return length;
 }
 
 static const char *skip_space(const char *at)
@@ -123,10 +135,15 @@ struct place place_find(const char *text, const char *path)
             break;
         found = inner;
     }
+    return place_of(text, (size_t)(found - text));
+}
+
+struct place place_of(const char *text, size_t offset)
+{
     struct place place = { 1, 1 };
-    for (const char *at = text; at < found; at++) {
+    for (size_t i = 0; i < offset; i++) {
         place.column++;
-        if (*at == '\n') {
+        if (text[i] == '\n') {
             place.line++;
             place.column = 1;
         }

@@ -9,8 +9,12 @@ struct place {
 };
 
 /* Blank out comments (# and // to the end of the line, block comments) in text[0..length), byte for byte, so that every
- * position stays. Strings are left alone. */
-void place_blank_comments(char *text, size_t length);
+ * position stays. Strings are left alone. Returns the offset of a block comment that has no end, length when there is
+ * none. */
+size_t place_blank_comments(char *text, size_t length);
+
+/* The place of text[offset]. */
+struct place place_of(const char *text, size_t offset);
 
 /* The place of a value: path names it as "listeners[0].max_clients", "" is the whole text. text is valid JSON whose
  * comments are blanked. An unknown path gives the place of the last part that is there. */

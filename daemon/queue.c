@@ -17,12 +17,12 @@ static bool queue_reads(const struct queue *queue)
     return queue->state == QUEUE_RUNNING || queue->state == QUEUE_HELD;
 }
 
-static void queue_fail(struct queue *queue, const char *why)
+static void queue_fail(struct queue *queue, uint64_t at, const char *why)
 {
     queue->state = QUEUE_CORRUPT;
     uv_idle_stop(&queue->turn);
     uv_poll_stop(&queue->wake);
-    queue->host.corrupt(queue->host.owner, why);
+    queue->host.corrupt(queue->host.owner, at, why);
 }
 
 size_t queue_used(const struct queue *queue)
@@ -68,7 +68,7 @@ static size_t queue_step(struct queue *queue)
     const char *why = NULL;
     const enum ring_read read = ring_peek(&queue->ring, at, &record, &why);
     if (read == RING_CORRUPT)
-        queue_fail(queue, why);
+        queue_fail(queue, at, why);
     if (read != RING_RECORD)
         return 0;
     queue_note_high_water(queue);
@@ -112,7 +112,7 @@ static void queue_on_wake(uv_poll_t *wake, int status, int events)
     (void)events;
     const ssize_t n = read(queue->eventfd, &count, sizeof(count));
     if (status < 0 || (n != (ssize_t)sizeof(count) && !(n < 0 && errno == EAGAIN))) {
-        queue_fail(queue, "its eventfd is none");
+        queue_fail(queue, queue->ring.tail, "its eventfd is none");
         return;
     }
     uv_idle_start(&queue->turn, queue_on_turn);
@@ -183,7 +183,7 @@ void queue_hold(struct queue *queue)
         queue->ahead = queue->ring.tail;
 }
 
-void queue_release(struct queue *queue)
+void queue_resume(struct queue *queue)
 {
     if (queue->state != QUEUE_HELD)
         return;
@@ -198,6 +198,12 @@ void queue_drain(struct queue *queue)
     const uint64_t end = queue->ring.head;
     while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
         continue;
+}
+
+void queue_tick(struct queue *queue)
+{
+    if (queue_reads(queue))
+        uv_idle_start(&queue->turn, queue_on_turn);
 }
 
 static void queue_on_closed(uv_handle_t *handle)

@@ -17,14 +17,14 @@
 
 /* event: a relay, multicast or unicast, by the record's type; whoever keeps the frame takes a reference of its own. lost:
  * an event for which there was no memory. control: a close, tag or done. tag: record->tag_length bytes. crowded: the ring
- * is held and nearly full. corrupt: the ring cannot be read any further; the queue has stopped. */
+ * is held and nearly full. corrupt: the ring cannot be read any further than position at; the queue has stopped. */
 struct queue_host {
     void *owner;
     void (*event)(void *owner, const struct ring_record *record, const char *tag, struct frame *frame);
     void (*lost)(void *owner);
     void (*control)(void *owner, const struct ring_record *record, const char *tag);
     void (*crowded)(void *owner);
-    void (*corrupt)(void *owner, const char *why);
+    void (*corrupt)(void *owner, uint64_t at, const char *why);
 };
 
 enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
@@ -50,10 +50,13 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
 size_t queue_used(const struct queue *queue);
 
 void queue_hold(struct queue *queue);
-void queue_release(struct queue *queue);
+void queue_resume(struct queue *queue);
 
 /* Hand over all that has been written up to now (held: all control records). */
 void queue_drain(struct queue *queue);
+
+/* Once a second: read what a producer wrote that was killed before it could wake us. */
+void queue_tick(struct queue *queue);
 
 /* Unmap and free it. */
 void queue_close(struct queue *queue);

@@ -7,6 +7,13 @@
 #include "kamailio.h"
 #include "log.h"
 
+/* Every change of state passes here. */
+static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_state state)
+{
+    kamailio->announced += (state == SEAT_ANNOUNCED) - (seat->state == SEAT_ANNOUNCED);
+    seat->state = state;
+}
+
 static void seat_wait(struct seat *seat)
 {
     if (seat->queued)
@@ -38,28 +45,43 @@ static void seat_unlink(struct kamailio *kamailio, struct seat *seat)
     seat->worker = NULL;
 }
 
-static void seat_free(struct kamailio *kamailio, struct seat *seat)
+static void seat_discard(struct seat *seat)
 {
     struct post *post = NULL;
-    seat_unlink(kamailio, seat);
     while ((post = seat->returned) != NULL) {
         DL_DELETE(seat->returned, post);
         free(post);
     }
-    bus_release(kamailio->bus, seat->client);
+    free(seat->announcement);
+    free(seat->farewell);
     free(seat);
 }
 
-void seat_open(struct kamailio *kamailio, struct client *client)
+static void seat_free(struct kamailio *kamailio, struct seat *seat)
+{
+    struct client *client = seat->client;
+    seat_unlink(kamailio, seat);
+    seat_discard(seat);
+    bus_release(kamailio->bus, client);
+}
+
+bool seat_open(struct kamailio *kamailio, struct client *client)
 {
     struct seat *seat = calloc(1, sizeof(*seat));
     if (seat == NULL)
-        abort(); /* a few dozen bytes, just after the client's own were had */
+        return false;
+    seat->announcement = post_new(WIRE_NEW, seat, NULL, 0);
+    seat->farewell = post_new(WIRE_CLOSED, seat, NULL, 0);
+    if (seat->announcement == NULL || seat->farewell == NULL) {
+        seat_discard(seat);
+        return false;
+    }
     seat->client = client;
     client->seat = seat;
     DL_APPEND(kamailio->unplaced, seat);
     if (kamailio->attachment == ATTACHED)
         seat_place_all(kamailio);
+    return true;
 }
 
 /* ---- to the worker --------------------------------------------------------------------------------------------- */
@@ -85,21 +107,18 @@ static void seat_post(struct seat *seat, struct post *post)
 
 static void seat_announce(struct kamailio *kamailio, struct seat *seat)
 {
-    struct post *post = post_new(WIRE_NEW, seat, NULL, 0);
-    if (post == NULL)
-        return; /* seat_place_all tries again */
+    struct post *post = seat->announcement;
+    seat->announcement = NULL;
     bus_readmit(kamailio->bus, seat->client);
-    seat->state = SEAT_ANNOUNCED;
-    kamailio->announced++;
+    seat_enter(kamailio, seat, SEAT_ANNOUNCED);
     seat_post(seat, post);
 }
 
-static void seat_say_closed(struct seat *seat)
+static void seat_say_closed(struct kamailio *kamailio, struct seat *seat)
 {
-    struct post *post = post_new(WIRE_CLOSED, seat, NULL, 0);
-    if (post == NULL)
-        return;
-    seat->state = SEAT_LEAVING;
+    struct post *post = seat->farewell;
+    seat->farewell = NULL;
+    seat_enter(kamailio, seat, SEAT_LEAVING);
     seat_post(seat, post);
 }
 
@@ -152,26 +171,35 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
 
 static void seat_admit(struct kamailio *kamailio, struct seat *seat)
 {
-    seat->state = SEAT_ADMITTED;
-    kamailio->announced--;
+    seat_enter(kamailio, seat, SEAT_ADMITTED);
     bus_admit(kamailio->bus, seat->client);
     seat_serve(kamailio, seat);
+}
+
+/* A post comes off its link: the seat's own two go back to it. */
+static void seat_keep_post(struct seat *seat, struct post *post)
+{
+    if (post->type == WIRE_NEW) {
+        seat->announcement = post;
+    } else if (post->type == WIRE_CLOSED) {
+        seat->farewell = post;
+    } else {
+        seat->in_flight--;
+        free(post);
+    }
 }
 
 void seat_answered(struct kamailio *kamailio, struct post *post)
 {
     struct seat *seat = post->seat;
     const enum wire_type type = post->type;
-    free(post);
-    switch (type) {
-    case WIRE_NEW: seat_admit(kamailio, seat); break;
-    case WIRE_CLOSED: seat_free(kamailio, seat); break;
-    case WIRE_MESSAGE:
-        seat->in_flight--;
+    seat_keep_post(seat, post);
+    if (type == WIRE_NEW)
+        seat_admit(kamailio, seat);
+    else if (type == WIRE_CLOSED)
+        seat_free(kamailio, seat);
+    else
         seat_settle(kamailio, seat);
-        break;
-    default: break;
-    }
 }
 
 void seat_settle(struct kamailio *kamailio, struct seat *seat)
@@ -186,7 +214,7 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
     if (unsaid)
         return;
     if (seat->state == SEAT_ADMITTED && seat->worker != NULL)
-        seat_say_closed(seat);
+        seat_say_closed(kamailio, seat);
     else if (seat->state == SEAT_WAITING)
         seat_free(kamailio, seat);
 }
@@ -217,48 +245,57 @@ static void seat_place(struct kamailio *kamailio, struct seat *seat, struct work
         seat_serve(kamailio, seat);
 }
 
+/* A client that is only being flushed has been closed by a Kamailio that is no more: the new one need not hear of it. */
+static bool seat_wants_place(const struct seat *seat)
+{
+    return seat->state != SEAT_WAITING || seat->client->state != CLIENT_FLUSHING;
+}
+
 void seat_place_all(struct kamailio *kamailio)
 {
-    struct worker *worker = NULL;
-    while (kamailio->unplaced != NULL && (worker = least_loaded(kamailio)) != NULL)
-        seat_place(kamailio, kamailio->unplaced, worker);
+    struct seat *seat = NULL;
+    struct seat *next = NULL;
+    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    {
+        struct worker *worker = least_loaded(kamailio);
+        if (worker != NULL && seat_wants_place(seat))
+            seat_place(kamailio, seat, worker);
+    }
 }
 
 /* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. */
-static void seat_broken_off(struct kamailio *kamailio, struct post *post)
+static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
     if (post->type != WIRE_NEW) {
         seat_answered(kamailio, post);
         return;
     }
-    kamailio->announced--;
-    post->seat->state = SEAT_WAITING;
-    free(post);
+    seat_enter(kamailio, post->seat, SEAT_WAITING);
+    seat_keep_post(post->seat, post);
 }
 
 /* A post whose route had not begun: taken back, the last one first. */
 static void seat_take_back(struct kamailio *kamailio, struct post *post)
 {
     struct seat *seat = post->seat;
-    if (seat != NULL && post->type == WIRE_MESSAGE) {
+    if (post->sequence == 0) { /* no event */
+        free(post);
+        return;
+    }
+    if (post->type == WIRE_MESSAGE) {
         seat->in_flight--;
         DL_PREPEND(seat->returned, post);
         return;
     }
-    if (seat != NULL && post->type == WIRE_NEW) {
-        kamailio->announced--;
-        seat->state = SEAT_WAITING;
-    } else if (seat != NULL) {
-        seat->state = SEAT_ADMITTED;
-    }
-    free(post);
+    seat_enter(kamailio, seat, post->type == WIRE_NEW ? SEAT_WAITING : SEAT_ADMITTED);
+    seat_keep_post(seat, post);
 }
 
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last)
 {
     struct post *post = NULL;
     while ((post = worker_take_done(worker, begun)) != NULL)
-        seat_broken_off(kamailio, post);
+        seat_break_off(kamailio, post);
     while ((post = worker_take_back(worker)) != NULL)
         seat_take_back(kamailio, post);
     while (worker->seats != NULL) {
@@ -266,7 +303,7 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
         seat_unlink(kamailio, seat);
         DL_APPEND(kamailio->unplaced, seat);
         if (last)
-            seat->state = SEAT_WAITING;
+            seat_enter(kamailio, seat, SEAT_WAITING);
         seat_settle(kamailio, seat);
     }
 }

@@ -31,6 +31,7 @@ struct seat {
     enum seat_state state;
     struct client *client;
     struct worker *worker;                    /* NULL: none */
+    struct post *announcement, *farewell;     /* its connection-new and connection-closed; NULL: on a link */
     struct post *returned;                    /* list: messages that a dead worker had not begun */
     size_t in_flight;                         /* messages on the link */
     bool queued;                              /* in the worker's list of those that wait */
@@ -38,8 +39,8 @@ struct seat {
     struct seat *waiting_prev, *waiting_next; /* worker's waiting */
 };
 
-/* A client has come: it is announced as soon as a worker is there. */
-void seat_open(struct kamailio *kamailio, struct client *client);
+/* A client has come: it is announced as soon as a worker is there. False when there is no memory. */
+bool seat_open(struct kamailio *kamailio, struct client *client);
 
 /* The client has a message. False: not now; it is asked for it again when its worker's window opens. */
 bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *bytes, size_t length);

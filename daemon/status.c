@@ -20,6 +20,11 @@ static json_t *describe_bytes(const char *bytes, size_t length)
     return json_stringn(shown, n);
 }
 
+static json_t *describe_text(const char *text)
+{
+    return describe_bytes(text, strlen(text));
+}
+
 static json_t *describe_time(uint64_t ms)
 {
     char text[40];
@@ -46,8 +51,9 @@ static json_t *describe_client(const struct client *client)
     const struct tally *tally = &client->tally;
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
-    return json_pack("{s:I, s:s, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
-                     (json_int_t)client->index, "listener", listener_name(client->listener), "address", address, "tag",
+    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+                     (json_int_t)client->index, "listener",
+                     client->listener != NULL ? listener_name(client->listener) : NULL, "address", address, "tag",
                      client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
                      "state", client_state_name(client->state), "since", describe_time(client->since_ms), "in",
                      "frames", (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
@@ -97,28 +103,30 @@ static json_t *describe_workers(const struct kamailio *kamailio)
     return workers;
 }
 
-static json_t *describe_ring(const struct queue *queue)
+static json_t *describe_ring(const struct kamailio *kamailio)
 {
+    const struct queue *queue = kamailio->queue;
     static const char *const states[] = { "running", "held", "corrupt" };
     if (queue == NULL)
         return json_null();
     const struct ring_header *header = queue->ring.header;
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[queue->state], "capacity",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[queue->state], "capacity",
                      (json_int_t)queue->ring.capacity, "used", (json_int_t)queue_used(queue), "high_water",
                      (json_int_t)queue->high_water, "refused_full",
                      (json_int_t)atomic_load_explicit(&header->refused_full, memory_order_relaxed), "refused_large",
-                     (json_int_t)atomic_load_explicit(&header->refused_large, memory_order_relaxed), "held",
-                     queue->state == QUEUE_HELD);
+                     (json_int_t)atomic_load_explicit(&header->refused_large, memory_order_relaxed), "stale",
+                     (json_int_t)kamailio->stale, "held", queue->state == QUEUE_HELD);
 }
 
 static json_t *describe_kamailio(const struct kamailio *kamailio)
 {
     if (kamailio->attachment == DETACHED)
-        return json_pack("{s:s, s:[], s:o}", "state", "detached", "workers", "ring", describe_ring(kamailio->queue));
-    return json_pack("{s:s, s:I, s:s, s:s, s:o, s:I, s:o, s:o}", "state", "attached", "pid", (json_int_t)kamailio->pid,
-                     "version", kamailio->kamailio_version, "module", kamailio->module_version, "since",
-                     describe_time(kamailio->since_ms), "workers_declared", (json_int_t)kamailio->workers_declared,
-                     "workers", describe_workers(kamailio), "ring", describe_ring(kamailio->queue));
+        return json_pack("{s:s, s:[], s:o}", "state", "detached", "workers", "ring", describe_ring(kamailio));
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "state", "attached", "pid", (json_int_t)kamailio->pid,
+                     "version", describe_text(kamailio->kamailio_version), "module",
+                     describe_text(kamailio->module_version), "since", describe_time(kamailio->since_ms),
+                     "workers_declared", (json_int_t)kamailio->workers_declared, "workers", describe_workers(kamailio),
+                     "ring", describe_ring(kamailio));
 }
 
 static json_t *describe_totals(const struct status_subject *subject)

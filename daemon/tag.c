@@ -28,8 +28,18 @@ static struct tag *tag_new(struct tag_index *index, const char *name, size_t len
         free(tag);
         return NULL;
     }
-    index->watch(index->owner, tag->hash, true);
     return tag;
+}
+
+void tag_note_listed(struct tag_index *index, struct client *client, bool listed)
+{
+    struct tag *tag = client->tag;
+    if (tag == NULL)
+        return;
+    if (listed && tag->listed++ == 0)
+        index->watch(index->owner, tag->hash, true);
+    else if (!listed && --tag->listed == 0)
+        index->watch(index->owner, tag->hash, false);
 }
 
 void tag_take(struct tag_index *index, struct client *client)
@@ -37,11 +47,12 @@ void tag_take(struct tag_index *index, struct client *client)
     struct tag *tag = client->tag;
     if (tag == NULL)
         return;
+    if (client->listed)
+        tag_note_listed(index, client, false);
     client->tag = NULL;
     DL_DELETE2(tag->first, client, tag_prev, tag_next);
     if (--tag->clients > 0)
         return;
-    index->watch(index->owner, tag->hash, false);
     HASH_DEL(index->tags, tag);
     free(tag);
 }
@@ -59,5 +70,7 @@ bool tag_give(struct tag_index *index, struct client *client, const char *name, 
     client->tag = tag;
     DL_APPEND2(tag->first, client, tag_prev, tag_next);
     tag->clients++;
+    if (client->listed)
+        tag_note_listed(index, client, true);
     return true;
 }

@@ -1,7 +1,8 @@
 /* Tags: names that the routing script gives to clients, and the index that finds the clients of one.
  *
  * A client has at most one tag. The clients of a tag stand in the order in which they got it: the first is the one that
- * unicast means. A tag exists while a client carries it. */
+ * unicast means. A tag exists while a client carries it, also one that is being admitted or has gone: its last routes may
+ * read it. Whether the tag reaches anybody is said by those of its clients that get events (client.listed). */
 #ifndef EVAPID_TAG_H
 #define EVAPID_TAG_H
 
@@ -15,15 +16,15 @@
 struct client;
 
 struct tag {
-    struct client *first; /* list of its clients, linked through client.tag_next and tag_prev (utlist's DL) */
-    size_t clients;
-    uint64_t hash; /* presence_hash of the name */
+    struct client *first;   /* list of its clients, linked through client.tag_next and tag_prev (utlist's DL) */
+    size_t clients, listed; /* carriers; those of them that get events */
+    uint64_t hash;          /* presence_hash of the name */
     uint8_t length;
     char name[EVAPID_TAG_MAX]; /* any bytes, no NUL at the end */
     UT_hash_handle hh;
 };
 
-/* Told when a tag has got its first client (present) or lost its last. */
+/* Told when a tag has got its first client that gets events (present) or lost its last. */
 typedef void tag_watch(void *owner, uint64_t hash, bool present);
 
 struct tag_index {
@@ -38,6 +39,9 @@ bool tag_give(struct tag_index *index, struct client *client, const char *name, 
 
 /* Take the client's tag away, if it has one. */
 void tag_take(struct tag_index *index, struct client *client);
+
+/* The client has begun to get events (listed), or gets them no more. */
+void tag_note_listed(struct tag_index *index, struct client *client, bool listed);
 
 /* The tag of that name, or NULL. */
 struct tag *tag_find(const struct tag_index *index, const char *name, size_t length);

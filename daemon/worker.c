@@ -37,6 +37,7 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     worker->host = host;
     worker->fd = fd;
     worker->pid = peer_pid(fd);
+    worker->opened_ms = uv_now(loop);
     worker->passed[0] = worker->passed[1] = -1;
     worker_watch(worker);
     return worker;
@@ -128,10 +129,7 @@ static void worker_read(struct worker *worker)
         return;
     }
     worker->input_length += (size_t)n;
-    if (worker->state == WORKER_GREETING)
-        worker_parse(worker);
-    else
-        worker->input_length = 0;
+    worker_parse(worker);
 }
 
 static void worker_on_poll(uv_poll_t *poll, int status, int events)
@@ -183,11 +181,12 @@ void worker_post(struct worker *worker, struct post *post, const struct wire_eve
     worker_append(worker, post);
 }
 
-void worker_say(struct worker *worker, const void *frame, size_t length)
+bool worker_say(struct worker *worker, const void *frame, size_t length)
 {
     struct post *post = length > 0 ? post_new(WIRE_NOTICE, NULL, frame, length) : NULL;
     if (post != NULL)
         worker_append(worker, post);
+    return post != NULL;
 }
 
 static struct post *worker_take(struct worker *worker, struct post *post)
@@ -270,7 +269,6 @@ void worker_refuse(struct worker *worker, const char *reason)
 {
     unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
     const struct wire_text text = { reason, strnlen(reason, WIRE_TEXT_MAX) };
-    worker->state = WORKER_REFUSED;
     worker_say(worker, frame, wire_write_refused(frame, sizeof(frame), WIRE_VERSION, text));
     worker_flush(worker);
     worker->host->lost(worker, NULL);

@@ -30,7 +30,6 @@ struct post {
 enum worker_state {
     WORKER_GREETING, /* HELLO is awaited */
     WORKER_ATTACHED,
-    WORKER_REFUSED, /* closed when the reason has been written */
     WORKER_CLOSED
 };
 
@@ -48,7 +47,8 @@ struct worker {
     const struct worker_host *host;
     int fd;
     uv_poll_t poll;
-    uint32_t pid; /* of the process, by the kernel's word */
+    uint32_t pid;       /* of the process, by the kernel's word */
+    uint64_t opened_ms; /* loop time */
     uint16_t index;
     unsigned char input[WIRE_HEADER + WIRE_HELLO_MAX];
     size_t input_length;
@@ -76,8 +76,8 @@ struct post *post_new(enum wire_type type, struct seat *seat, const char *messag
 /* Put an event on the link; its sequence number is set, and it is the worker's from here on. */
 void worker_post(struct worker *worker, struct post *post, const struct wire_event *event);
 
-/* Put a frame on the link that is no event, written by a wire_write_* function. */
-void worker_say(struct worker *worker, const void *frame, size_t length);
+/* Put a frame on the link that is no event, written by a wire_write_* function. False when there is no memory. */
+bool worker_say(struct worker *worker, const void *frame, size_t length);
 
 /* Take the first post off the link if its sequence number is at most up_to and it has been written; NULL: there is none.
  * The caller frees it. */
@@ -89,7 +89,7 @@ struct post *worker_take_back(struct worker *worker);
 /* Write what the kernel takes now. */
 void worker_flush(struct worker *worker);
 
-/* Tell the peer why it can't attach, and close. */
+/* Tell the peer why it can't attach; the link is then lost. */
 void worker_refuse(struct worker *worker, const char *reason);
 
 /* Close and free; there are no posts with a seat any more. */

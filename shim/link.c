@@ -265,7 +265,6 @@ static const char *await_welcome(void)
 static const char *attach(void)
 {
     worker.run = worker.told = 0;
-    queue_started(worker.index, 0);
     const char *why = connect_socket();
     if (why == NULL)
         why = send_hello();

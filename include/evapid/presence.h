@@ -24,10 +24,13 @@
 struct presence {
     _Atomic uint32_t attached; /* 1 while an evapid reads the ring */
     _Atomic uint32_t session;  /* the attached evapid's number: never the same for two starts in a row */
-    _Atomic uint32_t clients;  /* admitted clients; stays as it was when evapid ends, for the next one to expect */
-    _Atomic uint32_t crowded;  /* 1 when there are more distinct tags than the set holds */
-    _Atomic uint32_t tags;     /* distinct tags in the set */
-    uint32_t reserved[11];
+    _Atomic uint32_t clients;  /* admitted clients */
+    _Atomic uint32_t
+        crowded;           /* 1 once there have been more distinct tags than the set holds; 0 at the next attachment */
+    _Atomic uint32_t tags; /* distinct tags in the set */
+    _Atomic uint32_t expected; /* clients that are there, or were before evapid's last restart and are waited for; it
+                                  stays when evapid ends, and tells the next one how many may come back */
+    uint32_t reserved[10];
     _Atomic uint64_t hashes[PRESENCE_TAG_SLOTS];
 };
 

@@ -163,6 +163,8 @@ static inline int ring_make(struct ring_header *header, struct ring_lane *lane, 
 /* Copy len bytes to position at, going on at the ring's start where it ends. */
 static inline void ring_write(struct ring_header *header, size_t capacity, uint64_t at, const void *bytes, size_t len)
 {
+    if (len == 0)
+        return; /* bytes may be NULL then, which memcpy must not be given */
     const size_t place = (size_t)at & (capacity - 1);
     const size_t first = len < capacity - place ? len : capacity - place;
     memcpy(ring_records(header) + place, bytes, first);

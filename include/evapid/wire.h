@@ -101,6 +101,8 @@ static inline void wire_put_bytes(struct wire_cursor *c, const void *bytes, size
         c->failed = true;
         return;
     }
+    if (length == 0)
+        return; /* bytes may be NULL then, which memcpy must not be given */
     memcpy(c->at, bytes, length);
     c->at += length;
 }
@@ -165,6 +167,8 @@ static inline size_t wire_finish(struct wire_cursor *c, void *out, enum wire_typ
         return 0;
     unsigned char *start = out;
     const size_t size = (size_t)(c->at - start);
+    if (size - WIRE_HEADER > WIRE_BODY_MAX - more)
+        return 0;
     struct wire_cursor header = { .at = start, .end = start + WIRE_HEADER };
     wire_put(&header, size - WIRE_HEADER + more, 4);
     wire_put(&header, (uint64_t)type, 4);

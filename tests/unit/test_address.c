@@ -185,6 +185,14 @@ static void test_what_is_no_address_is_refused_with_the_reason(void **state)
     }
 }
 
+/* Not taken for an address without a scope, which would be another one. */
+static void test_a_scope_that_is_no_interface_is_refused(void **state)
+{
+    (void)state;
+    struct sockaddr_storage address;
+    assert_non_null(address_parse("[fe80::1%nosuch0]:8448", &address));
+}
+
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 static void test_addresses_are_equal_when_host_and_port_are(void **state)
@@ -242,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_a_scope_is_printed_and_read_again),
         cmocka_unit_test(test_every_port_is_read_and_printed),
         cmocka_unit_test(test_what_is_no_address_is_refused_with_the_reason),
+        cmocka_unit_test(test_a_scope_that_is_no_interface_is_refused),
         cmocka_unit_test(test_addresses_are_equal_when_host_and_port_are),
         cmocka_unit_test(test_spelling_makes_no_difference),
         cmocka_unit_test(test_the_same_address_in_two_scopes_is_two_addresses),

@@ -388,6 +388,39 @@ static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
     outq_clear(&q);
 }
 
+/* ---- what is kept of a client that is sent no more --------------------------------------------------------------- */
+
+/* A frame reaches a client whole or not at all: one that has begun to leave is kept, nothing else. */
+static void test_only_a_frame_that_has_begun_to_leave_is_kept(void **state)
+{
+    (void)state;
+    for (size_t f = 0; f < 2; f++)
+        for (size_t frames = 1; frames < 20; frames++)
+            for (size_t sent = 0; sent < 15; sent++) {
+                struct outq q;
+                char rest[16];
+                const size_t size = framings[f] == FRAMING_NETSTRING ? strlen("5:hello,") : strlen("hello");
+                outq_init(&q, framings[f], NO_LIMIT);
+                struct frame *frame = frame_of("hello", 5);
+                for (size_t i = 0; i < frames; i++)
+                    assert_true(outq_push(&q, frame));
+                outq_sent(&q, sent < frames * size ? sent : frames * size);
+                const size_t left = q.count;
+                const bool begun = q.sent > 0;
+                assert_int_equal(outq_keep_partial(&q), left - begun);
+                assert_int_equal(q.count, begun);
+                assert_int_equal(q.bytes, begun ? size - sent % size : 0);
+                assert_int_equal(frame->refs, 1 + begun);
+                assert_int_equal(gathered(&q, rest, sizeof(rest), 8), q.bytes);
+                if (begun) {
+                    assert_memory_equal(rest, frame_start(frame, framings[f]) + sent % size, q.bytes);
+                    assert_int_equal(outq_sent(&q, q.bytes), 1);
+                }
+                assert_int_equal(outq_clear(&q), 0);
+                frame_unref(frame);
+            }
+}
+
 /* ---- the ring ---------------------------------------------------------------------------------------------------- */
 
 static void assert_shape(const struct outq *q)
@@ -545,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_queues_share_a_frame_and_the_last_lets_go),
         cmocka_unit_test(test_a_frame_may_wait_twice_in_one_queue),
         cmocka_unit_test(test_a_cleared_queue_lets_go_of_all_and_begins_anew),
+        cmocka_unit_test(test_only_a_frame_that_has_begun_to_leave_is_kept),
         cmocka_unit_test(test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins),
         cmocka_unit_test(test_a_ring_goes_round_without_growing),
         cmocka_unit_test(test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept),

@@ -329,7 +329,7 @@ static void test_each_writer_has_its_own_line(void **state)
 static void test_a_record_arrives_as_it_was_pushed(void **state)
 {
     struct rig *rig = *state;
-    for (uint8_t type = RING_RELAY; type <= RING_DONE; type++) {
+    for (unsigned type = RING_RELAY; type <= RING_DONE; type++) {
         const struct ring_record record = { .size = 77,
                                             .type = type,
                                             .tag_length = 9,
@@ -866,7 +866,7 @@ static size_t step(struct rig *rig, size_t instructions, int *result)
  * them ten times as many, and not the same number each time: a child may end before its last place. */
 static size_t places_to_stop(size_t instructions)
 {
-    const size_t places = 6 + STEPS / instructions;
+    const size_t places = 6 + STEPS / (instructions + 1);
     return places < instructions ? places : instructions;
 }
 

@@ -524,16 +524,23 @@ static void test_an_event_s_tag_and_address_have_limits(void **state)
     }
 }
 
-/* The header's body length has 32 bits: a message that it cannot count is no frame, and not a short one. */
-static void test_a_message_that_no_header_can_count(void **state)
+/* A body that the other side would refuse, or whose length the header's 32 bits cannot hold, is no frame at all. */
+static void test_a_message_that_is_too_long(void **state)
 {
     (void)state;
     unsigned char out[256];
+    const size_t head = sizeof(event_head) - 1, max = WIRE_BODY_MAX - head;
+    const size_t wrong[] = {
+        max + 1, WIRE_BODY_MAX, WIRE_BODY_MAX + 1, (size_t)1 << 32, ((size_t)1 << 32) + 6, SIZE_MAX
+    };
     struct wire_event e = event;
-    e.message.length = ((size_t)1 << 32) + 6;
-    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_MESSAGE, &e), 0);
-    e.message.length = SIZE_MAX;
-    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_MESSAGE, &e), 0);
+    e.message.length = max;
+    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_MESSAGE, &e), WIRE_HEADER + head);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        e.message.length = wrong[i];
+        if (wire_write_event(out, sizeof(out), WIRE_MESSAGE, &e) != 0)
+            fail_msg("a message of %zu bytes makes a body over %lu", wrong[i], WIRE_BODY_MAX);
+    }
 }
 
 /* ---- who says hello ---------------------------------------------------------------------------------------------- */
@@ -716,7 +723,7 @@ int main(void)
         cmocka_unit_test(test_a_text_too_long_for_its_length),
         cmocka_unit_test(test_a_text_that_goes_on_behind_its_body),
         cmocka_unit_test(test_an_event_s_tag_and_address_have_limits),
-        cmocka_unit_test(test_a_message_that_no_header_can_count),
+        cmocka_unit_test(test_a_message_that_is_too_long),
         cmocka_unit_test(test_a_hello_with_another_magic),
         cmocka_unit_test(test_a_hello_of_another_version),
         cmocka_unit_test(test_a_hello_of_a_worker_that_cannot_be),

@@ -1,0 +1,88 @@
+/* Declaring the module's listener, and telling both logs what came of it. */
+#include "declaration.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+
+#define SUBJECT "kamailio"
+#define CLIENTS_MAX 1000000U
+
+/* Tell the module's log too what concerns the author of kamailio.cfg. */
+__attribute__((format(printf, 3, 4))) static void notify(struct worker *worker, uint8_t level, const char *format, ...)
+{
+    static const enum log_level levels[] = { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+    char text[WIRE_TEXT_MAX];
+    unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_line(levels[level], SUBJECT, "%s", text);
+    worker_say(worker, frame, wire_write_notice(frame, sizeof(frame), level, (struct wire_text){ text, strlen(text) }));
+}
+
+static void declaration_drop(struct declaration *declaration)
+{
+    if (declaration->listener != NULL)
+        listener_stop(declaration->listener);
+    declaration->listener = NULL;
+}
+
+/* Open the listener that kamailio.cfg asks for, or take over its values. */
+static void declaration_apply(struct declaration *declaration, struct worker *worker,
+                              const struct sockaddr_storage *address, enum framing framing, uint32_t max_clients)
+{
+    struct client_limits limits = declaration->config->limits;
+    struct listener *there = listener_find(declaration->listeners, address);
+    limits.framing = framing;
+    if (there != NULL && there->source == LISTENER_CONFIG) {
+        declaration_drop(declaration);
+        const bool same = there->limits.framing == framing && there->max_clients == max_clients;
+        notify(
+            worker, same ? WIRE_NOTICE_INFO : WIRE_NOTICE_WARNING,
+            "listener %s stands in evapid's configuration with %s framing and max_clients %u, in kamailio.cfg with %s framing and "
+            "max_clients %u: evapid's configuration holds",
+            there->name, framing_name(there->limits.framing), there->max_clients, framing_name(framing), max_clients);
+        return;
+    }
+    if (there != NULL) {
+        there->limits = limits;
+        there->max_clients = max_clients;
+        return;
+    }
+    declaration_drop(declaration);
+    declaration->listener = listener_add(declaration->listeners, address, &limits, max_clients, LISTENER_MODULE);
+    if (declaration->listener == NULL)
+        return;
+    const char *why = listener_start(declaration->listener);
+    if (why != NULL)
+        notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", declaration->listener->name,
+               why);
+}
+
+void declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+{
+    struct sockaddr_storage address;
+    char text[ADDRESS_TEXT];
+    if (hello->bind_addr.length == 0) {
+        declaration_drop(declaration);
+        return;
+    }
+    snprintf(text, sizeof(text), "%.*s", (int)hello->bind_addr.length, hello->bind_addr.bytes);
+    if (!declaration->config->module_listener) {
+        notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
+               text);
+        return;
+    }
+    const char *why = address_parse(text, &address);
+    if (why != NULL) {
+        notify(worker, WIRE_NOTICE_ERROR, "listener %s (bind_addr): %s", text, why);
+        return;
+    }
+    const uint32_t max = hello->max_clients < CLIENTS_MAX ? hello->max_clients : CLIENTS_MAX;
+    declaration_apply(declaration, worker, &address,
+                      hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
+}
