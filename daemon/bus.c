@@ -176,22 +176,23 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* A client whose queue is full is closed, and with it all that it had not read: it can tell that it has missed
  * something only by that. */
-static void bus_disconnect_slow(struct client *client)
+static void bus_disconnect_slow(struct bus *bus, struct client *client)
 {
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", client->index);
     log_limited(&slow, LEVEL_WARNING, subject,
                 "%s port %u does not keep up: %zu events (%zu bytes, limit %zu) wait for it; disconnecting it",
                 client->address, client->port, client->out.count, client->out.bytes, client->out.limit);
-    client_drop(client, DROP_SLOW);
+    bus_delist(bus, client);
+    client_cut_off(client, DROP_SLOW);
 }
 
 /* An event did not fit into a client's queue. */
-static void bus_on_refused(struct client *client, const struct frame *frame, enum drop_reason reason)
+static void bus_on_refused(struct bus *bus, struct client *client, const struct frame *frame, enum drop_reason reason)
 {
     char subject[32];
     if (reason == DROP_SLOW) {
-        bus_disconnect_slow(client);
+        bus_disconnect_slow(bus, client);
         return;
     }
     snprintf(subject, sizeof(subject), "client %u", client->index);
@@ -215,7 +216,7 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct frame *fr
     if (client_give(client, frame, &reason))
         bus_mark_dirty(bus, client);
     else
-        bus_on_refused(client, frame, reason);
+        bus_on_refused(bus, client, frame, reason);
     return true;
 }
 

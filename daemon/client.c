@@ -244,7 +244,7 @@ static void client_discard_input(struct client *client)
 
 void client_resume(struct client *client)
 {
-    if (client->state != CLIENT_OPEN && client->state != CLIENT_FINISHING && client->state != CLIENT_GONE)
+    if (client->state == CLIENT_ADMITTING)
         return;
     if (client->held) {
         client->held = false;
@@ -408,6 +408,16 @@ void client_readmit(struct client *client)
         client_enter(client, CLIENT_ADMITTING);
 }
 
+static void client_flush_out(struct client *client)
+{
+    if (client->out.count == 0 || client->deaf) {
+        client_drop(client, DROP_CLOSED);
+        return;
+    }
+    client->deadline_ms = uv_now(client->poll.loop) + CLIENT_LINGER_MS;
+    client_enter(client, CLIENT_FLUSHING);
+}
+
 void client_finish(struct client *client)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
@@ -415,12 +425,16 @@ void client_finish(struct client *client)
     client_discard_input(client);
     if (client->state == CLIENT_ADMITTING)
         count_dropped(client, DROP_CLOSED, outq_keep_partial(&client->out));
-    if (client->out.count == 0 || client->deaf) {
-        client_drop(client, DROP_CLOSED);
+    client_flush_out(client);
+}
+
+void client_cut_off(struct client *client, enum drop_reason reason)
+{
+    if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    }
-    client->deadline_ms = uv_now(client->poll.loop) + CLIENT_LINGER_MS;
-    client_enter(client, CLIENT_FLUSHING);
+    count_dropped(client, reason, outq_keep_partial(&client->out));
+    client->input_over = true;
+    client_flush_out(client);
 }
 
 static void client_on_poll_closed(uv_handle_t *handle)

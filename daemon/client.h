@@ -144,6 +144,10 @@ void client_flush(struct client *client);
  * was being admitted sees nothing more: only a frame of which a part has left is still sent whole. */
 void client_finish(struct client *client);
 
+/* Take no more, and drop what is queued for that reason; close as soon as a frame that has been begun is sent whole. What
+ * it has sent, and the host has not taken, stays. */
+void client_cut_off(struct client *client, enum drop_reason reason);
+
 /* Close at once; what is queued is dropped for that reason. */
 void client_drop(struct client *client, enum drop_reason reason);
 

@@ -105,11 +105,13 @@ static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record
     kamailio->resume_wanted = true;
 }
 
-static void kamailio_on_control(void *owner, const struct ring_record *record, const char *tag)
+/* Ahead of its turn, a tag or a close only concerns a client that is being admitted: its admission is what the events in
+ * the ring wait for. For the others it comes again, behind the events that were issued before it. */
+static void kamailio_on_control(void *owner, const struct ring_record *record, const char *tag, bool ahead)
 {
     struct kamailio *kamailio = owner;
     if (record->session != kamailio->session) {
-        kamailio->stale++;
+        kamailio->stale += !ahead;
         return;
     }
     if (record->type == RING_DONE) {
@@ -117,8 +119,8 @@ static void kamailio_on_control(void *owner, const struct ring_record *record, c
         return;
     }
     struct client *client = record->target <= INT32_MAX ? bus_find(kamailio->bus, (uint32_t)record->target) : NULL;
-    if (client == NULL)
-        return; /* it has gone meanwhile */
+    if (client == NULL || (ahead && client->state != CLIENT_ADMITTING))
+        return; /* it has gone meanwhile, or its turn comes */
     if (record->type == RING_TAG)
         bus_tag(kamailio->bus, client, tag, record->tag_length);
     else

@@ -37,7 +37,7 @@ struct evapid {
     struct kamailio kamailio;
     struct control control;
     struct status_subject subject;
-    uv_signal_t terminate, interrupt;
+    uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
     uv_timer_t tick, watchdog, stopping;
     uint64_t stop_deadline_ms;
@@ -66,6 +66,7 @@ static void evapid_finish(struct evapid *e)
     uv_close((uv_handle_t *)&e->watchdog, NULL);
     uv_close((uv_handle_t *)&e->terminate, NULL);
     uv_close((uv_handle_t *)&e->interrupt, NULL);
+    uv_close((uv_handle_t *)&e->hang_up, NULL);
     bus_close(&e->bus);
     kamailio_close(&e->kamailio);
     control_close(&e->control);
@@ -101,6 +102,14 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
     kamailio_stop(&e->kamailio);
     e->stop_deadline_ms = uv_now(&e->loop) + e->config.shutdown_grace_ms;
     uv_timer_start(&e->stopping, evapid_on_stopping, 0, STOP_CHECK_MS);
+}
+
+/* Other daemons read their configuration again on this signal. It must not end the bus of who expects that. */
+static void evapid_on_hang_up(uv_signal_t *handle, int number)
+{
+    (void)handle;
+    (void)number;
+    log_line(LEVEL_WARNING, SUBJECT, "SIGHUP has no effect: the configuration is read at the start only");
 }
 
 /* ---- run -------------------------------------------------------------------------------------------------------- */
@@ -176,11 +185,13 @@ static void evapid_start_clocks(struct evapid *e)
     uv_timer_init(&e->loop, &e->stopping);
     uv_signal_init(&e->loop, &e->terminate);
     uv_signal_init(&e->loop, &e->interrupt);
+    uv_signal_init(&e->loop, &e->hang_up);
     e->turn_end.data = e->tick.data = e->stopping.data = e->terminate.data = e->interrupt.data = e;
     uv_prepare_start(&e->turn_end, evapid_on_turn_end);
     uv_timer_start(&e->tick, evapid_on_tick, TICK_MS, TICK_MS);
     uv_signal_start(&e->terminate, evapid_on_signal, SIGTERM);
     uv_signal_start(&e->interrupt, evapid_on_signal, SIGINT);
+    uv_signal_start(&e->hang_up, evapid_on_hang_up, SIGHUP);
     if (sd_watchdog_enabled(0, &watchdog_us) > 0)
         uv_timer_start(&e->watchdog, evapid_on_watchdog, watchdog_us / 2000, watchdog_us / 2000);
 }

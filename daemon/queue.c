@@ -45,7 +45,7 @@ static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_
     at += sizeof(*record);
     ring_copy(&queue->ring, at, tag, record->tag_length);
     if (ring_type_is_control(record->type)) {
-        queue->host.control(queue->host.owner, record, tag);
+        queue->host.control(queue->host.owner, record, tag, queue->state == QUEUE_HELD);
         return;
     }
     struct frame *frame = frame_new(record->payload_length);
@@ -72,11 +72,11 @@ static size_t queue_step(struct queue *queue)
     if (read != RING_RECORD)
         return 0;
     queue_note_high_water(queue);
-    const bool control = ring_type_is_control(record.type);
-    const bool seen = !held && (int64_t)(queue->ahead - at) > 0;
+    /* Sequence numbers begin anew with each link, so that a done must not be heard twice. */
+    const bool heard = record.type == RING_DONE && (int64_t)(queue->ahead - at) > 0;
     if (held)
         queue->ahead = at + record.size;
-    if (held ? control : !(control && seen))
+    if (held ? ring_type_is_control(record.type) : !heard)
         queue_hand_over(queue, at, &record);
     if (!held && queue_reads(queue))
         ring_release(&queue->ring, at + record.size);

@@ -4,7 +4,8 @@
  * batch a loop turn, so that clients are served in between.
  *
  * While it is held, events stay in the ring, where they survive even evapid's death, but control records are read ahead
- * of them: they are what a hold waits for (a client's admission). Each record is handed over once all the same. */
+ * of them: they are what a hold waits for (a client's admission). A close or a tag that was read ahead comes again in its
+ * place among the events, because only the host knows whether it could wait for that; a done does not. */
 #ifndef EVAPID_QUEUE_H
 #define EVAPID_QUEUE_H
 
@@ -16,13 +17,14 @@
 #include "frame.h"
 
 /* event: a relay, multicast or unicast, by the record's type; whoever keeps the frame takes a reference of its own. lost:
- * an event for which there was no memory. control: a close, tag or done. tag: record->tag_length bytes. crowded: the ring
+ * an event for which there was no memory. control: a close, tag or done, read ahead of its
+ * turn or in it. tag: record->tag_length bytes. crowded: the ring
  * is held and nearly full. corrupt: the ring cannot be read any further than position at; the queue has stopped. */
 struct queue_host {
     void *owner;
     void (*event)(void *owner, const struct ring_record *record, const char *tag, struct frame *frame);
     void (*lost)(void *owner);
-    void (*control)(void *owner, const struct ring_record *record, const char *tag);
+    void (*control)(void *owner, const struct ring_record *record, const char *tag, bool ahead);
     void (*crowded)(void *owner);
     void (*corrupt)(void *owner, uint64_t at, const char *why);
 };
@@ -34,7 +36,7 @@ struct queue {
     struct queue_host host;
     struct ring_reader ring;
     size_t bytes;   /* of the mapping */
-    uint64_t ahead; /* control records before this position have been handed over */
+    uint64_t ahead; /* control records before this position have been read ahead */
     int eventfd;    /* ours, closed with the queue */
     uv_poll_t wake;
     uv_idle_t turn;        /* active while there is more to read: the loop then does not sleep */
