@@ -2,6 +2,7 @@
 #include "address.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,14 @@ static const char *parse_port(const char *text, uint16_t *port)
     return NULL;
 }
 
+/* A scope ("fe80::1%eth0") names an interface that must be there: without it this would be another address. */
+static const char *parse_v6(const char *host, uint16_t port, struct sockaddr_in6 *out)
+{
+    if (uv_ip6_addr(host, port, out) != 0)
+        return "not an IPv6 address";
+    return strchr(host, '%') != NULL && out->sin6_scope_id == 0 ? "there is no such interface" : NULL;
+}
+
 const char *address_parse(const char *text, struct sockaddr_storage *out)
 {
     const bool v6 = text[0] == '[';
@@ -46,7 +55,7 @@ const char *address_parse(const char *text, struct sockaddr_storage *out)
         return why;
     memset(out, 0, sizeof(*out));
     if (v6)
-        return uv_ip6_addr(host, port, (struct sockaddr_in6 *)out) == 0 ? NULL : "not an IPv6 address";
+        return parse_v6(host, port, (struct sockaddr_in6 *)out);
     if (strchr(host, ':') != NULL)
         return "an IPv6 address is written in brackets: [ADDRESS]:PORT";
     return uv_ip4_addr(host, port, (struct sockaddr_in *)out) == 0 ? NULL : "not an IPv4 address";
@@ -56,6 +65,12 @@ void address_host(const struct sockaddr_storage *address, char out[EVAPID_ADDRES
 {
     if (uv_ip_name((const struct sockaddr *)address, out, EVAPID_ADDRESS_MAX) != 0)
         snprintf(out, EVAPID_ADDRESS_MAX, "?");
+    char interface[IF_NAMESIZE];
+    const uint32_t scope = address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_scope_id : 0;
+    if (scope == 0 || if_indextoname(scope, interface) == NULL)
+        return;
+    const size_t length = strlen(out);
+    snprintf(out + length, EVAPID_ADDRESS_MAX - length, "%%%s", interface);
 }
 
 uint16_t address_port(const struct sockaddr_storage *address)

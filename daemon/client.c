@@ -55,6 +55,17 @@ static void count_dropped(struct client *client, enum drop_reason reason, uint64
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
+/* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
+static void input_use(struct client *client, size_t used)
+{
+    client->in_start += used;
+    if (client->in_start < client->in_end)
+        return;
+    free(client->in);
+    client->in = NULL;
+    client->in_start = client->in_end = client->in_room = 0;
+}
+
 /* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
 static void client_end_input(struct client *client, const char *why)
 {
@@ -77,6 +88,7 @@ static void client_reject_input(struct client *client, enum netstring_status sta
                 "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
                 client->address, client->port, (unsigned long long)at, byte, netstring_reason(status),
                 client->max_message_bytes);
+    input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
     client_end_input(client, NULL);
 }
 
@@ -118,17 +130,6 @@ static size_t client_parse(struct client *client, const char *bytes, size_t leng
         return length;
     }
     return used;
-}
-
-/* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
-static void input_use(struct client *client, size_t used)
-{
-    client->in_start += used;
-    if (client->in_start < client->in_end)
-        return;
-    free(client->in);
-    client->in = NULL;
-    client->in_start = client->in_end = client->in_room = 0;
 }
 
 /* Keep bytes that came into the scratch and are not used up. */

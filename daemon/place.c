@@ -80,21 +80,34 @@ static const char *skip_value(const char *at)
     return at;
 }
 
-static const char *find_key(const char *object, const char *key, size_t length)
+/* The bytes of *path that the key at name of length bytes stands for, 0: it is another. A key may hold dots and brackets
+ * itself. */
+static size_t match_key(const char *path, const char *name, size_t length)
 {
+    const bool same = strncmp(path, name, length) == 0;
+    return same && (path[length] == '\0' || path[length] == '.' || path[length] == '[') ? length : 0;
+}
+
+/* The value of the longest key that path begins with; *used is set to its length. */
+static const char *find_key(const char *object, const char *path, size_t *used)
+{
+    const char *found = NULL;
     const char *at = skip_space(object + 1);
+    *used = 0;
     while (*at == '"') {
         const char *name = at + 1;
         at = skip_string(at);
-        const bool same = (size_t)(at - 1 - name) == length && memcmp(name, key, length) == 0;
+        const size_t length = match_key(path, name, (size_t)(at - 1 - name));
         at = skip_space(skip_space(at) + 1); /* the colon */
-        if (same)
-            return at;
+        if (length > *used) {
+            *used = length;
+            found = at;
+        }
         at = skip_space(skip_value(at));
         if (*at == ',')
             at = skip_space(at + 1);
     }
-    return NULL;
+    return found;
 }
 
 static const char *find_element(const char *array, unsigned index)
@@ -108,22 +121,24 @@ static const char *find_element(const char *array, unsigned index)
     return *at == ']' || *at == '\0' ? NULL : at;
 }
 
-/* The value that the first part of *path names within value; *path is moved behind that part. */
+/* The value that the first part of *path names within value, NULL when it is not there; *path is moved behind that part. */
 static const char *step_into(const char *value, const char **path)
 {
     const char *part = *path;
-    if (*part == '.')
-        part++;
-    if (*part == '[') {
-        unsigned index = 0;
-        for (part++; *part >= '0' && *part <= '9'; part++)
-            index = index * 10 + (unsigned)(*part - '0');
-        *path = *part == ']' ? part + 1 : part;
-        return *value == '[' ? find_element(value, index) : NULL;
+    if (*value == '{') {
+        size_t used = 0;
+        part += *part == '.';
+        const char *found = find_key(value, part, &used);
+        *path = part + used;
+        return found;
     }
-    const size_t length = strcspn(part, ".[");
-    *path = part + length;
-    return *value == '{' ? find_key(value, part, length) : NULL;
+    if (*value != '[' || *part != '[')
+        return NULL;
+    unsigned index = 0;
+    for (part++; *part >= '0' && *part <= '9'; part++)
+        index = index * 10 + (unsigned)(*part - '0');
+    *path = *part == ']' ? part + 1 : part;
+    return find_element(value, index);
 }
 
 struct place place_find(const char *text, const char *path)

@@ -36,7 +36,7 @@ static void seat_wait_no_more(struct seat *seat)
 static void seat_unlink(struct kamailio *kamailio, struct seat *seat)
 {
     if (seat->worker == NULL) {
-        DL_DELETE(kamailio->unplaced, seat);
+        DL_DELETE(kamailio->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
         return;
     }
     seat_wait_no_more(seat);
@@ -298,8 +298,10 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
         seat_break_off(kamailio, post);
     while ((post = worker_take_back(worker)) != NULL)
         seat_take_back(kamailio, post);
-    while (worker->seats != NULL) {
-        struct seat *seat = worker->seats;
+    struct seat *seat = NULL;
+    struct seat *next = NULL;
+    DL_FOREACH_SAFE(worker->seats, seat, next)
+    {
         seat_unlink(kamailio, seat);
         DL_APPEND(kamailio->unplaced, seat);
         if (last)

@@ -282,9 +282,10 @@ static void worker_on_closed(uv_handle_t *handle)
 void worker_close(struct worker *worker)
 {
     struct post *post = NULL;
+    struct post *next = NULL;
     worker->state = WORKER_CLOSED;
-    while ((post = worker_take_back(worker)) != NULL)
-        free(post);
+    DL_FOREACH_SAFE(worker->posts, post, next)
+    free(post);
     close_passed(worker);
     uv_close((uv_handle_t *)&worker->poll, worker_on_closed);
     close(worker->fd);

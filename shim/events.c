@@ -101,10 +101,10 @@ const struct event *events_current(void)
     return current;
 }
 
-void events_retag(const char *tag, int length)
+void events_retag(const struct tag *tag)
 {
-    memcpy(current->tag, tag, (size_t)length);
-    current->tag_length = length;
+    current->tag = *tag;
+    tags_keep(current->connection, tag);
 }
 
 /* ---- variables ------------------------------------------------------------------------------------------------- */
@@ -130,9 +130,9 @@ int events_parse_variable(pv_spec_p spec, str *name)
 
 static int get_tag(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
 {
-    if (current->tag_length == 0)
+    if (current->tag.length == 0)
         return pv_get_null(msg, param, value);
-    str tag = { .s = current->tag, .len = current->tag_length };
+    str tag = { .s = current->tag.bytes, .len = (int)current->tag.length };
     return pv_get_strval(msg, param, value, &tag);
 }
 

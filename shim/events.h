@@ -11,6 +11,8 @@
 #include "core/str.h"
 #include "evapid/wire.h"
 
+#include "tags.h"
+
 struct event {
     enum wire_type type; /* WIRE_NEW, WIRE_CLOSED or WIRE_MESSAGE */
     uint32_t session;    /* the evapid that gave out connection */
@@ -18,8 +20,7 @@ struct event {
     uint16_t port;       /* the client's */
     str address;         /* the client's, without brackets */
     str message;         /* MESSAGE: any bytes; a NUL, which is no part of it, stands behind them */
-    char tag[EVAPID_TAG_MAX];
-    int tag_length;
+    struct tag tag;
 };
 
 /* Look up the routes. callback is the script function to call instead of them, or empty. Call it once, from mod_init. */
@@ -31,8 +32,8 @@ void events_run(struct event *event);
 /* The event whose route runs in this process, or NULL. */
 const struct event *events_current(void);
 
-/* The current event's client got another tag, of at most EVAPID_TAG_MAX bytes. */
-void events_retag(const char *tag, int length);
+/* The current event's client got another tag. */
+void events_retag(const struct tag *tag);
 
 /* For pv_export_t: the variables $evapi(name). */
 int events_parse_variable(pv_spec_p spec, str *name);

@@ -19,6 +19,7 @@
 #include "inbox.h"
 #include "link.h"
 #include "queue.h"
+#include "tags.h"
 
 /* Pauses between attempts, doubling from the first to the last: evapid is attached again well within a second. */
 #define RETRY_FIRST_MS 20U
@@ -102,15 +103,20 @@ static void run_event(const struct inbox_frame *frame, const struct wire_event *
         .port = wire->port,
         .address = { .s = (char *)(uintptr_t)wire->address.bytes, .len = (int)wire->address.length },
         .message = { .s = (char *)(uintptr_t)wire->message.bytes, .len = (int)wire->message.length },
-        .tag_length = (int)wire->tag.length,
+        .tag = { .length = wire->tag.length },
     };
-    memcpy(event.tag, wire->tag.bytes, wire->tag.length);
+    memcpy(event.tag.bytes, wire->tag.bytes, wire->tag.length);
+    const struct tag *newer = tags_recall(wire->connection);
+    if (newer != NULL)
+        event.tag = *newer;
     unsigned char *end = frame->body + frame->length;
     const unsigned char next = *end;
     *end = '\0';
     queue_started(worker.index, wire->sequence);
     events_run(&event);
     *end = next;
+    if (frame->type == WIRE_CLOSED)
+        tags_forget(wire->connection);
     worker.run = wire->sequence;
 }
 
@@ -323,6 +329,7 @@ static void detach(const char *why)
         close(worker.fd);
     worker.fd = -1;
     inbox_clear(&worker.inbox);
+    tags_forget_all();
 }
 
 /* When Kamailio's main process is killed, its children live on. A worker that did would hold the place at evapid that

@@ -28,11 +28,6 @@ bool publish_init(void)
 
 /* ---- tags ------------------------------------------------------------------------------------------------------ */
 
-struct tag {
-    char bytes[EVAPID_TAG_MAX];
-    size_t length;
-};
-
 /* Read a tag and keep it: the event that is read next may use the same buffers. */
 static bool read_tag(sip_msg_t *msg, const struct text *text, struct tag *tag)
 {
@@ -318,6 +313,6 @@ int publish_tag(sip_msg_t *msg, const struct text *tag)
         return -1;
     const int pushed = push_control(RING_TAG, event->session, event->connection, &given);
     if (pushed > 0)
-        events_retag(given.bytes, (int)given.length);
+        events_retag(&given);
     return pushed;
 }

@@ -127,8 +127,8 @@ static void test_no_more_iovecs_are_set_than_there_is_room_for(void **state)
     struct outq q;
     struct iovec iov[IOVECS];
     outq_init(&q, FRAMING_RAW, NO_LIMIT);
-    for (char c = 'a'; c < 'a' + 10; c++)
-        assert_true(push(&q, &c, 1));
+    for (int i = 0; i < 10; i++)
+        assert_true(push(&q, &"abcdefghij"[i], 1));
     for (int most = 0; most <= 12; most++) {
         memset(iov, 0x55, sizeof(iov));
         const struct iovec untouched = iov[0];
@@ -401,23 +401,28 @@ static void test_only_a_frame_that_has_begun_to_leave_is_kept(void **state)
                 char rest[16];
                 const size_t size = framings[f] == FRAMING_NETSTRING ? strlen("5:hello,") : strlen("hello");
                 outq_init(&q, framings[f], NO_LIMIT);
-                struct frame *frame = frame_of("hello", 5);
-                for (size_t i = 0; i < frames; i++)
-                    assert_true(outq_push(&q, frame));
+                struct frame *pushed[20];
+                for (size_t i = 0; i < frames; i++) {
+                    pushed[i] = frame_of(&"abcdefghijklmnopqrstuvwxyz"[i], 5);
+                    assert_true(outq_push(&q, pushed[i]));
+                }
                 outq_sent(&q, sent < frames * size ? sent : frames * size);
                 const size_t left = q.count;
+                const size_t first = frames - left;
                 const bool begun = q.sent > 0;
                 assert_int_equal(outq_keep_partial(&q), left - begun);
                 assert_int_equal(q.count, begun);
                 assert_int_equal(q.bytes, begun ? size - sent % size : 0);
-                assert_int_equal(frame->refs, 1 + begun);
+                for (size_t i = 0; i < frames; i++)
+                    assert_int_equal(pushed[i]->refs, begun && i == first ? 2 : 1);
                 assert_int_equal(gathered(&q, rest, sizeof(rest), 8), q.bytes);
                 if (begun) {
-                    assert_memory_equal(rest, frame_start(frame, framings[f]) + sent % size, q.bytes);
+                    assert_memory_equal(rest, frame_start(pushed[first], framings[f]) + sent % size, q.bytes);
                     assert_int_equal(outq_sent(&q, q.bytes), 1);
                 }
                 assert_int_equal(outq_clear(&q), 0);
-                frame_unref(frame);
+                for (size_t i = 0; i < frames; i++)
+                    frame_unref(pushed[i]);
             }
 }
 

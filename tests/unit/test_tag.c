@@ -49,12 +49,14 @@ static void assert_heard(size_t i, const char *tag, size_t length, bool present)
 
 #define CLIENTS 24
 
-static struct client *clients; /* CLIENTS of them */
+static struct client *clients; /* CLIENTS of them, all of which get events unless a test says otherwise */
 
 static int make_clients(void **state)
 {
     (void)state;
     clients = calloc(CLIENTS, sizeof(*clients));
+    for (size_t i = 0; clients != NULL && i < CLIENTS; i++)
+        clients[i].listed = true;
     return clients == NULL;
 }
 
@@ -68,6 +70,15 @@ static int free_clients(void **state)
 static bool give(struct tag_index *index, struct client *client, const char *tag)
 {
     return tag_give(index, client, tag, strlen(tag));
+}
+
+/* As the bus does it. */
+static void set_listed(struct tag_index *index, struct client *client, bool listed)
+{
+    if (client->listed == listed)
+        return;
+    tag_note_listed(index, client, listed);
+    client->listed = listed;
 }
 
 static struct tag *find(const struct tag_index *index, const char *tag)
@@ -220,6 +231,71 @@ static void test_the_watcher_hears_of_the_first_and_the_last(void **state)
     assert_heard(5, "y", 1, false);
 }
 
+/* ---- clients that get no events ------------------------------------------------------------------------------------ */
+
+/* A client that is being admitted has its tag, and stands in its place, but an event would not reach it. */
+static void test_the_watcher_hears_of_those_alone_that_get_events(void **state)
+{
+    (void)state;
+    struct tag_index index = new_index();
+    struct client *const both[] = { &clients[0], &clients[1] };
+    clients[0].listed = clients[1].listed = false;
+    assert_true(give(&index, &clients[0], "x"));
+    assert_true(give(&index, &clients[1], "x"));
+    assert_int_equal(heard.count, 0);
+    assert_order(&index, "x", 1, both, 2);
+    set_listed(&index, &clients[1], true);
+    assert_int_equal(heard.count, 1);
+    assert_heard(0, "x", 1, true);
+    set_listed(&index, &clients[0], true);
+    set_listed(&index, &clients[1], false);
+    assert_int_equal(heard.count, 1);
+    set_listed(&index, &clients[0], false);
+    assert_int_equal(heard.count, 2);
+    assert_heard(1, "x", 1, false);
+    assert_order(&index, "x", 1, both, 2);
+    set_listed(&index, &clients[1], true);
+    tag_take(&index, &clients[0]);
+    assert_int_equal(heard.count, 3);
+    tag_take(&index, &clients[1]);
+    assert_int_equal(heard.count, 4);
+    assert_heard(3, "x", 1, false);
+    assert_null(index.tags);
+    set_listed(&index, &clients[0], true);
+}
+
+static void test_a_client_without_a_tag_may_come_and_go(void **state)
+{
+    (void)state;
+    struct tag_index index = new_index();
+    set_listed(&index, &clients[0], false);
+    set_listed(&index, &clients[0], true);
+    assert_int_equal(heard.count, 0);
+    assert_null(index.tags);
+}
+
+/* The last of x that gets events goes to y: who asks for x is told that nobody is there, though one still carries it. */
+static void test_a_tag_whose_last_listener_changes_it_is_absent(void **state)
+{
+    (void)state;
+    struct tag_index index = new_index();
+    clients[1].listed = false;
+    assert_true(give(&index, &clients[0], "x"));
+    assert_true(give(&index, &clients[1], "x"));
+    assert_true(give(&index, &clients[0], "y"));
+    assert_int_equal(heard.count, 3);
+    assert_heard(1, "x", 1, false);
+    assert_heard(2, "y", 1, true);
+    assert_non_null(find(&index, "x"));
+    assert_true(give(&index, &clients[1], "y"));
+    assert_int_equal(heard.count, 3);
+    assert_null(find(&index, "x"));
+    clients[1].listed = false;
+    take_all(&index);
+    assert_int_equal(heard.count, 4);
+    clients[1].listed = true;
+}
+
 /* ---- names of any bytes -------------------------------------------------------------------------------------------- */
 
 static void test_names_of_every_length_and_byte_are_told_apart(void **state)
@@ -230,6 +306,8 @@ static void test_names_of_every_length_and_byte_are_told_apart(void **state)
     size_t tags = 0;
     struct client *many = calloc((size_t)EVAPID_TAG_MAX + 256, sizeof(*many));
     assert_non_null(many);
+    for (size_t i = 0; i < (size_t)EVAPID_TAG_MAX + 256; i++)
+        many[i].listed = true;
     memset(name, 0, sizeof(name));
     for (size_t length = 1; length <= EVAPID_TAG_MAX; length++) /* nothing but NULs */
         assert_true(tag_give(&index, &many[tags++], name, length));
@@ -311,6 +389,14 @@ static void model_give(struct model *m, size_t c, size_t t)
     m->of[c] = t;
 }
 
+static size_t model_listed(const struct model *m, size_t t)
+{
+    size_t listed = 0;
+    for (size_t i = 0; i < m->counts[t]; i++)
+        listed += m->lists[t][i]->listed;
+    return listed;
+}
+
 /* What the watcher has heard since the last time, as changes of who is present. */
 static void follow(bool present[NAMES])
 {
@@ -335,25 +421,32 @@ static void test_random_use_agrees_with_a_model(void **state)
         model.of[c] = NAMES;
     for (unsigned round = 0; round < 50000; round++) {
         const size_t c = (unsigned)rand_r(&seed) % CLIENTS;
-        const size_t t = (unsigned)rand_r(&seed) % (NAMES + 6);
+        const size_t t = (unsigned)rand_r(&seed) % (NAMES + 16);
         if (t < NAMES) {
             assert_true(tag_give(&index, &clients[c], names[t].bytes, names[t].length));
             model_give(&model, c, t);
-        } else {
+        } else if (t < NAMES + 6) {
             tag_take(&index, &clients[c]);
             model_take(&model, c);
+        } else {
+            set_listed(&index, &clients[c], !clients[c].listed);
         }
         follow(present);
         size_t tags = 0;
         for (size_t i = 0; i < NAMES; i++) {
             assert_order(&index, names[i].bytes, names[i].length, model.lists[i], model.counts[i]);
-            assert_int_equal(present[i], model.counts[i] > 0);
+            assert_int_equal(present[i], model_listed(&model, i) > 0);
             tags += model.counts[i] > 0;
         }
         assert_int_equal(HASH_COUNT(index.tags), tags);
         assert_int_equal(clients[c].tag != NULL, model.of[c] != NAMES);
     }
     take_all(&index);
+    follow(present);
+    for (size_t i = 0; i < NAMES; i++)
+        assert_false(present[i]);
+    for (size_t c = 0; c < CLIENTS; c++)
+        clients[c].listed = true;
 }
 
 int main(void)
@@ -366,6 +459,9 @@ int main(void)
         cmocka_unit_test(test_the_same_tag_again_changes_nothing),
         cmocka_unit_test(test_taking_from_a_client_that_has_none_does_nothing),
         cmocka_unit_test(test_the_watcher_hears_of_the_first_and_the_last),
+        cmocka_unit_test(test_the_watcher_hears_of_those_alone_that_get_events),
+        cmocka_unit_test(test_a_client_without_a_tag_may_come_and_go),
+        cmocka_unit_test(test_a_tag_whose_last_listener_changes_it_is_absent),
         cmocka_unit_test(test_names_of_every_length_and_byte_are_told_apart),
         cmocka_unit_test(test_the_name_is_a_copy),
         cmocka_unit_test(test_random_use_agrees_with_a_model),

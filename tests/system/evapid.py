@@ -1,0 +1,147 @@
+"""evapid, and evapictl to look into it.
+
+EVAPID_BUILD names the folder of both; EVAPID_MODULE the Kamailio module (which is never sanitized)."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from process import DEADLINE_S, Process, until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def from_root(path):
+    return path if os.path.isabs(path) else str(ROOT / path)
+
+
+BUILD = Path(from_root(os.environ.get("EVAPID_BUILD", "build/release")))
+MODULE = from_root(os.environ.get("EVAPID_MODULE", "build/release/evapi.so"))
+EVAPID = BUILD / "evapid"
+EVAPICTL = BUILD / "evapictl"
+
+# A small quarantine, so that memory that is given back is not taken for a leak by the tests that look at it.
+SANITIZER = {"ASAN_OPTIONS": "exitcode=99:quarantine_size_mb=4:malloc_context_size=12",
+             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99"}
+SANITIZED = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|runtime error:|Assertion .* failed")
+
+
+def evapictl(socket, *words, timeout_s=DEADLINE_S):
+    """Run evapictl to its end; returns what subprocess.run does, with text."""
+    command = [str(EVAPICTL), "-s", str(socket), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, **SANITIZER})
+
+
+def run_evapid(*words, environment=None):
+    """Run evapid where it is expected to end by itself."""
+    return subprocess.run([str(EVAPID), *map(str, words)], capture_output=True, text=True, timeout=DEADLINE_S,
+                          env={**os.environ, **SANITIZER, **(environment or {})})
+
+
+class Evapid(Process):
+    """evapid with its own configuration file and sockets in folder. settings override or add to the file's keys."""
+
+    count = 0
+
+    def __init__(self, folder, settings, environment=None):
+        self.kamailio_socket = folder / "kamailio.sock"
+        self.control_socket = folder / "control.sock"
+        self.settings = {"kamailio_socket": str(self.kamailio_socket), "control_socket": str(self.control_socket),
+                         "log": {"level": "debug"}, **settings}
+        self.config = folder / "evapid.json"
+        self.config.write_text(json.dumps(self.settings, indent=4))
+        Evapid.count += 1
+        super().__init__(f"evapid-{Evapid.count}", [EVAPID, "-c", self.config], folder,
+                         {**SANITIZER, **(environment or {})})
+
+    def ready(self):
+        """Wait until it answers evapictl."""
+        def look():
+            assert self.alive(), f"evapid ended with {self.popen.returncode}: {self.tail(20)}"
+            return self.ctl("status", "--json").returncode == 0
+        until(look, "evapid answers evapictl")
+        return self
+
+    def ctl(self, *words):
+        return evapictl(self.control_socket, *words)
+
+    def status(self):
+        ran = self.ctl("status", "--json")
+        assert ran.returncode == 0, f"evapictl status --json: {ran.returncode}: {ran.stderr}"
+        return json.loads(ran.stdout)
+
+    def until_status(self, probe, what):
+        """Wait until probe(status) is true; returns that status."""
+        def look():
+            seen = self.status()
+            assert probe(seen), json.dumps(seen)
+            return seen
+        return until(look, what)
+
+    def attached(self, pid=None, workers=None):
+        """Wait until Kamailio (of that pid) is attached with all its workers; returns the status."""
+        def whole(status):
+            kamailio = status["kamailio"]
+            return (kamailio["state"] == "attached" and pid in (None, kamailio["pid"]) and
+                    workers in (None, len(kamailio["workers"])))
+        return self.until_status(whole, f"Kamailio {pid or ''} is attached with {workers or 'its'} workers")
+
+    def detached(self):
+        return self.until_status(lambda s: s["kamailio"]["state"] == "detached", "Kamailio is detached")
+
+    def listening(self, address):
+        def there(status):
+            return any(at["address"] == address and at["state"] == "listening" for at in status["listeners"])
+        return self.until_status(there, f"a listener at {address}")
+
+    def client(self, client, state="open"):
+        """Wait until the client is in that state; returns its entry in the status."""
+        def find(status):
+            return [entry for entry in status["clients"] if entry["state"] == state and is_of(entry, client)]
+        status = self.until_status(find, f"the client from port {client.port} is {state}")
+        return find(status)[0]
+
+    def clients(self, count):
+        """Wait until so many clients are open, and no other is there."""
+        return self.until_status(
+            lambda s: len(s["clients"]) == count and all(entry["state"] == "open" for entry in s["clients"]),
+            f"{count} clients are open")
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def stopped(self):
+        """SIGSTOP, and wait until it has stopped."""
+        self.signal(signal.SIGSTOP)
+        until(lambda: open(f"/proc/{self.pid}/stat").read().rsplit(") ", 1)[1][0] == "T", "evapid has stopped")
+
+    def goes_on(self):
+        self.signal(signal.SIGCONT)
+
+    def problems(self):
+        """What no run of evapid may leave behind."""
+        found = []
+        if self.popen.poll() is not None and not self.expect_end:
+            found.append(f"{self.name} ended by itself with {self.popen.returncode}")
+        if reports := SANITIZED.findall(self.text()):
+            found.append(f"{self.name} logged {reports[0]}")
+        return found
+
+    def finish(self):
+        """End it as an operator does; returns what was wrong."""
+        found = self.problems()
+        if self.alive():
+            code = self.terminate()
+            if code != 0:
+                found.append(f"{self.name} ended with {code} on SIGTERM")
+            found += [problem for problem in self.problems() if problem not in found]
+        return found
+
+
+def is_of(entry, client):
+    """Is the status entry that of the client?"""
+    return entry["address"].rpartition(":")[2] == str(client.port)

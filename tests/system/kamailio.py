@@ -1,0 +1,140 @@
+"""The packaged Kamailio, with a configuration made of pieces.
+
+A configuration answers OPTIONS to sip:ready@ by itself, by which the test knows that Kamailio is up."""
+
+import re
+import subprocess
+
+from evapid import MODULE
+from process import DEADLINE_S, Process, until
+from sip import Phone
+
+# tm first: sl binds to it.
+MODULES = ("tm", "tmx", "sl", "pv", "xlog", "textops", "cfgutils")
+CRASHED = re.compile(r"exited by a signal|core was (not )?generated|BUG:|Segmentation|corrupted|ABORT")
+
+HEAD = """#!KAMAILIO
+debug=2
+log_stderror=yes
+children={children}
+listen=udp:127.0.0.1:{port}
+disable_tcp=yes
+enable_sctp=0
+auto_aliases=no
+max_while_loops=0
+{settings}
+"""
+
+NATIVE = """
+request_route {{
+    if (is_method("OPTIONS") && $rU == "ready") {{
+        sl_send_reply("200", "Ready");
+        exit;
+    }}
+    if (is_method("ACK")) exit;
+    route(TEST);
+}}
+{routes}
+"""
+
+LUA = """
+function ksr_request_route()
+    if KSR.pv.get("$rm") == "OPTIONS" and KSR.pv.get("$rU") == "ready" then
+        KSR.sl.sl_send_reply(200, "Ready")
+        return 1
+    end
+    if KSR.pv.get("$rm") == "ACK" then return 1 end
+    test_route()
+    return 1
+end
+"""
+
+
+def modparams(module, values):
+    lines = []
+    for name, value in values.items():
+        shown = value if isinstance(value, int) else '"' + value.replace('"', '\\"') + '"'
+        lines.append(f'modparam("{module}", "{name}", {shown})')
+    return "\n".join(lines)
+
+
+class Config:
+    """What a kamailio.cfg is made of.
+
+    routes: native blocks, among them route[TEST], which gets every request; or lua: a script with test_route().
+    evapi: parameters of the module under test. modules: loaded besides MODULES, without those in without."""
+
+    def __init__(self, routes="route[TEST] { sl_send_reply(\"200\", \"OK\"); }", lua=None, evapi=None, modules=(),
+                 without=(), params=None, settings="", children=2):
+        self.routes, self.lua, self.settings, self.children = routes, lua, settings, children
+        self.evapi, self.params = dict(evapi or {}), dict(params or {})
+        self.modules = [name for name in MODULES if name not in without] + list(modules)
+
+    def write(self, folder, name, port):
+        """Write the files; returns the path of the configuration."""
+        lines = [HEAD.format(children=self.children, port=port, settings=self.settings)]
+        lines += [f'loadmodule "{name_}.so"' for name_ in self.modules]
+        lines.append(f'loadmodule "{MODULE}"')
+        if self.lua is not None:
+            script = folder / f"{name}.lua"
+            script.write_text(LUA + self.lua)
+            lines += ['loadmodule "app_lua.so"', modparams("app_lua", {"load": str(script)}), 'cfgengine "lua"']
+        lines.append(modparams("evapi", self.evapi))
+        lines += [modparams(module, values) for module, values in self.params.items()]
+        if self.lua is None:
+            lines.append(NATIVE.format(routes=self.routes))
+        path = folder / f"{name}.cfg"
+        path.write_text("\n".join(lines))
+        return path
+
+
+def check_config(config, folder, port):
+    """kamailio -c: what it printed, and its exit code."""
+    path = config.write(folder, "checked", port)
+    ran = subprocess.run(["kamailio", "-c", "-E", "-f", str(path)], capture_output=True, text=True, timeout=DEADLINE_S)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+class Kamailio(Process):
+    count = 0
+
+    def __init__(self, folder, config, port):
+        Kamailio.count += 1
+        name = f"kamailio-{Kamailio.count}"
+        self.port, self.config = port, config
+        path = config.write(folder, name, port)
+        run = folder / name
+        run.mkdir()
+        super().__init__(name, ["kamailio", "-f", path, "-DD", "-E", "-m", "64", "-M", "16", "-Y", run, "-w", run],
+                         folder)
+
+    def ready(self):
+        """Wait until it answers SIP."""
+        phone = Phone(self.port)
+        try:
+            transaction = phone.start("OPTIONS", "ready")
+
+            def look():
+                assert self.alive(), f"kamailio ended with {self.popen.returncode}: {self.tail(20)}"
+                phone.send(transaction)
+                phone.turn(0.02)
+                return transaction.final
+            until(look, "Kamailio answers SIP")
+        finally:
+            phone.close()
+        return self
+
+    def problems(self):
+        found = []
+        if self.popen.poll() is not None and not self.expect_end:
+            found.append(f"{self.name} ended by itself with {self.popen.returncode}")
+        if crashes := self.lines(CRASHED):
+            found.append(f"{self.name} logged: {crashes[0]}")
+        return found
+
+    def finish(self):
+        found = self.problems()
+        if self.alive():
+            self.terminate()
+            found += [problem for problem in self.problems() if problem not in found]
+        return found

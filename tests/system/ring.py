@@ -1,0 +1,80 @@
+"""The ring: that of a process, for a test that scribbles on it, and one of a test's own. include/evapid/ring.h has the
+layout."""
+
+import fcntl
+import mmap
+import os
+import struct
+
+MAGIC, VERSION = b"avidring", 1
+RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
+
+HEAD = 64        # producers' line
+TAIL = 128       # evapid's line
+WORKERS_MAX = 128
+WORKERS = 192
+PRESENCE = WORKERS + 64 * WORKERS_MAX
+TAG_SLOTS = 32768
+HEADER = PRESENCE + 64 + 8 * TAG_SLOTS
+RECORDS = (HEADER + 4095) & ~4095
+RECORD = struct.Struct("=IBBHIIQ")  # size, type, tag length, worker, payload length, session, target
+
+
+def record(type_, size=None, tag=0, worker=0, payload=0, session=0, target=0):
+    """A record's header; size is by default what the rest adds up to."""
+    if size is None:
+        size = (RECORD.size + tag + payload + 7) & ~7
+    return RECORD.pack(size, type_, tag, worker, payload, session, target)
+
+
+def make_ring(capacity, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL):
+    """A memory file with an empty ring."""
+    memory = os.memfd_create("ring of a test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, RECORDS + capacity)
+    os.pwrite(memory, MAGIC + struct.pack("=IIQ", VERSION, 0, capacity), 0)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    return memory
+
+
+class Ring:
+    """A ring in a memory file, mapped for reading and writing: by default the one that the process has."""
+
+    def __init__(self, pid, memory=None):
+        self.file = open(self._find(pid) if memory is None else memory, "r+b")
+        self.map = mmap.mmap(self.file.fileno(), os.fstat(self.file.fileno()).st_size)
+        assert self.map[:8] == MAGIC, "this is not the ring"
+        self.capacity = self.get(16)
+        assert len(self.map) == RECORDS + self.capacity, "the layout is another than this file knows"
+
+    @staticmethod
+    def _find(pid):
+        """A path by which the memory file can be opened: as a descriptor, or as a mapping when that has been closed."""
+        for folder in (f"/proc/{pid}/fd", f"/proc/{pid}/map_files"):
+            for name in os.listdir(folder):
+                try:
+                    if "memfd:" in os.readlink(f"{folder}/{name}"):
+                        return f"{folder}/{name}"
+                except FileNotFoundError:
+                    pass
+        raise AssertionError(f"process {pid} has no memory file")
+
+    def get(self, at):
+        return struct.unpack_from("=Q", self.map, at)[0]
+
+    def set(self, at, value):
+        struct.pack_into("=Q", self.map, at, value & (1 << 64) - 1)
+
+    def put(self, at, bytes_):
+        """Write bytes at a position of the ring, which may wrap."""
+        for offset, byte in enumerate(bytes_):
+            self.map[RECORDS + (at + offset) % self.capacity] = byte
+
+    def push(self, head, tag=b"", payload=b""):
+        """Append a record, as its only producer."""
+        at = self.get(HEAD)
+        self.put(at, head + tag + payload)
+        self.set(HEAD, at + struct.unpack_from("=I", head)[0])
+
+    def close(self):
+        self.map.close()
+        self.file.close()

@@ -1,0 +1,237 @@
+"""The documents say what is so: their outputs, tables, names and programs against the real thing."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from evapid import EVAPICTL, EVAPID, ROOT, run_evapid
+from process import until
+
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text_of(path):
+    return (ROOT / path).read_text()
+
+
+def block(path, mark):
+    """The fenced block behind a comment <!-- test: MARK -->."""
+    return re.search(rf"<!-- test: {mark} -->\n```\w*\n(.*?)```\n", text_of(path), re.S).group(1)
+
+
+def rows(text):
+    """The cells of each line of the tables in text."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+# ---- README.md
+
+
+VARYING = [  # of one run and another
+    (r"(?m)^( *\d+ +\d+ +\d+) +\d+ +\d+$", r"\1 N N"),  # a worker: it may not have said yet that its route has ended
+    (r"queue +\w+ of", "queue N of"),  # and what it says may wait there
+    (r"\S*evapid-quickstart-\w+", "FOLDER"),
+    (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
+    (r"\b\d+ s\b", "N s"),
+    (r"(index\W+|resume |suspended as )\d+", r"\1N"),
+    (r"(?<!SIP/2\.0 )\b\d\d+\b", "N"),  # ports, pids, bytes; small counts stay
+    (r" +", " "),
+]
+
+
+def without_what_varies(output):
+    """Its lines; those about the application's end come just before the logs are shown, or just too late."""
+    for pattern, shown in VARYING:
+        output = re.sub(pattern, shown, output)
+    return [line.strip() for line in output.strip().splitlines() if not line.endswith((" has gone", " closed"))]
+
+
+def test_quickstart_prints_what_the_readme_shows():
+    ran = subprocess.run([ROOT / "quickstart"], capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shown = block("README.md", "quickstart").removeprefix("$ ./quickstart\n")
+    assert without_what_varies(ran.stdout) == without_what_varies(shown)
+
+
+def test_the_readme_names_all_that_the_module_has():
+    source = text_of("shim/evapi_mod.c")
+    names = re.findall(r'^ +\{ "(\w+)"', source, re.M) + [name + "(" for name in re.findall(r'KEMI_EVAPI\("(\w+)"\)', source)]
+    listed = re.search(r"variable_names\[VARIABLES\] = \{(.*?)\}", text_of("shim/events.c")).group(1)
+    names += [f"$evapi({name})" for name in re.findall(r"\w+", listed)]
+    assert len(names) > 30
+    assert [name for name in names if f"`{name}" not in text_of("README.md")] == []
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_file_link_and_test_that_a_document_names_is_there(path):
+    text = path.read_text()
+    for name in re.findall(r"`((?:daemon|shim|include|conf|cmake|tests|docs)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), name
+    for target, anchor in re.findall(r"\]\(([\w./-]*)(#[\w-]+)?\)", text):
+        linked = path.parent / target if target else path
+        assert linked.exists(), target
+        titles = re.findall(r"^#+ (.*)", linked.read_text(), re.M)
+        slugs = ["#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert not anchor or anchor in slugs, target + anchor
+    tests = [*(ROOT / "tests/system").glob("test_*.py"), *(ROOT / "tests/unit").glob("test_*.c")]
+    known = {file.stem for file in tests} | {
+        name for file in tests for name in re.findall(r"\b(?:def|void) (test_\w+)\(", file.read_text())}
+    assert set(re.findall(r"\btest_\w+", text)) - known == set()
+
+
+def test_every_source_file_is_named_in_the_architecture():
+    text = text_of("docs/architecture.md")
+    files = [file.relative_to(ROOT).as_posix() for folder, ending in (("daemon", "c"), ("shim", "c"), ("include/evapid", "h"))
+             for file in (ROOT / folder).glob("*." + ending)]
+    assert [name for name in files if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("program, manual", [(EVAPID, "docs/evapid.8"), (EVAPICTL, "docs/evapictl.1")],
+                         ids=["evapid", "evapictl"])
+def test_the_manual_page_has_the_options_that_the_program_has(program, manual):
+    usage = subprocess.run([program, "-h"], capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"^  (-\w), -(-\w+)", usage, re.M)
+    page = re.findall(r"^\.It Fl (\w).*, Fl (-\w+)", text_of(manual), re.M)
+    assert sorted(("-" + short, long) for short, long in page) == sorted(options)
+
+
+# ---- docs/configuration.md
+
+
+KEYS = {row[0].strip("`"): row[1:] for row in rows(text_of("docs/configuration.md")) if re.match(r"`[a-z_.[\]]+`$", row[0])}
+
+
+def file_with(key, value):
+    """A configuration that has this key, and what must be there with it."""
+    for part in reversed(key.split(".")):
+        value = {part.removesuffix("[]"): [{"address": "127.0.0.1:1", **value}] if part.endswith("[]") else value}
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
+    kind, range_, default = KEYS[key]
+    path = tmp_path / "evapid.json"
+
+    def taken(value):
+        path.write_text(file_with(key, value))
+        return run_evapid("-t", "-c", path).returncode == 0
+    good, bad = [], [None, -1]
+    if default.startswith("`"):
+        good.append(json.loads(default.strip("`")))
+    if limits := re.fullmatch(r"(\d+) to (\d+)", range_):
+        least, most = map(int, limits.groups())
+        good, bad = good + [least, most], bad + [least - 1, most + 1, "1"]
+    elif limits := re.match(r"path of (\d+) to (\d+) bytes", range_):
+        good, bad = good + ["/" * int(limits[1]), "/" * int(limits[2])], bad + ["", "/" * (int(limits[2]) + 1)]
+    elif "`\"" in range_:
+        good, bad = good + re.findall(r'"(\w+)"', range_), bad + ["another"]
+    elif key.endswith(".address"):
+        good, bad = good + ["127.0.0.1:2", "[::1]:2"], bad + ["127.0.0.1"]
+    elif kind == "object":
+        good.append({})
+    assert good and [value for value in good if not taken(value)] == []
+    assert [value for value in bad if taken(value)] == []
+    if kind.startswith("integer") and default.startswith("`"):
+        leaf = key.replace("keepalive.", "keepalive_").split(".")[-1]
+        number, shift = re.search(rf"\.{leaf} = (\d+)U?(?: << (\d+))?", text_of("daemon/config.c")).groups()
+        assert int(default.strip("`")) == int(number) << int(shift or 0)
+
+
+def test_every_key_that_evapid_knows_is_in_the_document():
+    source = text_of("daemon/config.c")
+    values = {value for row in KEYS.values() for value in re.findall(r'"(\w+)"', row[1])}
+    known = set(re.findall(r'strcmp\(name, "(\w+)"\)|\{ "(\w+)", &', source))
+    known = {name or other for name, other in known} - values
+    assert known >= {"listeners", "level", "idle_s", "attach_hold_ms"}
+    assert {part.removesuffix("[]") for key in KEYS for part in key.split(".")} == known
+
+
+def test_errors_of_the_configuration_look_as_the_document_shows(tmp_path):
+    wrong = ['{\n    // the only one\n    "listeners": [\n        { "address": "127.0.0.1:8449", "max_clients": 0 }\n    ]\n}',
+             '{ "listners": [] }', '{ "log": { "level": "loud" } }', '{ "limits": { "max_message_bytes": 1.5 } }',
+             '{ "listeners": [ { "address": "localhost:80" } ] }',
+             '{ "listeners": [ { "address": "127.0.0.1:8448" },\n                 { "address": "127.0.0.1:8448" } ] }',
+             '{ "log": { "level": "info" }, }']
+    printed = ""
+    for text in wrong:
+        (tmp_path / "evapid.json").write_text(text)
+        printed += run_evapid("-t", "-c", tmp_path / "evapid.json").stderr.replace(f"{tmp_path}/", "")
+    assert printed == block("docs/configuration.md", "the errors")
+
+
+# ---- docs/protocol.md
+
+
+def test_offsets_and_numbers_are_those_of_the_headers(tmp_path):
+    text = text_of("docs/protocol.md")
+    asserts = []
+    for name, table in re.findall(r"^`struct (\w+)`.*?\n\n(.*?)\n\n", text, re.M | re.S):
+        for offset, size, field, *_ in rows(table)[2:]:
+            member = f"((struct {name} *)0)->" + field.strip("`")
+            asserts += [f"offsetof(struct {name}, {field.strip('`')}) == {offset}", f"sizeof({member}) == {size}"]
+    for number, name in re.findall(r"^\| (\d) \| ([A-Z]+) \|", text, re.M):
+        asserts.append(f"{'RING' if re.search(rf'RING_{name}[ ,]', text_of('include/evapid/ring.h')) else 'WIRE'}_{name} == {number}")
+    asserts += [f"RING_DATA_OFFSET == {re.search('Records begin at offset ([0-9]+)', text)[1]}",
+                f"offsetof(struct ring_header, presence) == {re.search('struct presence`, at offset ([0-9]+)', text)[1]}"]
+    assert len(asserts) > 60
+    source = tmp_path / "asserts.c"
+    source.write_text('#include "evapid/ring.h"\n#include "evapid/wire.h"\n' +
+                      "".join(f'_Static_assert({each}, "");\n' for each in asserts))
+    ran = subprocess.run(["cc", "-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", f"-I{ROOT}/include", source],
+                         capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+# The routes of conf/kamailio-evapi.cfg: its request_route is what the harness calls route[TEST].
+ROUTES = "request_route {" + text_of("conf/kamailio-evapi.cfg").split("request_route {", 1)[1]
+
+
+@pytest.fixture
+def demo(stage):
+    stage.start_evapid()
+    stage.start_kamailio(ROUTES.replace("request_route {", "route[TEST] {", 1))
+    return stage
+
+
+def test_the_client_in_the_protocol_works(demo):
+    program, output = demo.folder / "client.py", demo.folder / "client.out"
+    program.write_text(block("docs/protocol.md", "the client"))
+    host, port = demo.address.rsplit(":", 1)
+    demo.evapid.listening(demo.address)
+    with open(output, "wb") as file:
+        client = subprocess.Popen([sys.executable, program, host, port], stdout=file, stderr=file)
+    try:
+        until(lambda: '"welcome"' in output.read_text(), "the client prints the welcome")
+        assert demo.phone().ask("OPTIONS", "bob").code == 200
+        answer = demo.phone().ask("INVITE", "bob")
+        assert (answer.code, answer.reason) == (486, "Busy"), output.read_text()
+        assert demo.evapid.terminate() == 0
+        assert client.wait(30) == 0
+        events = [json.loads(line)["event"] for line in output.read_text().splitlines()]
+        assert events == ["welcome", "options", "invite"]
+    finally:
+        client.kill()
+        client.wait()
+
+
+def keys_of(value, path=""):
+    """The paths of all that is in value: a.b, and a[].b for what is in the objects of a list."""
+    if isinstance(value, dict):
+        return set(itertools.chain.from_iterable(keys_of(inner, f"{path}.{key}") for key, inner in value.items()))
+    if isinstance(value, list):
+        return set(itertools.chain.from_iterable(keys_of(inner, path + "[]") for inner in value))
+    return {path.removeprefix(".")}
+
+
+def test_the_document_has_every_key_of_the_status(demo):
+    demo.connect()
+    table = text_of("docs/protocol.md").split("<!-- test: the status -->\n", 1)[1].split("\n\n", 1)[0]
+    assert {row[0].strip("`") for row in rows(table)[2:]} == keys_of(demo.evapid.status())

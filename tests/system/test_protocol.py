@@ -1,0 +1,188 @@
+"""docs/protocol.md from the other side: a module that this file writes anew attaches, and plays a worker's part."""
+
+import os
+import re
+
+import pytest
+
+import wire
+from ring import CLOSE, DONE, MULTICAST, RELAY, TAG, Ring, WORKERS, make_ring, record
+
+INSTANCE = 0x1234567890ABCDEF
+
+
+class Worker:
+    """An evapi worker, and the only producer of its ring."""
+
+    def __init__(self, stage, ring=None, index=0, workers=1, instance=INSTANCE, **more):
+        self.index = index
+        self.memory, self.eventfd = ring or (make_ring(65536), os.eventfd(0, os.EFD_NONBLOCK))
+        self.ring = Ring(None, os.dup(self.memory))
+        self.ring.set(WORKERS + 64 * index, 0)
+        self.link = wire.Link(stage.evapid.kamailio_socket)
+        self.link.send(wire.hello(instance=instance, pid=os.getpid(), worker=index, workers=workers, **more),
+                       [self.memory, self.eventfd])
+
+    def welcomed(self):
+        kind, body = self.link.frame()
+        assert kind == wire.WELCOME
+        version, self.session, self.evapid = (int.from_bytes(body[at:at + 4], "little") for at in (0, 4, 8))
+        assert version == wire.VERSION and self.session != 0
+        return self
+
+    def push(self, type_, tag=b"", payload=b"", **more):
+        head = record(type_, tag=len(tag), payload=len(payload), **more)
+        self.ring.push(head, tag, payload)
+        os.eventfd_write(self.eventfd, 1)
+
+    def begin(self):
+        """The next event; its route counts as begun."""
+        kind, body = self.link.frame()
+        event = wire.event(body)
+        self.ring.set(WORKERS + 64 * self.index, event[0])
+        return kind, event
+
+    def done(self, sequence):
+        self.push(DONE, worker=self.index, session=self.session, target=sequence)
+
+    def run(self):
+        """The next event, whose route ends at once."""
+        kind, event = self.begin()
+        self.done(event[0])
+        return kind, event
+
+    def close(self):
+        self.link.close()
+
+
+@pytest.fixture
+def worker(stage):
+    stage.start_evapid()
+    worker = Worker(stage, bind_addr=stage.address.encode()).welcomed()
+    yield worker
+    worker.close()
+
+
+def let_in(stage, worker):
+    client = stage.connect(admitted=False)
+    kind, (_, client.index, port, address, tag, message) = worker.run()
+    assert (kind, port, address, tag, message) == (wire.NEW, client.port, b"127.0.0.1", b"", b"")
+    stage.evapid.client(client)
+    return client
+
+
+def test_welcome_names_evapid_and_status_names_the_module(stage, worker):
+    assert worker.evapid == stage.evapid.pid
+    kamailio = stage.evapid.attached(os.getpid(), 1)["kamailio"]
+    assert (kamailio["version"], kamailio["module"]) == ("5.6.3", "0.0")
+    assert kamailio["ring"]["capacity"] == 65536
+    assert stage.evapid.status()["session"] == worker.session
+
+
+def test_events_and_messages_pass_through_the_ring_and_the_socket(stage, worker):
+    client, other = let_in(stage, worker), let_in(stage, worker)
+    client.send(b"a message\0\xff")
+    kind, (sequence, connection, port, address, tag, message) = worker.run()
+    assert (kind, sequence, connection, port, message) == (wire.MESSAGE, 3, client.index, client.port, b"a message\0\xff")
+    worker.push(RELAY, payload=b"to all")
+    worker.push(TAG, tag=b"blue", session=worker.session, target=client.index)
+    worker.push(MULTICAST, tag=b"blue", payload=b"to blue")
+    worker.push(CLOSE, session=worker.session, target=client.index)
+    worker.push(RELAY, payload=b"to who is left")
+    assert client.receive_rest() == [b"to all", b"to blue"]
+    assert other.receive_many(2) == [b"to all", b"to who is left"]
+    kind, (_, connection, _, _, tag, _) = worker.run()
+    assert (kind, connection, tag) == (wire.CLOSED, client.index, b"blue")
+
+
+def test_nobody_is_let_in_before_done(stage, worker):
+    client = stage.connect(admitted=False)
+    client.send(b"early")
+    _, (sequence, *_) = worker.begin()
+    worker.push(RELAY, payload=b"not for the new one")
+    stage.evapid.until_status(lambda s: s["totals"]["events"]["no_receiver"] == 1, "the event has found nobody")
+    assert stage.evapid.client(client, "admitting")["in"]["frames"] == 0
+    worker.done(sequence)
+    assert worker.run()[1][5] == b"early"
+    worker.push(RELAY, payload=b"welcome")
+    assert client.receive() == b"welcome"
+
+
+def test_the_window_bounds_what_a_worker_has_to_do(stage):
+    stage.start_evapid(limits={"worker_window_frames": 4})
+    worker = Worker(stage, bind_addr=stage.address.encode()).welcomed()
+    client = let_in(stage, worker)
+    for number in range(10):
+        client.send(b"%d" % number)
+    begun = [worker.begin()[1] for _ in range(4)]
+    (shown,) = stage.evapid.until_status(
+        lambda s: s["kamailio"]["workers"][0]["in_flight"] == 4, "the window is full")["kamailio"]["workers"]
+    assert shown["waiting"] == 1
+    worker.link.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        worker.link.socket.recv(1)
+    worker.link.socket.settimeout(30)
+    worker.done(begun[-1][0])  # of all four
+    assert [worker.run()[1][5] for _ in range(6)] == [b"%d" % number for number in range(4, 10)]
+    worker.close()
+
+
+def test_what_a_worker_had_not_begun_goes_to_the_next_kamailio(stage):
+    stage.start_evapid()
+    worker = Worker(stage, bind_addr=stage.address.encode()).welcomed()
+    client = let_in(stage, worker)
+    for number in range(5):
+        client.send(b"%d" % number)
+    assert [worker.begin()[1][5] for _ in range(2)] == [b"0", b"1"]
+    worker.close()
+    stage.evapid.detached()
+    worker = Worker(stage, instance=INSTANCE + 1, bind_addr=stage.address.encode()).welcomed()
+    assert [worker.run()[1][5] for _ in range(4)] == [b"", b"2", b"3", b"4"], "NEW, then what had not begun"
+    worker.close()
+
+
+def test_a_worker_that_dies_leaves_its_clients_to_the_others(stage):
+    stage.start_evapid()
+    first = Worker(stage, workers=2, bind_addr=stage.address.encode()).welcomed()
+    second = Worker(stage, ring=(first.memory, first.eventfd), index=1, workers=2,
+                    bind_addr=stage.address.encode()).welcomed()
+    stage.evapid.attached(os.getpid(), 2)
+    client = stage.connect(admitted=False)
+    its, other = (first, second) if stage.evapid.until_status(
+        lambda s: sum(worker["clients"] for worker in s["kamailio"]["workers"]) == 1, "the client has a worker"
+    )["kamailio"]["workers"][0]["clients"] else (second, first)
+    its.run()
+    stage.evapid.client(client)
+    for number in range(3):
+        client.send(b"%d" % number)
+    assert its.begin()[1][5] == b"0"
+    its.close()
+    assert [other.run()[1][5] for _ in range(2)] == [b"1", b"2"], "not announced again: it is the same Kamailio"
+    other.close()
+
+
+def test_an_event_may_wrap_around_the_ring_s_end(stage, worker):
+    client = let_in(stage, worker)
+    for number in range(200):
+        payload = b"%d:" % number + bytes([number]) * 997
+        worker.push(RELAY, payload=payload)
+        assert client.receive() == payload
+
+
+@pytest.mark.parametrize("more, said", [
+    ({"instance": INSTANCE + 1}, str(os.getpid())), ({"index": 0, "workers": 1}, "worker"),
+    ({"index": 1, "workers": 3}, "worker")], ids=["another Kamailio", "the same worker", "another number of workers"])
+def test_who_does_not_belong_to_the_attached_kamailio_is_refused(stage, worker, more, said):
+    other = Worker(stage, **{"ring": (worker.memory, worker.eventfd), "workers": 1, **more})
+    assert said in other.link.refused()[1]
+    other.close()
+    client = let_in(stage, worker)
+    worker.push(RELAY, payload=b"undisturbed")
+    assert client.receive() == b"undisturbed"
+
+
+def test_a_worker_that_talks_after_its_hello_is_cut_off(stage, worker):
+    worker.link.send(wire.frame(wire.WELCOME, b"\0" * 12))
+    assert worker.link.read() == b""
+    stage.evapid.detached()
+    assert re.search(r"(warning|notice|error) ", stage.evapid.text())
