@@ -210,6 +210,7 @@ def test_an_empty_tag_and_one_over_64_characters_are_refused(stage, user):
     client = stage.connect()
     assert call(stage, user, event="e", tag="") < 0
     assert call(stage, user, event="e", tag="t" * 65) < 0
+    assert call(stage, user, event="e", tag="t" * 5000) < 0
     assert call(stage, "relay-literal") == 1
     assert client.receive() == b"a literal event"
 
@@ -226,9 +227,10 @@ def test_a_tag_of_64_characters_is_accepted_and_used_whole(stage):
     assert near.receive() == b"a literal event"
 
 
-def test_a_tag_of_65_characters_is_refused_and_the_old_one_stays(stage):
+@pytest.mark.parametrize("length", [65, 256, 1500])
+def test_a_tag_of_65_characters_is_refused_and_the_old_one_stays(stage, length):
     client = tagged(stage, "blue")
-    rc, tag = order(stage, client, "tag:" + "t" * 65)
+    rc, tag = order(stage, client, "tag:" + "t" * length)
     assert rc < 0 and tag == "blue"
     assert call(stage, "multicast-literal") == 1
     assert client.receive() == b"to all of blue"

@@ -45,6 +45,7 @@ route[TEST] {
 
 event_route[evapi:connection-new] {
     xlog("L_NOTICE", "NEW $evapi(conidx);\\n");
+    if ($shv(gate) == 1) evapi_set_tag("early");
     while ($shv(gate) == 1) usleep("1000");
     if ($shv(gate) == 2) {
         evapi_relay("for those who are let in");
@@ -56,6 +57,7 @@ event_route[evapi:connection-new] {
 
 event_route[evapi:message-received] {
     xlog("L_NOTICE", "GOT $evapi(conidx) $evapi(msg);\\n");
+    if ($shv(pace) == 1) usleep("100");
     if ($evapi(msg) == "wait") {
         while ($shv(gate) != 5) usleep("1000");
     } else if ($evapi(msg) == "commands") {
@@ -270,6 +272,25 @@ def test_promise_4_no_event_and_no_reading_before_connection_new_has_let_the_cli
     assert len(stage.kamailio.logged(rf"GOT {client.index} early;")) == 1
 
 
+def test_promise_4_a_tag_that_connection_new_has_set_brings_no_event_of_another_process_before_it_ends(stage):
+    phone = begin(stage, evapi={"workers": 2})
+    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    client = stage.connect(admitted=False)
+    stage.evapid.until_status(lambda s: s["clients"] and s["clients"][0]["tag"] == "early", "the client is tagged")
+    phone.ask("MESSAGE", "gate", {"X-Gate": "0"})
+    stage.evapid.client(client)
+    client.send(b"wait")  # so that its worker is busy; the next client gets the other one
+    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    second = stage.connect(admitted=False)
+    until(lambda: stage.evapid.client(second, "admitting")["tag"] == "early", "the second client is tagged")
+    assert int(phone.ask("MESSAGE", "multicast", {"X-Tag": "early"}, b"for the first")["X-Rc"]) == 1
+    assert client.receive() == b"for the first"
+    phone.ask("MESSAGE", "gate", {"X-Gate": "5"})
+    stage.evapid.client(second)
+    assert int(phone.ask("MESSAGE", "multicast", {"X-Tag": "early"}, b"for both")["X-Rc"]) == 1
+    assert client.receive() == second.receive() == b"for both"
+
+
 def test_promise_4_what_connection_new_says_is_the_first_that_the_client_hears(stage):
     phone = begin(stage)
     other = stage.connect()
@@ -330,20 +351,25 @@ def got_numbers(kamailios, index):
 
 def test_promise_5_kamailio_killed_in_a_stream_of_messages(stage):
     """At each SIGKILL one route may have begun and not yet said so: only such a message may be missing."""
-    total, kills = 8000, 3
+    kills, part = 3, 3000  # each life of Kamailio gets a part of the stream of its own, so that it has something to die in
+    total = (kills + 1) * part
     begin(stage, evapi={"workers": 2})
     kamailios, clients = [stage.kamailio], [stage.connect() for _ in range(3)]
-    stream = b"".join(netstring(b"%d" % number) for number in range(total))
-    senders = [threading.Thread(target=client.send_bytes, args=(stream,), daemon=True) for client in clients]
-    for client, sender in zip(clients, senders):
+    for client in clients:
         client.socket.settimeout(120)
+
+    def send_part(life):
+        stream = b"".join(netstring(b"%d" % number) for number in range(life * part, (life + 1) * part))
+        for client in clients:
+            client.send_bytes(stream)
+
+    for life in range(kills + 1):
+        sender = threading.Thread(target=send_part, args=(life,), daemon=True)
         sender.start()
-    for _ in range(kills):
-        kamailio = stage.kamailio
-        kamailio.logged(r"GOT \d+ \d+;", 1000)
-        kamailio.kill()
-        kamailios.append(stage.restart_kamailio())
-    for sender in senders:
+        if life < kills:
+            stage.kamailio.logged(r"GOT \d+ \d+;", 100)
+            stage.kamailio.kill()
+            kamailios.append(stage.restart_kamailio())
         sender.join(120)
     for client in clients:
         until(lambda: got_numbers(kamailios, client.index)[-1:] == [total - 1], "the last message is worked on")
@@ -428,14 +454,14 @@ def test_promise_6_the_books_balance_per_client_and_in_total(stage):
 
 
 def test_promise_6_messages_that_a_close_throws_away_are_counted(stage):
-    begin(stage)
+    begin(stage, limits={"worker_window_frames": 8})
     client = stage.connect()
     client.send_bytes(netstring(b"commands") + b"".join(netstring(b"%d" % number) for number in range(100)))
     assert client.receive_rest() == [b"tagged", b"tagged anew"]
     stage.kamailio.logged(rf"CLOSED {client.index};")
     run = len(stage.kamailio.lines(rf"GOT {client.index} "))
     dropped = stage.evapid.status()["totals"]["in"]["dropped"]["closed"]
-    assert run >= 1 and run + dropped == 101
+    assert run >= 1 and dropped >= 92 and run + dropped == 101
 
 
 # ---- 7. Memory is bounded by configuration

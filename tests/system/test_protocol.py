@@ -6,7 +6,7 @@ import re
 import pytest
 
 import wire
-from ring import CLOSE, DONE, MULTICAST, RELAY, TAG, Ring, WORKERS, make_ring, record
+from ring import CLOSE, DONE, MULTICAST, RELAY, TAG, UNICAST, Ring, WORKERS, make_ring, record
 
 INSTANCE = 0x1234567890ABCDEF
 
@@ -159,6 +159,43 @@ def test_a_worker_that_dies_leaves_its_clients_to_the_others(stage):
     its.close()
     assert [other.run()[1][5] for _ in range(2)] == [b"1", b"2"], "not announced again: it is the same Kamailio"
     other.close()
+
+
+def test_unicast_passes_over_a_first_one_that_is_not_let_in_yet(stage, worker):
+    early = stage.connect(admitted=False)
+    _, (sequence, index, *_) = worker.begin()
+    worker.push(TAG, tag=b"blue", session=worker.session, target=index)
+    late = stage.connect(admitted=False)
+    _, (last, other, *_) = worker.begin()
+    worker.push(TAG, tag=b"blue", session=worker.session, target=other)
+    worker.push(UNICAST, tag=b"blue", payload=b"for nobody")
+    worker.done(sequence)
+    worker.push(UNICAST, tag=b"blue", payload=b"for the early one")
+    assert early.receive() == b"for the early one"
+    worker.done(last)
+    worker.push(CLOSE, session=worker.session, target=index)
+    worker.push(UNICAST, tag=b"blue", payload=b"for the late one")
+    assert late.receive() == b"for the late one"
+    assert early.receive_rest() == []
+
+
+def test_unicast_passes_over_a_first_one_that_was_announced_anew(stage, worker):
+    """After its worker's death in connection-new a client waits again; who was let in is served."""
+    first, second = let_in(stage, worker), let_in(stage, worker)
+    for client in (first, second):
+        worker.push(TAG, tag=b"blue", session=worker.session, target=client.index)
+    worker.push(UNICAST, tag=b"blue", payload=b"for the first")
+    assert first.receive() == b"for the first"
+    worker.close()
+    stage.evapid.detached()
+    again = Worker(stage, instance=INSTANCE + 1, bind_addr=stage.address.encode()).welcomed()
+    events = [again.begin()[1] for _ in range(2)]
+    assert sorted(event[1] for event in events) == [first.index, second.index]
+    assert all(event[4] == b"blue" for event in events)
+    again.done(events[-1][0])
+    again.push(UNICAST, tag=b"blue", payload=b"still for the first")
+    assert first.receive() == b"still for the first"
+    again.close()
 
 
 def test_an_event_may_wrap_around_the_ring_s_end(stage, worker):
