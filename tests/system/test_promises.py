@@ -57,7 +57,6 @@ event_route[evapi:connection-new] {
 
 event_route[evapi:message-received] {
     xlog("L_NOTICE", "GOT $evapi(conidx) $evapi(msg);\\n");
-    if ($shv(pace) == 1) usleep("100");
     if ($evapi(msg) == "wait") {
         while ($shv(gate) != 5) usleep("1000");
     } else if ($evapi(msg) == "commands") {
