@@ -26,6 +26,7 @@ static void bus_enlist(struct bus *bus, struct client *client)
         return;
     client->listed = true;
     DL_APPEND(bus->listening, client);
+    client_follow(client, &bus->runs[client->out.framing]);
     tag_note_listed(&bus->tags, client, true);
     bus->listening_count++;
     bus->upstream.admitted(bus->upstream.owner);
@@ -38,6 +39,7 @@ static void bus_delist(struct bus *bus, struct client *client)
     tag_note_listed(&bus->tags, client, false);
     client->listed = false;
     DL_DELETE(bus->listening, client);
+    client_unfollow(client);
     bus->listening_count--;
     bus->upstream.admitted(bus->upstream.owner);
 }
@@ -70,6 +72,11 @@ static void bus_on_ended(struct client *client)
 {
     struct bus *bus = bus_of(client);
     bus->upstream.ended(bus->upstream.owner, client);
+}
+
+static void bus_on_deaf(struct client *client)
+{
+    bus_delist(bus_of(client), client);
 }
 
 static void bus_on_gone(struct client *client)
@@ -134,7 +141,7 @@ void bus_admit(struct bus *bus, struct client *client)
     client_admit(client);
     if (client_listens(client))
         bus_enlist(bus, client);
-    if (client->out.count > 0)
+    if (!outq_is_empty(&client->out))
         bus_mark_dirty(bus, client);
 }
 
@@ -147,6 +154,8 @@ void bus_readmit(struct bus *bus, struct client *client)
 void bus_finish(struct bus *bus, struct client *client)
 {
     bus_delist(bus, client);
+    if (!outq_is_empty(&client->out))
+        bus_mark_dirty(bus, client); /* what it was given in this turn */
     client_finish(client);
 }
 
@@ -181,24 +190,107 @@ static void bus_disconnect_slow(struct bus *bus, struct client *client)
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", client->index);
     log_limited(&slow, LEVEL_WARNING, subject,
-                "%s port %u does not keep up: %zu events (%zu bytes, limit %zu) wait for it; disconnecting it",
-                client->address, client->port, client->out.count, client->out.bytes, client->out.limit);
+                "%s port %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
+                client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
+                client->out.limit);
     bus_delist(bus, client);
     client_cut_off(client, DROP_SLOW);
 }
 
-/* An event did not fit into a client's queue. */
-static void bus_on_refused(struct bus *bus, struct client *client, const struct frame *frame, enum drop_reason reason)
+/* An event of size bytes did not fit into a client's queue. */
+static void bus_on_refused(struct bus *bus, struct client *client, size_t size, enum drop_reason reason)
 {
     char subject[32];
     if (reason == DROP_SLOW) {
         bus_disconnect_slow(bus, client);
         return;
     }
+    if (reason == DROP_CLOSED)
+        return; /* its socket has just failed, which was logged */
     snprintf(subject, sizeof(subject), "client %u", client->index);
-    log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)",
-                frame->length, reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory",
-                client->out.limit);
+    log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)", size,
+                reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
+}
+
+/* ---- to every client ------------------------------------------------------------------------------------------- */
+
+/* An event of size bytes is about to be appended, and may be too much for somebody who follows the run. Whoever can't take
+ * it follows no more; returns whether any of those is to go on behind it. */
+static bool bus_review(struct bus *bus, struct run *run, size_t size)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    bool passed_over = false;
+    enum drop_reason reason = DROP_SLOW;
+    run->review_at = UINT64_MAX;
+    DL_FOREACH_SAFE(bus->listening, client, next)
+    {
+        if (client->out.run != run)
+            continue;
+        if (client_can_take(client, size, &reason)) {
+            const uint64_t review_at = outq_review_at(&client->out);
+            run->review_at = review_at < run->review_at ? review_at : run->review_at;
+            continue;
+        }
+        if (reason == DROP_LARGE) {
+            client_unfollow(client);
+            passed_over = true;
+        }
+        bus_on_refused(bus, client, size, reason); /* may free it */
+    }
+    return passed_over;
+}
+
+/* There was no memory to append an event: nobody who follows the run gets it. */
+static void bus_count_unappended(struct bus *bus, const struct run *run, size_t size)
+{
+    struct client *client = NULL;
+    DL_FOREACH(bus->listening, client)
+    if (client->out.run == run) {
+        client_refuse(client, DROP_MEMORY);
+        bus_on_refused(bus, client, size, DROP_MEMORY);
+    }
+}
+
+static void bus_append(struct bus *bus, struct run *run, const struct payload *payload)
+{
+    const size_t size = framing_size(run->framing, payload_length(payload));
+    if (size == 0)
+        return; /* without framing there is nothing to be sent of an empty event */
+    const bool passed_over = run->bytes + size > run->review_at && bus_review(bus, run, size);
+    struct client *client = NULL;
+    if (run->followers > 0 && !run_append(run, payload))
+        bus_count_unappended(bus, run, size);
+    else
+        bus->totals.relayed += run->followers;
+    if (!passed_over)
+        return;
+    DL_FOREACH(bus->listening, client)
+    if (client->out.run == NULL)
+        client_follow(client, &bus->runs[client->out.framing]);
+}
+
+/* ---- to some --------------------------------------------------------------------------------------------------- */
+
+/* An event for a few: framed when the first client of that framing gets it. */
+struct parcel {
+    const struct payload *payload;
+    struct chunk *chunks[FRAMINGS];
+};
+
+/* The event in that framing, NULL when there is no memory. */
+static struct chunk *parcel_chunk(struct parcel *parcel, enum framing framing)
+{
+    if (parcel->chunks[framing] == NULL)
+        parcel->chunks[framing] = chunk_of_event(framing, parcel->payload);
+    return parcel->chunks[framing];
+}
+
+static void parcel_clear(struct parcel *parcel)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        if (parcel->chunks[framing] != NULL)
+            chunk_unref(parcel->chunks[framing]);
 }
 
 static bool bus_reaches(const struct client *client, const struct client *guest)
@@ -206,64 +298,107 @@ static bool bus_reaches(const struct client *client, const struct client *guest)
     return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
 }
 
-static bool bus_deliver(struct bus *bus, struct client *client, struct frame *frame, const struct client *guest)
+/* False: the client is none that gets it. */
+static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *parcel, const struct client *guest)
 {
-    enum drop_reason reason = DROP_SLOW;
-    if (!bus_reaches(client, guest)) {
-        bus_delist(bus, client); /* it is in the list and deaf: its socket has failed */
+    enum drop_reason reason = DROP_MEMORY;
+    if (!bus_reaches(client, guest))
         return false;
-    }
-    if (client_give(client, frame, &reason))
+    if (framing_size(client->out.framing, payload_length(parcel->payload)) == 0)
+        return true;
+    struct chunk *chunk = parcel_chunk(parcel, client->out.framing);
+    if (chunk == NULL)
+        client_refuse(client, DROP_MEMORY);
+    if (chunk != NULL && client_give(client, chunk, &reason))
         bus_mark_dirty(bus, client);
     else
-        bus_on_refused(bus, client, frame, reason);
+        bus_on_refused(bus, client, payload_length(parcel->payload), reason);
     return true;
 }
 
-void bus_relay(struct bus *bus, struct frame *frame, struct client *guest)
+void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
+{
+    struct parcel parcel = { .payload = payload };
+    bool received = bus->listening_count > 0;
+    if (guest != NULL && !guest->listed)
+        received |= bus_deliver(bus, guest, &parcel, guest);
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        if (bus->runs[framing].followers > 0)
+            bus_append(bus, &bus->runs[framing], payload);
+    bus->events.relay++;
+    bus->events.no_receiver += !received;
+    parcel_clear(&parcel);
+}
+
+void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                   struct client *guest)
+{
+    const struct tag *found = tag_find(&bus->tags, tag, tag_length);
+    struct client *client = found != NULL ? found->first : NULL;
+    struct parcel parcel = { .payload = payload };
+    bool received = false;
+    while (client != NULL) {
+        struct client *next = client->tag_next; /* a slow client leaves the tag, and may take the tag with it */
+        received |= bus_deliver(bus, client, &parcel, guest);
+        client = next;
+    }
+    bus->events.multicast++;
+    bus->events.no_receiver += !received;
+    parcel_clear(&parcel);
+}
+
+void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                 struct client *guest)
+{
+    const struct tag *found = tag_find(&bus->tags, tag, tag_length);
+    struct client *client = found != NULL ? found->first : NULL;
+    struct parcel parcel = { .payload = payload };
+    while (client != NULL && !bus_reaches(client, guest))
+        client = client->tag_next;
+    bus->events.unicast++;
+    if (client == NULL || !bus_deliver(bus, client, &parcel, guest))
+        bus->events.no_receiver++;
+    parcel_clear(&parcel);
+}
+
+/* ---- sending --------------------------------------------------------------------------------------------------- */
+
+static void bus_flush_client(struct client *client)
+{
+    if (!client->blocked && client->state != CLIENT_ADMITTING)
+        client_flush(client);
+}
+
+/* The end of a turn for those who follow the runs. One that was not sent everything keeps its place. */
+static void bus_flush_runs(struct bus *bus)
 {
     struct client *client = NULL;
     struct client *next = NULL;
-    bool received = guest != NULL && !guest->listed && bus_deliver(bus, guest, frame, guest);
-    bus->events.relay++;
     DL_FOREACH_SAFE(bus->listening, client, next)
-    received |= bus_deliver(bus, client, frame, guest);
-    bus->events.no_receiver += !received;
-}
-
-void bus_multicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest)
-{
-    const struct tag *found = tag_find(&bus->tags, tag, tag_length);
-    struct client *client = found != NULL ? found->first : NULL;
-    bool received = false;
-    bus->events.multicast++;
-    while (client != NULL) {
-        struct client *next = client->tag_next; /* a slow client leaves the tag, and may take the tag with it */
-        received |= bus_deliver(bus, client, frame, guest);
-        client = next;
+    {
+        if (outq_is_empty(&client->out))
+            continue;
+        bus_mark_clean(bus, client);
+        bus_flush_client(client);
+        if (client->blocked)
+            outq_pin(&client->out);
     }
-    bus->events.no_receiver += !received;
-}
-
-void bus_unicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest)
-{
-    const struct tag *found = tag_find(&bus->tags, tag, tag_length);
-    struct client *client = found != NULL ? found->first : NULL;
-    bus->events.unicast++;
-    while (client != NULL && !bus_reaches(client, guest))
-        client = client->tag_next;
-    if (client == NULL || !bus_deliver(bus, client, frame, guest))
-        bus->events.no_receiver++;
 }
 
 void bus_flush(struct bus *bus)
 {
+    bool grown = false;
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        grown |= bus->runs[framing].bytes != bus->runs[framing].mark;
+    if (grown)
+        bus_flush_runs(bus);
     while (bus->dirty != NULL) {
         struct client *client = bus->dirty;
         bus_mark_clean(bus, client);
-        if (!client->blocked && client->state != CLIENT_ADMITTING)
-            client_flush(client);
+        bus_flush_client(client);
     }
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_settle(&bus->runs[framing]);
 }
 
 void bus_tick(struct bus *bus)
@@ -279,7 +414,7 @@ void bus_tick(struct bus *bus)
 bool bus_is_flushed(const struct bus *bus)
 {
     for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        if (client->out.count > 0)
+        if (!outq_is_empty(&client->out))
             return false;
     return true;
 }
@@ -289,9 +424,12 @@ void bus_open(struct bus *bus, uv_loop_t *loop)
     bus->loop = loop;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
+                                      .deaf = bus_on_deaf,
                                       .gone = bus_on_gone,
                                       .totals = &bus->totals,
                                       .scratch = bus->scratch };
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_open(&bus->runs[framing], (enum framing)framing);
     bus->tags = (struct tag_index){ .watch = bus_on_tag, .owner = bus };
 }
 
@@ -301,4 +439,6 @@ void bus_close(struct bus *bus)
     struct client *next = NULL;
     HASH_ITER(hh, bus->clients, client, next)
     client_drop(client, DROP_CLOSED);
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_close(&bus->runs[framing]);
 }

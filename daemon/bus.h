@@ -1,7 +1,8 @@
 /* The bus: who gets an event, and the clients there are.
  *
- * It owns every client and the tag index. Events come to it as frames, with or without a tag; what clients send, and their
- * coming and going, it hands to its upstream (Kamailio's side), of which it knows only struct bus_upstream. */
+ * It owns every client, the tag index, and the runs: events for every client are appended to one run for each framing, and
+ * those for a few are given to each of them. What clients send, and their coming and going, it hands to its upstream
+ * (Kamailio's side), of which it knows only struct bus_upstream. */
 #ifndef EVAPID_BUS_H
 #define EVAPID_BUS_H
 
@@ -29,10 +30,11 @@ struct bus {
     uv_loop_t *loop;
     struct client_host host;
     struct bus_upstream upstream;
-    struct client *clients;   /* uthash by index: all that are not freed */
-    struct client *listening; /* list of those that get events */
+    struct run runs[FRAMINGS]; /* what clients that get events follow, by their framing */
+    struct client *clients;    /* uthash by index: all that are not freed */
+    struct client *listening;  /* list of those that get events */
     uint32_t listening_count;
-    struct client *dirty; /* list of those that have something to send */
+    struct client *dirty; /* list of those that have something to send beside what the runs have */
     struct tag_index tags;
     uint32_t last_index;
     struct tally totals;
@@ -61,11 +63,12 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
 void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);
 
-/* Give the event to every client; to those with the tag; to the first with the tag. The caller keeps its reference. guest
- * is the client, if any, whose admission the issuing route is about: it gets the event too, and sees it once admitted. */
-void bus_relay(struct bus *bus, struct frame *frame, struct client *guest);
-void bus_multicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest);
-void bus_unicast(struct bus *bus, struct frame *frame, const char *tag, size_t tag_length, struct client *guest);
+/* Give the event to every client; to those with the tag; to the first with the tag. guest is the client, if any, whose admission the issuing route is about: it gets the event too, and sees it once admitted. */
+void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest);
+void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                   struct client *guest);
+void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                 struct client *guest);
 
 /* Give the client a tag; length 0 takes it away. */
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length);

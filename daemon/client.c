@@ -12,7 +12,7 @@
 
 #include "log.h"
 
-#define FLUSH_IOVECS 256      /* frames that one system call sends at most */
+#define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
 #define INPUT_FIRST                                                                                                    \
     4096U /* the first room for an unfinished message; it grows as bytes come, not as they are promised */
@@ -257,29 +257,92 @@ void client_resume(struct client *client)
 
 /* ---- output ---------------------------------------------------------------------------------------------------- */
 
-bool client_give(struct client *client, struct frame *frame, enum drop_reason *reason)
-{
-    client->tally.relayed++;
-    client->host->totals->relayed++;
-    if (outq_push(&client->out, frame))
-        return true;
-    const size_t size = frame_size(frame, client->out.framing);
-    *reason = size > client->out.limit                       ? DROP_LARGE
-              : size > client->out.limit - client->out.bytes ? DROP_SLOW
-                                                             : DROP_MEMORY;
-    count_dropped(client, *reason, 1);
-    return false;
-}
-
-/* The peer will not read any more: drop what waits, and let what it has sent be worked on. */
-static void client_fail_output(struct client *client, const char *why)
+/* Nothing more can be sent: drop what waits for that reason, and let what the client has sent be worked on. */
+static void client_fail_output(struct client *client, enum drop_reason reason, const char *why)
 {
     char subject[32];
     client_subject(client, subject);
     log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
     client->deaf = true;
     client->blocked = false;
-    count_dropped(client, DROP_CLOSED, outq_clear(&client->out));
+    count_dropped(client, reason, outq_clear(&client->out));
+    client->host->deaf(client);
+}
+
+void client_follow(struct client *client, struct run *run)
+{
+    outq_follow(&client->out, run);
+}
+
+/* What it was given by the run is kept as it is; if that can't be, an event may be torn, and only the end of the
+ * connection tells the peer so. */
+void client_unfollow(struct client *client)
+{
+    if (outq_leave(&client->out))
+        return;
+    shutdown(client->fd, SHUT_RDWR);
+    client_fail_output(client, DROP_MEMORY, "no memory for its queue");
+}
+
+static enum drop_reason client_refusal(const struct client *client, size_t size)
+{
+    return size > client->out.limit                              ? DROP_LARGE
+           : size > client->out.limit - outq_bytes(&client->out) ? DROP_SLOW
+                                                                 : DROP_MEMORY;
+}
+
+void client_refuse(struct client *client, enum drop_reason reason)
+{
+    client->tally.relayed++;
+    client->host->totals->relayed++;
+    count_dropped(client, reason, 1);
+}
+
+/* Is there room in the queue? If need be, room is made by sending. */
+static bool client_has_room(struct client *client, size_t size)
+{
+    if (size <= client->out.limit - outq_bytes(&client->out))
+        return true;
+    if (size > client->out.limit || client->blocked || client->state == CLIENT_ADMITTING)
+        return false;
+    client_flush(client);
+    return !client->deaf && size <= client->out.limit - outq_bytes(&client->out);
+}
+
+bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason)
+{
+    if (client_has_room(client, chunk->used) && outq_push(&client->out, chunk)) {
+        client->host->totals->relayed++;
+        return true;
+    }
+    *reason = client->deaf ? DROP_CLOSED : client_refusal(client, chunk->used);
+    client_refuse(client, *reason);
+    return false;
+}
+
+bool client_can_take(struct client *client, size_t size, enum drop_reason *reason)
+{
+    if (client_has_room(client, size))
+        return true;
+    *reason = client->deaf ? DROP_CLOSED : client_refusal(client, size);
+    client_refuse(client, *reason);
+    return false;
+}
+
+const struct tally *client_tally(struct client *client)
+{
+    client->tally.relayed += outq_take_given(&client->out);
+    return &client->tally;
+}
+
+static void client_count_sent(struct client *client, size_t bytes)
+{
+    struct tally *totals = client->host->totals;
+    const uint64_t events = outq_sent(&client->out, bytes);
+    client->tally.delivered += events;
+    client->tally.delivered_bytes += bytes;
+    totals->delivered += events;
+    totals->delivered_bytes += bytes;
 }
 
 void client_flush(struct client *client)
@@ -287,7 +350,7 @@ void client_flush(struct client *client)
     struct iovec iov[FLUSH_IOVECS];
     size_t budget = FLUSH_BUDGET;
     client->blocked = false;
-    while (client->out.count > 0 && budget > 0 && !client->deaf) {
+    while (!outq_is_empty(&client->out) && budget > 0 && !client->deaf) {
         const int count = outq_gather(&client->out, iov, FLUSH_IOVECS);
         const ssize_t n = client->transport->write(client->fd, iov, count);
         if (n < 0 && errno == EINTR)
@@ -295,18 +358,14 @@ void client_flush(struct client *client)
         if (n < 0 && errno == EAGAIN)
             break;
         if (n < 0) {
-            client_fail_output(client, strerror(errno));
+            client_fail_output(client, DROP_CLOSED, strerror(errno));
             break;
         }
-        const uint64_t whole = outq_sent(&client->out, (size_t)n);
-        client->tally.delivered += whole;
-        client->tally.delivered_bytes += (uint64_t)n;
-        client->host->totals->delivered += whole;
-        client->host->totals->delivered_bytes += (uint64_t)n;
+        client_count_sent(client, (size_t)n);
         budget -= (size_t)n < budget ? (size_t)n : budget;
     }
-    client->blocked = client->out.count > 0;
-    if (client->state == CLIENT_FLUSHING && client->out.count == 0)
+    client->blocked = !outq_is_empty(&client->out);
+    if (client->state == CLIENT_FLUSHING && !client->blocked)
         client_drop(client, DROP_CLOSED);
     else
         client_watch(client);
@@ -319,20 +378,24 @@ static void client_hung_up(struct client *client)
 {
     int unread = 0;
     client->input_over = ioctl(client->fd, FIONREAD, &unread) != 0 || unread == 0;
-    if (client->input_over && client->in == NULL)
+    if (client->input_over && client->in == NULL) {
         client->host->ended(client);
-    else
-        uv_poll_stop(&client->poll);
+        return;
+    }
+    uv_poll_stop(&client->poll); /* else it would be told so again and again */
+    client->watched = 0;
 }
 
 static void client_on_poll(uv_poll_t *poll, int status, int events)
 {
     struct client *client = poll->data;
+    if (status < 0)
+        client->watched = 0; /* libuv has stopped the handle */
     if (client->state == CLIENT_ADMITTING && (status < 0 || (events & UV_DISCONNECT) != 0)) {
         client_hung_up(client);
         return;
     }
-    /* An error makes both a read and a write say what it is; libuv has then stopped the handle. */
+    /* An error makes both a read and a write say what it is. */
     if (client->blocked && (status < 0 || (events & UV_WRITABLE) != 0))
         client_flush(client);
     if (client->state == CLIENT_OPEN && !client->held && (status < 0 || (events & UV_READABLE) != 0))
@@ -351,6 +414,9 @@ static void client_watch(struct client *client)
         events |= UV_DISCONNECT;
     if (client->blocked && client->state != CLIENT_ADMITTING)
         events |= UV_WRITABLE;
+    if (events == client->watched)
+        return; /* libuv would ask the kernel anew */
+    client->watched = events;
     if (events == 0)
         uv_poll_stop(&client->poll);
     else
@@ -411,7 +477,7 @@ void client_readmit(struct client *client)
 
 static void client_flush_out(struct client *client)
 {
-    if (client->out.count == 0 || client->deaf) {
+    if (outq_is_empty(&client->out) || client->deaf) {
         client_drop(client, DROP_CLOSED);
         return;
     }
@@ -425,7 +491,7 @@ void client_finish(struct client *client)
         return;
     client_discard_input(client);
     if (client->state == CLIENT_ADMITTING)
-        count_dropped(client, DROP_CLOSED, outq_keep_partial(&client->out));
+        count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
     client_flush_out(client);
 }
 
@@ -433,7 +499,7 @@ void client_cut_off(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    count_dropped(client, reason, outq_keep_partial(&client->out));
+    count_dropped(client, reason, outq_keep_begun(&client->out));
     client->input_over = true;
     client_flush_out(client);
 }

@@ -39,7 +39,7 @@ enum drop_reason {
 
 /* The books of one client, or of all there ever were: relayed = delivered + queued + the sum of dropped. */
 struct tally {
-    uint64_t relayed;               /* events given to it */
+    uint64_t relayed;               /* events meant for it; of one client: brought up to date by client_tally */
     uint64_t delivered;             /* events that the kernel has taken whole */
     uint64_t delivered_bytes;       /* bytes that the kernel has taken, framing included */
     uint64_t dropped[DROP_REASONS]; /* events */
@@ -55,6 +55,7 @@ struct client;
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
+    void (*deaf)(struct client *client);
     void (*gone)(struct client *client);
     struct tally *totals; /* of all clients; kept beside each client's own */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
@@ -77,6 +78,7 @@ struct client {
     const struct transport *transport;
     int fd; /* -1 when GONE */
     uv_poll_t poll;
+    int watched; /* what poll waits for, enum uv_poll_event */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
     uint64_t since_ms; /* wall clock, milliseconds of the epoch */
@@ -134,11 +136,26 @@ static inline bool client_holds(const struct client *client)
     return client->held;
 }
 
+/* Give the client what is appended to the run from now on; and no more of it. */
+void client_follow(struct client *client, struct run *run);
+void client_unfollow(struct client *client);
+
 /* Queue an event for a client that listens. False: it did not fit (*reason says why) and is counted as dropped. */
-bool client_give(struct client *client, struct frame *frame, enum drop_reason *reason);
+bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason);
+
+/* An event of size bytes, framed, is about to be appended to the run, and no room may be left for it: sends what the
+ * kernel takes to make some. False: it does not fit (*reason says why); it counts as given and dropped, and it is the
+ * caller's to see that the client doesn't get it. */
+bool client_can_take(struct client *client, size_t size, enum drop_reason *reason);
+
+/* An event was meant for the client, and it doesn't get it: count it. */
+void client_refuse(struct client *client, enum drop_reason reason);
 
 /* Send what the kernel takes now. */
 void client_flush(struct client *client);
+
+/* The books of the client, up to date. */
+const struct tally *client_tally(struct client *client);
 
 /* Take and give nothing more; close when the queue has been sent, at the latest CLIENT_LINGER_MS from now. A client that
  * was being admitted sees nothing more: only a frame of which a part has left is still sent whole. */

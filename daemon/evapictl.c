@@ -343,8 +343,6 @@ static void show_totals(const json_t *totals)
     printf("  events   relay %lld, multicast %lld, unicast %lld, of these with no receiver %lld\n",
            (long long)number_at(events, "relay"), (long long)number_at(events, "multicast"),
            (long long)number_at(events, "unicast"), (long long)number_at(events, "no_receiver"));
-    if (number_at(events, "lost_memory") > 0)
-        printf("           and %lld lost for want of memory\n", (long long)number_at(events, "lost_memory"));
     printf("  out      relayed %lld, delivered %lld (%s), dropped %s\n", (long long)number_at(out, "relayed"),
            (long long)number_at(out, "delivered"), show_size(number_at(out, "bytes"), size),
            show_dropped(json_object_get(out, "dropped"), dropped));

@@ -74,7 +74,8 @@ static void kamailio_on_hold_over(uv_timer_t *timer)
 
 /* ---- what routes say -------------------------------------------------------------------------------------------- */
 
-static void kamailio_on_event(void *owner, const struct ring_record *record, const char *tag, struct frame *frame)
+static void kamailio_on_event(void *owner, const struct ring_record *record, const char *tag,
+                              const struct payload *payload)
 {
     struct kamailio *kamailio = owner;
     struct bus *bus = kamailio->bus;
@@ -82,18 +83,11 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
                                ? bus_find(bus, (uint32_t)record->target)
                                : NULL;
     if (record->type == RING_RELAY)
-        bus_relay(bus, frame, guest);
+        bus_relay(bus, payload, guest);
     else if (record->type == RING_MULTICAST)
-        bus_multicast(bus, frame, tag, record->tag_length, guest);
+        bus_multicast(bus, payload, tag, record->tag_length, guest);
     else
-        bus_unicast(bus, frame, tag, record->tag_length, guest);
-}
-
-static void kamailio_on_lost_event(void *owner)
-{
-    struct kamailio *kamailio = owner;
-    kamailio->memory_lost++;
-    log_limited(&losses, LEVEL_ERROR, SUBJECT, "no memory for an event: it is lost");
+        bus_unicast(bus, payload, tag, record->tag_length, guest);
 }
 
 static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record *record)
@@ -225,7 +219,6 @@ static const char *kamailio_take_queue(struct kamailio *kamailio, int memfd, int
 {
     const struct queue_host host = { .owner = kamailio,
                                      .event = kamailio_on_event,
-                                     .lost = kamailio_on_lost_event,
                                      .control = kamailio_on_control,
                                      .crowded = kamailio_on_crowded,
                                      .corrupt = kamailio_on_corrupt };
@@ -475,8 +468,10 @@ void kamailio_flush(struct kamailio *kamailio)
             continue;
         if (kamailio->resume_wanted && !kamailio->stopping)
             seat_serve_waiting(kamailio, worker);
-        if (worker->unsent != NULL && !worker->blocked)
-            worker_flush(worker);
+        if (worker->unsent == NULL || worker->blocked)
+            continue;
+        worker_flush(worker);
+        queue_await_answer(kamailio->queue);
     }
     kamailio->resume_wanted = false;
 }

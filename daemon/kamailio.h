@@ -54,9 +54,8 @@ struct kamailio {
     struct seat *unplaced; /* list: seats without a worker */
     struct seat *serving;  /* the seat whose turn it is among the waiting */
     uv_timer_t gather, hold;
-    bool resume_wanted;   /* a window may have opened in this turn */
-    uint64_t stale;       /* control records that were meant for another evapid */
-    uint64_t memory_lost; /* events that there was no memory for */
+    bool resume_wanted; /* a window may have opened in this turn */
+    uint64_t stale;     /* control records that were meant for another evapid */
 };
 
 #define STRANGERS_MAX 256U /* connections that may be without a HELLO at a time */

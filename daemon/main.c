@@ -117,8 +117,8 @@ static void evapid_on_hang_up(uv_signal_t *handle, int number)
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
+    kamailio_flush(&e->kamailio); /* first: routes run while clients are served */
     bus_flush(&e->bus);
-    kamailio_flush(&e->kamailio);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)

@@ -1,108 +1,290 @@
-/* The output queue: a ring of frame references that grows and shrinks with its use. */
+/* The output queue: a ring of pieces that grows and shrinks with its use, and a position in a run. */
 #include "outq.h"
 
 #include <stdlib.h>
 
-#define ROOM_FIRST 8 /* frames */
-#define ROOM_KEPT 64 /* a larger ring is freed when it has run empty: idle clients are many */
+#define ROOM_FIRST 8U /* pieces */
+#define ROOM_KEPT 64U /* a larger ring is freed when it has run empty: idle clients are many */
 
 void outq_init(struct outq *q, enum framing framing, size_t limit)
 {
     *q = (struct outq){ .framing = framing, .limit = limit };
 }
 
-static struct frame *outq_at(const struct outq *q, size_t i)
+/* ---- pieces ---------------------------------------------------------------------------------------------------- */
+
+static struct piece *outq_piece(const struct outq *q, uint32_t i)
 {
-    return q->ring[(q->head + i) & (q->room - 1)];
+    return &q->pieces[(q->head + i) & (q->room - 1)];
 }
 
 static void outq_free_ring(struct outq *q)
 {
-    free(q->ring);
-    q->ring = NULL;
+    free(q->pieces);
+    q->pieces = NULL;
     q->room = 0;
     q->head = 0;
 }
 
-size_t outq_clear(struct outq *q)
+/* Make room for count more pieces. */
+static bool outq_make_room(struct outq *q, uint32_t count)
 {
-    const size_t left = q->count;
-    for (size_t i = 0; i < left; i++)
-        frame_unref(outq_at(q, i));
-    outq_free_ring(q);
-    q->count = 0;
-    q->bytes = 0;
-    q->sent = 0;
-    return left;
-}
-
-size_t outq_keep_partial(struct outq *q)
-{
-    if (q->sent == 0)
-        return outq_clear(q);
-    const size_t left = q->count - 1;
-    for (; q->count > 1; q->count--) {
-        struct frame *f = outq_at(q, q->count - 1);
-        q->bytes -= frame_size(f, q->framing);
-        frame_unref(f);
-    }
-    return left;
-}
-
-static bool outq_grow(struct outq *q)
-{
-    const size_t room = q->room == 0 ? ROOM_FIRST : q->room * 2;
-    struct frame **ring = malloc(room * sizeof(struct frame *));
-    if (ring == NULL)
+    uint32_t room = q->room == 0 ? ROOM_FIRST : q->room;
+    while (room - q->count < count)
+        room *= 2;
+    if (room == q->room)
+        return true;
+    struct piece *pieces = malloc(room * sizeof(struct piece));
+    if (pieces == NULL)
         return false;
-    for (size_t i = 0; i < q->count; i++)
-        ring[i] = outq_at(q, i);
-    free(q->ring);
-    q->ring = ring;
+    for (uint32_t i = 0; i < q->count; i++)
+        pieces[i] = *outq_piece(q, i);
+    free(q->pieces);
+    q->pieces = pieces;
     q->room = room;
     q->head = 0;
     return true;
 }
 
-bool outq_push(struct outq *q, struct frame *f)
+/* There is room for it. */
+static void outq_add_piece(struct outq *q, struct chunk *chunk, uint32_t from, uint32_t to)
 {
-    const size_t size = frame_size(f, q->framing);
-    if (size > q->limit - q->bytes)
+    *outq_piece(q, q->count++) = (struct piece){ .chunk = chunk_ref(chunk), .from = from, .to = to };
+    q->bytes += to - from;
+}
+
+static void outq_drop_piece(struct outq *q, uint32_t i)
+{
+    const struct piece *piece = outq_piece(q, i);
+    q->bytes -= piece->to - piece->from;
+    chunk_unref(piece->chunk);
+}
+
+/* Events of the piece of which not all has been sent. */
+static uint32_t piece_events(const struct piece *piece)
+{
+    return chunk_events_before(piece->chunk, piece->to) - chunk_events_before(piece->chunk, piece->from);
+}
+
+/* ---- the run --------------------------------------------------------------------------------------------------- */
+
+static void outq_unpin(struct outq *q)
+{
+    if (q->pin != NULL)
+        q->pin->pins--;
+    q->pin = NULL;
+}
+
+/* The chunk that holds what is to be sent next of the run; NULL: all of it has been sent. */
+static struct chunk *outq_chunk(const struct outq *q)
+{
+    return q->run != NULL ? run_find(q->run, q->pin, q->byte) : NULL;
+}
+
+static uint32_t outq_offset(const struct outq *q, const struct chunk *chunk)
+{
+    return (uint32_t)(q->byte - chunk->first_byte);
+}
+
+static uint64_t run_events_before(const struct chunk *chunk, uint64_t position)
+{
+    return chunk->first_event + chunk_events_before(chunk, (uint32_t)(position - chunk->first_byte));
+}
+
+/* Events of the run that have not been sent whole. */
+static uint64_t outq_run_events(const struct outq *q)
+{
+    const struct chunk *chunk = outq_chunk(q);
+    return chunk != NULL ? q->run->events - run_events_before(chunk, q->byte) : 0;
+}
+
+void outq_follow(struct outq *q, struct run *run)
+{
+    q->run = run;
+    q->byte = run->bytes;
+    q->since = run->events;
+    q->pin = NULL;
+    run->followers++;
+    if (run->review_at > outq_review_at(q))
+        run->review_at = outq_review_at(q);
+}
+
+static void outq_note_given(struct outq *q)
+{
+    if (q->run == NULL)
+        return;
+    q->given += q->run->events - q->since;
+    q->since = q->run->events;
+}
+
+uint64_t outq_take_given(struct outq *q)
+{
+    outq_note_given(q);
+    const uint64_t given = q->given;
+    q->given = 0;
+    return given;
+}
+
+static void outq_end_following(struct outq *q)
+{
+    outq_note_given(q);
+    outq_unpin(q);
+    q->run->followers--;
+    if (q->run->followers == 0)
+        q->run->review_at = UINT64_MAX;
+    q->run = NULL;
+}
+
+/* Make pieces of what the run has for us, with room for more pieces than these, and stand at its end. */
+static bool outq_catch_up(struct outq *q, uint32_t more)
+{
+    uint32_t pieces = 0;
+    struct chunk *const first = outq_chunk(q);
+    for (const struct chunk *chunk = first; chunk != NULL; chunk = chunk->next)
+        pieces++;
+    if (pieces + more > 0 && !outq_make_room(q, pieces + more))
         return false;
-    if (q->count == q->room && !outq_grow(q))
-        return false;
-    q->ring[(q->head + q->count++) & (q->room - 1)] = frame_ref(f);
-    q->bytes += size;
+    for (struct chunk *chunk = first; chunk != NULL; chunk = chunk->next)
+        outq_add_piece(q, chunk, chunk == first ? outq_offset(q, chunk) : 0, chunk->used);
+    outq_unpin(q);
+    if (q->run != NULL)
+        q->byte = q->run->bytes;
     return true;
+}
+
+bool outq_leave(struct outq *q)
+{
+    if (q->run == NULL)
+        return true;
+    if (!outq_catch_up(q, 0))
+        return false;
+    outq_end_following(q);
+    return true;
+}
+
+void outq_pin(struct outq *q)
+{
+    struct chunk *chunk = outq_chunk(q);
+    outq_unpin(q);
+    q->pin = chunk;
+    if (chunk != NULL)
+        chunk->pins++;
+}
+
+/* ---- the whole queue ------------------------------------------------------------------------------------------- */
+
+size_t outq_bytes(const struct outq *q)
+{
+    return q->bytes + (q->run != NULL ? (size_t)(q->run->bytes - q->byte) : 0);
+}
+
+uint64_t outq_events(const struct outq *q)
+{
+    uint64_t events = outq_run_events(q);
+    for (uint32_t i = 0; i < q->count; i++)
+        events += piece_events(outq_piece(q, i));
+    return events;
+}
+
+uint64_t outq_clear(struct outq *q)
+{
+    const uint64_t left = outq_events(q);
+    for (uint32_t i = 0; i < q->count; i++)
+        outq_drop_piece(q, i);
+    q->count = 0;
+    outq_free_ring(q);
+    if (q->run != NULL)
+        outq_end_following(q);
+    return left;
+}
+
+uint64_t outq_keep_begun(struct outq *q)
+{
+    const uint64_t left = outq_events(q);
+    const struct piece *piece = q->count > 0 ? outq_piece(q, 0) : NULL;
+    struct chunk *chunk = piece != NULL ? piece->chunk : outq_chunk(q);
+    if (chunk == NULL)
+        return outq_clear(q);
+    const uint32_t from = piece != NULL ? piece->from : outq_offset(q, chunk);
+    const uint32_t end = chunk_event_end(chunk, from);
+    chunk_ref(chunk);
+    outq_clear(q);
+    const bool begun = end > from && outq_make_room(q, 1);
+    if (begun)
+        outq_add_piece(q, chunk, from, end);
+    chunk_unref(chunk);
+    return left - begun;
+}
+
+bool outq_push(struct outq *q, struct chunk *chunk)
+{
+    if (chunk->used > q->limit - outq_bytes(q) || !outq_catch_up(q, 1))
+        return false;
+    outq_add_piece(q, chunk, 0, chunk->used);
+    q->given++;
+    if (q->run != NULL && q->run->review_at > outq_review_at(q))
+        q->run->review_at = outq_review_at(q);
+    return true;
+}
+
+static struct iovec iovec_of(const struct chunk *chunk, uint32_t from, uint32_t to)
+{
+    /* writev(2) does not write to it. */
+    return (struct iovec){ .iov_base = (char *)(uintptr_t)chunk->bytes + from, .iov_len = to - from };
 }
 
 int outq_gather(const struct outq *q, struct iovec *iov, int most)
 {
     int n = 0;
-    for (size_t i = 0; i < q->count && n < most; i++, n++) {
-        const struct frame *f = outq_at(q, i);
-        const size_t sent = i == 0 ? q->sent : 0;
-        iov[n].iov_base = (char *)(uintptr_t)frame_start(f, q->framing) + sent; /* writev(2) does not write to it */
-        iov[n].iov_len = frame_size(f, q->framing) - sent;
+    for (; (uint32_t)n < q->count && n < most; n++) {
+        const struct piece *piece = outq_piece(q, (uint32_t)n);
+        iov[n] = iovec_of(piece->chunk, piece->from, piece->to);
     }
+    const struct chunk *const first = outq_chunk(q);
+    for (const struct chunk *chunk = first; chunk != NULL && n < most; chunk = chunk->next)
+        iov[n++] = iovec_of(chunk, chunk == first ? outq_offset(q, chunk) : 0, chunk->used);
     return n;
 }
 
-size_t outq_sent(struct outq *q, size_t bytes)
+/* Bytes of the first piece have left. */
+static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
 {
-    size_t whole = 0;
+    struct piece *piece = outq_piece(q, 0);
+    const uint32_t before = chunk_events_before(piece->chunk, piece->from);
+    const uint32_t events = chunk_events_before(piece->chunk, piece->from + bytes) - before;
+    piece->from += bytes;
     q->bytes -= bytes;
-    bytes += q->sent;
-    while (q->count > 0 && bytes >= frame_size(outq_at(q, 0), q->framing)) {
-        struct frame *f = outq_at(q, 0);
-        bytes -= frame_size(f, q->framing);
-        frame_unref(f);
-        q->head++;
-        q->count--;
-        whole++;
+    if (piece->from < piece->to)
+        return events;
+    outq_drop_piece(q, 0);
+    q->head = (q->head + 1) & (q->room - 1);
+    q->count--;
+    return events;
+}
+
+/* Bytes of the run have left. */
+static uint64_t outq_run_sent(struct outq *q, size_t bytes)
+{
+    const uint64_t events = outq_run_events(q);
+    q->byte += bytes;
+    if (q->pin != NULL)
+        outq_pin(q);
+    return events - outq_run_events(q);
+}
+
+uint64_t outq_sent(struct outq *q, size_t bytes)
+{
+    uint64_t events = 0;
+    while (bytes > 0 && q->count > 0) {
+        const struct piece *piece = outq_piece(q, 0);
+        const uint32_t left = piece->to - piece->from;
+        const uint32_t now = bytes < left ? (uint32_t)bytes : left;
+        bytes -= now;
+        events += outq_piece_sent(q, now);
     }
-    q->sent = bytes;
+    if (bytes > 0)
+        events += outq_run_sent(q, bytes);
     if (q->count == 0 && q->room > ROOM_KEPT)
         outq_free_ring(q);
-    return whole;
+    return events;
 }

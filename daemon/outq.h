@@ -1,40 +1,86 @@
-/* A client's output: frames it has been given and not yet sent.
+/* A client's output: what it has been given and not yet sent.
  *
- * Frames are shared between clients and never change; the queue holds a reference to each, and how much of the first has
- * left. Bytes in the queue never exceed limit: a frame that would go over is refused whole. */
+ *     piece ─▶ piece ─▶ piece ─▶ all of the run from byte on
+ *
+ * Events for every client lie in a run that the queue follows: it keeps where in it the client stands. Events for this
+ * client, or a few, come in chunks of their own. As the client must get all in order, such a chunk makes a piece of what
+ * the run had for it up to then; so pieces are parts of shared chunks, and the run goes on behind them.
+ *
+ * The queue refers to what it waits for, and never copies it. Bytes in it are bounded by limit: outq_push refuses a chunk
+ * that would go over, and whoever appends to the run sees to it before (run.review_at). */
 #ifndef EVAPID_OUTQ_H
 #define EVAPID_OUTQ_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/uio.h>
 
-#include "frame.h"
+#include "run.h"
+
+struct piece {
+    struct chunk *chunk;
+    uint32_t from, to; /* offsets; to is the end of an event */
+};
 
 struct outq {
-    struct frame **ring;      /* frames, oldest at head; NULL while none has been queued */
-    size_t head, count, room; /* positions in frames; room is 0 or a power of two */
-    size_t sent;              /* bytes of ring[head] already written */
-    size_t bytes, limit;      /* queued, and the most that may be */
+    struct piece *pieces;       /* a ring, oldest at head; NULL while there are none */
+    uint32_t head, count, room; /* positions in it; room is 0 or a power of two */
     enum framing framing;
+    size_t bytes, limit; /* in pieces; and the most that may be, in pieces and the run together */
+
+    struct run *run;   /* that it follows; NULL: none */
+    uint64_t byte;     /* position in it of what is next to be sent */
+    struct chunk *pin; /* the chunk there, kept by us; NULL: byte is not before the run's mark */
+    uint64_t since;    /* events that the run had when they were last counted as given */
+    uint64_t given;    /* events given since outq_take_given */
 };
 
 void outq_init(struct outq *q, enum framing framing, size_t limit);
 
-/* Let go of every frame. Returns how many were not sent whole. */
-size_t outq_clear(struct outq *q);
+/* Follow the run: all that is appended to it from now on is the client's. */
+void outq_follow(struct outq *q, struct run *run);
 
-/* Let go of every frame but the first if a part of it has been sent. Returns how many were let go. */
-size_t outq_keep_partial(struct outq *q);
+/* Follow no more. What the run had for the client up to now becomes pieces. False, and nothing has changed, when there is
+ * no memory. */
+bool outq_leave(struct outq *q);
 
-/* Queue f for sending, taking a reference. Returns false, and leaves the queue as it was, when f would take it over its
- * limit or there is no memory: what happens to the client then is the caller's policy. */
-bool outq_push(struct outq *q, struct frame *f);
+/* Let go of everything, and follow no more. Returns how many events were not sent whole. */
+uint64_t outq_clear(struct outq *q);
+
+/* Likewise, but for an event of which a part has been sent: the rest of it stays. */
+uint64_t outq_keep_begun(struct outq *q);
+
+/* Queue an event in a chunk of its own, taking a reference. Returns false, and leaves the queue as it was, when it would go
+ * over its limit or there is no memory: what happens to the client then is the caller's policy. */
+bool outq_push(struct outq *q, struct chunk *chunk);
+
+/* Bytes that wait; is there anything? */
+size_t outq_bytes(const struct outq *q);
+static inline bool outq_is_empty(const struct outq *q)
+{
+    return q->count == 0 && (q->run == NULL || q->byte == q->run->bytes);
+}
+
+/* Events that wait, one that has been sent in part among them. */
+uint64_t outq_events(const struct outq *q);
+
+/* Events that were given, by outq_push and by the run, since this was last asked. */
+uint64_t outq_take_given(struct outq *q);
+
+/* The position of the run up to which it may grow without the queue going over its limit. */
+static inline uint64_t outq_review_at(const struct outq *q)
+{
+    return q->byte + (q->limit - q->bytes);
+}
 
 /* Point up to most iovecs at what is to be sent next; returns how many were set. */
 int outq_gather(const struct outq *q, struct iovec *iov, int most);
 
-/* The first bytes of the queue have left. Returns how many frames have left whole by that. */
-size_t outq_sent(struct outq *q, size_t bytes);
+/* The first bytes of the queue have left. Returns how many events have left whole by that. */
+uint64_t outq_sent(struct outq *q, size_t bytes);
+
+/* The run is about to be settled: keep the chunk where the queue stands, if there is still something to be sent. */
+void outq_pin(struct outq *q);
 
 #endif

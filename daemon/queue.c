@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,7 +11,9 @@
 #include <unistd.h>
 
 #define BATCH_RECORDS 1024U
-#define BATCH_BYTES 262144U /* of one loop turn: clients are flushed in between */
+#define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
+
+static void queue_on_turn(uv_idle_t *turn);
 
 static bool queue_reads(const struct queue *queue)
 {
@@ -20,6 +23,7 @@ static bool queue_reads(const struct queue *queue)
 static void queue_fail(struct queue *queue, uint64_t at, const char *why)
 {
     queue->state = QUEUE_CORRUPT;
+    ring_release(&queue->ring);
     uv_idle_stop(&queue->turn);
     uv_poll_stop(&queue->wake);
     queue->host.corrupt(queue->host.owner, at, why);
@@ -37,8 +41,17 @@ static void queue_note_high_water(struct queue *queue)
         queue->high_water = used;
 }
 
-/* Copy the record's tag and payload out of the ring, then hand it over: what the ring holds may change under our eyes,
- * what was copied does not. */
+/* The bytes of the ring from position at on. */
+static struct payload queue_payload(const struct queue *queue, uint64_t at, size_t length)
+{
+    const unsigned char *records = ring_records(queue->ring.header);
+    const size_t place = (size_t)at & (queue->ring.capacity - 1);
+    const size_t first = length < queue->ring.capacity - place ? length : queue->ring.capacity - place;
+    return (struct payload){ .part = { records + place, records }, .length = { first, length - first } };
+}
+
+/* Copy the record's tag out of the ring, then hand the record over: what the ring holds may change under our eyes, what
+ * was copied does not. The payload is copied by the host, straight to where clients are sent it from. */
 static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_record *record)
 {
     char tag[EVAPID_TAG_MAX];
@@ -48,14 +61,8 @@ static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_
         queue->host.control(queue->host.owner, record, tag, queue->state == QUEUE_HELD);
         return;
     }
-    struct frame *frame = frame_new(record->payload_length);
-    if (frame == NULL) {
-        queue->host.lost(queue->host.owner);
-        return;
-    }
-    ring_copy(&queue->ring, at + record->tag_length, frame_payload(frame), record->payload_length);
-    queue->host.event(queue->host.owner, record, tag, frame);
-    frame_unref(frame);
+    const struct payload payload = queue_payload(queue, at + record->tag_length, record->payload_length);
+    queue->host.event(queue->host.owner, record, tag, &payload);
 }
 
 /* Read one record: at tail, or while held the next one that has not been looked at. Returns its size, 0 when there is
@@ -74,18 +81,43 @@ static size_t queue_step(struct queue *queue)
     queue_note_high_water(queue);
     /* Sequence numbers begin anew with each link, so that a done must not be heard twice. */
     const bool heard = record.type == RING_DONE && (int64_t)(queue->ahead - at) > 0;
+    busy_poll_hit(record.type == RING_DONE ? &queue->answers : &queue->events);
     if (held)
         queue->ahead = at + record.size;
     if (held ? ring_type_is_control(record.type) : !heard)
         queue_hand_over(queue, at, &record);
     if (!held && queue_reads(queue))
-        ring_release(&queue->ring, at + record.size);
+        queue->ring.tail = at + record.size;
     return record.size;
 }
 
 static uint64_t queue_position(const struct queue *queue)
 {
     return queue->state == QUEUE_HELD ? queue->ahead : queue->ring.tail;
+}
+
+/* The ring is empty, and bytes have been read just now. Whoever else wants this processor gets it before we look again. */
+static bool queue_polls_on(struct queue *queue, size_t bytes)
+{
+    const uint64_t now_ns = uv_hrtime();
+    if (bytes > 0)
+        busy_poll_begin(&queue->events, now_ns);
+    const bool events = busy_poll_goes_on(&queue->events, now_ns);
+    const bool answers = busy_poll_goes_on(&queue->answers, now_ns);
+    if (events || answers)
+        sched_yield();
+    return events || answers;
+}
+
+void queue_await_answer(struct queue *queue)
+{
+    if (!queue_reads(queue))
+        return;
+    busy_poll_begin(&queue->answers, uv_hrtime());
+    if (queue->answers.until_ns == 0 || uv_is_active((const uv_handle_t *)&queue->turn))
+        return;
+    ring_wake(&queue->ring);
+    uv_idle_start(&queue->turn, queue_on_turn);
 }
 
 static void queue_on_turn(uv_idle_t *turn)
@@ -97,10 +129,12 @@ static void queue_on_turn(uv_idle_t *turn)
         bytes += size;
         if (size > 0)
             continue;
-        if (queue_reads(queue) && ring_sleep(&queue->ring, queue_position(queue)))
+        if (queue_reads(queue) && !queue_polls_on(queue, bytes) && ring_sleep(&queue->ring, queue_position(queue)))
             uv_idle_stop(turn);
         break;
     }
+    if (queue_reads(queue))
+        ring_release(&queue->ring);
     if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
         queue->host.crowded(queue->host.owner);
 }
@@ -198,6 +232,8 @@ void queue_drain(struct queue *queue)
     const uint64_t end = queue->ring.head;
     while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
         continue;
+    if (queue_reads(queue))
+        ring_release(&queue->ring);
 }
 
 void queue_tick(struct queue *queue)

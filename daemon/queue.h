@@ -14,16 +14,15 @@
 #include <uv.h>
 
 #include "evapid/ring.h"
-#include "frame.h"
+#include "framing.h"
+#include "busy_poll.h"
 
-/* event: a relay, multicast or unicast, by the record's type; whoever keeps the frame takes a reference of its own. lost:
- * an event for which there was no memory. control: a close, tag or done, read ahead of its
- * turn or in it. tag: record->tag_length bytes. crowded: the ring
- * is held and nearly full. corrupt: the ring cannot be read any further than position at; the queue has stopped. */
+/* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
+ * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
+ * cannot be read any further than position at; the queue has stopped. */
 struct queue_host {
     void *owner;
-    void (*event)(void *owner, const struct ring_record *record, const char *tag, struct frame *frame);
-    void (*lost)(void *owner);
+    void (*event)(void *owner, const struct ring_record *record, const char *tag, const struct payload *payload);
     void (*control)(void *owner, const struct ring_record *record, const char *tag, bool ahead);
     void (*crowded)(void *owner);
     void (*corrupt)(void *owner, uint64_t at, const char *why);
@@ -39,9 +38,11 @@ struct queue {
     uint64_t ahead; /* control records before this position have been read ahead */
     int eventfd;    /* ours, closed with the queue */
     uv_poll_t wake;
-    uv_idle_t turn;        /* active while there is more to read: the loop then does not sleep */
-    size_t high_water;     /* most bytes found waiting */
-    unsigned open_handles; /* freed when both are closed */
+    uv_idle_t turn;           /* active while there is more to read: the loop then does not sleep */
+    struct busy_poll events;  /* behind events come more events */
+    struct busy_poll answers; /* behind a message to a worker comes its route's answer */
+    size_t high_water;        /* most bytes found waiting */
+    unsigned open_handles;    /* freed when both are closed */
 };
 
 /* Map the memfd and begin to read, held; both descriptors are the queue's from here on, also on failure. Returns NULL and
@@ -50,6 +51,9 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
 
 /* Bytes that wait in it now. */
 size_t queue_used(const struct queue *queue);
+
+/* A route has been set to work, and its answer may be here soon. */
+void queue_await_answer(struct queue *queue);
 
 void queue_hold(struct queue *queue);
 void queue_resume(struct queue *queue);

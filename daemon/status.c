@@ -45,10 +45,10 @@ static json_t *describe_dropped(const struct tally *tally)
     return dropped;
 }
 
-static json_t *describe_client(const struct client *client)
+static json_t *describe_client(struct client *client)
 {
     char address[EVAPID_ADDRESS_MAX + 16];
-    const struct tally *tally = &client->tally;
+    const struct tally *tally = client_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
     return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
@@ -59,14 +59,14 @@ static json_t *describe_client(const struct client *client)
                      "frames", (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
                      (json_int_t)tally->messages_dropped, "out", "relayed", (json_int_t)tally->relayed, "delivered",
                      (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
-                     (json_int_t)client->out.count, "queued_bytes", (json_int_t)client->out.bytes, "dropped",
-                     describe_dropped(tally));
+                     (json_int_t)outq_events(&client->out), "queued_bytes", (json_int_t)outq_bytes(&client->out),
+                     "dropped", describe_dropped(tally));
 }
 
 static json_t *describe_clients(const struct bus *bus)
 {
     json_t *clients = json_array();
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+    for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
         json_array_append_new(clients, describe_client(client));
     return clients;
 }
@@ -137,15 +137,14 @@ static json_t *describe_totals(const struct status_subject *subject)
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
     refused += listener->refused;
-    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
+    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
                      "clients", "accepted", (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed",
                      (json_int_t)bus->closed, "events", "relay", (json_int_t)bus->events.relay, "multicast",
                      (json_int_t)bus->events.multicast, "unicast", (json_int_t)bus->events.unicast, "no_receiver",
-                     (json_int_t)bus->events.no_receiver, "lost_memory", (json_int_t)subject->kamailio->memory_lost,
-                     "out", "relayed", (json_int_t)totals->relayed, "delivered", (json_int_t)totals->delivered, "bytes",
-                     (json_int_t)totals->delivered_bytes, "dropped", describe_dropped(totals), "in", "frames",
-                     (json_int_t)totals->messages, "bytes", (json_int_t)totals->message_bytes, "dropped", "closed",
-                     (json_int_t)totals->messages_dropped);
+                     (json_int_t)bus->events.no_receiver, "out", "relayed", (json_int_t)totals->relayed, "delivered",
+                     (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "dropped",
+                     describe_dropped(totals), "in", "frames", (json_int_t)totals->messages, "bytes",
+                     (json_int_t)totals->message_bytes, "dropped", "closed", (json_int_t)totals->messages_dropped);
 }
 
 json_t *status_describe(const struct status_subject *subject)

@@ -15,7 +15,11 @@ static void worker_on_poll(uv_poll_t *poll, int status, int events);
 
 static void worker_watch(struct worker *worker)
 {
-    uv_poll_start(&worker->poll, UV_READABLE | (worker->blocked ? UV_WRITABLE : 0), worker_on_poll);
+    const int events = UV_READABLE | (worker->blocked ? UV_WRITABLE : 0);
+    if (events == worker->watched)
+        return; /* libuv would ask the kernel anew */
+    worker->watched = events;
+    uv_poll_start(&worker->poll, events, worker_on_poll);
 }
 
 static uint32_t peer_pid(int fd)
@@ -135,6 +139,8 @@ static void worker_read(struct worker *worker)
 static void worker_on_poll(uv_poll_t *poll, int status, int events)
 {
     struct worker *worker = poll->data;
+    if (status < 0)
+        worker->watched = 0; /* libuv has stopped the handle */
     if (worker->blocked && (events & UV_WRITABLE) != 0)
         worker_flush(worker);
     if (worker->state != WORKER_CLOSED && (status < 0 || (events & UV_READABLE) != 0))

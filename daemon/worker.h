@@ -47,6 +47,7 @@ struct worker {
     const struct worker_host *host;
     int fd;
     uv_poll_t poll;
+    int watched;        /* what poll waits for, enum uv_poll_event */
     uint32_t pid;       /* of the process, by the kernel's word */
     uint64_t opened_ms; /* loop time */
     uint16_t index;

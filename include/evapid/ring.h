@@ -5,7 +5,7 @@
  * lock; evapid reads at tail. Both sides live on one host, so that integers are in its own byte order.
  *
  *     header (RING_DATA_OFFSET bytes)                          | records ...
- *     shape, head, refusals | tail, sleeping | workers | presence |
+ *     shape, head, refusals | tail | sleeping | workers | presence |
  *
  * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
  * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity, reads head and each record's header once,
@@ -28,7 +28,7 @@
 #include "evapid/presence.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
-#define RING_VERSION 1U
+#define RING_VERSION 2U
 #define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
 
 /* How far an evapi worker has come: the sequence number of the frame whose route it has begun. Written by that worker
@@ -48,10 +48,12 @@ struct ring_header {
     _Atomic uint64_t refused_full;  /* records that found no room */
     _Atomic uint64_t refused_large; /* records over the limit of one record */
 
-    /* Written by evapid; sleeping by both. */
+    /* Written by evapid, and read by a producer only when the ring seems full. */
     _Alignas(RING_LINE) _Atomic uint64_t tail;
-    _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep */
-    _Atomic uint64_t sleeps;   /* the number of the last sleep: the next evapid counts on */
+
+    /* Written by both; read by a producer with every record. */
+    _Alignas(RING_LINE) _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep */
+    _Atomic uint64_t sleeps;                       /* the number of the last sleep: the next evapid counts on */
 
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
@@ -236,7 +238,7 @@ struct ring_reader {
     struct ring_header *header;
     size_t capacity;
     uint64_t head;   /* as last read and found good */
-    uint64_t tail;   /* all before it has been consumed */
+    uint64_t tail;   /* all before it has been consumed; the caller moves it on, and ring_release tells producers */
     uint64_t sleeps; /* the number of the last sleep */
 };
 
@@ -315,11 +317,17 @@ static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, 
     return RING_RECORD;
 }
 
-/* All before position at has been consumed: its room may be written again. */
-static inline void ring_release(struct ring_reader *reader, uint64_t at)
+/* All before tail has been consumed: its room may be written again. Once for many records, as producers read that line
+ * of memory too. */
+static inline void ring_release(struct ring_reader *reader)
 {
-    reader->tail = at;
-    atomic_store_explicit(&reader->header->tail, at, memory_order_release);
+    atomic_store_explicit(&reader->header->tail, reader->tail, memory_order_release);
+}
+
+/* End the sleep from evapid's own side: it reads on without having been woken. */
+static inline void ring_wake(struct ring_reader *reader)
+{
+    atomic_store_explicit(&reader->header->sleeping, 0, memory_order_seq_cst);
 }
 
 /* Mark evapid as asleep. True: nothing waits beyond position at, and the next push will wake; false: there is more to
@@ -332,7 +340,7 @@ static inline bool ring_sleep(struct ring_reader *reader, uint64_t at)
     atomic_store_explicit(&reader->header->sleeping, reader->sleeps, memory_order_seq_cst);
     if (atomic_load_explicit(&reader->header->head, memory_order_seq_cst) == at)
         return true;
-    atomic_store_explicit(&reader->header->sleeping, 0, memory_order_seq_cst);
+    ring_wake(reader);
     return false;
 }
 

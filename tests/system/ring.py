@@ -6,13 +6,13 @@ import mmap
 import os
 import struct
 
-MAGIC, VERSION = b"avidring", 1
+MAGIC, VERSION = b"avidring", 2
 RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
 
 HEAD = 64        # producers' line
 TAIL = 128       # evapid's line
 WORKERS_MAX = 128
-WORKERS = 192
+WORKERS = 256
 PRESENCE = WORKERS + 64 * WORKERS_MAX
 TAG_SLOTS = 32768
 HEADER = PRESENCE + 64 + 8 * TAG_SLOTS

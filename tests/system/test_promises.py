@@ -677,7 +677,7 @@ def put_bytes(memory, at, bytes_):
     (lambda: make_ring(4096), "size"),
     (lambda: make_ring(65536 + 4096), "capacity"),
     (lambda: put_bytes(make_ring(65536), 0, b"otherone"), "ring"),
-    (lambda: put_bytes(make_ring(65536), 8, b"\x02"), "version"),
+    (lambda: put_bytes(make_ring(65536), 8, b"\x01"), "version"),
     (lambda: put_bytes(make_ring(65536), 16, struct.pack("=Q", 1 << 40)), "capacity"),
     (lambda: put_bytes(make_ring(65536), HEAD, struct.pack("=Q", 65536 + 8)), "head"),
     (lambda: put_bytes(make_ring(65536), HEAD, struct.pack("=Q", 3)), "head"),

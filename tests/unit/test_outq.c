@@ -1,4 +1,5 @@
-/* The output queue: order, limit, partial sends, the ring that holds it, and the references that it keeps. */
+/* The output queue, without a run: order, limit, partial sends, the ring that holds it, and the references that it keeps.
+ * What it does with a run is in test_outq_run.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "outq.h"
 
 #define NO_LIMIT ((size_t)1 << 30)
@@ -16,21 +18,22 @@
 
 static const enum framing framings[] = { FRAMING_NETSTRING, FRAMING_RAW };
 
-static struct frame *frame_of(const void *bytes, size_t length)
+static struct chunk *chunk_of(enum framing framing, const void *bytes, size_t length)
 {
-    struct frame *frame = frame_new(length);
-    assert_non_null(frame);
-    memcpy(frame_payload(frame), bytes, length);
-    return frame;
+    const struct payload payload = { .part = { bytes, (const char *)bytes + length / 2 },
+                                     .length = { length / 2, length - length / 2 } };
+    struct chunk *chunk = chunk_of_event(framing, &payload);
+    assert_non_null(chunk);
+    return chunk;
 }
 
-/* Push a frame of that payload, of which only the queue keeps a reference. */
+/* Push an event of that payload, of which only the queue keeps a reference. */
 static bool push(struct outq *q, const void *bytes, size_t length)
 {
-    struct frame *frame = frame_of(bytes, length);
-    const bool pushed = outq_push(q, frame);
-    assert_int_equal(frame->refs, pushed ? 2 : 1);
-    frame_unref(frame);
+    struct chunk *chunk = chunk_of(q->framing, bytes, length);
+    const bool pushed = outq_push(q, chunk);
+    assert_int_equal(chunk->refs, pushed ? 2 : 1);
+    chunk_unref(chunk);
     return pushed;
 }
 
@@ -70,15 +73,21 @@ static void test_a_new_queue_has_nothing_to_send(void **state)
     struct outq q;
     struct iovec iov[1];
     outq_init(&q, FRAMING_NETSTRING, 100);
-    assert_int_equal(q.count, 0);
-    assert_int_equal(q.bytes, 0);
-    assert_null(q.ring);
+    assert_true(outq_is_empty(&q));
+    assert_int_equal(outq_events(&q), 0);
+    assert_int_equal(outq_bytes(&q), 0);
+    assert_int_equal(outq_take_given(&q), 0);
+    assert_null(q.pieces);
     assert_int_equal(outq_gather(&q, iov, 1), 0);
     assert_int_equal(outq_sent(&q, 0), 0);
+    assert_true(outq_leave(&q)); /* of which it follows none */
+    outq_pin(&q);
+    assert_int_equal(outq_keep_begun(&q), 0);
     assert_int_equal(outq_clear(&q), 0);
+    assert_null(q.pieces);
 }
 
-static void test_frames_are_sent_as_netstrings_in_order(void **state)
+static void test_events_are_sent_as_netstrings_in_order(void **state)
 {
     (void)state;
     struct outq q;
@@ -87,12 +96,12 @@ static void test_frames_are_sent_as_netstrings_in_order(void **state)
     assert_true(push_text(&q, ""));
     assert_true(push_text(&q, "0123456789"));
     assert_sends(&q, "5:hello,0:,10:0123456789,");
-    assert_int_equal(q.count, 3);
-    assert_int_equal(q.bytes, strlen("5:hello,0:,10:0123456789,"));
+    assert_int_equal(outq_events(&q), 3);
+    assert_int_equal(outq_bytes(&q), strlen("5:hello,0:,10:0123456789,"));
     assert_int_equal(outq_clear(&q), 3);
 }
 
-static void test_frames_are_sent_raw_in_order(void **state)
+static void test_events_are_sent_raw_in_order(void **state)
 {
     (void)state;
     struct outq q;
@@ -100,25 +109,27 @@ static void test_frames_are_sent_raw_in_order(void **state)
     assert_true(push_text(&q, "hello"));
     assert_true(push_text(&q, "0123456789"));
     assert_sends(&q, "hello0123456789");
-    assert_int_equal(q.bytes, 15);
+    assert_int_equal(outq_bytes(&q), 15);
     assert_int_equal(outq_clear(&q), 2);
 }
 
-/* A raw frame may have no bytes at all: it leaves with what is sent next, or by a send of nothing. */
-static void test_a_raw_frame_of_no_bytes_leaves(void **state)
+/* Each counts once, however often it is asked. */
+static void test_what_was_given_is_counted_once(void **state)
 {
     (void)state;
     struct outq q;
-    outq_init(&q, FRAMING_RAW, 5);
-    assert_true(push_text(&q, "hello"));
-    assert_true(push_text(&q, ""));
-    assert_true(push_text(&q, ""));
-    assert_int_equal(outq_sent(&q, 4), 0);
-    assert_int_equal(outq_sent(&q, 1), 3);
-    assert_true(push_text(&q, ""));
-    assert_int_equal(outq_sent(&q, 0), 1);
-    assert_int_equal(q.count, 0);
-    assert_int_equal(outq_clear(&q), 0);
+    outq_init(&q, FRAMING_RAW, 10);
+    for (int i = 0; i < 7; i++)
+        assert_true(push_text(&q, "a"));
+    assert_int_equal(outq_take_given(&q), 7);
+    assert_int_equal(outq_take_given(&q), 0);
+    assert_true(push_text(&q, "a"));
+    assert_false(push_text(&q, "too long"));
+    assert_int_equal(outq_sent(&q, 3), 3);
+    assert_int_equal(outq_take_given(&q), 1);
+    assert_true(push_text(&q, "a"));
+    assert_int_equal(outq_clear(&q), 6);
+    assert_int_equal(outq_take_given(&q), 1); /* also when it has been cleared since */
 }
 
 static void test_no_more_iovecs_are_set_than_there_is_room_for(void **state)
@@ -148,19 +159,21 @@ static const char *const stream[] = { "a", "", "bc\n", "0123456789", "", "x,1:y,
 #define STREAM (sizeof(stream) / sizeof(*stream))
 #define STREAM_MAX 128
 
-/* Queue the frames of the stream; writes what they should be on the wire to out, and where each ends to ends. */
+/* Queue the events of the stream; writes what they should be on the wire to out, and where each ends to ends. */
 static size_t queue_stream(struct outq *q, enum framing framing, char out[STREAM_MAX], size_t ends[STREAM])
 {
     size_t length = 0;
     outq_init(q, framing, NO_LIMIT);
     for (size_t i = 0; i < STREAM; i++) {
-        const char *form = framing == FRAMING_NETSTRING ? "%zu:%s," : "%.0zu%s";
-        length += (size_t)snprintf(out + length, STREAM_MAX - length, form,
-                                   framing == FRAMING_NETSTRING ? strlen(stream[i]) : 0, stream[i]);
+        const bool netstring = framing == FRAMING_NETSTRING;
+        const char *text = stream[i][0] == '\0' && !netstring ? "-" : stream[i]; /* raw, nothing is no event */
+        if (netstring)
+            length += (size_t)snprintf(out + length, STREAM_MAX - length, "%zu:", strlen(text));
+        length += (size_t)snprintf(out + length, STREAM_MAX - length, "%s%s", text, netstring ? "," : "");
         ends[i] = length;
-        assert_true(push_text(q, stream[i]));
+        assert_true(push_text(q, text));
     }
-    assert_int_equal(q->bytes, length);
+    assert_int_equal(outq_bytes(q), length);
     return length;
 }
 
@@ -180,10 +193,10 @@ static size_t send_some(struct outq *q, const char *expected, size_t length, con
     const size_t size = gathered(q, out, chunk, IOVECS);
     assert_int_equal(size, chunk < length - sent ? chunk : length - sent);
     assert_memory_equal(out, expected + sent, size);
-    const size_t whole = outq_sent(q, size);
+    const uint64_t whole = outq_sent(q, size);
     assert_int_equal(whole, ended_by(ends, sent + size) - ended_by(ends, sent));
-    assert_int_equal(q->bytes, length - sent - size);
-    assert_int_equal(q->count, STREAM - ended_by(ends, sent + size));
+    assert_int_equal(outq_bytes(q), length - sent - size);
+    assert_int_equal(outq_events(q), STREAM - ended_by(ends, sent + size));
     return sent + size;
 }
 
@@ -199,7 +212,7 @@ static void test_sends_of_every_size_give_the_same_stream(void **state)
             length = queue_stream(&q, framings[f], expected, ends);
             for (size_t sent = 0; sent < length;)
                 sent = send_some(&q, expected, length, ends, sent, chunk);
-            assert_int_equal(q.count, 0);
+            assert_true(outq_is_empty(&q));
             assert_int_equal(outq_clear(&q), 0);
         }
     }
@@ -229,8 +242,8 @@ static void test_a_send_that_stops_at_any_two_bytes_goes_on_from_there(void **st
     }
 }
 
-/* Only the first frame can have left in part: a gather of one iovec shows what is left of it. */
-static void test_the_rest_of_a_frame_comes_first(void **state)
+/* Only the first event can have left in part: a gather of one iovec shows what is left of it. */
+static void test_the_rest_of_an_event_comes_first(void **state)
 {
     (void)state;
     struct outq q;
@@ -260,12 +273,12 @@ static void test_a_queue_takes_what_fits_to_the_byte(void **state)
             while (push_text(&q, "hello"))
                 pushed++;
             assert_int_equal(pushed, limit / size);
-            assert_int_equal(q.bytes, pushed * size);
+            assert_int_equal(outq_bytes(&q), pushed * size);
             assert_int_equal(outq_clear(&q), pushed);
         }
 }
 
-static void test_a_frame_that_does_not_fit_changes_nothing(void **state)
+static void test_an_event_that_does_not_fit_changes_nothing(void **state)
 {
     (void)state;
     struct outq q;
@@ -280,8 +293,8 @@ static void test_a_frame_that_does_not_fit_changes_nothing(void **state)
     assert_int_equal(outq_clear(&q), 2);
 }
 
-/* A full queue of many frames has a full ring too, which must not grow for a frame that is refused. */
-static void test_a_refused_frame_makes_no_room(void **state)
+/* A full queue of many events has a full ring too, which must not grow for an event that is refused. */
+static void test_a_refused_event_makes_no_room(void **state)
 {
     (void)state;
     struct outq q;
@@ -294,6 +307,31 @@ static void test_a_refused_frame_makes_no_room(void **state)
     outq_clear(&q);
 }
 
+/* The ring of pieces cannot grow: what was queued is as it was, and what comes when there is memory again follows it. */
+static void test_without_memory_nothing_is_queued(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    for (int pushed = 0; pushed <= 64; pushed++) {
+        const struct outq before = q;
+        const bool full = q.count == q.room;
+        struct chunk *chunk = chunk_of(FRAMING_RAW, "a", 1);
+        memory_limit(0);
+        const bool queued = outq_push(&q, chunk);
+        memory_limit(-1);
+        assert_int_equal(queued, !full);
+        if (full) {
+            assert_memory_equal(&q, &before, sizeof(q));
+            assert_true(outq_push(&q, chunk));
+        }
+        assert_int_equal(chunk->refs, 2);
+        chunk_unref(chunk);
+        assert_int_equal(outq_events(&q), pushed + 1);
+    }
+    assert_int_equal(outq_clear(&q), 65);
+}
+
 static void test_what_has_left_makes_room_byte_by_byte(void **state)
 {
     (void)state;
@@ -303,7 +341,7 @@ static void test_what_has_left_makes_room_byte_by_byte(void **state)
     for (size_t sent = 1; sent < 10; sent++) {
         assert_int_equal(outq_sent(&q, 1), 0);
         assert_false(push_text(&q, "0123456789"));
-        assert_int_equal(q.bytes, 10 - sent);
+        assert_int_equal(outq_bytes(&q), 10 - sent);
     }
     assert_true(push_text(&q, "abcdefghi"));
     assert_false(push_text(&q, "j"));
@@ -315,71 +353,71 @@ static void test_what_has_left_makes_room_byte_by_byte(void **state)
 
 /* ---- references -------------------------------------------------------------------------------------------------- */
 
-static void test_queues_share_a_frame_and_the_last_lets_go(void **state)
+static void test_queues_share_a_chunk_and_the_last_lets_go(void **state)
 {
     (void)state;
     struct outq qs[5];
-    struct frame *frame = frame_of("hello", 5);
+    struct chunk *chunk = chunk_of(FRAMING_NETSTRING, "hello", 5);
     for (unsigned i = 0; i < 5; i++) {
-        outq_init(&qs[i], i % 2 == 0 ? FRAMING_NETSTRING : FRAMING_RAW, 100);
-        assert_true(outq_push(&qs[i], frame));
-        assert_int_equal(frame->refs, i + 2);
+        outq_init(&qs[i], FRAMING_NETSTRING, 100);
+        assert_true(outq_push(&qs[i], chunk));
+        assert_int_equal(chunk->refs, i + 2);
     }
     for (unsigned i = 0; i < 5; i++)
-        assert_sends(&qs[i], i % 2 == 0 ? "5:hello," : "hello");
-    frame_unref(frame);
+        assert_sends(&qs[i], "5:hello,");
+    chunk_unref(chunk);
     assert_int_equal(outq_sent(&qs[0], 8), 1);
-    assert_int_equal(frame->refs, 4);
-    assert_int_equal(outq_sent(&qs[1], 4), 0);
-    assert_int_equal(frame->refs, 4);
+    assert_int_equal(chunk->refs, 4);
+    assert_int_equal(outq_sent(&qs[1], 7), 0);
+    assert_int_equal(chunk->refs, 4);
     assert_int_equal(outq_clear(&qs[1]), 1);
     assert_int_equal(outq_clear(&qs[2]), 1);
-    assert_int_equal(frame->refs, 2);
-    assert_int_equal(outq_sent(&qs[3], 5), 1);
-    assert_int_equal(frame->refs, 1);
+    assert_int_equal(chunk->refs, 2);
+    assert_int_equal(outq_sent(&qs[3], 8), 1);
+    assert_int_equal(chunk->refs, 1);
     assert_sends(&qs[4], "5:hello,");
     assert_int_equal(outq_clear(&qs[4]), 1);
     assert_int_equal(outq_clear(&qs[0]), 0);
     assert_int_equal(outq_clear(&qs[3]), 0);
 }
 
-static void test_a_frame_may_wait_twice_in_one_queue(void **state)
+static void test_a_chunk_may_wait_twice_in_one_queue(void **state)
 {
     (void)state;
     struct outq q;
-    struct frame *frame = frame_of("a", 1);
+    struct chunk *chunk = chunk_of(FRAMING_RAW, "a", 1);
     outq_init(&q, FRAMING_RAW, 100);
-    assert_true(outq_push(&q, frame));
-    assert_true(outq_push(&q, frame));
-    assert_int_equal(frame->refs, 3);
+    assert_true(outq_push(&q, chunk));
+    assert_true(outq_push(&q, chunk));
+    assert_int_equal(chunk->refs, 3);
     assert_int_equal(outq_sent(&q, 1), 1);
-    assert_int_equal(frame->refs, 2);
+    assert_int_equal(chunk->refs, 2);
     assert_int_equal(outq_clear(&q), 1);
-    assert_int_equal(frame->refs, 1);
-    frame_unref(frame);
+    assert_int_equal(chunk->refs, 1);
+    chunk_unref(chunk);
 }
 
 static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
 {
     (void)state;
     struct outq q;
-    struct frame *frames[20];
+    struct chunk *chunks[20];
     outq_init(&q, FRAMING_NETSTRING, 60);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 20; i++)
-            frames[i] = frame_of("", 0);
+            chunks[i] = chunk_of(FRAMING_NETSTRING, "", 0);
         for (int i = 0; i < 20; i++)
-            assert_true(outq_push(&q, frames[i]));
-        assert_false(outq_push(&q, frames[0]));
+            assert_true(outq_push(&q, chunks[i]));
+        assert_false(outq_push(&q, chunks[0]));
         assert_int_equal(outq_sent(&q, 3 * 4 + 1), 4);
         assert_int_equal(outq_clear(&q), 16); /* one of them had begun to leave */
-        assert_int_equal(q.count, 0);
-        assert_int_equal(q.bytes, 0);
-        assert_null(q.ring);
+        assert_true(outq_is_empty(&q));
+        assert_int_equal(outq_bytes(&q), 0);
+        assert_null(q.pieces);
         assert_int_equal(outq_clear(&q), 0);
         for (int i = 0; i < 20; i++) {
-            assert_int_equal(frames[i]->refs, 1);
-            frame_unref(frames[i]);
+            assert_int_equal(chunks[i]->refs, 1);
+            chunk_unref(chunks[i]);
         }
         assert_true(push_text(&q, "whole"));
         assert_sends(&q, "5:whole,");
@@ -390,47 +428,66 @@ static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
 
 /* ---- what is kept of a client that is sent no more --------------------------------------------------------------- */
 
-/* A frame reaches a client whole or not at all: one that has begun to leave is kept, nothing else. */
-static void test_only_a_frame_that_has_begun_to_leave_is_kept(void **state)
+/* An event reaches a client whole or not at all: one that has begun to leave is kept, nothing else. */
+static void test_only_an_event_that_has_begun_to_leave_is_kept(void **state)
 {
     (void)state;
     for (size_t f = 0; f < 2; f++)
-        for (size_t frames = 1; frames < 20; frames++)
+        for (size_t events = 1; events < 20; events++)
             for (size_t sent = 0; sent < 15; sent++) {
                 struct outq q;
                 char rest[16];
                 const size_t size = framings[f] == FRAMING_NETSTRING ? strlen("5:hello,") : strlen("hello");
                 outq_init(&q, framings[f], NO_LIMIT);
-                struct frame *pushed[20];
-                for (size_t i = 0; i < frames; i++) {
-                    pushed[i] = frame_of(&"abcdefghijklmnopqrstuvwxyz"[i], 5);
+                struct chunk *pushed[20];
+                for (size_t i = 0; i < events; i++) {
+                    pushed[i] = chunk_of(framings[f], &"abcdefghijklmnopqrstuvwxyz"[i], 5);
                     assert_true(outq_push(&q, pushed[i]));
                 }
-                outq_sent(&q, sent < frames * size ? sent : frames * size);
-                const size_t left = q.count;
-                const size_t first = frames - left;
-                const bool begun = q.sent > 0;
-                assert_int_equal(outq_keep_partial(&q), left - begun);
-                assert_int_equal(q.count, begun);
-                assert_int_equal(q.bytes, begun ? size - sent % size : 0);
-                for (size_t i = 0; i < frames; i++)
+                const size_t all = events * size;
+                const size_t out = sent < all ? sent : all;
+                const size_t first = out / size;
+                const bool begun = out % size > 0;
+                assert_int_equal(outq_sent(&q, out), first);
+                assert_int_equal(outq_keep_begun(&q), events - first - begun);
+                assert_int_equal(outq_events(&q), begun);
+                assert_int_equal(outq_bytes(&q), begun ? size - out % size : 0);
+                for (size_t i = 0; i < events; i++)
                     assert_int_equal(pushed[i]->refs, begun && i == first ? 2 : 1);
-                assert_int_equal(gathered(&q, rest, sizeof(rest), 8), q.bytes);
+                const size_t left = outq_bytes(&q);
+                assert_int_equal(gathered(&q, rest, sizeof(rest), 8), left);
                 if (begun) {
-                    assert_memory_equal(rest, frame_start(pushed[first], framings[f]) + sent % size, q.bytes);
-                    assert_int_equal(outq_sent(&q, q.bytes), 1);
+                    assert_memory_equal(rest, pushed[first]->bytes + out % size, left);
+                    assert_int_equal(outq_sent(&q, left), 1);
                 }
                 assert_int_equal(outq_clear(&q), 0);
-                for (size_t i = 0; i < frames; i++)
-                    frame_unref(pushed[i]);
+                for (size_t i = 0; i < events; i++)
+                    chunk_unref(pushed[i]);
             }
+}
+
+/* There is no memory to keep it: it counts as one that was not sent whole. */
+static void test_without_memory_not_even_that_is_kept(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q, FRAMING_RAW, NO_LIMIT);
+    for (int i = 0; i < 3; i++)
+        assert_true(push_text(&q, "hello"));
+    assert_int_equal(outq_sent(&q, 7), 1);
+    memory_limit(0);
+    const uint64_t left = outq_keep_begun(&q);
+    memory_limit(-1);
+    assert_int_equal(left, 2);
+    assert_true(outq_is_empty(&q));
+    assert_null(q.pieces);
 }
 
 /* ---- the ring ---------------------------------------------------------------------------------------------------- */
 
 static void assert_shape(const struct outq *q)
 {
-    assert_true(q->room == 0 ? q->ring == NULL : q->ring != NULL);
+    assert_true(q->room == 0 ? q->pieces == NULL : q->pieces != NULL);
     assert_int_equal(q->room & (q->room - 1), 0);
     assert_true(q->count <= q->room);
     assert_true(q->bytes <= q->limit);
@@ -441,7 +498,7 @@ static bool push_number(struct outq *q, unsigned number)
     return push(q, &number, sizeof(number));
 }
 
-/* Send the first frame whole and see that it is that number. */
+/* Send the first event whole and see that it is that number. */
 static void assert_next_number(struct outq *q, unsigned expected)
 {
     unsigned number;
@@ -451,7 +508,7 @@ static void assert_next_number(struct outq *q, unsigned expected)
     assert_shape(q);
 }
 
-/* The oldest frame stands at every place of the ring when the ring has to grow. */
+/* The oldest piece stands at every place of the ring when the ring has to grow. */
 static void test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins(void **state)
 {
     (void)state;
@@ -476,7 +533,7 @@ static void test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins(void 
     }
 }
 
-/* The ring goes round as long as it is not full: no growth however many frames have passed. */
+/* The ring goes round as long as it is not full: no growth however many events have passed. */
 static void test_a_ring_goes_round_without_growing(void **state)
 {
     (void)state;
@@ -501,14 +558,14 @@ static void test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept(vo
     for (unsigned n = 0; n < 1000; n++)
         assert_true(push_number(&q, n));
     for (unsigned n = 0; n < 1000; n++) {
-        assert_non_null(q.ring);
+        assert_non_null(q.pieces);
         assert_next_number(&q, n);
     }
-    assert_null(q.ring);
+    assert_null(q.pieces);
     assert_int_equal(q.room, 0);
     assert_true(push_number(&q, 1));
     assert_next_number(&q, 1);
-    assert_non_null(q.ring);
+    assert_non_null(q.pieces);
     outq_clear(&q);
 }
 
@@ -521,43 +578,43 @@ static void test_random_use_gives_the_bytes_that_went_in(void **state)
     for (size_t f = 0; f < 2; f++) {
         struct outq q;
         static char model[ROOM];
-        size_t length = 0, frames = 0, left_whole = 0, pushed = 0, cleared = 0, refused = 0;
+        size_t length = 0, events = 0, left_whole = 0, pushed = 0, cleared = 0, refused = 0;
         outq_init(&q, framings[f], ROOM);
         for (unsigned round = 0; round < 200000; round++) {
             const unsigned action = (unsigned)rand_r(&seed) % 1000;
             const unsigned fill = round / 4000 % 2 == 0 ? 700 : 400; /* now it fills, now it runs empty */
             if (action < fill) {
                 char payload[40];
-                const size_t size = (unsigned)rand_r(&seed) % sizeof(payload);
+                const size_t size = 1 + (unsigned)rand_r(&seed) % sizeof(payload);
                 memset(payload, (int)round, sizeof(payload));
-                struct frame *frame = frame_of(payload, size);
-                const bool fits = frame_size(frame, framings[f]) <= ROOM - length;
-                assert_int_equal(outq_push(&q, frame), fits);
+                struct chunk *chunk = chunk_of(framings[f], payload, size);
+                const bool fits = chunk->used <= ROOM - length;
+                assert_int_equal(outq_push(&q, chunk), fits);
                 if (fits) {
-                    memcpy(model + length, frame_start(frame, framings[f]), frame_size(frame, framings[f]));
-                    length += frame_size(frame, framings[f]);
+                    memcpy(model + length, chunk->bytes, chunk->used);
+                    length += chunk->used;
                     pushed++;
-                    frames++;
+                    events++;
                 }
                 refused += !fits;
-                frame_unref(frame);
+                chunk_unref(chunk);
             } else if (action < 999) {
                 char out[ROOM];
                 const size_t want = (unsigned)rand_r(&seed) % (action < 998 ? 60 : 2000);
                 const size_t size = gathered(&q, out, want, 1 + rand_r(&seed) % IOVECS);
                 assert_memory_equal(out, model, size);
-                const size_t whole = outq_sent(&q, size);
+                const uint64_t whole = outq_sent(&q, size);
                 memmove(model, model + size, length - size);
                 length -= size;
                 left_whole += whole;
-                frames -= whole;
+                events -= whole;
             } else {
                 cleared += outq_clear(&q);
-                length = frames = 0;
+                length = events = 0;
             }
             assert_shape(&q);
-            assert_int_equal(q.bytes, length);
-            assert_int_equal(q.count, frames);
+            assert_int_equal(outq_bytes(&q), length);
+            assert_int_equal(outq_events(&q), events);
         }
         cleared += outq_clear(&q);
         assert_int_equal(pushed, left_whole + cleared);
@@ -569,21 +626,23 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_new_queue_has_nothing_to_send),
-        cmocka_unit_test(test_frames_are_sent_as_netstrings_in_order),
-        cmocka_unit_test(test_frames_are_sent_raw_in_order),
-        cmocka_unit_test(test_a_raw_frame_of_no_bytes_leaves),
+        cmocka_unit_test(test_events_are_sent_as_netstrings_in_order),
+        cmocka_unit_test(test_events_are_sent_raw_in_order),
+        cmocka_unit_test(test_what_was_given_is_counted_once),
         cmocka_unit_test(test_no_more_iovecs_are_set_than_there_is_room_for),
         cmocka_unit_test(test_sends_of_every_size_give_the_same_stream),
         cmocka_unit_test(test_a_send_that_stops_at_any_two_bytes_goes_on_from_there),
-        cmocka_unit_test(test_the_rest_of_a_frame_comes_first),
+        cmocka_unit_test(test_the_rest_of_an_event_comes_first),
         cmocka_unit_test(test_a_queue_takes_what_fits_to_the_byte),
-        cmocka_unit_test(test_a_frame_that_does_not_fit_changes_nothing),
-        cmocka_unit_test(test_a_refused_frame_makes_no_room),
+        cmocka_unit_test(test_an_event_that_does_not_fit_changes_nothing),
+        cmocka_unit_test(test_a_refused_event_makes_no_room),
+        cmocka_unit_test(test_without_memory_nothing_is_queued),
         cmocka_unit_test(test_what_has_left_makes_room_byte_by_byte),
-        cmocka_unit_test(test_queues_share_a_frame_and_the_last_lets_go),
-        cmocka_unit_test(test_a_frame_may_wait_twice_in_one_queue),
+        cmocka_unit_test(test_queues_share_a_chunk_and_the_last_lets_go),
+        cmocka_unit_test(test_a_chunk_may_wait_twice_in_one_queue),
         cmocka_unit_test(test_a_cleared_queue_lets_go_of_all_and_begins_anew),
-        cmocka_unit_test(test_only_a_frame_that_has_begun_to_leave_is_kept),
+        cmocka_unit_test(test_only_an_event_that_has_begun_to_leave_is_kept),
+        cmocka_unit_test(test_without_memory_not_even_that_is_kept),
         cmocka_unit_test(test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins),
         cmocka_unit_test(test_a_ring_goes_round_without_growing),
         cmocka_unit_test(test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept),

@@ -1,0 +1,69 @@
+/* Chunks: made, filled, counted, freed. */
+#include "chunk.h"
+
+#include <stdlib.h>
+
+struct chunk *chunk_new(size_t room, size_t size)
+{
+    const size_t ends = sizeof(uint32_t);
+    if (size > CHUNK_EVENT_MAX)
+        return NULL;
+    if (room < size + ends)
+        room = (size + ends + ends - 1) & ~(ends - 1);
+    struct chunk *chunk = malloc(sizeof(*chunk) + room);
+    if (chunk == NULL)
+        return NULL;
+    *chunk = (struct chunk){ .refs = 1, .room = (uint32_t)room };
+    return chunk;
+}
+
+struct chunk *chunk_of_event(enum framing framing, const struct payload *payload)
+{
+    const size_t size = framing_size(framing, payload_length(payload));
+    struct chunk *chunk = chunk_new(0, size);
+    if (chunk != NULL)
+        chunk_append(chunk, framing, payload, size);
+    return chunk;
+}
+
+void chunk_unref(struct chunk *chunk)
+{
+    if (--chunk->refs == 0)
+        free(chunk);
+}
+
+/* Where the end of event i is noted. */
+static uint32_t *chunk_end(const struct chunk *chunk, uint32_t i)
+{
+    return (uint32_t *)(uintptr_t)(chunk->bytes + chunk->room) - 1 - i;
+}
+
+void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size)
+{
+    framing_write(framing, chunk->bytes + chunk->used, payload);
+    chunk->used += (uint32_t)size;
+    *chunk_end(chunk, chunk->events++) = chunk->used;
+}
+
+uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)
+{
+    uint32_t low = 0;
+    uint32_t high = chunk->events;
+    if (offset == chunk->used)
+        return high;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (*chunk_end(chunk, middle) <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
+{
+    const uint32_t before = chunk_events_before(chunk, offset);
+    const uint32_t begin = before > 0 ? *chunk_end(chunk, before - 1) : 0;
+    return begin == offset ? offset : *chunk_end(chunk, before);
+}

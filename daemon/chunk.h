@@ -1,0 +1,64 @@
+/* A chunk: framed events one behind the other, on their way to clients and shared by all who get them.
+ *
+ *     bytes │ event │ event │ event │ room ...           │ ends[2] │ ends[1] │ ends[0] │
+ *           0                       used                                               room
+ *
+ * Events are written once and never change; more may be put behind them. Where each of them ends stands at the other end
+ * of the room, so that bytes which have left can be counted in whole events, and a client be stopped between two. */
+#ifndef EVAPID_CHUNK_H
+#define EVAPID_CHUNK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "framing.h"
+
+struct chunk {
+    unsigned refs; /* freed with the last */
+    uint32_t used, room, events;
+
+    /* The run's, for a chunk that is part of one (run.h). */
+    unsigned pins;
+    struct chunk *next;
+    uint64_t first_byte, first_event; /* bytes and events of the run that come before it */
+
+    _Alignas(uint64_t) char bytes[];
+};
+
+/* The largest framed event that a chunk can hold, in bytes. */
+#define CHUNK_EVENT_MAX (UINT32_MAX - 64U)
+
+/* An empty chunk whose room is enough for one event of size bytes, framed, and at least room bytes; one reference, the
+ * caller's. NULL when there is no memory. */
+struct chunk *chunk_new(size_t room, size_t size);
+
+/* A chunk of just that event. NULL when there is no memory. */
+struct chunk *chunk_of_event(enum framing framing, const struct payload *payload);
+
+static inline struct chunk *chunk_ref(struct chunk *chunk)
+{
+    chunk->refs++;
+    return chunk;
+}
+
+/* Give a reference back; the last one frees. */
+void chunk_unref(struct chunk *chunk);
+
+/* Is there room for one more event of size bytes, framed? */
+static inline bool chunk_fits(const struct chunk *chunk, size_t size)
+{
+    const size_t taken = chunk->used + sizeof(uint32_t) * ((size_t)chunk->events + 1);
+    return taken <= chunk->room && size <= chunk->room - taken;
+}
+
+/* Put an event behind the others; its size in that framing fits. */
+void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size);
+
+/* How many of its events end at or before that offset. */
+uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset);
+
+/* Where the event ends that has begun before that offset: the offset itself when none is cut in two by it. */
+uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset);
+
+#endif

@@ -1,0 +1,117 @@
+/* Runs: appending to the last chunk, letting go of the first ones. */
+#include "run.h"
+
+#include <stdlib.h>
+
+#define SPARES_MAX 8 /* chunks: as many as a turn is likely to need again */
+
+void run_open(struct run *run, enum framing framing)
+{
+    *run = (struct run){ .framing = framing, .review_at = UINT64_MAX };
+}
+
+static struct chunk *run_take_spare(struct run *run)
+{
+    struct chunk *chunk = run->spare;
+    run->spare = chunk->next;
+    run->spares--;
+    return chunk;
+}
+
+/* Make the chunk empty, to begin at the end of the run. */
+static void run_place(const struct run *run, struct chunk *chunk)
+{
+    chunk->used = chunk->events = 0;
+    chunk->pins = 0;
+    chunk->next = NULL;
+    chunk->first_byte = run->bytes;
+    chunk->first_event = run->events;
+}
+
+/* The chunk that takes the next event, of size bytes; NULL when there is no memory. */
+static struct chunk *run_last(struct run *run, size_t size)
+{
+    if (run->last != NULL && chunk_fits(run->last, size))
+        return run->last;
+    const bool fits_spare = run->spare != NULL && size <= RUN_CHUNK - sizeof(uint32_t);
+    struct chunk *chunk = fits_spare ? run_take_spare(run) : chunk_new(RUN_CHUNK, size);
+    if (chunk == NULL)
+        return NULL;
+    run_place(run, chunk);
+    if (run->last != NULL)
+        run->last->next = chunk;
+    else
+        run->first = chunk;
+    run->last = chunk;
+    return chunk;
+}
+
+bool run_append(struct run *run, const struct payload *payload)
+{
+    const size_t size = framing_size(run->framing, payload_length(payload));
+    struct chunk *chunk = run_last(run, size);
+    if (chunk == NULL)
+        return false;
+    chunk_append(chunk, run->framing, payload, size);
+    run->bytes += size;
+    run->events++;
+    return true;
+}
+
+struct chunk *run_find(const struct run *run, struct chunk *pin, uint64_t position)
+{
+    if (position == run->bytes)
+        return NULL;
+    struct chunk *chunk = pin != NULL ? pin : run->marked != NULL ? run->marked : run->first;
+    while (position - chunk->first_byte >= chunk->used)
+        chunk = chunk->next;
+    return chunk;
+}
+
+/* The run has no more use for a chunk. A piece of some queue may still refer to it. */
+static void run_drop(struct run *run, struct chunk *chunk)
+{
+    chunk->next = NULL;
+    if (chunk->refs > 1 || chunk->room != RUN_CHUNK || run->spares == SPARES_MAX) {
+        chunk_unref(chunk);
+        return;
+    }
+    chunk->next = run->spare;
+    run->spare = chunk;
+    run->spares++;
+}
+
+static void run_drop_first(struct run *run)
+{
+    struct chunk *chunk = run->first;
+    run->first = chunk->next;
+    if (run->first == NULL)
+        run->last = NULL;
+    run_drop(run, chunk);
+}
+
+void run_settle(struct run *run)
+{
+    run->mark = run->bytes;
+    run->marked = run->last;
+    while (run->first != run->last && run->first->pins == 0)
+        run_drop_first(run);
+    struct chunk *chunk = run->first;
+    if (chunk == NULL || chunk != run->last || chunk->pins > 0)
+        return;
+    if (chunk->refs == 1 && chunk->room == RUN_CHUNK) {
+        run_place(run, chunk); /* the next turn writes where this one did: that memory is still in the caches */
+        return;
+    }
+    run_drop_first(run);
+    run->marked = NULL;
+}
+
+void run_close(struct run *run)
+{
+    while (run->first != NULL)
+        run_drop_first(run);
+    while (run->spare != NULL)
+        chunk_unref(run_take_spare(run));
+    run->marked = NULL;
+}

@@ -1,0 +1,50 @@
+/* A run: the events for every client, framed in one way, one behind the other.
+ *
+ * An event is appended once, whatever the number of clients. A client that follows the run keeps no more than a position
+ * in it (outq.h), so that a broadcast costs it nothing until it is sent what has come since, in as few pieces as there are
+ * chunks. Positions are bytes since the run began; they only grow.
+ *
+ *     chunk ──▶ chunk ──▶ chunk ──▶ chunk
+ *     ▲ pinned by a slow client   ▲ mark  ▲ bytes: all that was appended
+ *
+ * The run keeps what lies behind mark, where the last turn of the loop ended, and every chunk from the first that is
+ * pinned: by a follower who has not been sent all that was there then. What a follower is behind counts against the limit
+ * of its queue, so that the run is as long as the longest queue may be, and no longer. */
+#ifndef EVAPID_RUN_H
+#define EVAPID_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "chunk.h"
+
+#define RUN_CHUNK 65536U /* bytes of a chunk, but for an event that is larger */
+
+struct run {
+    enum framing framing;
+    struct chunk *first, *last; /* NULL: nothing is kept */
+    struct chunk *marked;       /* the chunk that mark lies in; NULL: first is */
+    struct chunk *spare;        /* list of empty chunks, for the next turn */
+    unsigned spares;
+    uint64_t bytes, events; /* that were ever appended */
+    uint64_t mark;          /* a position: no follower without a pin stands before it */
+    uint64_t review_at;     /* a position: up to there, no follower's queue can be full */
+    uint32_t followers;
+};
+
+void run_open(struct run *run, enum framing framing);
+
+/* Append an event. False when there is no memory: nothing has changed. */
+bool run_append(struct run *run, const struct payload *payload);
+
+/* The chunk that holds the byte at position; NULL at the end of the run. pin is that chunk or one before it, or NULL when
+ * position is not before mark. */
+struct chunk *run_find(const struct run *run, struct chunk *pin, uint64_t position);
+
+/* The end of a turn: every follower stands at the end, or has pinned where it stands. Lets go of what nobody needs. */
+void run_settle(struct run *run);
+
+/* Nobody follows any more. */
+void run_close(struct run *run);
+
+#endif
