@@ -104,6 +104,7 @@ static void inquiry_reject(struct inquiry *inquiry, const char *error, const cha
 
 static void inquiry_answer_status(struct inquiry *inquiry)
 {
+    kamailio_catch_up(inquiry->control->subject->kamailio);
     json_t *status = status_describe(inquiry->control->subject);
     if (status != NULL)
         inquiry_answer(inquiry, status);

@@ -329,6 +329,7 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     kamailio->stranger_count--;
     /* Its frames are numbered from 1 again. Only now: the link that was before has been settled with the old value. */
     atomic_store(&ring->workers[index].started, 0);
+    atomic_store(&ring->workers[index].awaited, 0);
     worker->state = WORKER_ATTACHED;
     worker->index = index;
     kamailio->workers[index] = worker;
@@ -476,6 +477,19 @@ void kamailio_flush(struct kamailio *kamailio)
     kamailio->resume_wanted = false;
 }
 
+void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)
+{
+    struct ring_worker *slot = &kamailio->queue->ring.header->workers[worker->index];
+    atomic_store_explicit(&slot->awaited, worker->last_sequence, memory_order_seq_cst);
+    queue_tick(kamailio->queue); /* it may have ended already, and not have woken us */
+}
+
+void kamailio_catch_up(struct kamailio *kamailio)
+{
+    if (kamailio->queue != NULL)
+        queue_read_batch(kamailio->queue);
+}
+
 void kamailio_tick(struct kamailio *kamailio)
 {
     struct worker *worker = NULL;
@@ -499,6 +513,9 @@ void kamailio_stop(struct kamailio *kamailio)
         return;
     atomic_store(&presence->attached, 0);
     queue_hold(kamailio->queue);
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            kamailio_await_done(kamailio, kamailio->workers[i]);
 }
 
 bool kamailio_is_idle(const struct kamailio *kamailio)

@@ -78,6 +78,12 @@ void kamailio_tick(struct kamailio *kamailio);
 /* evapid is ending: begin no route any more, and leave in the ring what the next evapid needs to know. */
 void kamailio_stop(struct kamailio *kamailio);
 
+/* Somebody waits for the end of what this worker has been posted: be woken by it. */
+void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker);
+
+/* Read what routes have said and nobody has woken us for, as far as a loop turn goes. */
+void kamailio_catch_up(struct kamailio *kamailio);
+
 /* Are routes running, or about to, for what clients have sent? */
 bool kamailio_is_idle(const struct kamailio *kamailio);
 

@@ -120,21 +120,35 @@ void queue_await_answer(struct queue *queue)
     uv_idle_start(&queue->turn, queue_on_turn);
 }
 
-static void queue_on_turn(uv_idle_t *turn)
+/* Read records until a turn's batch is full. Returns the bytes of them; *emptied says that there are no more. */
+static size_t queue_read(struct queue *queue, bool *emptied)
 {
-    struct queue *queue = turn->data;
     size_t bytes = 0;
-    for (unsigned i = 0; i < BATCH_RECORDS && bytes < BATCH_BYTES && queue_reads(queue); i++) {
+    *emptied = false;
+    for (unsigned i = 0; i < BATCH_RECORDS && bytes < BATCH_BYTES && queue_reads(queue) && !*emptied; i++) {
         const size_t size = queue_step(queue);
+        *emptied = size == 0;
         bytes += size;
-        if (size > 0)
-            continue;
-        if (queue_reads(queue) && !queue_polls_on(queue, bytes) && ring_sleep(&queue->ring, queue_position(queue)))
-            uv_idle_stop(turn);
-        break;
     }
     if (queue_reads(queue))
         ring_release(&queue->ring);
+    return bytes;
+}
+
+void queue_read_batch(struct queue *queue)
+{
+    bool emptied = false;
+    queue_read(queue, &emptied);
+}
+
+static void queue_on_turn(uv_idle_t *turn)
+{
+    struct queue *queue = turn->data;
+    bool emptied = false;
+    const size_t bytes = queue_read(queue, &emptied);
+    if (emptied && queue_reads(queue) && !queue_polls_on(queue, bytes) &&
+        ring_sleep(&queue->ring, queue_position(queue)))
+        uv_idle_stop(turn);
     if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
         queue->host.crowded(queue->host.owner);
 }

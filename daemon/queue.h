@@ -58,6 +58,9 @@ void queue_await_answer(struct queue *queue);
 void queue_hold(struct queue *queue);
 void queue_resume(struct queue *queue);
 
+/* Hand over what a loop turn takes. */
+void queue_read_batch(struct queue *queue);
+
 /* Hand over all that has been written up to now (held: all control records). */
 void queue_drain(struct queue *queue);
 

@@ -14,8 +14,9 @@ static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_s
     seat->state = state;
 }
 
-static void seat_wait(struct seat *seat)
+static void seat_wait(struct kamailio *kamailio, struct seat *seat)
 {
+    kamailio_await_done(kamailio, seat->worker);
     if (seat->queued)
         return;
     seat->queued = true;
@@ -92,7 +93,7 @@ static bool window_is_open(const struct kamailio *kamailio, const struct worker 
            worker->in_flight_bytes < kamailio->config->worker_window_bytes;
 }
 
-static void seat_post(struct seat *seat, struct post *post)
+static void seat_post(struct kamailio *kamailio, struct seat *seat, struct post *post)
 {
     const struct client *client = seat->client;
     const struct tag *tag = client->tag;
@@ -103,6 +104,8 @@ static void seat_post(struct seat *seat, struct post *post)
     if (post->type == WIRE_MESSAGE)
         seat->in_flight++;
     worker_post(seat->worker, post, &event);
+    if (post->type != WIRE_MESSAGE)
+        kamailio_await_done(kamailio, seat->worker);
 }
 
 static void seat_announce(struct kamailio *kamailio, struct seat *seat)
@@ -111,7 +114,7 @@ static void seat_announce(struct kamailio *kamailio, struct seat *seat)
     seat->announcement = NULL;
     bus_readmit(kamailio->bus, seat->client);
     seat_enter(kamailio, seat, SEAT_ANNOUNCED);
-    seat_post(seat, post);
+    seat_post(kamailio, seat, post);
 }
 
 static void seat_say_closed(struct kamailio *kamailio, struct seat *seat)
@@ -119,7 +122,7 @@ static void seat_say_closed(struct kamailio *kamailio, struct seat *seat)
     struct post *post = seat->farewell;
     seat->farewell = NULL;
     seat_enter(kamailio, seat, SEAT_LEAVING);
-    seat_post(seat, post);
+    seat_post(kamailio, seat, post);
 }
 
 /* In turn with the others: messages that came back from a dead worker, then those that the client holds. */
@@ -128,10 +131,10 @@ static void seat_serve(struct kamailio *kamailio, struct seat *seat)
     while (seat->returned != NULL && window_is_open(kamailio, seat->worker)) {
         struct post *post = seat->returned;
         DL_DELETE(seat->returned, post);
-        seat_post(seat, post);
+        seat_post(kamailio, seat, post);
     }
     if (seat->returned != NULL) {
-        seat_wait(seat);
+        seat_wait(kamailio, seat);
         return;
     }
     kamailio->serving = seat;
@@ -160,10 +163,10 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
                             ? post_new(WIRE_MESSAGE, seat, bytes, length)
                             : NULL;
     if (post == NULL) {
-        seat_wait(seat);
+        seat_wait(kamailio, seat);
         return false;
     }
-    seat_post(seat, post);
+    seat_post(kamailio, seat, post);
     return true;
 }
 
@@ -209,6 +212,8 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
     if (client->state != CLIENT_GONE) {
         if (client->input_over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
             bus_finish(kamailio->bus, client); /* comes back here when the client is gone */
+        else if (client->input_over && seat->in_flight > 0)
+            kamailio_await_done(kamailio, seat->worker);
         return;
     }
     if (unsaid)

@@ -12,7 +12,7 @@
 /* Whose status it is. */
 struct status_subject {
     const struct bus *bus;
-    const struct kamailio *kamailio;
+    struct kamailio *kamailio;
     const struct listeners *listeners;
     uint64_t started_ms; /* of the loop's time */
 };

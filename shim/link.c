@@ -69,24 +69,36 @@ static bool is_connected(void)
     return poll(&end, 1, 0) == 0;
 }
 
-enum ring_push link_push_control(struct ring_record record, const char *tag, size_t tag_length)
+/* A full queue is waited for, as long as evapid is there to empty it. */
+static enum ring_push put_control(struct ring_record record, const char *tag, size_t tag_length)
 {
     for (;;) {
-        const enum ring_push pushed = queue_push(record, tag, tag_length, "", 0);
+        const enum ring_push pushed = queue_put(record, tag, tag_length, "", 0);
         if (pushed != RING_FULL || !is_connected())
             return pushed;
         queue_forgive();
+        queue_wake();
         pause_ms(FULL_RETRY_MS);
     }
 }
 
-/* Tell evapid which routes have ended. When evapid has gone it need not know. */
+enum ring_push link_push_control(struct ring_record record, const char *tag, size_t tag_length)
+{
+    const enum ring_push pushed = put_control(record, tag, tag_length);
+    queue_wake();
+    return pushed;
+}
+
+/* Tell evapid which routes have ended. When evapid has gone it need not know; and when nothing waits for that, it need not
+ * be woken. */
 static void tell_done(void)
 {
     const struct ring_record record = {
         .type = RING_DONE, .worker = worker.index, .session = worker.session, .target = worker.run
     };
-    link_push_control(record, "", 0);
+    put_control(record, "", 0);
+    if (queue_awaited(worker.index) > worker.told)
+        queue_wake();
     worker.told = worker.run;
 }
 

@@ -56,7 +56,7 @@ size_t queue_capacity(void)
     return shared->lane.capacity;
 }
 
-static void wake(void)
+void queue_wake(void)
 {
     const uint64_t sleep = ring_sleeper(ring);
     if (sleep == 0)
@@ -68,12 +68,18 @@ static void wake(void)
     ring_woken(ring, sleep);
 }
 
+enum ring_push queue_put(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
+                         size_t payload_length)
+{
+    return ring_push(ring, &shared->lane, record, tag, tag_length, payload, payload_length);
+}
+
 enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
                           size_t payload_length)
 {
-    const enum ring_push pushed = ring_push(ring, &shared->lane, record, tag, tag_length, payload, payload_length);
+    const enum ring_push pushed = queue_put(record, tag, tag_length, payload, payload_length);
     if (pushed == RING_PUSHED)
-        wake();
+        queue_wake();
     return pushed;
 }
 
@@ -106,6 +112,11 @@ struct presence *queue_presence(void)
 void queue_started(unsigned worker, uint64_t sequence)
 {
     atomic_store_explicit(&ring->workers[worker].started, sequence, memory_order_release);
+}
+
+uint64_t queue_awaited(unsigned worker)
+{
+    return atomic_load_explicit(&ring->workers[worker].awaited, memory_order_seq_cst);
 }
 
 const int *queue_fds(void)

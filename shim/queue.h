@@ -26,6 +26,11 @@ size_t queue_capacity(void);
 enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
                           size_t payload_length);
 
+/* Append a record without waking evapid; and wake it. */
+enum ring_push queue_put(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
+                         size_t payload_length);
+void queue_wake(void);
+
 /* Would a push of an event be taken now? Answers as queue_push does, and counts a refusal; a yes is no promise, for other
  * processes push too. */
 enum ring_push queue_probe(size_t tag_length, size_t payload_length);
@@ -38,6 +43,10 @@ struct presence *queue_presence(void);
 
 /* Say that this worker begins the route of the frame with that sequence number; 0: of none yet. */
 void queue_started(unsigned worker, uint64_t sequence);
+
+/* The sequence number up to which evapid wants to be woken when this worker has finished. Read behind queue_put: evapid
+ * looks into the queue after it has changed this. */
+uint64_t queue_awaited(unsigned worker);
 
 /* What a worker hands to evapid when it attaches: the ring's memfd and the eventfd. */
 enum { QUEUE_RING_FD, QUEUE_WAKE_FD, QUEUE_FDS };

@@ -31,10 +31,14 @@
 #define RING_VERSION 2U
 #define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
 
-/* How far an evapi worker has come: the sequence number of the frame whose route it has begun. Written by that worker
- * just before a route starts, read by evapid when the worker has died: what had begun is never begun again. */
+/* How far an evapi worker has come, and what evapid wants to hear of it.
+ *
+ * started: the sequence number of the frame whose route it has begun. Written by that worker just before a route starts,
+ * read by evapid when the worker has died: what had begun is never begun again.
+ * awaited: written by evapid. A DONE need not wake evapid, but for frames up to that sequence number: a client waits. */
 struct ring_worker {
     _Alignas(RING_LINE) _Atomic uint64_t started;
+    _Atomic uint64_t awaited;
 };
 
 struct ring_header {

@@ -11,6 +11,7 @@ RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
 
 HEAD = 64        # producers' line
 TAIL = 128       # evapid's line
+SLEEPING = 192
 WORKERS_MAX = 128
 WORKERS = 256
 PRESENCE = WORKERS + 64 * WORKERS_MAX

@@ -6,7 +6,8 @@ import re
 import pytest
 
 import wire
-from ring import CLOSE, DONE, MULTICAST, RELAY, TAG, UNICAST, Ring, WORKERS, make_ring, record
+from process import until
+from ring import CLOSE, DONE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, WORKERS, make_ring, record
 
 INSTANCE = 0x1234567890ABCDEF
 
@@ -30,10 +31,11 @@ class Worker:
         assert version == wire.VERSION and self.session != 0
         return self
 
-    def push(self, type_, tag=b"", payload=b"", **more):
+    def push(self, type_, tag=b"", payload=b"", wake=True, **more):
         head = record(type_, tag=len(tag), payload=len(payload), **more)
         self.ring.push(head, tag, payload)
-        os.eventfd_write(self.eventfd, 1)
+        if wake:
+            os.eventfd_write(self.eventfd, 1)
 
     def begin(self):
         """The next event; its route counts as begun."""
@@ -42,8 +44,12 @@ class Worker:
         self.ring.set(WORKERS + 64 * self.index, event[0])
         return kind, event
 
-    def done(self, sequence):
-        self.push(DONE, worker=self.index, session=self.session, target=sequence)
+    def done(self, sequence, wake=True):
+        self.push(DONE, wake=wake, worker=self.index, session=self.session, target=sequence)
+
+    def awaited(self):
+        """The sequence number up to which evapid wants to be woken by a DONE."""
+        return self.ring.get(WORKERS + 64 * self.index + 8)
 
     def run(self):
         """The next event, whose route ends at once."""
@@ -93,6 +99,52 @@ def test_events_and_messages_pass_through_the_ring_and_the_socket(stage, worker)
     assert other.receive_many(2) == [b"to all", b"to who is left"]
     kind, (_, connection, _, _, tag, _) = worker.run()
     assert (kind, connection, tag) == (wire.CLOSED, client.index, b"blue")
+
+
+def test_evapid_asks_to_be_woken_by_a_done_when_somebody_waits_for_it(stage, worker):
+    client = let_in(stage, worker)
+    assert worker.awaited() == 1, "a client waited to be let in"
+    client.send(b"a message")
+    worker.begin()
+    assert worker.awaited() == 1, "nobody waits for the end of a message's route"
+    worker.done(2, wake=False)
+    stage.evapid.until_status(lambda s: s["kamailio"]["workers"][0]["in_flight"] == 0, "the done is known all the same")
+    client.send(b"the last one")
+    worker.begin()
+    client.close()
+    until(lambda: worker.awaited() == 3, "the client's end waits for the end of its message's route")
+    worker.done(3)
+    assert worker.run()[0] == wire.CLOSED
+
+
+def test_evapid_asks_to_be_woken_by_a_done_when_the_window_is_closed(stage):
+    stage.start_evapid(limits={"worker_window_frames": 2})
+    worker = Worker(stage, bind_addr=stage.address.encode()).welcomed()
+    client = let_in(stage, worker)
+    for message in (b"one", b"two", b"three"):
+        client.send(message)
+    until(lambda: worker.awaited() == 3, "the third message waits for a place")
+    assert [worker.run()[1][5] for _ in range(3)] == [b"one", b"two", b"three"]
+    worker.close()
+
+
+def test_the_module_lets_evapid_sleep_when_nobody_waits_for_a_done(stage):
+    stage.start_evapid()
+    stage.start_kamailio('route[TEST] { exit; } event_route[evapi:message-received] { usleep("2000"); }')
+    ring = Ring(stage.kamailio.pid)
+    client = stage.connect()
+
+    def left_alone():
+        """Of a message's route, longer than evapid polls for its end, the DONE stays in the ring."""
+        before = ring.get(HEAD)
+        client.send(b"a message")
+        until(lambda: ring.get(HEAD) != before, "the route has ended")
+        return ring.get(SLEEPING) != 0 and ring.get(TAIL) != ring.get(HEAD)
+
+    until(left_alone, "evapid sleeps on")  # again, should its look of every second have come just then
+    client.close()
+    stage.evapid.clients(0)
+    ring.close()
 
 
 def test_nobody_is_let_in_before_done(stage, worker):
