@@ -1,5 +1,6 @@
-# Which packages of Debian are needed for what, and how the missing ones are installed. Sourced by ../quickstart and
-# ../check, so that the two agree; it lies in cmake/ because the first list is what CMakeLists.txt looks for.
+# Which packages of Debian are needed for what, and how the missing ones are installed. Sourced by ../quickstart,
+# ../check and ../tests/bench/run, so that they agree; it lies in cmake/ because the first list is what CMakeLists.txt looks
+# for.
 # shellcheck shell=bash disable=SC2034
 
 # To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
@@ -10,6 +11,12 @@ packages_run=(kamailio python3)
 
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua.
 packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest)
+
+# To measure it: what it is compared with, SIP load, and plots.
+packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
+
+# Servers that start when they are installed, of those that the lists name: package=unit.
+declare -A package_units=([kamailio]=kamailio.service [redis-server]=redis-server.service [nats-server]=nats-server.service)
 
 # Install those of the named packages that are missing. Nothing is asked for, and apt isn't touched, when none is. Returns 1
 # with the command to run when there are no rights to do it.
@@ -33,12 +40,16 @@ install_packages() {
         as_root=(sudo)
     fi
     echo "Installing ${missing[*]}"
-    # A subshell, so that its trap ends with it: Kamailio's package starts a SIP server on all interfaces when it is
-    # installed. Under systemd a mask in /run prevents that, and is taken away again.
+    # A subshell, so that its trap ends with it: Kamailio's package, for one, starts a SIP server on all interfaces when it
+    # is installed. Under systemd a mask in /run prevents that, and is taken away again.
     (
-        if [ -d /run/systemd/system ] && [[ " ${missing[*]} " = *" kamailio "* ]]; then
-            trap '"${as_root[@]}" systemctl --quiet --runtime unmask kamailio.service' EXIT
-            "${as_root[@]}" systemctl --quiet --runtime mask kamailio.service
+        units=()
+        for package in "${missing[@]}"; do
+            [ -z "${package_units[$package]:-}" ] || units+=("${package_units[$package]}")
+        done
+        if [ -d /run/systemd/system ] && [ ${#units[@]} -gt 0 ]; then
+            trap '"${as_root[@]}" systemctl --quiet --runtime unmask "${units[@]}"' EXIT
+            "${as_root[@]}" systemctl --quiet --runtime mask "${units[@]}"
         fi
         # A list that cannot be refreshed, perhaps another vendor's, may not matter: the installation tells.
         "${as_root[@]}" apt-get -qq update || true

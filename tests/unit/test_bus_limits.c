@@ -264,6 +264,7 @@ static void test_a_burst_that_fits_is_sent_at_the_end_of_the_turn(void **state)
     relay("hello"); /* which is one too many */
     assert_int_equal(wire.writes, 1);
     assert_int_equal(outq_events(&a.client->out), 1);
+    assert_int_equal(bus->runs[FRAMING_NETSTRING].review_at, 80); /* nobody is asked again before there are 40 bytes */
     turn();
     assert_int_equal(wire.writes, 2);
     assert_receives(&a, "5:hello,5:hello,5:hello,5:hello,5:hello,5:hello,");
