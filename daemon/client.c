@@ -301,12 +301,12 @@ void client_refuse(struct client *client, enum drop_reason reason)
 /* Is there room in the queue? If need be, room is made by sending. */
 static bool client_has_room(struct client *client, size_t size)
 {
-    if (size <= client->out.limit - outq_bytes(&client->out))
-        return true;
-    if (size > client->out.limit || client->blocked || client->state == CLIENT_ADMITTING)
-        return false;
-    client_flush(client);
-    return !client->deaf && size <= client->out.limit - outq_bytes(&client->out);
+    while (size > client->out.limit - outq_bytes(&client->out)) {
+        if (size > client->out.limit || client->state == CLIENT_ADMITTING || client->full || client->deaf)
+            return false;
+        client_flush(client);
+    }
+    return !client->deaf;
 }
 
 bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason)
@@ -345,17 +345,27 @@ static void client_count_sent(struct client *client, size_t bytes)
     totals->delivered_bytes += bytes;
 }
 
+/* How many of the iovecs to send, so as not to go far over the budget. */
+static int within_budget(const struct iovec *iov, int count, size_t budget)
+{
+    int n = 0;
+    for (size_t bytes = 0; n < count && bytes < budget; n++)
+        bytes += iov[n].iov_len;
+    return n;
+}
+
 void client_flush(struct client *client)
 {
     struct iovec iov[FLUSH_IOVECS];
     size_t budget = FLUSH_BUDGET;
-    client->blocked = false;
+    client->blocked = client->full = false;
     while (!outq_is_empty(&client->out) && budget > 0 && !client->deaf) {
-        const int count = outq_gather(&client->out, iov, FLUSH_IOVECS);
+        const int count = within_budget(iov, outq_gather(&client->out, iov, FLUSH_IOVECS), budget);
         const ssize_t n = client->transport->write(client->fd, iov, count);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno == EAGAIN)
+        client->full = n < 0 && errno == EAGAIN;
+        if (client->full)
             break;
         if (n < 0) {
             client_fail_output(client, DROP_CLOSED, strerror(errno));

@@ -94,7 +94,8 @@ struct client {
     bool input_over; /* the peer has ended, or the socket failed: no reading any more */
 
     struct outq out;
-    bool blocked;         /* the kernel takes no more for now */
+    bool blocked;         /* it waits until it is sent the rest */
+    bool full;            /* the kernel took no more */
     bool deaf;            /* a write failed: the peer will never read again */
     uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
 

@@ -462,6 +462,8 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
 
 void kamailio_flush(struct kamailio *kamailio)
 {
+    bool awaited = false;
+    bool posted = false;
     kamailio_check_hold(kamailio);
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
@@ -469,12 +471,15 @@ void kamailio_flush(struct kamailio *kamailio)
             continue;
         if (kamailio->resume_wanted && !kamailio->stopping)
             seat_serve_waiting(kamailio, worker);
+        awaited |= worker->posts != NULL;
         if (worker->unsent == NULL || worker->blocked)
             continue;
+        posted = true;
         worker_flush(worker);
-        queue_await_answer(kamailio->queue);
     }
     kamailio->resume_wanted = false;
+    if (kamailio->queue != NULL)
+        queue_await_answers(kamailio->queue, awaited, posted);
 }
 
 void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)

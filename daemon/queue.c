@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define BATCH_RECORDS 1024U
@@ -81,7 +82,7 @@ static size_t queue_step(struct queue *queue)
     queue_note_high_water(queue);
     /* Sequence numbers begin anew with each link, so that a done must not be heard twice. */
     const bool heard = record.type == RING_DONE && (int64_t)(queue->ahead - at) > 0;
-    busy_poll_hit(record.type == RING_DONE ? &queue->answers : &queue->events);
+    patience_rewarded(record.type == RING_DONE ? &queue->answers : &queue->events);
     if (held)
         queue->ahead = at + record.size;
     if (held ? ring_type_is_control(record.type) : !heard)
@@ -96,25 +97,50 @@ static uint64_t queue_position(const struct queue *queue)
     return queue->state == QUEUE_HELD ? queue->ahead : queue->ring.tail;
 }
 
-/* The ring is empty, and bytes have been read just now. Whoever else wants this processor gets it before we look again. */
-static bool queue_polls_on(struct queue *queue, size_t bytes)
+/* Look again in a while, without having to be woken. What comes meanwhile goes to the clients together. */
+static void queue_nap(struct queue *queue)
 {
-    const uint64_t now_ns = uv_hrtime();
-    if (bytes > 0)
-        busy_poll_begin(&queue->events, now_ns);
-    const bool events = busy_poll_goes_on(&queue->events, now_ns);
-    const bool answers = busy_poll_goes_on(&queue->answers, now_ns);
-    if (events || answers)
-        sched_yield();
-    return events || answers;
+    const struct itimerspec while_ = { .it_value = { .tv_nsec = PATIENCE_NS } };
+    timerfd_settime(queue->nap_fd, 0, &while_, NULL);
+    queue->napping = true;
+    uv_idle_stop(&queue->turn);
 }
 
-void queue_await_answer(struct queue *queue)
+static void queue_on_nap_over(uv_poll_t *nap, int status, int events)
 {
-    if (!queue_reads(queue))
+    struct queue *queue = nap->data;
+    uint64_t count = 0;
+    (void)status;
+    (void)events;
+    queue->napping = false;
+    if (read(queue->nap_fd, &count, sizeof(count)) == (ssize_t)sizeof(count) && queue_reads(queue))
+        uv_idle_start(&queue->turn, queue_on_turn);
+}
+
+/* The ring is empty, and bytes have been read just now. */
+static void queue_rest(struct queue *queue, size_t bytes)
+{
+    const uint64_t now_ns = uv_hrtime();
+    if (patience_lasts(&queue->answers, now_ns)) {
+        sched_yield(); /* whoever else wants this processor, perhaps the worker, gets it before we look again */
         return;
-    busy_poll_begin(&queue->answers, uv_hrtime());
-    if (queue->answers.until_ns == 0 || uv_is_active((const uv_handle_t *)&queue->turn))
+    }
+    if (bytes > 0)
+        patience_begin(&queue->events, now_ns);
+    if (patience_lasts(&queue->events, now_ns) && queue->nap_fd >= 0 && !queue->awaited)
+        queue_nap(queue);
+    else if (ring_sleep(&queue->ring, queue_position(queue)))
+        uv_idle_stop(&queue->turn);
+}
+
+void queue_await_answers(struct queue *queue, bool awaited, bool posted)
+{
+    queue->awaited = awaited;
+    if (!awaited || !queue_reads(queue))
+        return;
+    if (posted)
+        patience_begin(&queue->answers, uv_hrtime());
+    if (uv_is_active((const uv_handle_t *)&queue->turn) || (queue->answers.until_ns == 0 && !queue->napping))
         return;
     ring_wake(&queue->ring);
     uv_idle_start(&queue->turn, queue_on_turn);
@@ -145,10 +171,10 @@ static void queue_on_turn(uv_idle_t *turn)
 {
     struct queue *queue = turn->data;
     bool emptied = false;
+    queue->napping = false;
     const size_t bytes = queue_read(queue, &emptied);
-    if (emptied && queue_reads(queue) && !queue_polls_on(queue, bytes) &&
-        ring_sleep(&queue->ring, queue_position(queue)))
-        uv_idle_stop(turn);
+    if (emptied && queue_reads(queue))
+        queue_rest(queue, bytes);
     if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
         queue->host.crowded(queue->host.owner);
 }
@@ -185,6 +211,21 @@ static const char *queue_map(struct queue *queue, int memfd)
     return why;
 }
 
+/* Without a timer there are no naps; the ring is read all the same. */
+static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
+{
+    queue->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (queue->nap_fd >= 0 && uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0) {
+        close(queue->nap_fd);
+        queue->nap_fd = -1;
+    }
+    if (queue->nap_fd < 0)
+        return;
+    queue->open_handles++;
+    queue->nap.data = queue;
+    uv_poll_start(&queue->nap, UV_READABLE, queue_on_nap_over);
+}
+
 /* Both descriptors are good: watch them. */
 static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
 {
@@ -196,6 +237,7 @@ static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
     queue->turn.data = queue;
     uv_poll_start(&queue->wake, UV_READABLE, queue_on_wake);
     uv_idle_start(&queue->turn, queue_on_turn);
+    queue_open_nap(queue, loop);
     return NULL;
 }
 
@@ -268,6 +310,10 @@ void queue_close(struct queue *queue)
     queue->state = QUEUE_CORRUPT; /* nothing reads it any more */
     uv_close((uv_handle_t *)&queue->wake, queue_on_closed);
     uv_close((uv_handle_t *)&queue->turn, queue_on_closed);
+    if (queue->nap_fd >= 0) {
+        uv_close((uv_handle_t *)&queue->nap, queue_on_closed);
+        close(queue->nap_fd);
+    }
     close(queue->eventfd);
     munmap(queue->ring.header, queue->bytes);
 }

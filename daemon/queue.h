@@ -15,7 +15,7 @@
 
 #include "evapid/ring.h"
 #include "framing.h"
-#include "busy_poll.h"
+#include "patience.h"
 
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
  * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
@@ -38,11 +38,15 @@ struct queue {
     uint64_t ahead; /* control records before this position have been read ahead */
     int eventfd;    /* ours, closed with the queue */
     uv_poll_t wake;
-    uv_idle_t turn;           /* active while there is more to read: the loop then does not sleep */
-    struct busy_poll events;  /* behind events come more events */
-    struct busy_poll answers; /* behind a message to a worker comes its route's answer */
-    size_t high_water;        /* most bytes found waiting */
-    unsigned open_handles;    /* freed when both are closed */
+    uv_idle_t turn;          /* active while there is more to read: the loop then does not sleep */
+    struct patience events;  /* behind events come more: napping, they are gathered */
+    struct patience answers; /* behind a message to a worker comes its route's answer: looking again at once */
+    bool awaited;            /* an answer is: nothing may be left lying for the time of a nap */
+    int nap_fd;              /* a timerfd, -1: no naps */
+    bool napping;
+    uv_poll_t nap;
+    size_t high_water;     /* most bytes found waiting */
+    unsigned open_handles; /* freed when all are closed */
 };
 
 /* Map the memfd and begin to read, held; both descriptors are the queue's from here on, also on failure. Returns NULL and
@@ -52,8 +56,8 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
 /* Bytes that wait in it now. */
 size_t queue_used(const struct queue *queue);
 
-/* A route has been set to work, and its answer may be here soon. */
-void queue_await_answer(struct queue *queue);
+/* The end of a turn: are routes at work whose answers clients wait for, and have some been set to work just now? */
+void queue_await_answers(struct queue *queue, bool awaited, bool posted);
 
 void queue_hold(struct queue *queue);
 void queue_resume(struct queue *queue);

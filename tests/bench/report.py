@@ -40,7 +40,7 @@ def write(results, docs):
 
 def body(results, plots):
     parts = ["Every figure on this page was measured by `tests/bench/run`, on one machine, and is the median of the runs; "
-             " smallest and largest are in [results.csv](benchmarks/results.csv). Compare systems with each other, "
+             "smallest and largest are in [results.csv](benchmarks/results.csv). Compare systems with each other, "
              "not with another machine's.",
              "## To be reached", goals_table(results), *plots.get("goals", []),
              "## Where evapid is worst", worst(results),

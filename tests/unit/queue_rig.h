@@ -249,14 +249,19 @@ static inline void push_done(uint32_t number)
     push_control(RING_DONE, number);
 }
 
-/* Run the loop until it would sleep. */
+static inline bool is_napping(void)
+{
+    return t.queue != NULL && t.queue->napping;
+}
+
+/* Run the loop until it would sleep, and longer than for a nap. */
 static inline void settle(void)
 {
     unsigned turns = 0;
     unsigned idle = 0;
     while (idle < 2) { /* twice: what wakes it is found at the end of a turn */
-        uv_run(&t.loop, UV_RUN_NOWAIT);
-        idle = uv_loop_alive(&t.loop) && uv_backend_timeout(&t.loop) == 0 ? 0 : idle + 1;
+        uv_run(&t.loop, is_napping() ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+        idle = is_napping() || (uv_loop_alive(&t.loop) && uv_backend_timeout(&t.loop) == 0) ? 0 : idle + 1;
         if (++turns > 100000)
             fail_msg("the queue does not come to rest");
     }

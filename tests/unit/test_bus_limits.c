@@ -250,6 +250,66 @@ static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
     }
 }
 
+/* A kernel that takes everything at once. */
+static ssize_t sink_write(int fd, const struct iovec *iov, int count)
+{
+    ssize_t bytes = 0;
+    (void)fd;
+    for (int i = 0; i < count; i++)
+        bytes += (ssize_t)iov[i].iov_len;
+    return bytes;
+}
+
+static const struct transport sink = { .read = plain_read, .write = sink_write, .close = plain_close };
+
+/* A client may be sent only so much in one go; but as long as the kernel takes it there is a next. */
+static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_comes(void **state)
+{
+    (void)state;
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 3 << 20;
+    const struct payload event = big_event(8000, 'x');
+    for (int to_one = 0; to_one < 2; to_one++) {
+        struct peer peer = admitted(connect_pair(&limits));
+        peer.client->transport = &sink;
+        give_tag(&peer, "x");
+        for (int i = 0; i < 1000; i++) {
+            if (to_one)
+                bus_unicast(bus, &event, "x", 1, NULL);
+            else
+                bus_relay(bus, &event, NULL);
+            assert_int_equal(bus->totals.dropped[DROP_SLOW], 0);
+        }
+        turn();
+        hang_up(&peer);
+    }
+}
+
+/* But no room is made by sending to one that has not been let in: it sees nothing, also when it is cut off. */
+static void test_a_guest_is_not_sent_what_is_too_much_for_its_queue(void **state)
+{
+    (void)state;
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 16;
+    for (int to_one = 0; to_one < 2; to_one++) {
+        struct peer guest = connect_pair(&limits);
+        const uint32_t index = guest.client->index;
+        give_tag(&guest, "x");
+        for (unsigned n = 1; n <= 3; n++) {
+            if (to_one)
+                unicast_to("hello", "x", guest.client);
+            else
+                relay_to("hello", guest.client);
+            assert_int_equal(up.of[index].gone, n == 3);
+            assert_books_balance();
+        }
+        assert_int_equal(up.of[index].tally.dropped[DROP_SLOW], 3);
+        assert_int_equal(up.of[index].tally.delivered_bytes, 0);
+        assert_ends(&guest);
+        hang_up(&guest);
+    }
+}
+
 /* While there is room nothing is sent before the turn ends: a system call for each client, not for each event. */
 static void test_a_burst_that_fits_is_sent_at_the_end_of_the_turn(void **state)
 {
@@ -423,28 +483,30 @@ static size_t kept_bytes(void)
 static void test_many_that_are_behind_cost_as_much_memory_as_one(void **state)
 {
     (void)state;
-    enum { PEERS = 30, EVENTS = 150, LENGTH = 9000, SIZE = LENGTH + 6 };
-    static char out[EVENTS * SIZE];
+    enum { PEERS = 30, EVENTS = 150, LENGTH = 9000 };
+    static char out[EVENTS * (LENGTH + 6)];
     struct peer peers[PEERS];
     for (unsigned i = 0; i < PEERS; i++)
-        peers[i] = through_narrow(open_pair());
+        peers[i] = through_narrow(admitted(connect_pair(i % 2 == 0 ? &netstring_limits : &raw_limits)));
     wire_block();
     for (unsigned n = 0; n < EVENTS; n++) {
         const struct payload event = big_event(LENGTH, (char)('a' + n % 26));
         bus_relay(bus, &event, NULL);
         turn();
     }
-    assert_in_range(kept_bytes(), EVENTS * SIZE, EVENTS * SIZE * 5 / 4 + 9 * RUN_CHUNK);
+    const size_t once = (size_t)2 * EVENTS * LENGTH; /* for each framing */
+    assert_in_range(kept_bytes(), once, once + once / 4 + (size_t)2 * 9 * RUN_CHUNK);
     assert_books_balance();
     wire_open();
     for (unsigned i = 0; i < PEERS; i++) {
-        receive(&peers[i], out, sizeof(out));
+        const size_t size = i % 2 == 0 ? LENGTH + 6 : LENGTH;
+        receive(&peers[i], out, EVENTS * size);
         for (unsigned n = 0; n < EVENTS; n++)
-            assert_int_equal(out[n * SIZE + 5 + n], 'a' + n % 26);
+            assert_int_equal(out[n * size + 5 + n], 'a' + n % 26);
         bus_finish(bus, peers[i].client);
     }
     turn();
-    assert_in_range(kept_bytes(), 0, 10 * RUN_CHUNK);
+    assert_in_range(kept_bytes(), 0, (size_t)2 * 10 * RUN_CHUNK);
     for (unsigned i = 0; i < PEERS; i++)
         hang_up(&peers[i]);
 }
@@ -459,6 +521,8 @@ int main(void)
         WITH_BUS(test_each_of_several_slow_clients_goes_at_its_own_limit),
         WITH_BUS(test_what_came_to_one_counts_with_what_came_to_all),
         WITH_BUS(test_a_burst_larger_than_the_queue_is_sent_as_it_comes),
+        WITH_BUS(test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_comes),
+        WITH_BUS(test_a_guest_is_not_sent_what_is_too_much_for_its_queue),
         WITH_BUS(test_a_burst_that_fits_is_sent_at_the_end_of_the_turn),
         WITH_BUS(test_a_part_that_is_taken_makes_room_too),
         WITH_BUS(test_a_large_event_passes_over_those_it_is_too_large_for),
