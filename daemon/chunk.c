@@ -67,3 +67,21 @@ uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
     const uint32_t begin = before > 0 ? *chunk_end(chunk, before - 1) : 0;
     return begin == offset ? offset : *chunk_end(chunk, before);
 }
+
+struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to)
+{
+    const uint32_t first = chunk_events_before(chunk, *from);
+    const uint32_t events = chunk_events_before(chunk, *to) - first;
+    const uint32_t begin = first > 0 ? *chunk_end(chunk, first - 1) : 0;
+    struct chunk *part = chunk_new(0, *to - begin + sizeof(uint32_t) * (size_t)events);
+    if (part == NULL)
+        return NULL;
+    memcpy(part->bytes, chunk->bytes + begin, *to - begin);
+    for (uint32_t i = 0; i < events; i++)
+        *chunk_end(part, i) = *chunk_end(chunk, first + i) - begin;
+    part->used = *to - begin;
+    part->events = events;
+    *from -= begin;
+    *to -= begin;
+    return part;
+}

@@ -58,6 +58,10 @@ void chunk_append(struct chunk *chunk, enum framing framing, const struct payloa
 /* How many of its events end at or before that offset. */
 uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset);
 
+/* A chunk of just the events between two offsets, with the whole of the first though it may have begun before from. Both
+ * offsets are made those of the new chunk. NULL, and they stay, when there is no memory. */
+struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to);
+
 /* Where the event ends that has begun before that offset: the offset itself when none is cut in two by it. */
 uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset);
 

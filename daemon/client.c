@@ -390,6 +390,8 @@ static void client_hung_up(struct client *client)
     client->input_over = ioctl(client->fd, FIONREAD, &unread) != 0 || unread == 0;
     if (client->input_over && client->in == NULL) {
         client->host->ended(client);
+        if (client->state == CLIENT_ADMITTING)
+            client_watch(client); /* for nothing any more */
         return;
     }
     uv_poll_stop(&client->poll); /* else it would be told so again and again */

@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 
-#define ROOM_FIRST 8U /* pieces */
-#define ROOM_KEPT 64U /* a larger ring is freed when it has run empty: idle clients are many */
+#define ROOM_FIRST 8U  /* pieces */
+#define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */
+#define PIECE_SMALL 8U /* a piece of less than this part of its chunk is small */
 
 void outq_init(struct outq *q, enum framing framing, size_t limit)
 {
@@ -152,12 +153,28 @@ static bool outq_catch_up(struct outq *q, uint32_t more)
     return true;
 }
 
+/* A small part of a chunk is copied, for it would keep the whole: somebody who is passed over by large events now and
+ * again has just a little of each. Without memory for that it stays as it is. */
+static void piece_spare_chunk(struct piece *piece)
+{
+    if (piece->to - piece->from >= piece->chunk->room / PIECE_SMALL)
+        return;
+    struct chunk *part = chunk_part(piece->chunk, &piece->from, &piece->to);
+    if (part == NULL)
+        return;
+    chunk_unref(piece->chunk);
+    piece->chunk = part;
+}
+
 bool outq_leave(struct outq *q)
 {
+    const uint32_t pieces = q->count;
     if (q->run == NULL)
         return true;
     if (!outq_catch_up(q, 0))
         return false;
+    for (uint32_t i = pieces; i < q->count; i++)
+        piece_spare_chunk(outq_piece(q, i));
     outq_end_following(q);
     return true;
 }

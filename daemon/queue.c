@@ -122,7 +122,8 @@ static void queue_rest(struct queue *queue, size_t bytes)
 {
     const uint64_t now_ns = uv_hrtime();
     if (patience_lasts(&queue->answers, now_ns)) {
-        sched_yield(); /* whoever else wants this processor, perhaps the worker, gets it before we look again */
+        if (bytes == 0)
+            sched_yield(); /* whoever else wants this processor, perhaps the worker, gets it before we look again */
         return;
     }
     if (bytes > 0)

@@ -103,6 +103,8 @@ void run_settle(struct run *run)
         run_place(run, chunk); /* the next turn writes where this one did: that memory is still in the caches */
         return;
     }
+    if (chunk->refs > 1 && chunk->room == RUN_CHUNK)
+        return; /* pieces lie in it: go on behind them, so that they do not hold a chunk each */
     run_drop_first(run);
     run->marked = NULL;
 }

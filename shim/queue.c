@@ -78,8 +78,8 @@ enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag
                           size_t payload_length)
 {
     const enum ring_push pushed = queue_put(record, tag, tag_length, payload, payload_length);
-    if (pushed == RING_PUSHED)
-        queue_wake();
+    if (pushed == RING_PUSHED || pushed == RING_FULL)
+        queue_wake(); /* full: of what evapid has not been woken for */
     return pushed;
 }
 

@@ -61,9 +61,9 @@ tests/bench/run --docs                # this page
 
 - Everything runs on one machine over loopback: servers, clients and publishers share its processors.
 - One program in C, `tests/bench/load`, is the clients of every system. They count bytes, which the kernel throws away
-  (`MSG_TRUNC`) but in fan-out-reading, and but for NATS, whose PINGs stand between the events. The framing of each system is counted exactly, and a run in which
-  one client did not get every byte is shown as failed and never counted. `load listen --verify` reads and compares each
-  event instead.
+  (`MSG_TRUNC`) but in fan-out-reading, and but for NATS, whose PINGs stand between the events. The framing of each system
+  is counted exactly, and a run in which one client did not get every byte is shown as failed and never counted.
+  `load listen --verify` reads and compares each event instead.
 - A rate is events times clients, divided by the time from just before the first publish to the last byte at the last client.
 - Systems take turns, run by run, so that whatever else the machine does hits all alike. Each run has a server of its own,
   freshly started, and as many events as keep that server busy for about 0.8 s.
@@ -134,8 +134,8 @@ def worst(results):
     short = [f"- **{goal.verdict}**, {goal.row}: {goal.text}: {ratio_text(goal.ratio)}, to reach {goal.sense} {goal.bound:g}."
              for goal in results.goals if goal.verdict != "reached"]
     behind = sorted(compared(results), reverse=True)
-    lines = [f"- {times:.3g} times worse than {p.system}: {p.row}, {p.params} {p.metric}: {shown(own)} to {shown(p)} {p.unit}."
-             for times, _, own, p in behind if times >= 1.05]
+    lines = [f"- {times:.3g} times worse than {p.system}: {p.row}, {f'{p.params} {p.metric}'.strip()}: {shown(own)} to "
+             f"{shown(p)} {p.unit}." for times, _, own, p in behind if times >= 1.05]
     lines = lines and ["", "Where another system does better, by 5% or more (runs differ by more than that):", "", *lines]
     return "\n".join((short or ["- Nothing falls short of what is to be reached."]) +
                      (lines or ["- No other system does better in any row."]))
@@ -152,7 +152,7 @@ def compared(results):
 
 
 def higher_is_better(unit):
-    return unit.endswith("/s")
+    return unit.endswith("/s") or unit == "share"
 
 
 # ---- plots
@@ -177,7 +177,7 @@ def draw(results, folder):
 
 
 def gnuplot(path, script):
-    head = (f'set terminal svg size 960,{script.count("@row") * 22 + 110 if "@row" in script else 430} '
+    head = (f'set terminal svg size 1000,{script.count("@row") * 22 + 110 if "@row" in script else 430} '
             'font "sans-serif,13" background "white"\n'
             f'set output "{path}"\nset border 3 lc rgb "#666666"\nset tics nomirror\nset grid ytics lc rgb "#dddddd"\n')
     subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
@@ -228,7 +228,7 @@ def goals_script(results):
     tics = ", ".join(f'"{tic_text(power)}" {power}' for power in range(low + low % 2, high + 1, 2))
     return ("$goals << EOD\n" + "\n".join(lines) + "\nEOD\n"
             f'set xrange [{low}:{high}]\nset yrange [0.3:{len(goals)}.7]\nset xtics ({tics})\nset grid xtics lc rgb "#dddddd"\n'
-            'set xlabel "times better than to be reached"\nset lmargin at screen 0.46\nset style fill solid\nunset key\n'
+            'set xlabel "times better than to be reached"\nset lmargin at screen 0.52\nset style fill solid\nunset key\n'
             f'set arrow from 0,0.3 to 0,{len(goals)}.7 nohead lw 2 lc rgb "#333333"\n'
             f'plot $goals using (0):1:(0):2:($1-0.35):($1+0.35):($2 < 0 ? {int("d55e00", 16)} : {int("0072b2", 16)}):ytic(3) '
             'with boxxyerror lc rgb variable\n')

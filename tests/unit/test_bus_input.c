@@ -113,6 +113,7 @@ static void test_a_peer_that_hangs_up_while_it_waits_is_forgotten(void **state)
     struct peer a = connect_tcp(&netstring_limits, 0);
     hang_up(&a);
     TURN_UNTIL(up.of[1].ended == 1);
+    assert_false(uv_is_active((const uv_handle_t *)&a.client->poll)); /* else it would be told again, for ever */
     bus_admit(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FINISHING);
     bus_finish(bus, a.client);
@@ -129,6 +130,7 @@ static void test_a_peer_that_hangs_up_with_messages_sent_waits_on(void **state)
     for (int i = 0; i < 50; i++)
         turn();
     assert_int_equal(up.of[1].ended, 0);
+    assert_false(uv_is_active((const uv_handle_t *)&a.client->poll));
     bus_admit(bus, a.client);
     TURN_UNTIL(up.of[1].ended == 1);
     assert_int_equal(up.of[1].messages, 2);

@@ -302,6 +302,46 @@ static void test_without_memory_there_is_no_chunk(void **state)
     }
 }
 
+/* Of any two offsets: the events between them, whole, though the first may have begun before. */
+static void test_a_part_is_a_chunk_of_its_own(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 3, 1, 12, 100, 7 };
+    struct chunk *chunk = chunk_new(RUN_CHUNK, 0);
+    assert_non_null(chunk);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        const struct payload payload = payload_in_two(sizes[i], 1);
+        chunk_append(chunk, FRAMING_RAW, &payload, sizes[i]);
+    }
+    for (uint32_t from = 0; from < chunk->used; from++) {
+        for (uint32_t to = from + 1; to <= chunk->used; to++) {
+            uint32_t part_from = from;
+            uint32_t part_to = to;
+            if (chunk_event_end(chunk, to) != to)
+                continue; /* pieces end where an event does */
+            struct chunk *part = chunk_part(chunk, &part_from, &part_to);
+            assert_non_null(part);
+            assert_int_equal(part->refs, 1);
+            assert_int_equal(part_to - part_from, to - from);
+            assert_int_equal(part->used, part_to);
+            assert_memory_equal(part->bytes + part_from, chunk->bytes + from, to - from);
+            assert_int_equal(chunk_events_before(part, part_to) - chunk_events_before(part, part_from),
+                             chunk_events_before(chunk, to) - chunk_events_before(chunk, from));
+            assert_int_equal(chunk_event_end(part, part_from) - part_from, chunk_event_end(chunk, from) - from);
+            assert_true(part->room < 200);
+            chunk_unref(part);
+        }
+    }
+    memory_limit(0);
+    uint32_t from = 1;
+    uint32_t to = 4;
+    struct chunk *none = chunk_part(chunk, &from, &to);
+    memory_limit(-1);
+    assert_null(none);
+    assert_true(from == 1 && to == 4);
+    chunk_unref(chunk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_whole_events_are_counted_at_every_offset),
         cmocka_unit_test(test_what_is_appended_does_not_change_what_was_counted),
         cmocka_unit_test(test_without_memory_there_is_no_chunk),
+        cmocka_unit_test(test_a_part_is_a_chunk_of_its_own),
     };
     return cmocka_run_group_tests_name("chunk", tests, NULL, NULL);
 }
