@@ -131,10 +131,23 @@ static inline unsigned char *ring_records(struct ring_header *header)
 /* What producers share among themselves and evapid never sees; in shared anonymous memory, made before the fork. */
 struct ring_lane {
     pthread_mutex_t lock; /* process-shared and robust */
+    _Atomic bool held;    /* a hint: somebody has the lock, or had it when he was killed */
     uint64_t head;
     uint64_t tail_seen; /* tail when it was last read: read again only when the ring seems full */
     size_t capacity;
 };
+
+#define RING_LOCK_PAUSES 100 /* of the processor, before a producer sleeps: shorter than a sleep and a wake */
+
+/* Let the other thread of this processor, or the memory, get on. */
+static inline void ring_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 enum ring_push {
     RING_PUSHED,
@@ -188,6 +201,25 @@ static inline bool ring_has_room(struct ring_header *header, struct ring_lane *l
     return lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen);
 }
 
+/* Take the lane's lock; it is given back with ring_unlock. It is held for the time of a copy, so that a short wait is over
+ * before a sleep would have begun. (No pthread_mutex_trylock: glibc's keeps a robust mutex that can't be recovered.) Returns
+ * as pthread_mutex_lock does. */
+static inline int ring_lock(struct ring_lane *lane)
+{
+    for (int i = 0; i < RING_LOCK_PAUSES && atomic_load_explicit(&lane->held, memory_order_relaxed); i++)
+        ring_pause();
+    const int locked = pthread_mutex_lock(&lane->lock);
+    if (locked == 0 || locked == EOWNERDEAD)
+        atomic_store_explicit(&lane->held, true, memory_order_relaxed);
+    return locked;
+}
+
+static inline void ring_unlock(struct ring_lane *lane)
+{
+    atomic_store_explicit(&lane->held, false, memory_order_relaxed);
+    pthread_mutex_unlock(&lane->lock);
+}
+
 /* Append a record: record's type, worker, session and target, with a tag and a payload. Never waits but for another
  * producer's copy. A producer that was killed in the middle has published nothing: the next one writes over it. */
 static inline enum ring_push ring_push(struct ring_header *header, struct ring_lane *lane, struct ring_record record,
@@ -201,13 +233,13 @@ static inline enum ring_push ring_push(struct ring_header *header, struct ring_l
     record.size = (uint32_t)size;
     record.tag_length = (uint8_t)tag_length;
     record.payload_length = (uint32_t)payload_length;
-    const int locked = pthread_mutex_lock(&lane->lock);
+    const int locked = ring_lock(lane);
     if (locked == EOWNERDEAD)
         pthread_mutex_consistent(&lane->lock);
     else if (locked != 0)
         return RING_BROKEN;
     if (!ring_has_room(header, lane, size, ring_type_is_control(record.type))) {
-        pthread_mutex_unlock(&lane->lock);
+        ring_unlock(lane);
         atomic_fetch_add_explicit(&header->refused_full, 1, memory_order_relaxed);
         return RING_FULL;
     }
@@ -218,7 +250,7 @@ static inline enum ring_push ring_push(struct ring_header *header, struct ring_l
     lane->head = at + size;
     /* In this order with the load in ring_sleeper: either evapid sees the record before it sleeps, or we see it sleep. */
     atomic_store_explicit(&header->head, at + size, memory_order_seq_cst);
-    pthread_mutex_unlock(&lane->lock);
+    ring_unlock(lane);
     return RING_PUSHED;
 }
 
