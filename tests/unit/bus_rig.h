@@ -601,4 +601,15 @@ static inline int tear_down(void **state)
 
 #define WITH_BUS(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+/* A client whose peer does not read, with 8 events of 1 MiB that the kernel has taken only a part of. */
+static inline struct peer far_behind(void)
+{
+    struct peer peer = admitted(connect_tcp(&netstring_limits, 4096));
+    const struct payload event = big_event(1 << 20, 'x');
+    for (int i = 0; i < 8; i++)
+        bus_relay(bus, &event, NULL);
+    turn();
+    return peer;
+}
+
 #endif

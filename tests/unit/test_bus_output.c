@@ -409,11 +409,7 @@ static void test_finish_of_a_client_with_nothing_to_send_closes_at_once(void **s
 static void test_a_client_that_does_not_read_the_rest_in_time_is_closed(void **state)
 {
     (void)state;
-    struct peer a = admitted(connect_tcp(&netstring_limits, 4096));
-    const struct payload event = big_event(1 << 20, 'x');
-    for (int i = 0; i < 8; i++)
-        bus_relay(bus, &event, NULL);
-    turn();
+    struct peer a = far_behind();
     bus_finish(bus, a.client);
     bus_tick(bus);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
