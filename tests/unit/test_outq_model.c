@@ -1,0 +1,355 @@
+/* The output queue against a model: any mixture of what can happen to queues that follow a run gives each of them the bytes,
+ * the events and the pins that it should have. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "outq.h"
+
+#define WHOLE (RUN_CHUNK - sizeof(uint32_t)) /* bytes of a raw event that fills a chunk */
+#define QUEUES 5
+#define ROOM ((size_t)1 << 20)   /* bytes that a model can hold: more than any queue's limit */
+#define EVENTS ((size_t)1 << 19) /* events likewise */
+#define LARGEST (2 * RUN_CHUNK)
+
+/* What a queue should be: the bytes that wait, by their place in its stream, and where each of its events ends. */
+struct model {
+    struct outq q;
+    bool follows;
+    char *bytes;                /* ROOM, a ring */
+    uint64_t *ends;             /* EVENTS, a ring */
+    uint64_t sent, queued;      /* places in the stream */
+    uint64_t first, last;       /* events that were sent whole, and that were queued */
+    uint64_t given, given_last; /* events ever given, and when that was last asked */
+    uint64_t whole, dropped;    /* events sent whole, and dropped */
+};
+
+static struct model models[QUEUES];
+static unsigned seed;
+
+static size_t any(size_t of)
+{
+    return ((size_t)rand_r(&seed) << 15 ^ (size_t)rand_r(&seed)) % of;
+}
+
+/* Sizes of payloads: mostly small, some about as large as a chunk. */
+static size_t any_size(void)
+{
+    const size_t kind = any(1000);
+    return 1 + (kind < 700 ? any(300) : kind < 980 ? any(9000) : kind < 995 ? WHOLE - 8 + any(16) : any(LARGEST - 1));
+}
+
+static struct payload any_payload(size_t size)
+{
+    static char bytes[LARGEST];
+    const size_t first = any(size + 1);
+    const size_t salt = any(256);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (char)(i * 7 + i / 256 + salt);
+    return (struct payload){ .part = { bytes, bytes + first }, .length = { first, size - first } };
+}
+
+static size_t model_bytes(const struct model *model)
+{
+    return (size_t)(model->queued - model->sent);
+}
+
+static uint64_t model_events(const struct model *model)
+{
+    return model->last - model->first;
+}
+
+static void model_add(struct model *model, enum framing framing, const struct payload *payload)
+{
+    static char framed[LARGEST + 32];
+    const size_t size = framing_size(framing, payload_length(payload));
+    framing_write(framing, framed, payload);
+    assert_true(model_bytes(model) + size <= ROOM && model_events(model) < EVENTS);
+    for (size_t i = 0; i < size; i++)
+        model->bytes[(model->queued + i) % ROOM] = framed[i];
+    model->queued += size;
+    model->ends[model->last++ % EVENTS] = model->queued;
+    model->given++;
+}
+
+static void model_empty(struct model *model)
+{
+    model->first = model->last;
+    model->sent = model->queued;
+}
+
+/* The first event has been sent in part, so that the rest of it is all that is left. Returns how many others there were. */
+static uint64_t model_keep_begun(struct model *model)
+{
+    const uint64_t waiting = model_events(model);
+    const uint64_t begin = model->first > 0 ? model->ends[(model->first - 1) % EVENTS] : 0;
+    if (waiting == 0 || model->sent == begin) {
+        model_empty(model);
+        return waiting;
+    }
+    model->last = model->first + 1;
+    model->queued = model->ends[model->first % EVENTS];
+    return waiting - 1;
+}
+
+/* As the bus does it: whoever can't take an event of size bytes follows no more. When nobody has to be asked, all can. */
+static void review(struct run *of, size_t size)
+{
+    const bool wanted = of->bytes + size > of->review_at;
+    if (wanted)
+        of->review_at = UINT64_MAX;
+    for (size_t i = 0; i < QUEUES; i++) {
+        struct model *model = &models[i];
+        if (!model->follows)
+            continue;
+        const bool fits = model_bytes(model) + size <= model->q.limit;
+        assert_true(fits || wanted);
+        assert_int_equal(outq_review_at(&model->q), of->bytes + model->q.limit - model_bytes(model));
+        if (!fits) {
+            assert_true(outq_leave(&model->q));
+            model->follows = false;
+        } else if (wanted && outq_review_at(&model->q) < of->review_at) {
+            of->review_at = outq_review_at(&model->q);
+        }
+    }
+}
+
+static void act_append(struct run *of)
+{
+    const struct payload payload = any_payload(any_size());
+    review(of, framing_size(of->framing, payload_length(&payload)));
+    const bool short_of_memory = any(50) == 0;
+    memory_limit(short_of_memory ? 0 : -1);
+    const bool appended = run_append(of, &payload);
+    memory_limit(-1);
+    assert_true(appended || short_of_memory);
+    for (size_t i = 0; i < QUEUES && appended; i++)
+        if (models[i].follows)
+            model_add(&models[i], of->framing, &payload);
+}
+
+/* One event for some of them, in one chunk. Returns how many did not take it. */
+static unsigned act_push(enum framing framing)
+{
+    const struct payload payload = any_payload(any_size());
+    struct chunk *chunk = chunk_of_event(framing, &payload);
+    unsigned refused = 0;
+    assert_non_null(chunk);
+    for (size_t i = 0; i < QUEUES; i++) {
+        struct model *model = &models[i];
+        if (any(2) == 0)
+            continue;
+        const bool fits = chunk->used <= model->q.limit - model_bytes(model);
+        const bool short_of_memory = any(20) == 0;
+        memory_limit(short_of_memory ? 0 : -1);
+        const bool pushed = outq_push(&model->q, chunk);
+        memory_limit(-1);
+        assert_true(pushed ? fits : !fits || short_of_memory);
+        if (pushed)
+            model_add(model, framing, &payload);
+        refused += !fits;
+    }
+    chunk_unref(chunk);
+    return refused;
+}
+
+/* What it would send is what the model holds, and as much of it as there are iovecs for. Returns the bytes. */
+static size_t compare_gathered(const struct model *model, int most)
+{
+    struct iovec iov[64];
+    size_t length = 0;
+    const int n = outq_gather(&model->q, iov, most);
+    assert_in_range(n, 0, most);
+    assert_true(n > 0 || most == 0 || model_bytes(model) == 0);
+    for (int i = 0; i < n; i++) {
+        const char *at = iov[i].iov_base;
+        assert_true(iov[i].iov_len > 0);
+        assert_true(length + iov[i].iov_len <= model_bytes(model));
+        for (size_t j = 0; j < iov[i].iov_len; j++)
+            if (at[j] != model->bytes[(model->sent + length + j) % ROOM])
+                fail_msg("byte %zu of what waits is wrong", length + j);
+        length += iov[i].iov_len;
+    }
+    return length;
+}
+
+static void act_send(struct model *model)
+{
+    const size_t all = compare_gathered(model, (int)any(64));
+    const size_t size = any(4) == 0 ? all : any(all + 1);
+    uint64_t whole = 0;
+    model->sent += size;
+    while (model->first < model->last && model->ends[model->first % EVENTS] <= model->sent) {
+        model->first++;
+        whole++;
+    }
+    model->whole += whole;
+    assert_int_equal(outq_sent(&model->q, size), whole);
+}
+
+static void act_leave(struct model *model)
+{
+    const bool short_of_memory = any(4) == 0;
+    memory_limit(short_of_memory ? 0 : -1);
+    const bool left = outq_leave(&model->q);
+    memory_limit(-1);
+    assert_true(left || short_of_memory);
+    model->follows = model->follows && !left;
+}
+
+static void act_clear(struct model *model)
+{
+    const uint64_t waiting = model_events(model);
+    if (any(3) > 0) {
+        const uint64_t others = model_keep_begun(model);
+        const bool short_of_memory = any(8) == 0 && others < waiting;
+        memory_limit(short_of_memory ? 0 : -1);
+        assert_int_equal(outq_keep_begun(&model->q), others + short_of_memory);
+        memory_limit(-1);
+        if (short_of_memory)
+            model_empty(model);
+        model->dropped += others + short_of_memory;
+    } else {
+        assert_int_equal(outq_clear(&model->q), waiting);
+        model->dropped += waiting;
+        model_empty(model);
+    }
+    model->follows = false;
+}
+
+/* The end of a turn: most are sent all they wait for, and whoever is not keeps its place. */
+static void act_settle(struct run *of)
+{
+    for (size_t i = 0; i < QUEUES; i++)
+        if (!outq_is_empty(&models[i].q))
+            outq_pin(&models[i].q);
+    run_settle(of);
+    assert_int_equal(of->mark, of->bytes);
+    assert_in_range(of->spares, 0, 16);
+    if (of->first != NULL && of->first->pins == 0) { /* nothing is kept that nobody waits for */
+        assert_ptr_equal(of->first, of->last);
+        assert_true(of->first->used == 0 || of->first->refs > 1);
+    }
+}
+
+/* Books, bytes and pins agree with the model. */
+static void compare(const struct run *of)
+{
+    uint32_t followers = 0;
+    unsigned pinned = 0;
+    for (size_t i = 0; i < QUEUES; i++) {
+        struct model *model = &models[i];
+        assert_int_equal(outq_bytes(&model->q), model_bytes(model));
+        assert_int_equal(outq_events(&model->q), model_events(model));
+        assert_int_equal(outq_is_empty(&model->q), model_bytes(model) == 0);
+        assert_int_equal(model->q.run != NULL, model->follows);
+        assert_true(outq_bytes(&model->q) <= model->q.limit);
+        assert_int_equal(model->given, model->whole + model_events(model) + model->dropped);
+        followers += model->follows;
+        pinned += model->q.pin != NULL;
+        struct chunk *pin = model->q.pin; /* just where it stands, or it would keep what nobody waits for */
+        if (pin != NULL)
+            assert_true(model->follows && pin == run_find(of, pin, model->q.byte));
+        if (any(16) == 0) {
+            assert_int_equal(outq_take_given(&model->q), model->given - model->given_last);
+            model->given_last = model->given;
+        }
+    }
+    assert_int_equal(of->followers, followers);
+    for (const struct chunk *chunk = of->first; chunk != NULL; chunk = chunk->next)
+        pinned -= chunk->pins;
+    assert_int_equal(pinned, 0);
+}
+
+static void act(struct run *of, bool slow, unsigned *refused)
+{
+    struct model *model = &models[any(QUEUES)];
+    const size_t action = any(1000);
+    if (action < 450) {
+        act_append(of);
+    } else if (action < 550) {
+        *refused += act_push(of->framing);
+    } else if (action < 850) {
+        if (!slow || any(20) == 0)
+            act_send(model);
+    } else if (action < 920) {
+        act_settle(of);
+    } else if (action < 970) {
+        if (!model->follows)
+            outq_follow(&model->q, of);
+        model->follows = true;
+    } else if (action < 990) {
+        act_leave(model);
+    } else {
+        act_clear(model);
+    }
+}
+
+static void open_models(enum framing framing)
+{
+    for (size_t i = 0; i < QUEUES; i++) {
+        models[i] = (struct model){ .bytes = malloc(ROOM), .ends = calloc(EVENTS, sizeof(uint64_t)) };
+        assert_true(models[i].bytes != NULL && models[i].ends != NULL);
+        outq_init(&models[i].q, framing, i == 0 ? 5000 : i == 1 ? RUN_CHUNK : i * 4 * RUN_CHUNK / 2);
+    }
+}
+
+/* Whatever is done in whatever order: each queue is the stream that went in, counts what the model counts, and in the end
+ * nothing is left (the sanitizers watch that all memory is freed). */
+static void check_against_the_model(enum framing framing, unsigned seed_of_round)
+{
+    struct run of;
+    unsigned refused = 0;
+    uint64_t whole = 0;
+    uint64_t dropped = 0;
+    uint64_t kept = 0; /* the longest that the run was */
+    seed = seed_of_round;
+    run_open(&of, framing);
+    open_models(framing);
+    for (unsigned round = 0; round < 30000; round++) {
+        act(&of, round / 1000 % 2 == 0, &refused);
+        compare(&of);
+        kept = of.first != NULL && of.last->first_byte - of.first->first_byte > kept
+                   ? of.last->first_byte - of.first->first_byte
+                   : kept;
+    }
+    for (size_t i = 0; i < QUEUES; i++) {
+        while (model_bytes(&models[i]) > 0 && i % 2 == 0)
+            act_send(&models[i]);
+        whole += models[i].whole;
+        act_clear(&models[i]);
+        outq_clear(&models[i].q);
+        dropped += models[i].dropped;
+        free(models[i].bytes);
+        free(models[i].ends);
+    }
+    assert_true(of.review_at == UINT64_MAX);
+    run_settle(&of);
+    assert_true(of.first == NULL || of.first->used == 0);
+    run_close(&of);
+    assert_true(of.bytes > 100ULL * RUN_CHUNK && kept > 3ULL * RUN_CHUNK);
+    assert_true(whole > 10000 && dropped > 1000 && refused > 100);
+}
+
+static void test_any_mixture_gives_the_bytes_of_a_model(void **state)
+{
+    (void)state;
+    for (unsigned round = 1; round <= 3; round++) {
+        check_against_the_model(FRAMING_NETSTRING, round * 7919);
+        check_against_the_model(FRAMING_RAW, round * 104729);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_any_mixture_gives_the_bytes_of_a_model),
+    };
+    return cmocka_run_group_tests_name("outq, model", tests, NULL, NULL);
+}
