@@ -81,13 +81,18 @@ class Process:
     """A started program. Its output and errors go to a file, which is read again for each look."""
 
     def __init__(self, name, command, folder, environment=None):
-        self.name = name
+        self.name, self.folder = name, folder
         self.log = folder / f"{name}.log"
+        self.start(command, environment)
+
+    def start(self, command, environment=None, descriptors=()):
+        """Start the program. It inherits descriptors, under the numbers that they have here."""
         self.expect_end = False
         with open(self.log, "ab") as output:
             self.popen = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder,
-                env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=end_with_us)
+                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder,
+                env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=end_with_us,
+                pass_fds=descriptors)
         self.pid = self.popen.pid
         self.seen = {self.pid}
 

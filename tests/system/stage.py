@@ -10,6 +10,7 @@ from evapid import Evapid
 from kamailio import Config, Kamailio, check_config
 from ports import Ports
 from sip import Callee, Phone
+from supervisor import Supervised
 
 
 class Stage:
@@ -42,6 +43,12 @@ class Stage:
 
     def start_evapid(self, environment=None, **settings):
         self.evapid = Evapid(self.folder, settings, environment)
+        self.processes.append(self.evapid)
+        return self.evapid.ready()
+
+    def start_supervised(self, store=4096, environment=None, **settings):
+        """evapid as a service, whose supervisor keeps up to so many descriptors for it."""
+        self.evapid = Supervised(self.folder, settings, environment, store)
         self.processes.append(self.evapid)
         return self.evapid.ready()
 
