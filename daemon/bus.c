@@ -3,10 +3,14 @@
 #include "bus.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "listener.h"
 #include "log.h"
+#include "state.h"
+#include "store.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
@@ -60,6 +64,15 @@ static void bus_mark_clean(struct bus *bus, struct client *client)
     DL_DELETE2(bus->dirty, client, dirty_prev, dirty_next);
 }
 
+/* A successor counts on from there. */
+static void bus_note_counts(const struct bus *bus)
+{
+    struct ledger_header *header = bus->ledger->header;
+    header->last_index = bus->last_index;
+    header->accepted = bus->accepted;
+    header->closed = bus->closed;
+}
+
 /* ---- what clients tell us -------------------------------------------------------------------------------------- */
 
 static bool bus_on_message(struct client *client, const char *bytes, size_t length)
@@ -79,6 +92,12 @@ static void bus_on_deaf(struct client *client)
     bus_delist(bus_of(client), client);
 }
 
+static void bus_on_sends(struct client *client)
+{
+    struct bus *bus = bus_of(client);
+    bus->upstream.sends(bus->upstream.owner);
+}
+
 static void bus_on_gone(struct client *client)
 {
     struct bus *bus = bus_of(client);
@@ -86,6 +105,8 @@ static void bus_on_gone(struct client *client)
     snprintf(subject, sizeof(subject), "client %u", client->index);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
+    bus_note_counts(bus);
+    store_forget("client-%u", client->index);
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
     listener_leave(client->listener);
@@ -113,12 +134,12 @@ static uint32_t bus_next_index(struct bus *bus)
 bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
                  struct listener *listener)
 {
-    struct client *client = client_open(bus->loop, fd, peer, limits, &bus->host);
+    struct client *client = client_open(bus->loop, fd, bus_next_index(bus), peer, limits, &bus->host);
     if (client == NULL)
         return false;
     char subject[32];
-    client->index = bus_next_index(bus);
     client->listener = listener;
+    snprintf(client->slot->listener, sizeof(client->slot->listener), "%s", listener_name(listener));
     HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
     if (client->hh.tbl == NULL) {
         client_discard(client);
@@ -130,6 +151,8 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
         return false;
     }
     bus->accepted++;
+    bus_note_counts(bus);
+    store_keep(fd, "client-%u", client->index);
     snprintf(subject, sizeof(subject), "client %u", client->index);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
@@ -175,10 +198,20 @@ struct client *bus_find(const struct bus *bus, uint32_t index)
 
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length)
 {
+    const struct tag *before = client->tag;
+    struct ledger_slot *slot = client->slot;
     if (tag_length == 0)
         tag_take(&bus->tags, client);
     else if (!tag_give(&bus->tags, client, tag, tag_length))
         log_line(LEVEL_ERROR, "bus", "no memory for the tag of client %u", client->index);
+    if (client->tag == before && before != NULL)
+        return; /* it keeps its place among those of the tag */
+    slot->tag_length = 0;
+    if (client->tag == NULL)
+        return;
+    memcpy(slot->tag, client->tag->name, client->tag->length);
+    slot->tag_order = ++bus->ledger->header->tag_orders;
+    slot->tag_length = client->tag->length;
 }
 
 /* ---- delivery -------------------------------------------------------------------------------------------------- */
@@ -419,13 +452,24 @@ bool bus_is_flushed(const struct bus *bus)
     return true;
 }
 
-void bus_open(struct bus *bus, uv_loop_t *loop)
+void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail)
+{
+    uint64_t run_events[FRAMINGS];
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_events[framing] = bus->runs[framing].events;
+    ledger_commit(bus->ledger, instance, tail, run_events, &bus->events);
+}
+
+void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
 {
     bus->loop = loop;
+    bus->ledger = ledger;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
                                       .deaf = bus_on_deaf,
                                       .gone = bus_on_gone,
+                                      .sends = bus_on_sends,
+                                      .ledger = ledger,
                                       .totals = &bus->totals,
                                       .scratch = bus->scratch };
     for (int framing = 0; framing < FRAMINGS; framing++)
@@ -441,4 +485,113 @@ void bus_close(struct bus *bus)
     client_drop(client, DROP_CLOSED);
     for (int framing = 0; framing < FRAMINGS; framing++)
         run_close(&bus->runs[framing]);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, const struct client_limits *limits,
+                         struct listener *listener)
+{
+    struct client *client = client_adopt(bus->loop, fd, slot, limits, &bus->host);
+    if (client == NULL)
+        return NULL;
+    client->listener = listener;
+    HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
+    if (client->hh.tbl != NULL && bus->upstream.opened(bus->upstream.owner, client))
+        return client;
+    if (client->hh.tbl != NULL)
+        HASH_DEL(bus->clients, client);
+    client_discard(client);
+    return NULL;
+}
+
+static int by_tag_order(const void *a, const void *b)
+{
+    const struct client *const *left = a;
+    const struct client *const *right = b;
+    return ((*left)->slot->tag_order > (*right)->slot->tag_order) -
+           ((*left)->slot->tag_order < (*right)->slot->tag_order);
+}
+
+/* Give the clients their tags, in the order in which they had got them. */
+static void bus_take_tags(struct bus *bus)
+{
+    size_t count = 0;
+    struct client **clients = malloc((HASH_COUNT(bus->clients) + 1) * sizeof(struct client *));
+    for (struct client *client = bus->clients; clients != NULL && client != NULL; client = client->hh.next)
+        if (client->slot->tag_length > 0 && client->slot->tag_length <= EVAPID_TAG_MAX)
+            clients[count++] = client;
+    if (count > 0)
+        qsort(clients, count, sizeof(struct client *), by_tag_order);
+    for (size_t i = 0; i < count; i++)
+        if (!tag_give(&bus->tags, clients[i], clients[i]->slot->tag, clients[i]->slot->tag_length))
+            log_line(LEVEL_ERROR, "bus", "no memory for the tag of client %u", clients[i]->index);
+    free(clients);
+}
+
+void bus_take_books(struct bus *bus, const struct event_counts *events)
+{
+    const struct ledger_header *header = bus->ledger->header;
+    bus_take_tags(bus);
+    bus->last_index = header->last_index;
+    bus->accepted = header->accepted;
+    bus->closed = header->closed;
+    bus->totals = header->gone;
+    bus->events = *events;
+    for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        tally_add(&bus->totals, client_tally(client));
+}
+
+void bus_settle_gone(struct bus *bus)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    HASH_ITER(hh, bus->clients, client, next)
+    if (client->state == CLIENT_GONE)
+        bus->upstream.gone(bus->upstream.owner, client);
+}
+
+void bus_save(struct bus *bus, struct state_out *out)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_save(&bus->runs[framing], out);
+    state_put(out, bus->events.relay, 8);
+    state_put(out, bus->events.multicast, 8);
+    state_put(out, bus->events.unicast, 8);
+    state_put(out, bus->events.no_receiver, 8);
+}
+
+bool bus_load(struct bus *bus, struct state_in *in)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        if (!run_load(&bus->runs[framing], in))
+            return false;
+    bus->events.relay = state_take(in, 8);
+    bus->events.multicast = state_take(in, 8);
+    bus->events.unicast = state_take(in, 8);
+    bus->events.no_receiver = state_take(in, 8);
+    return !in->at.failed;
+}
+
+void bus_save_client(struct client *client, struct state_out *out)
+{
+    state_put(out, client->listed, 1);
+    client_save(client, out);
+}
+
+/* A client that gets events goes on where it stood in its run: it doesn't begin to follow it. */
+bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in)
+{
+    struct run *run = &bus->runs[client->out.framing];
+    const bool listed = state_take(in, 1) == 1;
+    if (!client_load(client, in))
+        return false;
+    if (!listed || client->state == CLIENT_GONE)
+        return true;
+    if (!client->out.followed || !outq_resume(&client->out, run))
+        return state_fail(in);
+    client->listed = true;
+    DL_APPEND(bus->listening, client);
+    bus->listening_count++;
+    return true;
 }

@@ -11,11 +11,13 @@
 #include <uv.h>
 
 #include "client.h"
+#include "ledger.h"
 #include "tag.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag has
- * got its first client that gets events, or lost its last. admitted: listening_count has changed. */
+ * got its first client that gets events, or lost its last. admitted: listening_count has changed. sends: as in struct
+ * client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);
@@ -24,6 +26,7 @@ struct bus_upstream {
     void (*gone)(void *owner, struct client *client);
     void (*present)(void *owner, uint64_t tag_hash, bool present);
     void (*admitted)(void *owner);
+    void (*sends)(void *owner);
 };
 
 struct bus {
@@ -37,17 +40,18 @@ struct bus {
     struct client *dirty; /* list of those that have something to send beside what the runs have */
     struct tag_index tags;
     uint32_t last_index;
+    struct ledger *ledger;
     struct tally totals;
-    struct {
-        uint64_t relay, multicast, unicast; /* events that came */
-        uint64_t no_receiver;               /* of these, how many nobody was there to get */
-    } events;
+    struct event_counts events;
     uint64_t accepted, closed; /* clients */
     char scratch[CLIENT_SCRATCH];
 };
 
-/* Begin; the loop is the caller's. upstream must be set before the first client comes. */
-void bus_open(struct bus *bus, uv_loop_t *loop);
+/* Begin; loop and ledger are the caller's. upstream must be set before the first client comes. */
+void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger);
+
+/* What has been read from the ring of that instance up to tail is with the clients: it counts. */
+void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail);
 
 /* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. */
 void bus_flush(struct bus *bus);
@@ -81,6 +85,24 @@ void bus_release(struct bus *bus, struct client *client);
 
 /* The client of that index, or NULL. */
 struct client *bus_find(const struct bus *bus, uint32_t index);
+
+/* Take over the client of a slot of the ledger from the evapid before us, on fd (-1: it is GONE). It waits, admitting, for
+ * upstream unless it had been admitted. NULL when there is no memory, and then it is gone for good. */
+struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, const struct client_limits *limits,
+                         struct listener *listener);
+
+/* Clients whose sockets were not handed over, and those that were GONE: tell upstream so. */
+void bus_settle_gone(struct bus *bus);
+
+/* All clients have been adopted, with all their tags and queues: the books are those of the ledger. */
+void bus_take_books(struct bus *bus, const struct event_counts *events);
+
+/* Write what a successor needs of the runs and of a client, or read it back. The bus has been flushed. False: it makes no
+ * sense. */
+void bus_save(struct bus *bus, struct state_out *out);
+bool bus_load(struct bus *bus, struct state_in *in);
+void bus_save_client(struct client *client, struct state_out *out);
+bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in);
 
 /* Once a second: close those whose time to flush is over. */
 void bus_tick(struct bus *bus);

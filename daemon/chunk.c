@@ -85,3 +85,30 @@ struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to
     *to -= begin;
     return part;
 }
+
+uint32_t chunk_end_of(const struct chunk *chunk, uint32_t i)
+{
+    return *chunk_end(chunk, i);
+}
+
+struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const uint32_t *ends, uint32_t events)
+{
+    uint32_t end = 0;
+    if (room > UINT32_MAX || room % sizeof(uint32_t) != 0 || used > room || events > (room - used) / sizeof(uint32_t))
+        return NULL;
+    for (uint32_t i = 0; i < events; end = ends[i++])
+        if (ends[i] <= end)
+            return NULL;
+    struct chunk *chunk = end == used ? chunk_new(room, 0) : NULL;
+    if (chunk == NULL || chunk->room != room) {
+        free(chunk);
+        return NULL;
+    }
+    if (used > 0)
+        memcpy(chunk->bytes, bytes, used);
+    for (uint32_t i = 0; i < events; i++)
+        *chunk_end(chunk, i) = ends[i];
+    chunk->used = (uint32_t)used;
+    chunk->events = events;
+    return chunk;
+}

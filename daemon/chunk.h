@@ -23,6 +23,9 @@ struct chunk {
     struct chunk *next;
     uint64_t first_byte, first_event; /* bytes and events of the run that come before it */
 
+    /* The state's: in which state it has been written, and as which chunk (state.h). */
+    uint32_t state_serial, state_number;
+
     _Alignas(uint64_t) char bytes[];
 };
 
@@ -54,6 +57,13 @@ static inline bool chunk_fits(const struct chunk *chunk, size_t size)
 
 /* Put an event behind the others; its size in that framing fits. */
 void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size);
+
+/* Where event i ends. */
+uint32_t chunk_end_of(const struct chunk *chunk, uint32_t i);
+
+/* A chunk of that room that holds bytes with the ends of its events, each behind the one before, the last at used. NULL when
+ * they do not fit each other or there is no memory. */
+struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const uint32_t *ends, uint32_t events);
 
 /* How many of its events end at or before that offset. */
 uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset);

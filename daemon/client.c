@@ -9,8 +9,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "ledger.h"
 #include "log.h"
+#include "state.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
@@ -30,7 +33,7 @@ const char *client_state_name(enum client_state state)
 
 const char *drop_reason_name(enum drop_reason reason)
 {
-    static const char *const names[] = { "slow", "closed", "large", "memory" };
+    static const char *const names[] = { "slow", "closed", "large", "memory", "lost" };
     return names[reason];
 }
 
@@ -47,9 +50,22 @@ static void client_enter(struct client *client, enum client_state state)
         client_watch(client);
 }
 
+void tally_add(struct tally *sum, const struct tally *tally)
+{
+    sum->relayed += tally->relayed;
+    sum->delivered += tally->delivered;
+    sum->delivered_bytes += tally->delivered_bytes;
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        sum->dropped[reason] += tally->dropped[reason];
+    sum->messages += tally->messages;
+    sum->message_bytes += tally->message_bytes;
+    sum->messages_dropped += tally->messages_dropped;
+}
+
 static void count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
 {
-    client->tally.dropped[reason] += events;
+    ledger_touch(client->host->ledger, client->slot);
+    client->tally->dropped[reason] += events;
     client->host->totals->dropped[reason] += events;
 }
 
@@ -98,8 +114,8 @@ static bool client_offer(struct client *client, const char *bytes, size_t length
         client->held = true;
         return false;
     }
-    client->tally.messages++;
-    client->tally.message_bytes += length;
+    client->tally->messages++;
+    client->tally->message_bytes += length;
     client->host->totals->messages++;
     client->host->totals->message_bytes += length;
     return true;
@@ -187,7 +203,7 @@ static void client_parse_scratch(struct client *client, size_t length)
         client_end_input(client, "no memory for an unfinished message");
 }
 
-static void client_read(struct client *client)
+static void client_read_input(struct client *client)
 {
     const bool kept = client->in != NULL;
     client->in_need = kept ? client->in_need : 0;
@@ -216,6 +232,13 @@ static void client_read(struct client *client)
     client_parse_kept(client);
 }
 
+static void client_read(struct client *client)
+{
+    client->slot->input_begun = true;
+    client_read_input(client);
+    client->slot->input_begun = client->in != NULL;
+}
+
 /* How many whole messages wait in what is kept: they are about to be thrown away. */
 static uint64_t input_count(const struct client *client)
 {
@@ -235,7 +258,7 @@ static void client_discard_input(struct client *client)
 {
     if (client->in != NULL) {
         const uint64_t messages = input_count(client);
-        client->tally.messages_dropped += messages;
+        client->tally->messages_dropped += messages;
         client->host->totals->messages_dropped += messages;
         input_use(client, client->in_end - client->in_start);
     }
@@ -250,6 +273,7 @@ void client_resume(struct client *client)
     if (client->held) {
         client->held = false;
         client_parse_kept(client);
+        client->slot->input_begun = client->in != NULL;
     }
     if (client->state == CLIENT_OPEN)
         client_watch(client);
@@ -269,16 +293,28 @@ static void client_fail_output(struct client *client, enum drop_reason reason, c
     client->host->deaf(client);
 }
 
+/* Bring what it was given into the books, and into the ledger where the run has them from. */
+static void client_note_given(struct client *client)
+{
+    ledger_touch(client->host->ledger, client->slot);
+    client->tally->relayed += outq_take_given(&client->out);
+    client->slot->run_since = client->out.since;
+    client->slot->follows = client->out.run != NULL;
+}
+
 void client_follow(struct client *client, struct run *run)
 {
     outq_follow(&client->out, run);
+    client_note_given(client);
 }
 
 /* What it was given by the run is kept as it is; if that can't be, an event may be torn, and only the end of the
  * connection tells the peer so. */
 void client_unfollow(struct client *client)
 {
-    if (outq_leave(&client->out))
+    const bool left = outq_leave(&client->out);
+    client_note_given(client);
+    if (left)
         return;
     shutdown(client->fd, SHUT_RDWR);
     client_fail_output(client, DROP_MEMORY, "no memory for its queue");
@@ -293,7 +329,8 @@ static enum drop_reason client_refusal(const struct client *client, size_t size)
 
 void client_refuse(struct client *client, enum drop_reason reason)
 {
-    client->tally.relayed++;
+    ledger_touch(client->host->ledger, client->slot);
+    client->tally->relayed++;
     client->host->totals->relayed++;
     count_dropped(client, reason, 1);
 }
@@ -304,6 +341,7 @@ static bool client_has_room(struct client *client, size_t size)
     while (size > client->out.limit - outq_bytes(&client->out)) {
         if (size > client->out.limit || client->state == CLIENT_ADMITTING || client->full || client->deaf)
             return false;
+        client->host->sends(client);
         client_flush(client);
     }
     return !client->deaf;
@@ -313,6 +351,7 @@ bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *r
 {
     if (client_has_room(client, chunk->used) && outq_push(&client->out, chunk)) {
         client->host->totals->relayed++;
+        client_note_given(client);
         return true;
     }
     *reason = client->deaf ? DROP_CLOSED : client_refusal(client, chunk->used);
@@ -331,18 +370,31 @@ bool client_can_take(struct client *client, size_t size, enum drop_reason *reaso
 
 const struct tally *client_tally(struct client *client)
 {
-    client->tally.relayed += outq_take_given(&client->out);
-    return &client->tally;
+    client_note_given(client);
+    return client->tally;
 }
 
 static void client_count_sent(struct client *client, size_t bytes)
 {
     struct tally *totals = client->host->totals;
+    client->slot->output_begun = true; /* should we be killed before all is noted */
     const uint64_t events = outq_sent(&client->out, bytes);
-    client->tally.delivered += events;
-    client->tally.delivered_bytes += bytes;
+    client->tally->delivered += events;
+    client->tally->delivered_bytes += bytes;
     totals->delivered += events;
     totals->delivered_bytes += bytes;
+    client->slot->output_begun = outq_is_begun(&client->out);
+    client->slot->offered = 0;
+}
+
+/* Should we be killed while the kernel takes what is offered: what it has taken is known by the stream's position, and if
+ * that is all there was, it was whole events. */
+static void client_note_offered(struct client *client, const struct iovec *iov, int count)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += iov[i].iov_len;
+    client->slot->offered = bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0;
 }
 
 /* How many of the iovecs to send, so as not to go far over the budget. */
@@ -361,6 +413,7 @@ void client_flush(struct client *client)
     client->blocked = client->full = false;
     while (!outq_is_empty(&client->out) && budget > 0 && !client->deaf) {
         const int count = within_budget(iov, outq_gather(&client->out, iov, FLUSH_IOVECS), budget);
+        client_note_offered(client, iov, count);
         const ssize_t n = client->transport->write(client->fd, iov, count);
         if (n < 0 && errno == EINTR)
             continue;
@@ -450,28 +503,72 @@ static void set_socket_options(int fd, const struct client_limits *limits)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
-struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storage *peer,
-                           const struct client_limits *limits, const struct client_host *host)
+/* A client on fd; the rest of it is the caller's to fill in. NULL: there is no memory, or the socket is of no use. */
+static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
+                                 const struct client_host *host)
 {
     struct client *client = calloc(1, sizeof(*client));
-    if (client == NULL || uv_poll_init(loop, &client->poll, fd) != 0) {
+    if (client == NULL || (fd >= 0 && uv_poll_init(loop, &client->poll, fd) != 0)) {
         free(client);
+        return NULL;
+    }
+    client->poll.data = fd >= 0 ? client : NULL;
+    client->poll.loop = loop;
+    client->fd = fd;
+    client->index = slot->index;
+    client->slot = slot;
+    client->tally = &slot->tally;
+    client->host = host;
+    client->transport = &transport_tcp;
+    client->max_message_bytes = limits->max_message_bytes;
+    return client;
+}
+
+struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
+                           const struct client_limits *limits, const struct client_host *host)
+{
+    struct ledger_slot *slot = ledger_take(host->ledger, index);
+    struct client *client = slot != NULL ? client_new(loop, fd, slot, limits, host) : NULL;
+    if (client == NULL) {
+        if (slot != NULL)
+            ledger_release(host->ledger, slot);
         transport_tcp.close(fd);
         return NULL;
     }
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    client->poll.data = client;
-    client->fd = fd;
-    client->host = host;
-    client->transport = &transport_tcp;
     client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    client->max_message_bytes = limits->max_message_bytes;
     address_host(peer, client->address);
     client->port = address_port(peer);
     outq_init(&client->out, limits->framing, limits->max_queued_bytes);
     set_socket_options(fd, limits);
+    client->slot->framing = limits->framing;
+    client->slot->since_ms = client->since_ms;
+    client->slot->port = client->port;
+    client->slot->origin = client->transport->position(fd);
+    client->slot->cookie = client->transport->cookie(fd);
+    memcpy(client->slot->address, client->address, sizeof(client->address));
     client_enter(client, CLIENT_ADMITTING);
+    return client;
+}
+
+struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
+                            const struct client_host *host)
+{
+    struct client *client = client_new(loop, fd, slot, limits, host);
+    if (client == NULL) {
+        if (fd >= 0)
+            close(fd); /* without a word to the peer: somebody else may have it, too */
+        return NULL;
+    }
+    client->since_ms = slot->since_ms;
+    client->port = slot->port;
+    memcpy(client->address, slot->address, sizeof(client->address));
+    client->address[sizeof(client->address) - 1] = '\0';
+    outq_init(&client->out, slot->framing, limits->max_queued_bytes);
+    client->state = CLIENT_GONE;
+    if (fd >= 0)
+        client_enter(client, CLIENT_ADMITTING);
     return client;
 }
 
@@ -479,6 +576,7 @@ void client_admit(struct client *client)
 {
     if (client->state == CLIENT_ADMITTING)
         client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
+    client->slot->admitted = true;
 }
 
 void client_readmit(struct client *client)
@@ -552,7 +650,60 @@ void client_discard(struct client *client)
 void client_free(struct client *client)
 {
     client_discard_input(client);
+    ledger_release(client->host->ledger, client->slot);
     client->host = NULL;
     if (client->poll.data == NULL)
         free(client);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+enum { SAVED_HELD = 1, SAVED_INPUT_OVER = 2, SAVED_BLOCKED = 4, SAVED_DEAF = 8 };
+
+void client_save(struct client *client, struct state_out *out)
+{
+    client_note_given(client);
+    const uint64_t now_ms = uv_now(client->poll.loop);
+    state_put(out, (uint64_t)client->state, 1);
+    state_put(out,
+              (client->held ? SAVED_HELD : 0U) | (client->input_over ? SAVED_INPUT_OVER : 0U) |
+                  (client->blocked ? SAVED_BLOCKED : 0U) | (client->deaf ? SAVED_DEAF : 0U),
+              1);
+    state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
+    state_put(out, client->in_offset, 8);
+    state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
+    outq_save(&client->out, out);
+}
+
+/* Its socket was not handed over: nothing more comes or goes. */
+static void client_lose(struct client *client)
+{
+    client->input_over = true;
+    client->blocked = false;
+    client->out.followed = false;
+    count_dropped(client, DROP_LOST, outq_clear(&client->out));
+    const struct tally *tally = client->tally; /* what the run had for it, too */
+    count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
+}
+
+bool client_load(struct client *client, struct state_in *in)
+{
+    const uint64_t state = state_take(in, 1);
+    const uint64_t flags = state_take(in, 1);
+    client->deadline_ms = uv_now(client->poll.loop) + state_take(in, 8);
+    client->in_offset = state_take(in, 8);
+    const struct wire_text input = state_take_bytes(in);
+    if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)
+        return state_fail(in);
+    if (!input_keep(client, input.bytes, input.length) || !outq_load(&client->out, in))
+        return state_fail(in);
+    client->held = (flags & SAVED_HELD) != 0;
+    client->input_over = (flags & SAVED_INPUT_OVER) != 0;
+    client->blocked = (flags & SAVED_BLOCKED) != 0;
+    client->deaf = (flags & SAVED_DEAF) != 0;
+    if (client->fd >= 0)
+        client_enter(client, (enum client_state)state);
+    else if (state != CLIENT_GONE)
+        client_lose(client);
+    return true;
 }

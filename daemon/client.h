@@ -34,6 +34,7 @@ enum drop_reason {
     DROP_CLOSED, /* its connection ended with the event in the queue */
     DROP_LARGE,  /* the event is larger than its whole queue may be */
     DROP_MEMORY, /* there was no memory for it */
+    DROP_LOST,   /* it was in the memory of an evapid that was killed, or its connection was not handed over */
     DROP_REASONS
 };
 
@@ -48,15 +49,34 @@ struct tally {
     uint64_t messages_dropped;      /* that came, and were thrown away because the client was closed */
 };
 
+/* Add the books of one to a sum. */
+void tally_add(struct tally *sum, const struct tally *tally);
+
+/* Events that were dropped, for whatever reason. */
+static inline uint64_t tally_dropped(const struct tally *tally)
+{
+    uint64_t events = 0;
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        events += tally->dropped[reason];
+    return events;
+}
+
 struct client;
+struct ledger;
+struct ledger_slot;
+struct state_in;
+struct state_out;
 
 /* What a client asks of its host. message: take the message (true) or leave it with the client, who then reads no more
- * until client_resume. ended: nothing more will come. gone: the socket is closed. */
+ * until client_resume. ended: nothing more will come. deaf: nothing more can be sent. gone: the socket is closed. sends: bytes are
+ * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). */
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
     void (*deaf)(struct client *client);
     void (*gone)(struct client *client);
+    void (*sends)(struct client *client);
+    struct ledger *ledger;
     struct tally *totals; /* of all clients; kept beside each client's own */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
 };
@@ -81,8 +101,9 @@ struct client {
     int watched; /* what poll waits for, enum uv_poll_event */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
-    uint64_t since_ms; /* wall clock, milliseconds of the epoch */
-    struct tally tally;
+    uint64_t since_ms;        /* wall clock, milliseconds of the epoch */
+    struct tally *tally;      /* in the ledger */
+    struct ledger_slot *slot; /* likewise */
 
     /* Input: bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
     char *in; /* NULL while there are none */
@@ -113,8 +134,18 @@ struct client {
 
 /* Take over a connected socket: set its options, begin to watch it. NULL when there is no memory or the socket is of no
  * use; the socket is closed then. */
-struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storage *peer,
+struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
                            const struct client_limits *limits, const struct client_host *host);
+
+/* Take over the client of a slot from the evapid before us: its socket (-1: it is GONE), as it was when nothing waits
+ * either way. NULL when there is no memory; the socket is closed then. */
+struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
+                            const struct client_host *host);
+
+/* Write what a successor needs beside the slot; and read it into a client that has just been adopted. False: it makes no
+ * sense. */
+void client_save(struct client *client, struct state_out *out);
+bool client_load(struct client *client, struct state_in *in);
 
 /* ADMITTING: let it take part. */
 void client_admit(struct client *client);

@@ -112,6 +112,17 @@ static void inquiry_answer_status(struct inquiry *inquiry)
         inquiry_reject(inquiry, "no memory", "for the status");
 }
 
+/* The one who asks gets descriptors on the connection itself, so that nothing may be left to be written on it. */
+static void inquiry_replace(struct inquiry *inquiry)
+{
+    uv_os_fd_t fd = -1;
+    const struct control *control = inquiry->control;
+    uv_read_stop((uv_stream_t *)&inquiry->pipe);
+    uv_fileno((const uv_handle_t *)&inquiry->pipe, &fd);
+    const char *why = control->replace(control->owner, fd);
+    inquiry_reject(inquiry, "not replaced", why != NULL ? why : "");
+}
+
 static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
 {
     json_error_t bad;
@@ -123,6 +134,8 @@ static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
         inquiry_reject(inquiry, "no command", "expected {\"command\": \"...\"}");
     else if (strcmp(command, "status") == 0)
         inquiry_answer_status(inquiry);
+    else if (strcmp(command, "replace") == 0)
+        inquiry_replace(inquiry);
     else
         inquiry_reject(inquiry, "unknown command", command);
     json_decref(request);
@@ -181,12 +194,12 @@ static void control_on_connect(void *owner, int fd)
     uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
 }
 
-const char *control_open(struct control *control, uv_loop_t *loop, const char *path,
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path, struct inherited_door inherited,
                          const struct status_subject *subject)
 {
     control->loop = loop;
     control->subject = subject;
-    return door_open(&control->door, loop, path, control_on_connect, control);
+    return door_open(&control->door, loop, path, inherited, control_on_connect, control);
 }
 
 void control_tick(struct control *control)

@@ -13,16 +13,22 @@
 
 struct inquiry;
 
+/* Somebody on fd asks to take over. NULL: it has been done, and he is the one who goes on (does not return, in a daemon); or
+ * why not. */
+typedef const char *control_replace(void *owner, int fd);
+
 struct control {
     uv_loop_t *loop;
     struct door door;
     const struct status_subject *subject;
+    control_replace *replace;
+    void *owner;               /* of replace */
     struct inquiry *inquiries; /* list of the connections */
     unsigned count;
 };
 
-/* Listen at path. NULL, or why it can't. subject outlives it. */
-const char *control_open(struct control *control, uv_loop_t *loop, const char *path,
+/* Listen at path, going on with an inherited socket if there is one. NULL, or why it can't. subject outlives it. */
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path, struct inherited_door inherited,
                          const struct status_subject *subject);
 
 /* Once a second. */

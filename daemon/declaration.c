@@ -54,7 +54,9 @@ static void declaration_apply(struct declaration *declaration, struct worker *wo
         return;
     }
     declaration_drop(declaration);
-    declaration->listener = listener_add(declaration->listeners, address, &limits, max_clients, LISTENER_MODULE);
+    declaration->listener = listener_revive(declaration->listeners, address, &limits, max_clients);
+    if (declaration->listener == NULL)
+        declaration->listener = listener_add(declaration->listeners, address, &limits, max_clients, LISTENER_MODULE);
     if (declaration->listener == NULL)
         return;
     const char *why = listener_start(declaration->listener);
@@ -63,7 +65,7 @@ static void declaration_apply(struct declaration *declaration, struct worker *wo
                why);
 }
 
-void declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+static void declaration_read(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
 {
     struct sockaddr_storage address;
     char text[ADDRESS_TEXT];
@@ -85,4 +87,10 @@ void declaration_take(struct declaration *declaration, struct worker *worker, co
     const uint32_t max = hello->max_clients < CLIENTS_MAX ? hello->max_clients : CLIENTS_MAX;
     declaration_apply(declaration, worker, &address,
                       hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
+}
+
+void declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+{
+    declaration_read(declaration, worker, hello);
+    listeners_drop_spares(declaration->listeners); /* nobody will ask for them any more */
 }

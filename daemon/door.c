@@ -9,7 +9,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "holding.h"
 #include "log.h"
+#include "state.h"
 
 #define DOOR_MODE 0660 /* the owner and its group: the unit's group is Kamailio's */
 #define BACKLOG 128
@@ -73,14 +75,36 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
     return NULL;
 }
 
-const char *door_open(struct door *door, uv_loop_t *loop, const char *path, door_opened *opened, void *owner)
+/* Is the inherited socket's file still there, at that path? Then go on with both. */
+static bool door_inherit(struct door *door, const struct inherited_door *inherited)
+{
+    struct stat file;
+    struct sockaddr_un address = { 0 };
+    socklen_t size = sizeof(address) - 1;
+    if (inherited->fd < 0)
+        return false;
+    if (getsockname(inherited->fd, (struct sockaddr *)&address, &size) != 0 ||
+        strcmp(address.sun_path, door->path) != 0 || lstat(door->path, &file) != 0 ||
+        file.st_dev != inherited->device || file.st_ino != inherited->inode) {
+        close(inherited->fd);
+        return false;
+    }
+    door->fd = inherited->fd;
+    door->device = file.st_dev;
+    door->inode = file.st_ino;
+    return true;
+}
+
+const char *door_open(struct door *door, uv_loop_t *loop, const char *path, struct inherited_door inherited,
+                      door_opened *opened, void *owner)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     *door = (struct door){ .fd = -1, .opened = opened, .owner = owner };
     snprintf(door->path, sizeof(door->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    const char *why = clear_stale(&address);
-    if (why == NULL)
+    const bool goes_on = door_inherit(door, &inherited);
+    const char *why = goes_on ? NULL : clear_stale(&address);
+    if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
     if (why == NULL && uv_poll_init(loop, &door->poll, door->fd) != 0)
         why = "the event loop does not take it";
@@ -105,4 +129,19 @@ void door_close(struct door *door)
     door->fd = -1;
     if (lstat(door->path, &file) == 0 && file.st_dev == door->device && file.st_ino == door->inode)
         unlink(door->path);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void door_save(const struct door *door, struct state_out *out)
+{
+    state_put(out, (uint64_t)door->device, 8);
+    state_put(out, (uint64_t)door->inode, 8);
+}
+
+void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name)
+{
+    inherited->device = (dev_t)state_take(in, 8);
+    inherited->inode = (ino_t)state_take(in, 8);
+    inherited->fd = holdings_take(holdings, "%s", name);
 }

@@ -12,6 +12,10 @@
 /* A connection has come in on fd, which now belongs to the callee. */
 typedef void door_opened(void *owner, int fd);
 
+struct holdings;
+struct state_in;
+struct state_out;
+
 struct door {
     char path[EVAPID_PATH_MAX + 1];
     int fd;       /* -1: closed */
@@ -23,13 +27,24 @@ struct door {
     void *owner;
 };
 
-/* Listen at path, whose file gets mode 0660. Returns NULL, or why it can't. */
-const char *door_open(struct door *door, uv_loop_t *loop, const char *path, door_opened *opened, void *owner);
+/* Listen at path, whose file gets mode 0660. Returns NULL, or why it can't. inherited: a socket that listens there and its
+ * file (door_load), which are gone on with; its fd is -1 when there is none. */
+struct inherited_door {
+    int fd;
+    dev_t device;
+    ino_t inode;
+};
+const char *door_open(struct door *door, uv_loop_t *loop, const char *path, struct inherited_door inherited,
+                      door_opened *opened, void *owner);
 
 /* Once a second: listen again after a pause. */
 void door_tick(struct door *door);
 
 /* Listen no more and remove the file. */
 void door_close(struct door *door);
+
+/* Write the door for a successor; read it back, and take its socket out of the holdings, where it is called name. */
+void door_save(const struct door *door, struct state_out *out);
+void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name);
 
 #endif

@@ -8,7 +8,10 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "holding.h"
 #include "log.h"
+#include "state.h"
+#include "store.h"
 
 #define SUBJECT "kamailio"
 
@@ -126,6 +129,12 @@ static void kamailio_on_crowded(void *owner)
     kamailio_end_hold(owner, "the queue is nearly full");
 }
 
+static void kamailio_on_commit(void *owner, uint64_t tail)
+{
+    const struct kamailio *kamailio = owner;
+    bus_commit(kamailio->bus, kamailio->instance, tail);
+}
+
 /* ---- detaching -------------------------------------------------------------------------------------------------- */
 
 static void kamailio_detached(struct kamailio *kamailio, const char *why)
@@ -168,6 +177,13 @@ static void kamailio_on_lost(struct worker *worker, const char *why)
         kamailio->stranger_count--;
     }
     worker_close(worker);
+}
+
+/* Should we be killed: a message that its worker has is not lost. */
+static void kamailio_on_written(struct worker *worker, struct post *post)
+{
+    (void)worker;
+    post->seat->client->slot->written += post->type == WIRE_MESSAGE;
 }
 
 /* A ring that holds nonsense is not read any further, and its Kamailio is not let in again. */
@@ -214,21 +230,41 @@ static void kamailio_begin_hold(struct kamailio *kamailio, uint32_t clients_befo
     uv_timer_start(&kamailio->hold, kamailio_on_hold_over, kamailio->config->attach_hold_ms, 0);
 }
 
-/* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
-static const char *kamailio_take_queue(struct kamailio *kamailio, int memfd, int eventfd)
+/* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
+static const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd)
 {
     const struct queue_host host = { .owner = kamailio,
                                      .event = kamailio_on_event,
                                      .control = kamailio_on_control,
                                      .crowded = kamailio_on_crowded,
-                                     .corrupt = kamailio_on_corrupt };
+                                     .corrupt = kamailio_on_corrupt,
+                                     .commit = kamailio_on_commit };
+    const char *why = NULL;
+    kamailio->queue = queue_open(kamailio->loop, memfd, eventfd, &host, &why);
+    return why;
+}
+
+/* The service manager keeps the ring, so that it is read to its end should evapid and Kamailio both be killed. */
+static void kamailio_keep_queue(const struct kamailio *kamailio, uint64_t instance)
+{
+    kamailio->bus->ledger->header->instance = instance;
+    store_keep(kamailio->queue->memfd, "ring");
+    store_keep(kamailio->queue->eventfd, "ring-wake");
+}
+
+/* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
+static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd)
+{
     if (kamailio->queue != NULL) {
         queue_drain(kamailio->queue); /* what processes of the Kamailio before wrote after it had detached */
         queue_close(kamailio->queue);
+        store_forget("ring");
+        store_forget("ring-wake");
     }
     kamailio->instance = 0;
-    const char *why = NULL;
-    kamailio->queue = queue_open(kamailio->loop, memfd, eventfd, &host, &why);
+    const char *why = kamailio_open_queue(kamailio, memfd, eventfd);
+    if (why == NULL)
+        kamailio_keep_queue(kamailio, instance);
     return why;
 }
 
@@ -245,7 +281,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
         close(memfd);
         close(eventfd);
     } else {
-        const char *why = kamailio_take_queue(kamailio, memfd, eventfd);
+        const char *why = kamailio_take_queue(kamailio, hello->instance, memfd, eventfd);
         if (why != NULL)
             return why;
         clients_before = atomic_load(&queue_presence(kamailio->queue)->expected);
@@ -427,6 +463,13 @@ static void upstream_admitted(void *owner)
     kamailio_publish_clients(owner);
 }
 
+static void upstream_sends(void *owner)
+{
+    const struct kamailio *kamailio = owner;
+    if (kamailio->queue != NULL)
+        queue_commit(kamailio->queue);
+}
+
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
 {
     return (struct bus_upstream){ .owner = kamailio,
@@ -435,21 +478,24 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
                                   .ended = upstream_settle,
                                   .gone = upstream_settle,
                                   .present = upstream_present,
-                                  .admitted = upstream_admitted };
+                                  .admitted = upstream_admitted,
+                                  .sends = upstream_sends };
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
 const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
-                          struct listeners *listeners)
+                          struct listeners *listeners, struct inherited_door inherited)
 {
     kamailio->loop = loop;
     kamailio->config = config;
     kamailio->bus = bus;
     kamailio->declaration = (struct declaration){ .listeners = listeners, .config = config };
-    kamailio->worker_host = (struct worker_host){
-        .owner = kamailio, .hello = kamailio_on_hello, .bad_hello = kamailio_on_bad_hello, .lost = kamailio_on_lost
-    };
+    kamailio->worker_host = (struct worker_host){ .owner = kamailio,
+                                                  .hello = kamailio_on_hello,
+                                                  .bad_hello = kamailio_on_bad_hello,
+                                                  .lost = kamailio_on_lost,
+                                                  .written = kamailio_on_written };
     while (kamailio->session == 0)
         if (getrandom(&kamailio->session, sizeof(kamailio->session), 0) < 0)
             return "no random number is to be had";
@@ -457,7 +503,7 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     uv_timer_init(loop, &kamailio->hold);
     kamailio->gather.data = kamailio;
     kamailio->hold.data = kamailio;
-    return door_open(&kamailio->door, loop, config->kamailio_socket, kamailio_on_connect, kamailio);
+    return door_open(&kamailio->door, loop, config->kamailio_socket, inherited, kamailio_on_connect, kamailio);
 }
 
 void kamailio_flush(struct kamailio *kamailio)
@@ -543,4 +589,145 @@ void kamailio_close(struct kamailio *kamailio)
     kamailio->queue = NULL;
     uv_close((uv_handle_t *)&kamailio->gather, NULL);
     uv_close((uv_handle_t *)&kamailio->hold, NULL);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void kamailio_save(const struct kamailio *kamailio, struct state_out *out)
+{
+    state_put(out, kamailio->session, 4);
+    state_put(out, kamailio->instance, 8);
+    state_put(out, kamailio->pid, 4);
+    state_put(out, kamailio->since_ms, 8);
+    state_put(out, kamailio->workers_declared, 2);
+    state_put_bytes(out, kamailio->module_version, strlen(kamailio->module_version));
+    state_put_bytes(out, kamailio->kamailio_version, strlen(kamailio->kamailio_version));
+    state_put(out, kamailio->corrupt, 1);
+    state_put(out, kamailio->corrupt_instance, 8);
+    state_put(out, kamailio->expected, 4);
+    state_put(out, kamailio->stale, 8);
+    state_put(out, kamailio->workers_attached, 2);
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL) {
+            state_put(out, i, 2);
+            worker_save(kamailio->workers[i], out);
+        }
+}
+
+static void load_text(struct state_in *in, char *out, size_t room)
+{
+    copy_text(out, room, state_take_bytes(in));
+}
+
+static bool kamailio_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+{
+    const uint64_t index = state_take(in, 2);
+    const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
+    if (fd < 0 || index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
+        return state_fail(in);
+    struct worker *worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
+    if (worker == NULL)
+        return state_fail(in);
+    worker->index = (uint16_t)index;
+    kamailio->workers[index] = worker;
+    kamailio->workers_attached++;
+    return worker_load(worker, in);
+}
+
+bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+{
+    kamailio->session = (uint32_t)state_take(in, 4);
+    kamailio->instance = state_take(in, 8);
+    kamailio->pid = (uint32_t)state_take(in, 4);
+    kamailio->since_ms = state_take(in, 8);
+    kamailio->workers_declared = (uint16_t)state_take(in, 2);
+    load_text(in, kamailio->module_version, sizeof(kamailio->module_version));
+    load_text(in, kamailio->kamailio_version, sizeof(kamailio->kamailio_version));
+    kamailio->corrupt = state_take(in, 1) == 1;
+    kamailio->corrupt_instance = state_take(in, 8);
+    kamailio->expected = (uint32_t)state_take(in, 4);
+    kamailio->stale = state_take(in, 8);
+    if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
+        return state_fail(in);
+    for (uint64_t workers = state_take(in, 2); workers > 0 && !in->at.failed; workers--)
+        kamailio_load_worker(kamailio, in, holdings);
+    return !in->at.failed;
+}
+
+void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out)
+{
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            seat_save_worker(kamailio->workers[i], out);
+    state_put(out, kamailio->queue != NULL, 1);
+    if (kamailio->queue != NULL)
+        queue_save(kamailio->queue, out);
+    state_put(out, (uint64_t)kamailio->attachment, 1);
+    state_put(out, uv_timer_get_due_in(&kamailio->hold), 8);
+}
+
+/* The presence in the ring is as the evapid before us has left it, and true. */
+static bool kamailio_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+{
+    const int memfd = holdings_take(holdings, "ring");
+    const int eventfd = holdings_take(holdings, "ring-wake");
+    const char *why = memfd >= 0 && eventfd >= 0 ? kamailio_open_queue(kamailio, memfd, eventfd) : "it is not there";
+    if (why == NULL)
+        return queue_load(kamailio->queue, in);
+    log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
+    return state_fail(in);
+}
+
+bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+{
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL && !seat_load_worker(kamailio, kamailio->workers[i], in))
+            return false;
+    const bool has_queue = state_take(in, 1) == 1;
+    if (has_queue && !kamailio_load_queue(kamailio, in, holdings))
+        return false;
+    const uint64_t attachment = state_take(in, 1);
+    const uint64_t hold_ms = state_take(in, 8);
+    if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->workers_attached > 0) ||
+        (attachment != DETACHED && !has_queue) || in->at.failed)
+        return state_fail(in);
+    kamailio->attachment = (enum attachment)attachment;
+    kamailio->resume_wanted = true;
+    if (attachment == GATHERING)
+        uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
+    if (kamailio_holds(kamailio))
+        uv_timer_start(&kamailio->hold, kamailio_on_hold_over, hold_ms, 0);
+    return true;
+}
+
+bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings)
+{
+    bool held = true;
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        held =
+            held && (kamailio->workers[i] == NULL || holdings_add(holdings, kamailio->workers[i]->fd, "worker-%u", i));
+    if (kamailio->queue == NULL)
+        return held;
+    return held && holdings_add(holdings, kamailio->queue->memfd, "ring") &&
+           holdings_add(holdings, kamailio->queue->eventfd, "ring-wake");
+}
+
+const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd, uint64_t *tail)
+{
+    const char *why = kamailio_open_queue(kamailio, memfd, eventfd);
+    if (why != NULL)
+        return why;
+    kamailio->instance = instance;
+    *tail = kamailio->queue->ring.tail;
+    return NULL;
+}
+
+void kamailio_go_on_alone(struct kamailio *kamailio)
+{
+    if (kamailio->queue == NULL)
+        return;
+    kamailio_publish(kamailio);
+    atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+    queue_resume(kamailio->queue);
+    kamailio_publish_clients(kamailio);
 }

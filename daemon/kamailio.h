@@ -19,6 +19,10 @@
 #include "seat.h"
 #include "worker.h"
 
+struct holdings;
+struct state_in;
+struct state_out;
+
 enum attachment {
     DETACHED,
     GATHERING, /* some of its workers are here, the others are given a moment */
@@ -62,9 +66,10 @@ struct kamailio {
 #define HELLO_MS 5000U     /* and for how long each */
 #define GATHER_MS 250U     /* how long an attaching Kamailio's other workers are waited for before clients are spread */
 
-/* Begin to listen for workers. NULL, or why it can't. bus, listeners and config outlive it. */
+/* Begin to listen for workers, going on with an inherited socket if there is one. NULL, or why it can't. bus, listeners and
+ * config outlive it. */
 const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
-                          struct listeners *listeners);
+                          struct listeners *listeners, struct inherited_door inherited);
 
 /* What the bus needs to know of us. */
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
@@ -86,6 +91,20 @@ void kamailio_catch_up(struct kamailio *kamailio);
 
 /* Are routes running, or about to, for what clients have sent? */
 bool kamailio_is_idle(const struct kamailio *kamailio);
+
+/* Write for a successor who is attached and which workers there are; and read it, with their sockets. Then come the clients
+ * with their seats, and then the links: the queue, what is on its way to the workers, and who waits for them. Only then is
+ * anybody attached. hold: add the sockets to the holdings. False: it makes no sense (hold: no memory). */
+void kamailio_save(const struct kamailio *kamailio, struct state_out *out);
+bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
+void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out);
+bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
+bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings);
+
+/* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
+ * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached. */
+const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd, uint64_t *tail);
+void kamailio_go_on_alone(struct kamailio *kamailio);
 
 /* Close everything. The bus has been closed before. */
 void kamailio_close(struct kamailio *kamailio);

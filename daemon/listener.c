@@ -10,7 +10,10 @@
 #include <utlist.h>
 
 #include "bus.h"
+#include "holding.h"
 #include "log.h"
+#include "state.h"
+#include "store.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
@@ -43,11 +46,27 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
     listener->max_clients = max_clients;
     listener->source = source;
     listener->bus = all->bus;
+    listener->all = all;
     listener->fd = -1;
     address_print(address, listener->name);
     snprintf(listener->subject, sizeof(listener->subject), "listener %s", listener->name);
     DL_APPEND(all->first, listener);
     return listener;
+}
+
+struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
+                                 const struct client_limits *limits, uint32_t max_clients)
+{
+    struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    if (listener->state == LISTENER_CLOSED && listener->source == LISTENER_MODULE && !listener->poll_closing &&
+        address_equal(&listener->address, address)) {
+        listener->limits = *limits;
+        listener->max_clients = max_clients;
+        listener->state = LISTENER_IDLE;
+        return listener;
+    }
+    return NULL;
 }
 
 /* A connection beyond the limit is closed at once, so that the application sees a refusal and not silence. */
@@ -119,11 +138,39 @@ static int open_socket(const struct sockaddr_storage *address)
     return -1;
 }
 
-const char *listener_start(struct listener *listener)
+/* The socket of the evapid before us at that address, if it has left one. */
+static bool listener_take_spare(struct listener *listener)
 {
+    struct spare_socket *spare = NULL;
+    LL_FOREACH(listener->all->spares, spare)
+    if (address_equal(&spare->address, &listener->address)) {
+        listener->fd = spare->fd;
+        listener->number = spare->number;
+        LL_DELETE(listener->all->spares, spare);
+        free(spare);
+        return true;
+    }
+    return false;
+}
+
+/* NULL, or why there is no listening socket. */
+static const char *listener_take_socket(struct listener *listener)
+{
+    if (listener_take_spare(listener))
+        return NULL;
     listener->fd = open_socket(&listener->address);
     if (listener->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
+    listener->number = ++listener->all->last_number;
+    store_keep(listener->fd, "listener-%u", listener->number);
+    return NULL;
+}
+
+const char *listener_start(struct listener *listener)
+{
+    const char *why = listener_take_socket(listener);
+    if (why != NULL)
+        return why;
     const int error = uv_poll_init(listener->bus->loop, &listener->poll, listener->fd);
     if (error != 0) {
         close(listener->fd);
@@ -151,10 +198,16 @@ void listener_stop(struct listener *listener)
         log_line(LEVEL_NOTICE, listener->subject, "no longer listening");
         listener->poll_closing = true;
         uv_close((uv_handle_t *)&listener->poll, listener_on_poll_closed);
+        store_forget("listener-%u", listener->number);
         close(listener->fd);
         listener->fd = -1;
     }
     listener->state = LISTENER_CLOSED;
+}
+
+void listener_enter(struct listener *listener)
+{
+    listener->clients++;
 }
 
 void listener_leave(struct listener *listener)
@@ -189,4 +242,135 @@ void listeners_stop(struct listeners *all)
     struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     listener_stop(listener);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+static const char socket_name[] = "listener-";
+
+static void listeners_keep_spare(struct listeners *all, int fd, uint32_t number)
+{
+    struct spare_socket *spare = calloc(1, sizeof(*spare));
+    socklen_t size = sizeof(spare->address);
+    if (spare == NULL || getsockname(fd, (struct sockaddr *)&spare->address, &size) != 0) {
+        free(spare);
+        close(fd);
+        return;
+    }
+    spare->fd = fd;
+    spare->number = number;
+    LL_PREPEND(all->spares, spare);
+    if (number > all->last_number)
+        all->last_number = number;
+}
+
+void listeners_inherit(struct listeners *all, struct holdings *holdings)
+{
+    struct holding *holding = NULL;
+    struct holding *next = NULL;
+    HASH_ITER(hh, holdings->all, holding, next)
+    {
+        if (strncmp(holding->name, socket_name, sizeof(socket_name) - 1) != 0)
+            continue;
+        const uint32_t number = (uint32_t)strtoul(holding->name + sizeof(socket_name) - 1, NULL, 10);
+        listeners_keep_spare(all, holdings_take(holdings, "%s%u", socket_name, number), number);
+    }
+}
+
+void listeners_drop_spares(struct listeners *all)
+{
+    struct spare_socket *spare = NULL;
+    struct spare_socket *next = NULL;
+    LL_FOREACH_SAFE(all->spares, spare, next)
+    {
+        store_forget("listener-%u", spare->number);
+        close(spare->fd);
+        LL_DELETE(all->spares, spare);
+        free(spare);
+    }
+}
+
+struct listener *listener_named(const struct listeners *all, const char *name)
+{
+    struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    if (strcmp(listener->name, name) == 0)
+        return listener;
+    return NULL;
+}
+
+struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits)
+{
+    struct sockaddr_storage address;
+    if (address_parse(name, &address) != NULL)
+        return NULL;
+    struct listener *listener = listener_add(all, &address, limits, 0, LISTENER_MODULE);
+    if (listener != NULL)
+        listener->state = LISTENER_CLOSED;
+    return listener;
+}
+
+void listeners_save(const struct listeners *all, struct state_out *out)
+{
+    const struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    {
+        state_put_bytes(out, listener->name, strlen(listener->name));
+        state_put(out, (uint64_t)listener->source, 1);
+        state_put(out, listener->state == LISTENER_CLOSED, 1);
+        state_put(out, (uint64_t)listener->limits.framing, 1);
+        state_put(out, listener->max_clients, 4);
+        state_put(out, listener->accepted, 8);
+        state_put(out, listener->refused, 8);
+    }
+    state_put_bytes(out, "", 0);
+}
+
+/* One that the configuration doesn't have: the module's goes on, of any other only its clients do. */
+static struct listener *listener_load(struct listeners *all, const char *name, const struct client_limits *limits,
+                                      uint32_t max_clients, bool goes_on)
+{
+    struct listener *listener = listener_remember(all, name, limits);
+    if (listener == NULL || !goes_on)
+        return listener;
+    listener->max_clients = max_clients;
+    listener->state = LISTENER_IDLE; /* tried again every second, should it fail now */
+    const char *why = listener_start(listener);
+    if (why != NULL)
+        log_line(LEVEL_ERROR, listener->subject, "%s; trying again every second", why);
+    return listener;
+}
+
+bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
+                    struct listener **module)
+{
+    for (struct wire_text text; (text = state_take_bytes(in)).length > 0;) {
+        char name[ADDRESS_TEXT];
+        snprintf(name, sizeof(name), "%.*s", (int)text.length, text.bytes);
+        const bool of_module = state_take(in, 1) == LISTENER_MODULE;
+        const bool closed = state_take(in, 1) == 1;
+        struct client_limits theirs = *limits;
+        theirs.framing = state_take(in, 1) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+        const uint32_t max_clients = (uint32_t)state_take(in, 4);
+        struct listener *listener = listener_named(all, name);
+        if (listener == NULL) {
+            listener = listener_load(all, name, &theirs, max_clients, of_module && !closed);
+            if (listener == NULL)
+                return state_fail(in);
+            if (of_module && !closed)
+                *module = listener;
+        }
+        listener->accepted += state_take(in, 8);
+        listener->refused += state_take(in, 8);
+    }
+    return !in->at.failed;
+}
+
+bool listeners_hold(const struct listeners *all, struct holdings *holdings)
+{
+    const struct listener *listener = NULL;
+    bool held = true;
+    DL_FOREACH(all->first, listener)
+    held = held && (listener->fd < 0 || holdings_add(holdings, listener->fd, "%s%u", socket_name, listener->number));
+    return held;
 }

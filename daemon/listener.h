@@ -13,6 +13,9 @@
 #include "client.h"
 
 struct bus;
+struct holdings;
+struct state_in;
+struct state_out;
 
 enum listener_source { LISTENER_CONFIG, LISTENER_MODULE };
 enum listener_state {
@@ -31,7 +34,9 @@ struct listener {
     enum listener_source source;
     enum listener_state state;
     struct bus *bus;
-    int fd; /* -1 when there is none */
+    struct listeners *all;
+    int fd;          /* -1 when there is none */
+    uint32_t number; /* of the socket, as it is called in the store and in a hand-over */
     uv_poll_t poll;
     uint32_t clients; /* connected now */
     uint64_t accepted, refused;
@@ -39,14 +44,29 @@ struct listener {
     struct listener *prev, *next;
 };
 
+/* A listening socket of the evapid before us that no listener has asked for yet. */
+struct spare_socket {
+    int fd;
+    uint32_t number;
+    struct sockaddr_storage address;
+    struct spare_socket *next;
+};
+
 struct listeners {
     struct listener *first; /* list */
     struct bus *bus;
+    struct spare_socket *spares; /* list */
+    uint32_t last_number;
 };
 
 /* Add a listener that is not listening yet. NULL when there is no memory. */
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
                               const struct client_limits *limits, uint32_t max_clients, enum listener_source source);
+
+/* Make the module's listener that was closed at that address, and still has clients, one that is to begin again. NULL: there
+ * is none. */
+struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
+                                 const struct client_limits *limits, uint32_t max_clients);
 
 /* Begin to listen. NULL, or why it can't: text that stays valid until the next call. */
 const char *listener_start(struct listener *listener);
@@ -54,7 +74,8 @@ const char *listener_start(struct listener *listener);
 /* Take no more clients. The listener is freed when its last client has gone. */
 void listener_stop(struct listener *listener);
 
-/* A client of the listener has gone. */
+/* A client has come to the listener by a hand-over; a client of the listener has gone. */
+void listener_enter(struct listener *listener);
 void listener_leave(struct listener *listener);
 
 /* The listener at that address that is not closed, or NULL. */
@@ -65,6 +86,26 @@ void listeners_tick(struct listeners *all);
 
 /* Stop all. */
 void listeners_stop(struct listeners *all);
+
+/* Take the listening sockets out of the holdings: who begins to listen at such an address goes on with that socket, and
+ * with the connections that wait in it. Nobody has asked for the rest: close them. */
+void listeners_inherit(struct listeners *all, struct holdings *holdings);
+void listeners_drop_spares(struct listeners *all);
+
+/* A listener of that name that is closed, and stands for the clients that it had; NULL: no memory, or it is no name. */
+struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits);
+
+/* The listener of that name, closed or not, or NULL. */
+struct listener *listener_named(const struct listeners *all, const char *name);
+
+/* Write all for a successor; read them back, behind those of the configuration. module: the one that the module had declared
+ * and that is open again, NULL: none. False: it makes no sense. */
+void listeners_save(const struct listeners *all, struct state_out *out);
+bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
+                    struct listener **module);
+
+/* Add the listening sockets to the holdings. */
+bool listeners_hold(const struct listeners *all, struct holdings *holdings);
 
 const char *listener_name(const struct listener *listener);
 

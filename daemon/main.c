@@ -1,6 +1,6 @@
 /* evapid: command line, start, the loop's clock and signals, stop.
  *
- *     evapid [-t] -c FILE
+ *     evapid [-t | -r] -c FILE
  *
  * Exit status: 0 stopped by a signal, or the configuration is good (-t); 1 the configuration is bad, or it could not
  * start; 2 the command line is wrong. */
@@ -11,16 +11,12 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
-#include <utlist.h>
 #include <uv.h>
 
-#include "bus.h"
-#include "config.h"
-#include "control.h"
-#include "kamailio.h"
-#include "listener.h"
+#include "handover.h"
 #include "log.h"
-#include "status.h"
+#include "replace.h"
+#include "store.h"
 
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
@@ -30,13 +26,7 @@
 enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
 
 struct evapid {
-    uv_loop_t loop;
-    struct config config;
-    struct bus bus;
-    struct listeners listeners;
-    struct kamailio kamailio;
-    struct control control;
-    struct status_subject subject;
+    struct household home;
     uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
     uv_timer_t tick, watchdog, stopping;
@@ -45,11 +35,13 @@ struct evapid {
 
 static struct evapid evapid; /* one for the process, zero at the start */
 
-static const char usage[] = "Usage: evapid [-t] -c FILE\n"
+static const char usage[] = "Usage: evapid [-t | -r] -c FILE\n"
                             "The event bus between Kamailio and the programs that take part in its routing.\n"
                             "\n"
                             "  -c, --config FILE  read the configuration from FILE and run in the foreground\n"
                             "  -t, --test         only check the configuration\n"
+                            "  -r, --replace      take over from the evapid that runs, with its clients and its\n"
+                            "                     Kamailio; FILE names its control socket\n"
                             "  -V, --version      print the version\n"
                             "  -h, --help         print this\n"
                             "\n"
@@ -67,25 +59,85 @@ static void evapid_finish(struct evapid *e)
     uv_close((uv_handle_t *)&e->terminate, NULL);
     uv_close((uv_handle_t *)&e->interrupt, NULL);
     uv_close((uv_handle_t *)&e->hang_up, NULL);
-    bus_close(&e->bus);
-    kamailio_close(&e->kamailio);
-    control_close(&e->control);
+    bus_close(&e->home.bus);
+    kamailio_close(&e->home.kamailio);
+    control_close(&e->home.control);
 }
 
 static void evapid_on_stopping(uv_timer_t *timer)
 {
     struct evapid *e = timer->data;
-    const bool flushed = bus_is_flushed(&e->bus);
-    const bool idle = kamailio_is_idle(&e->kamailio);
-    if (!(flushed && idle) && uv_now(&e->loop) < e->stop_deadline_ms)
+    const bool flushed = bus_is_flushed(&e->home.bus);
+    const bool idle = kamailio_is_idle(&e->home.kamailio);
+    if (!(flushed && idle) && uv_now(&e->home.loop) < e->stop_deadline_ms)
         return;
-    const uint64_t dropped = e->bus.totals.relayed - e->bus.totals.delivered;
+    const uint64_t dropped = e->home.bus.totals.relayed - e->home.bus.totals.delivered;
     if (!flushed || !idle)
-        log_line(LEVEL_WARNING, SUBJECT, "not done in %u ms (shutdown_grace_ms): %s", e->config.shutdown_grace_ms,
+        log_line(LEVEL_WARNING, SUBJECT, "not done in %u ms (shutdown_grace_ms): %s", e->home.config.shutdown_grace_ms,
                  flushed ? "event routes still run" : "clients have not read all");
     evapid_finish(e);
     log_line(LEVEL_NOTICE, SUBJECT, "stopped: of %llu events relayed to clients %llu were not delivered",
-             (unsigned long long)e->bus.totals.relayed, (unsigned long long)dropped);
+             (unsigned long long)e->home.bus.totals.relayed, (unsigned long long)dropped);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+/* The end of this process, but not of what it was: nothing is closed, for it goes on elsewhere. */
+static _Noreturn void evapid_leave(void)
+{
+    log_tick(true);
+    exit(EXIT_FINE);
+}
+
+/* Nothing is on its way within a turn any more. */
+static void evapid_stand_still(struct evapid *e)
+{
+    kamailio_flush(&e->home.kamailio);
+    bus_flush(&e->home.bus);
+}
+
+/* The service manager ends us, perhaps to start us again: leave everything with it. Returns when it can't be. */
+static void evapid_leave_in_store(struct evapid *e)
+{
+    struct holdings holdings = { 0 };
+    evapid_stand_still(e);
+    if (!handover_save(&e->home, &holdings)) {
+        log_line(LEVEL_ERROR, SUBJECT, "no memory to hand over: clients are disconnected");
+        return;
+    }
+    for (const struct holding *holding = holdings.all; holding != NULL; holding = holding->hh.next)
+        if (!handover_is_stored(holding->name))
+            store_keep(holding->fd, "%s", holding->name);
+    log_line(LEVEL_NOTICE, SUBJECT, "stopping: SIGTERM; %u clients are left to the service manager",
+             HASH_COUNT(e->home.bus.clients));
+    sd_notify(0, "STOPPING=1");
+    store_settle();
+    evapid_leave();
+}
+
+/* Somebody on fd wants to take over. Returns why he does not. */
+static const char *evapid_on_replace(void *owner, int fd)
+{
+    struct evapid *e = owner;
+    struct holdings holdings = { 0 };
+    const char *why = e->stop_deadline_ms != 0 ? "evapid is stopping"
+                      : store_is_there()       ? "it is run by a service manager: restart the service instead"
+                                               : replace_permit(fd);
+    if (why != NULL) {
+        log_line(LEVEL_WARNING, SUBJECT, "not replaced: %s", why);
+        return why;
+    }
+    evapid_stand_still(e);
+    if (!handover_save(&e->home, &holdings))
+        return "there is no memory for a hand-over";
+    why = replace_give(fd, &holdings);
+    if (why == NULL) {
+        log_line(LEVEL_NOTICE, SUBJECT, "replaced: %u clients are the successor's", HASH_COUNT(e->home.bus.clients));
+        evapid_leave();
+    }
+    handover_cancel(&e->home, &holdings);
+    log_line(LEVEL_WARNING, SUBJECT, "not replaced: %s; going on", why);
+    return why;
 }
 
 /* Accept nobody any more, begin nothing, and give what is under way its time to end. A second signal ends at once. */
@@ -96,11 +148,13 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
         e->stop_deadline_ms = 1;
         return;
     }
+    if (number == SIGTERM && store_is_there())
+        evapid_leave_in_store(e);
     log_line(LEVEL_NOTICE, SUBJECT, "stopping: %s", number == SIGTERM ? "SIGTERM" : "SIGINT");
     sd_notify(0, "STOPPING=1");
-    listeners_stop(&e->listeners);
-    kamailio_stop(&e->kamailio);
-    e->stop_deadline_ms = uv_now(&e->loop) + e->config.shutdown_grace_ms;
+    listeners_stop(&e->home.listeners);
+    kamailio_stop(&e->home.kamailio);
+    e->stop_deadline_ms = uv_now(&e->home.loop) + e->home.config.shutdown_grace_ms;
     uv_timer_start(&e->stopping, evapid_on_stopping, 0, STOP_CHECK_MS);
 }
 
@@ -117,17 +171,17 @@ static void evapid_on_hang_up(uv_signal_t *handle, int number)
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
-    kamailio_flush(&e->kamailio); /* first: routes run while clients are served */
-    bus_flush(&e->bus);
+    kamailio_flush(&e->home.kamailio); /* first: routes run while clients are served */
+    bus_flush(&e->home.bus);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
 {
     struct evapid *e = timer->data;
-    listeners_tick(&e->listeners);
-    bus_tick(&e->bus);
-    kamailio_tick(&e->kamailio);
-    control_tick(&e->control);
+    listeners_tick(&e->home.listeners);
+    bus_tick(&e->home.bus);
+    kamailio_tick(&e->home.kamailio);
+    control_tick(&e->home.control);
     log_tick(false);
 }
 
@@ -138,12 +192,6 @@ static void evapid_on_watchdog(uv_timer_t *timer)
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
-
-static bool fail(const char *subject, const char *why)
-{
-    log_line(LEVEL_ERROR, subject, "%s", why);
-    return false;
-}
 
 /* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. */
 static void raise_descriptor_limit(const struct config *config)
@@ -162,30 +210,16 @@ static void raise_descriptor_limit(const struct config *config)
                  (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
 }
 
-static bool evapid_listen(struct evapid *e)
-{
-    e->listeners.bus = &e->bus;
-    for (size_t i = 0; i < e->config.listener_count; i++) {
-        const struct config_listener *from = &e->config.listeners[i];
-        struct listener *listener =
-            listener_add(&e->listeners, &from->address, &from->limits, from->max_clients, LISTENER_CONFIG);
-        const char *why = listener != NULL ? listener_start(listener) : "no memory";
-        if (why != NULL)
-            return fail(listener != NULL ? listener->subject : SUBJECT, why);
-    }
-    return true;
-}
-
 static void evapid_start_clocks(struct evapid *e)
 {
     uint64_t watchdog_us = 0;
-    uv_prepare_init(&e->loop, &e->turn_end);
-    uv_timer_init(&e->loop, &e->tick);
-    uv_timer_init(&e->loop, &e->watchdog);
-    uv_timer_init(&e->loop, &e->stopping);
-    uv_signal_init(&e->loop, &e->terminate);
-    uv_signal_init(&e->loop, &e->interrupt);
-    uv_signal_init(&e->loop, &e->hang_up);
+    uv_prepare_init(&e->home.loop, &e->turn_end);
+    uv_timer_init(&e->home.loop, &e->tick);
+    uv_timer_init(&e->home.loop, &e->watchdog);
+    uv_timer_init(&e->home.loop, &e->stopping);
+    uv_signal_init(&e->home.loop, &e->terminate);
+    uv_signal_init(&e->home.loop, &e->interrupt);
+    uv_signal_init(&e->home.loop, &e->hang_up);
     e->turn_end.data = e->tick.data = e->stopping.data = e->terminate.data = e->interrupt.data = e;
     uv_prepare_start(&e->turn_end, evapid_on_turn_end);
     uv_timer_start(&e->tick, evapid_on_tick, TICK_MS, TICK_MS);
@@ -196,56 +230,64 @@ static void evapid_start_clocks(struct evapid *e)
         uv_timer_start(&e->watchdog, evapid_on_watchdog, watchdog_us / 2000, watchdog_us / 2000);
 }
 
-static bool evapid_start(struct evapid *e)
+/* Come by the descriptors of an evapid before us, and open with them. Returns NULL, or what is wrong, and with what. */
+static const char *evapid_open(struct evapid *e, bool replace, const char **subject)
 {
-    raise_descriptor_limit(&e->config);
-    uv_loop_init(&e->loop);
-    e->control.door.fd = e->kamailio.door.fd = -1;
-    bus_open(&e->bus, &e->loop);
-    e->bus.upstream = kamailio_upstream(&e->kamailio);
-    e->subject = (struct status_subject){
-        .bus = &e->bus, .kamailio = &e->kamailio, .listeners = &e->listeners, .started_ms = uv_now(&e->loop)
-    };
-    const char *why = control_open(&e->control, &e->loop, e->config.control_socket, &e->subject);
-    if (why != NULL)
-        return fail(e->config.control_socket, why);
-    why = kamailio_open(&e->kamailio, &e->loop, &e->config, &e->bus, &e->listeners);
-    if (why != NULL)
-        return fail(e->config.kamailio_socket, why);
-    return evapid_listen(e);
+    struct holdings holdings = { 0 };
+    int successor = -1;
+    *subject = e->home.config.control_socket;
+    store_open(&holdings);
+    raise_descriptor_limit(&e->home.config);
+    uv_loop_init(&e->home.loop);
+    e->home.control.door.fd = e->home.kamailio.door.fd = -1;
+    e->home.control.replace = evapid_on_replace;
+    e->home.control.owner = e;
+    const char *why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
+    if (why == NULL)
+        why = handover_open(&e->home, &holdings, subject);
+    return why == NULL && replace ? replace_begin(successor) : why;
 }
 
-static int evapid_run(struct evapid *e)
+/* Nothing but what we have made ourselves may be closed when it fails: the rest may still be another's. */
+static int evapid_run(struct evapid *e, bool replace)
 {
-    if (!evapid_start(e)) {
-        door_close(&e->control.door);
-        door_close(&e->kamailio.door);
+    const char *subject = NULL;
+    const char *why = evapid_open(e, replace, &subject);
+    if (why != NULL) {
+        log_line(LEVEL_ERROR, subject, "%s", why);
+        if (!replace && !store_is_there()) {
+            door_close(&e->home.control.door);
+            door_close(&e->home.kamailio.door);
+        }
         return EXIT_BROKEN;
     }
     evapid_start_clocks(e);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
-             e->config.kamailio_socket, e->config.control_socket);
-    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->config.kamailio_socket);
-    uv_run(&e->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&e->loop);
+             e->home.config.kamailio_socket, e->home.config.control_socket);
+    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    uv_run(&e->home.loop, UV_RUN_DEFAULT);
+    uv_loop_close(&e->home.loop);
+    ledger_close(&e->home.ledger);
     log_tick(true);
     return EXIT_FINE;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = { { "config", required_argument, NULL, 'c' },
-                                             { "test", no_argument, NULL, 't' },
-                                             { "version", no_argument, NULL, 'V' },
-                                             { "help", no_argument, NULL, 'h' },
-                                             { NULL, 0, NULL, 0 } };
+    static const struct option options[] = {
+        { "config", required_argument, NULL, 'c' }, { "test", no_argument, NULL, 't' },
+        { "replace", no_argument, NULL, 'r' },      { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 }
+    };
     const char *path = NULL;
     bool test = false;
+    bool replace = false;
     char error[CONFIG_ERROR];
-    for (int option; (option = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "c:trVh", options, NULL)) != -1;) {
         switch (option) {
         case 'c': path = optarg; break;
         case 't': test = true; break;
+        case 'r': replace = true; break;
         case 'V': puts("evapid " EVAPID_VERSION); return EXIT_FINE;
         case 'h': fputs(usage, stdout); return EXIT_FINE;
         default: fputs(usage, stderr); return EXIT_USAGE;
@@ -257,17 +299,17 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     log_open(LEVEL_INFO);
-    if (!config_read(&evapid.config, path, error)) {
+    if (!config_read(&evapid.home.config, path, error)) {
         log_bare(LEVEL_ERROR, error);
         return EXIT_BROKEN;
     }
     if (test) {
         printf("%s: good\n", path);
-        config_free(&evapid.config);
+        config_free(&evapid.home.config);
         return EXIT_FINE;
     }
-    log_open(evapid.config.log_level);
-    const int status = evapid_run(&evapid);
-    config_free(&evapid.config);
+    log_open(evapid.home.config.log_level);
+    const int status = evapid_run(&evapid, replace);
+    config_free(&evapid.home.config);
     return status;
 }

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "state.h"
+
 #define ROOM_FIRST 8U  /* pieces */
 #define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */
 #define PIECE_SMALL 8U /* a piece of less than this part of its chunk is small */
@@ -304,4 +306,67 @@ uint64_t outq_sent(struct outq *q, size_t bytes)
     if (q->count == 0 && q->room > ROOM_KEPT)
         outq_free_ring(q);
     return events;
+}
+
+bool outq_is_begun(const struct outq *q)
+{
+    const struct piece *piece = q->count > 0 ? outq_piece(q, 0) : NULL;
+    const struct chunk *chunk = piece != NULL ? piece->chunk : outq_chunk(q);
+    if (chunk == NULL)
+        return false;
+    const uint32_t at = piece != NULL ? piece->from : outq_offset(q, chunk);
+    return chunk_event_end(chunk, at) != at;
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void outq_save(const struct outq *q, struct state_out *out)
+{
+    state_put(out, q->count, 4);
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct piece *piece = outq_piece(q, i);
+        state_put_chunk(out, piece->chunk);
+        state_put(out, piece->from, 4);
+        state_put(out, piece->to, 4);
+    }
+    state_put(out, q->given, 8);
+    state_put(out, q->run != NULL, 1);
+    state_put(out, q->run != NULL ? q->byte : 0, 8);
+    state_put(out, q->run != NULL ? q->since : 0, 8);
+}
+
+bool outq_load(struct outq *q, struct state_in *in)
+{
+    const uint32_t count = (uint32_t)state_take(in, 4);
+    for (uint32_t i = 0; i < count && !in->at.failed; i++) {
+        struct chunk *chunk = state_take_chunk(in);
+        const uint32_t from = (uint32_t)state_take(in, 4);
+        const uint32_t to = (uint32_t)state_take(in, 4);
+        if (chunk == NULL || from >= to || to > chunk->used || chunk_event_end(chunk, to) != to ||
+            !outq_make_room(q, 1))
+            return state_fail(in);
+        outq_add_piece(q, chunk, from, to);
+    }
+    q->given = state_take(in, 8);
+    q->followed = state_take(in, 1) == 1;
+    q->byte = state_take(in, 8);
+    q->since = state_take(in, 8);
+    return !in->at.failed;
+}
+
+bool outq_resume(struct outq *q, struct run *run)
+{
+    const uint64_t kept = run->first != NULL ? run->first->first_byte : run->bytes;
+    if (!q->followed)
+        return true;
+    if (q->byte < kept || q->byte > run->bytes || q->since > run->events)
+        return false;
+    q->followed = false;
+    q->run = run;
+    q->pin = run_find(run, run->first, q->byte);
+    if (q->pin != NULL)
+        q->pin->pins++;
+    run->followers++;
+    run->review_at = 0; /* it is asked at the next event */
+    return true;
 }

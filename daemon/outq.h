@@ -18,6 +18,9 @@
 
 #include "run.h"
 
+struct state_in;
+struct state_out;
+
 struct piece {
     struct chunk *chunk;
     uint32_t from, to; /* offsets; to is the end of an event */
@@ -34,6 +37,7 @@ struct outq {
     struct chunk *pin; /* the chunk there, kept by us; NULL: byte is not before the run's mark */
     uint64_t since;    /* events that the run had when they were last counted as given */
     uint64_t given;    /* events given since outq_take_given */
+    bool followed;     /* it has been loaded, and is to follow its run again */
 };
 
 void outq_init(struct outq *q, enum framing framing, size_t limit);
@@ -65,6 +69,9 @@ static inline bool outq_is_empty(const struct outq *q)
 /* Events that wait, one that has been sent in part among them. */
 uint64_t outq_events(const struct outq *q);
 
+/* Has a part of an event been sent, and not yet the rest? */
+bool outq_is_begun(const struct outq *q);
+
 /* Events that were given, by outq_push and by the run, since this was last asked. */
 uint64_t outq_take_given(struct outq *q);
 
@@ -82,5 +89,13 @@ uint64_t outq_sent(struct outq *q, size_t bytes);
 
 /* The run is about to be settled: keep the chunk where the queue stands, if there is still something to be sent. */
 void outq_pin(struct outq *q);
+
+/* Write it for a successor; read it back into a queue that is empty and follows no run. The run that it followed, if any,
+ * is set by outq_resume. False: it makes no sense, and the queue is to be cleared. */
+void outq_save(const struct outq *q, struct state_out *out);
+bool outq_load(struct outq *q, struct state_in *in);
+
+/* Follow the run that it followed when it was saved (nothing, if it was none). False: its position is not in that run. */
+bool outq_resume(struct outq *q, struct run *run);
 
 #endif

@@ -11,6 +11,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "state.h"
+
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
 
@@ -21,10 +23,16 @@ static bool queue_reads(const struct queue *queue)
     return queue->state == QUEUE_RUNNING || queue->state == QUEUE_HELD;
 }
 
+void queue_commit(struct queue *queue)
+{
+    queue->host.commit(queue->host.owner, queue->ring.tail);
+    ring_release(&queue->ring);
+}
+
 static void queue_fail(struct queue *queue, uint64_t at, const char *why)
 {
     queue->state = QUEUE_CORRUPT;
-    ring_release(&queue->ring);
+    queue_commit(queue);
     uv_idle_stop(&queue->turn);
     uv_poll_stop(&queue->wake);
     queue->host.corrupt(queue->host.owner, at, why);
@@ -158,7 +166,7 @@ static size_t queue_read(struct queue *queue, bool *emptied)
         bytes += size;
     }
     if (queue_reads(queue))
-        ring_release(&queue->ring);
+        queue_commit(queue);
     return bytes;
 }
 
@@ -246,9 +254,9 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
 {
     struct queue *queue = calloc(1, sizeof(*queue));
     *why = queue == NULL ? "no memory" : queue_map(queue, memfd);
-    close(memfd);
     if (*why == NULL) {
         queue->host = *host;
+        queue->memfd = memfd;
         queue->eventfd = eventfd;
         queue->ahead = queue->ring.tail;
         queue->state = QUEUE_HELD;
@@ -257,6 +265,7 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
             munmap(queue->ring.header, queue->bytes);
     }
     if (*why != NULL) {
+        close(memfd);
         close(eventfd);
         free(queue);
         return NULL;
@@ -290,7 +299,7 @@ void queue_drain(struct queue *queue)
     while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
         continue;
     if (queue_reads(queue))
-        ring_release(&queue->ring);
+        queue_commit(queue);
 }
 
 void queue_tick(struct queue *queue)
@@ -316,5 +325,33 @@ void queue_close(struct queue *queue)
         close(queue->nap_fd);
     }
     close(queue->eventfd);
+    close(queue->memfd);
     munmap(queue->ring.header, queue->bytes);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void queue_save(const struct queue *queue, struct state_out *out)
+{
+    state_put(out, (uint64_t)queue->state, 1);
+    state_put(out, queue->ahead, 8);
+    state_put(out, queue->high_water, 8);
+}
+
+bool queue_load(struct queue *queue, struct state_in *in)
+{
+    const uint64_t state = state_take(in, 1);
+    const uint64_t ahead = state_take(in, 8);
+    queue->high_water = (size_t)state_take(in, 8);
+    const uint64_t waiting = queue->ring.head - queue->ring.tail;
+    const bool beyond = (int64_t)(ahead - queue->ring.tail) > 0 && ahead - queue->ring.tail > waiting;
+    if (state > QUEUE_CORRUPT || beyond || in->at.failed)
+        return state_fail(in);
+    queue->state = (enum queue_state)state;
+    queue->ahead = ahead;
+    if (queue->state == QUEUE_CORRUPT) {
+        uv_idle_stop(&queue->turn);
+        uv_poll_stop(&queue->wake);
+    }
+    return true;
 }

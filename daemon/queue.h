@@ -19,13 +19,18 @@
 
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
  * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
- * cannot be read any further than position at; the queue has stopped. */
+ * cannot be read any further than position at; the queue has stopped. commit: all before tail has been handed over, and is
+ * about to be consumed. */
+struct state_in;
+struct state_out;
+
 struct queue_host {
     void *owner;
     void (*event)(void *owner, const struct ring_record *record, const char *tag, const struct payload *payload);
     void (*control)(void *owner, const struct ring_record *record, const char *tag, bool ahead);
     void (*crowded)(void *owner);
     void (*corrupt)(void *owner, uint64_t at, const char *why);
+    void (*commit)(void *owner, uint64_t tail);
 };
 
 enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
@@ -34,6 +39,7 @@ struct queue {
     enum queue_state state;
     struct queue_host host;
     struct ring_reader ring;
+    int memfd;      /* ours, closed with the queue */
     size_t bytes;   /* of the mapping */
     uint64_t ahead; /* control records before this position have been read ahead */
     int eventfd;    /* ours, closed with the queue */
@@ -61,6 +67,14 @@ void queue_await_answers(struct queue *queue, bool awaited, bool posted);
 
 void queue_hold(struct queue *queue);
 void queue_resume(struct queue *queue);
+
+/* Consume what has been handed over up to now, though the turn goes on. */
+void queue_commit(struct queue *queue);
+
+/* Write it for a successor, beside its two descriptors; or read it into a queue that was just opened with them, and is then
+ * as it was: held, running or corrupt. False: it makes no sense. */
+void queue_save(const struct queue *queue, struct state_out *out);
+bool queue_load(struct queue *queue, struct state_in *in);
 
 /* Hand over what a loop turn takes. */
 void queue_read_batch(struct queue *queue);

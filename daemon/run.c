@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "state.h"
+
 #define SPARES_MAX 8 /* chunks: as many as a turn is likely to need again */
 
 void run_open(struct run *run, enum framing framing)
@@ -116,4 +118,45 @@ void run_close(struct run *run)
     while (run->spare != NULL)
         chunk_unref(run_take_spare(run));
     run->marked = NULL;
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void run_save(const struct run *run, struct state_out *out)
+{
+    for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next)
+        state_put_chunk(out, chunk);
+    state_put_chunk(out, NULL);
+    state_put(out, run->bytes, 8);
+    state_put(out, run->events, 8);
+}
+
+bool run_load(struct run *run, struct state_in *in)
+{
+    uint64_t bytes = 0;
+    uint64_t events = 0;
+    for (struct chunk *chunk = NULL; (chunk = state_take_chunk(in)) != NULL;) {
+        if (chunk->next != NULL || chunk == run->last)
+            return state_fail(in);
+        if (run->last != NULL)
+            run->last->next = chunk;
+        else
+            run->first = chunk;
+        run->last = chunk_ref(chunk);
+        chunk->first_byte = bytes;
+        chunk->first_event = events;
+        bytes += chunk->used;
+        events += chunk->events;
+    }
+    run->bytes = state_take(in, 8);
+    run->events = state_take(in, 8);
+    if (in->at.failed || run->bytes < bytes || run->events < events)
+        return state_fail(in);
+    for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next) {
+        chunk->first_byte += run->bytes - bytes;
+        chunk->first_event += run->events - events;
+    }
+    run->mark = run->bytes;
+    run->marked = run->last;
+    return true;
 }

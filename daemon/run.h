@@ -20,6 +20,9 @@
 
 #define RUN_CHUNK 65536U /* bytes of a chunk, but for an event that is larger */
 
+struct state_in;
+struct state_out;
+
 struct run {
     enum framing framing;
     struct chunk *first, *last; /* NULL: nothing is kept */
@@ -46,5 +49,9 @@ void run_settle(struct run *run);
 
 /* Nobody follows any more. */
 void run_close(struct run *run);
+
+/* Write it for a successor, settled; read it into a run that was just opened. False: it makes no sense. */
+void run_save(const struct run *run, struct state_out *out);
+bool run_load(struct run *run, struct state_in *in);
 
 #endif

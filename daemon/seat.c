@@ -5,7 +5,9 @@
 #include <utlist.h>
 
 #include "kamailio.h"
+#include "ledger.h"
 #include "log.h"
+#include "state.h"
 
 /* Every change of state passes here. */
 static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_state state)
@@ -289,6 +291,7 @@ static void seat_take_back(struct kamailio *kamailio, struct post *post)
     }
     if (post->type == WIRE_MESSAGE) {
         seat->in_flight--;
+        seat->client->slot->written -= post->written;
         DL_PREPEND(seat->returned, post);
         return;
     }
@@ -313,4 +316,116 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
             seat_enter(kamailio, seat, SEAT_WAITING);
         seat_settle(kamailio, seat);
     }
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void seat_save(const struct seat *seat, struct state_out *out)
+{
+    const struct post *post = NULL;
+    uint32_t returned = 0;
+    DL_FOREACH(seat->returned, post)
+    returned++;
+    state_put(out, (uint64_t)seat->state, 1);
+    state_put(out, seat->worker != NULL ? seat->worker->index + 1U : 0, 4);
+    state_put(out, returned, 4);
+    DL_FOREACH(seat->returned, post)
+    state_put_bytes(out, post->message, post->length);
+}
+
+/* The seat stands among those that have no worker: give it the one that it had. */
+static bool seat_load_place(struct kamailio *kamailio, struct seat *seat, uint64_t place)
+{
+    struct worker *worker = place > 0 && place <= EVAPID_WORKERS_MAX ? kamailio->workers[place - 1] : NULL;
+    if (place == 0)
+        return true;
+    if (worker == NULL)
+        return false;
+    DL_DELETE(kamailio->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
+    seat->worker = worker;
+    DL_APPEND(worker->seats, seat);
+    worker->seat_count++;
+    return true;
+}
+
+bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in)
+{
+    const uint64_t state = state_take(in, 1);
+    const uint64_t place = state_take(in, 4);
+    if (state > SEAT_LEAVING || in->at.failed || !seat_load_place(kamailio, seat, place))
+        return state_fail(in);
+    for (uint64_t returned = state_take(in, 4); returned > 0 && !in->at.failed; returned--) {
+        const struct wire_text message = state_take_bytes(in);
+        struct post *post = post_new(WIRE_MESSAGE, seat, message.bytes, message.length);
+        if (post == NULL)
+            return state_fail(in);
+        DL_APPEND(seat->returned, post);
+    }
+    seat_enter(kamailio, seat, (enum seat_state)state);
+    return !in->at.failed;
+}
+
+void seat_save_worker(const struct worker *worker, struct state_out *out)
+{
+    const struct post *post = NULL;
+    const struct seat *seat = NULL;
+    DL_FOREACH(worker->posts, post)
+    {
+        state_put(out, (uint64_t)post->type, 1);
+        state_put(out, post->seat != NULL ? post->seat->client->index : 0, 4);
+        state_put_bytes(out, post->message, post->length);
+        worker_save_post(worker, post, out);
+    }
+    state_put(out, 0, 1);
+    state_put(out, worker->waiting_count, 4);
+    DL_FOREACH2(worker->waiting, seat, waiting_next)
+    state_put(out, seat->client->index, 4);
+}
+
+static struct seat *seat_of(const struct kamailio *kamailio, uint64_t index)
+{
+    struct client *client = bus_find(kamailio->bus, (uint32_t)index);
+    return client != NULL ? client->seat : NULL;
+}
+
+/* A post on the link: the seat's own two are taken from it, where it has just been given both. */
+static struct post *seat_load_post(struct seat *seat, enum wire_type type, struct wire_text message)
+{
+    struct post *post = NULL;
+    if (type == WIRE_NEW && seat != NULL) {
+        post = seat->announcement;
+        seat->announcement = NULL;
+    } else if (type == WIRE_CLOSED && seat != NULL) {
+        post = seat->farewell;
+        seat->farewell = NULL;
+    } else if ((type == WIRE_MESSAGE) == (seat != NULL)) {
+        post = post_new(type, seat, message.bytes, message.length);
+        if (post != NULL && seat != NULL)
+            seat->in_flight++;
+    }
+    return post;
+}
+
+bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
+{
+    for (uint64_t type = 0; (type = state_take(in, 1)) != 0 && !in->at.failed;) {
+        const uint64_t index = state_take(in, 4);
+        const struct wire_text message = state_take_bytes(in);
+        struct seat *seat = index > 0 ? seat_of(kamailio, index) : NULL;
+        struct post *post = (index > 0) == (seat != NULL) && type <= WIRE_MESSAGE && !in->at.failed
+                                ? seat_load_post(seat, (enum wire_type)type, message)
+                                : NULL;
+        if (post == NULL)
+            return state_fail(in);
+        worker_load_post(worker, post, in);
+    }
+    for (uint64_t count = state_take(in, 4); count > 0 && !in->at.failed; count--) {
+        struct seat *seat = seat_of(kamailio, state_take(in, 4));
+        if (seat == NULL || seat->worker != worker || seat->queued)
+            return state_fail(in);
+        seat->queued = true;
+        DL_APPEND2(worker->waiting, seat, waiting_prev, waiting_next);
+        worker->waiting_count++;
+    }
+    return !in->at.failed;
 }

@@ -19,6 +19,8 @@
 #include "worker.h"
 
 struct kamailio;
+struct state_in;
+struct state_out;
 
 enum seat_state {
     SEAT_WAITING,   /* no worker knows the client */
@@ -60,5 +62,13 @@ void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
 /* The worker has gone, after it had begun the post of sequence number begun. Its seats are without a worker then; last:
  * no other worker is left, so that they must be announced anew. */
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
+
+/* Write the seat for a successor; and read it into the one that its client has been given. False: it makes no sense. */
+void seat_save(const struct seat *seat, struct state_out *out);
+bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in);
+
+/* Likewise what is on the worker's link, and who waits for it; behind all seats. */
+void seat_save_worker(const struct worker *worker, struct state_out *out);
+bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct state_in *in);
 
 #endif

@@ -4,15 +4,19 @@
 #define EVAPID_TRANSPORT_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* All return as read(2), writev(2) and close(2) do on a socket that doesn't block: bytes, 0 at the end of the input, or
- * -1 with errno. */
+/* read, write and close return as read(2), writev(2) and close(2) do on a socket that doesn't block: bytes, 0 at the end of
+ * the input, or -1 with errno. position: how many bytes the kernel has ever taken to send, 0 when it can't tell. cookie: a
+ * number that no other socket of this host has, 0 likewise. */
 struct transport {
     ssize_t (*read)(int fd, void *bytes, size_t room);
     ssize_t (*write)(int fd, const struct iovec *iov, int count);
     int (*close)(int fd);
+    uint64_t (*position)(int fd);
+    uint64_t (*cookie)(int fd);
 };
 
 extern const struct transport transport_tcp;

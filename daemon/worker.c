@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "state.h"
+
 #define FLUSH_IOVECS 128
 
 static void worker_on_poll(uv_poll_t *poll, int status, int events);
@@ -157,6 +159,7 @@ struct post *post_new(enum wire_type type, struct seat *seat, const char *messag
     post->type = type;
     post->seat = seat;
     post->sequence = 0;
+    post->written = false;
     post->head_length = 0;
     post->length = length;
     if (length > 0)
@@ -179,6 +182,7 @@ void worker_post(struct worker *worker, struct post *post, const struct wire_eve
     numbered.sequence = ++worker->last_sequence;
     numbered.message = (struct wire_text){ post->message, post->length };
     post->sequence = numbered.sequence;
+    post->written = false;
     post->head_length = wire_write_event(post->head, sizeof(post->head), post->type, &numbered);
     if (post->type == WIRE_MESSAGE) {
         worker->in_flight++;
@@ -243,8 +247,11 @@ static void worker_sent(struct worker *worker, size_t bytes)
         struct post *post = worker->unsent;
         bytes -= post->head_length + post->length;
         worker->unsent = post->next;
-        if (post->sequence > 0)
+        if (post->sequence > 0) {
+            post->written = true;
+            worker->host->written(worker, post);
             continue;
+        }
         DL_DELETE(worker->posts, post);
         free(post);
     }
@@ -278,6 +285,57 @@ void worker_refuse(struct worker *worker, const char *reason)
     worker_say(worker, frame, wire_write_refused(frame, sizeof(frame), WIRE_VERSION, text));
     worker_flush(worker);
     worker->host->lost(worker, NULL);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void worker_save(const struct worker *worker, struct state_out *out)
+{
+    state_put(out, worker->pid, 4);
+    state_put(out, worker->last_sequence, 8);
+    state_put(out, worker->unsent_sent, 8);
+    state_put(out, worker->blocked, 1);
+}
+
+bool worker_load(struct worker *worker, struct state_in *in)
+{
+    worker->state = WORKER_ATTACHED;
+    worker->pid = (uint32_t)state_take(in, 4);
+    worker->last_sequence = state_take(in, 8);
+    worker->unsent_sent = (size_t)state_take(in, 8);
+    worker->blocked = state_take(in, 1) == 1;
+    worker_watch(worker);
+    return !in->at.failed;
+}
+
+void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out)
+{
+    state_put(out, post->sequence, 8);
+    state_put(out, post == worker->unsent, 1);
+    state_put(out, post->written, 1);
+    state_put_bytes(out, post->head, post->head_length);
+}
+
+void worker_load_post(struct worker *worker, struct post *post, struct state_in *in)
+{
+    post->sequence = state_take(in, 8);
+    const bool unsent = state_take(in, 1) == 1;
+    post->written = state_take(in, 1) == 1;
+    const struct wire_text head = state_take_bytes(in);
+    if (head.length > sizeof(post->head))
+        state_fail(in);
+    else if (head.length > 0)
+        memcpy(post->head, head.bytes, head.length);
+    post->head_length = head.length <= sizeof(post->head) ? head.length : 0;
+    if (post->sequence > 0 && post->type == WIRE_MESSAGE) {
+        worker->in_flight++;
+        worker->in_flight_bytes += post->length;
+    }
+    DL_APPEND(worker->posts, post);
+    if (unsent)
+        worker->unsent = post;
+    if (unsent && worker->unsent_sent > post->head_length + post->length)
+        state_fail(in);
 }
 
 static void worker_on_closed(uv_handle_t *handle)

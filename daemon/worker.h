@@ -13,6 +13,8 @@
 #include "evapid/wire.h"
 
 struct seat;
+struct state_in;
+struct state_out;
 struct worker;
 
 /* One frame on its way. sequence 0: no event, forgotten when it is written. */
@@ -21,6 +23,7 @@ struct post {
     enum wire_type type;
     uint64_t sequence;
     struct seat *seat;
+    bool written;       /* wholly, on a link */
     size_t head_length; /* of the frame without its message; written when it is put on a link */
     unsigned char head[WIRE_HEADER + WIRE_EVENT_HEAD_MAX];
     size_t length; /* of the message */
@@ -34,12 +37,14 @@ enum worker_state {
 };
 
 /* hello: a HELLO has come, with two descriptors that now belong to the callee. bad_hello: something else has come; hello
- * holds the version if that is what is wrong. lost: the peer has gone or broken the protocol; the callee closes. */
+ * holds the version if that is what is wrong. lost: the peer has gone or broken the protocol; the callee closes. written:
+ * an event has been written whole. */
 struct worker_host {
     void *owner;
     void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd);
     void (*bad_hello)(struct worker *worker, const struct wire_hello *hello);
     void (*lost)(struct worker *worker, const char *why);
+    void (*written)(struct worker *worker, struct post *post);
 };
 
 struct worker {
@@ -92,6 +97,15 @@ void worker_flush(struct worker *worker);
 
 /* Tell the peer why it can't attach; the link is then lost. */
 void worker_refuse(struct worker *worker, const char *reason);
+
+/* Write the worker for a successor, beside its descriptor and its posts; and read it into one that was just opened. False:
+ * it makes no sense. */
+void worker_save(const struct worker *worker, struct state_out *out);
+bool worker_load(struct worker *worker, struct state_in *in);
+
+/* Likewise one post of the link. Its seat is the caller's to set before worker_load_post, which makes it the link's last. */
+void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out);
+void worker_load_post(struct worker *worker, struct post *post, struct state_in *in);
 
 /* Close and free; there are no posts with a seat any more. */
 void worker_close(struct worker *worker);

@@ -46,7 +46,7 @@ class Evapid(Process):
 
     count = 0
 
-    def __init__(self, folder, settings, environment=None):
+    def __init__(self, folder, settings, environment=None, options=()):
         self.kamailio_socket = folder / "kamailio.sock"
         self.control_socket = folder / "control.sock"
         self.settings = {"kamailio_socket": str(self.kamailio_socket), "control_socket": str(self.control_socket),
@@ -54,7 +54,7 @@ class Evapid(Process):
         self.config = folder / "evapid.json"
         self.config.write_text(json.dumps(self.settings, indent=4))
         Evapid.count += 1
-        super().__init__(f"evapid-{Evapid.count}", [EVAPID, "-c", self.config], folder,
+        super().__init__(f"evapid-{Evapid.count}", [EVAPID, *options, "-c", self.config], folder,
                          {**SANITIZER, **(environment or {})})
 
     def ready(self):

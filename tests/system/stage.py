@@ -52,6 +52,16 @@ class Stage:
         self.processes.append(self.evapid)
         return self.evapid.ready()
 
+    def replace_evapid(self, **settings):
+        """A successor takes over from the evapid that runs, which ends."""
+        before = self.evapid
+        before.expect_end = True
+        self.evapid = Evapid(self.folder, {**before.settings, **settings}, options=["--replace"])
+        self.processes.append(self.evapid)
+        code = before.ended()
+        assert code == 0, f"{before.name} ended with {code} when it was replaced: {before.tail(20)}"
+        return self.evapid.ready()
+
     def restart_evapid(self):
         """Once more, with the configuration that the last one had."""
         return self.start_evapid(**self.evapid.settings)

@@ -27,6 +27,7 @@
 
 #include "bus.h"
 #include "evapid/presence.h"
+#include "ledger.h"
 #include "listener.h"
 #include "log.h"
 #include "memory.h"
@@ -62,6 +63,7 @@ static struct {
 } up;
 
 static struct bus *bus;
+static struct ledger ledger;
 static uv_loop_t loop;
 static struct listener listener;
 
@@ -157,6 +159,12 @@ static inline void on_admitted(void *owner)
     assert_ptr_equal(owner, &up);
     up.admitted_calls++;
     up.admitted = bus->listening_count;
+}
+
+static inline void on_sends(void *owner)
+{
+    assert_ptr_equal(owner, &up);
+    bus_commit(bus, 0, 0);
 }
 
 static inline bool is_present(const char *tag)
@@ -559,14 +567,17 @@ static inline int set_up(void **state)
     bus = calloc(1, sizeof(*bus));
     if (bus == NULL || uv_loop_init(&loop) != 0)
         return -1;
-    bus_open(bus, &loop);
+    if (ledger_open(&ledger) != NULL)
+        return -1;
+    bus_open(bus, &loop, &ledger);
     bus->upstream = (struct bus_upstream){ .owner = &up,
                                            .opened = on_opened,
                                            .message = on_message,
                                            .ended = on_ended,
                                            .gone = on_gone,
                                            .present = on_present,
-                                           .admitted = on_admitted };
+                                           .admitted = on_admitted,
+                                           .sends = on_sends };
     return listening < 0 && open_listening() != 0;
 }
 
@@ -583,6 +594,7 @@ static inline int tear_down(void **state)
     }
     uv_run(&loop, UV_RUN_DEFAULT);
     const bool books = memcmp(&bus->totals, &up.past, sizeof(up.past)) == 0 &&
+                       memcmp(&bus->totals, &ledger.header->gone, sizeof(up.past)) == 0 &&
                        bus->totals.relayed == bus->totals.delivered + all_dropped(&bus->totals);
     bool left = bus->clients != NULL || bus->listening != NULL || bus->dirty != NULL || bus->tags.tags != NULL ||
                 bus->closed != bus->accepted || listener.clients != 0 || up.admitted != 0;
@@ -590,7 +602,9 @@ static inline int tear_down(void **state)
         left |= up.now[i].present;
     for (size_t i = 0; i < FRAMINGS; i++)
         left |= bus->runs[i].followers != 0 || bus->runs[i].first != NULL || bus->runs[i].spare != NULL;
+    left |= ledger_next(&ledger, NULL) != NULL;
     const int busy = uv_loop_close(&loop);
+    ledger_close(&ledger);
     free(bus);
     for (size_t i = 0; i <= CLIENTS; i++)
         free(up.of[i].heard);

@@ -46,6 +46,7 @@ static struct {
     struct got *got; /* GOT_MAX */
     size_t count;
     unsigned crowded, corrupt;
+    uint64_t committed;
     uint64_t corrupt_at;
     char why[128];
     struct payload payload;      /* of the last event, where it lies in the ring */
@@ -111,9 +112,20 @@ static inline void on_corrupt(void *owner, uint64_t at, const char *why)
         t.on_corrupt();
 }
 
-static const struct queue_host host = {
-    .owner = &t, .event = on_event, .control = on_control, .crowded = on_crowded, .corrupt = on_corrupt
-};
+/* What has been handed over is committed before the ring says that it has been consumed. */
+static inline void on_commit(void *owner, uint64_t tail)
+{
+    assert_ptr_equal(owner, &t);
+    assert_true((int64_t)(tail - atomic_load(&t.header->tail)) >= 0);
+    t.committed = tail;
+}
+
+static const struct queue_host host = { .owner = &t,
+                                        .event = on_event,
+                                        .control = on_control,
+                                        .crowded = on_crowded,
+                                        .corrupt = on_corrupt,
+                                        .commit = on_commit };
 
 /* A ring in a memfd with these seals, not read by anybody yet. */
 static inline void make_ring(size_t capacity, int seals)

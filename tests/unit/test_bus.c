@@ -138,10 +138,11 @@ static void test_a_relayed_event_reaches_every_client_in_its_framing(void **stat
     assert_int_equal(bus->events.relay, 3);
     assert_int_equal(bus->events.no_receiver, 0);
     TURN_UNTIL(bus_is_flushed(bus));
-    assert_int_equal(a.client->tally.delivered, 3);
-    assert_int_equal(a.client->tally.delivered_bytes, 25);
-    assert_int_equal(b.client->tally.delivered, 2); /* without framing, of an empty event there is nothing to be sent */
-    assert_int_equal(b.client->tally.delivered_bytes, 15);
+    assert_int_equal(a.client->tally->delivered, 3);
+    assert_int_equal(a.client->tally->delivered_bytes, 25);
+    assert_int_equal(b.client->tally->delivered,
+                     2); /* without framing, of an empty event there is nothing to be sent */
+    assert_int_equal(b.client->tally->delivered_bytes, 15);
     assert_books_balance();
     hang_up(&a);
     hang_up(&b);
@@ -372,7 +373,7 @@ static void test_a_guest_gets_what_its_own_route_issues_once_it_is_admitted(void
     relay("1");
     turn();
     turn();
-    assert_int_equal(guest.client->tally.delivered, 0); /* nothing is sent before it is admitted */
+    assert_int_equal(guest.client->tally->delivered, 0); /* nothing is sent before it is admitted */
     assert_int_equal(outq_events(&guest.client->out), 1);
     bus_admit(bus, guest.client);
     relay("2");
@@ -450,7 +451,7 @@ static void test_a_client_held_back_gets_nothing_and_is_not_read(void **state)
     for (int i = 0; i < 5; i++)
         turn();
     assert_int_equal(up.of[1].messages, 0);
-    assert_int_equal(a.client->tally.delivered, 0);
+    assert_int_equal(a.client->tally->delivered, 0);
     bus_admit(bus, a.client);
     relay("3");
     assert_receives(&a, "1:1,1:3,"); /* what it had been given before, and what came after */

@@ -188,7 +188,7 @@ static void actor_comes(unsigned i)
 
 static size_t actor_queued(const struct actor *actor)
 {
-    return actor->given - (size_t)actor->peer.client->tally.delivered_bytes;
+    return actor->given - (size_t)actor->peer.client->tally->delivered_bytes;
 }
 
 /* Where the event ends that has begun when so many bytes have left. */
@@ -276,7 +276,7 @@ static void actors_event(void)
         struct actor *actor = &actors[i];
         if ((!actor->open && actor->peer.client != guest) || (to != TO_ALL && strcmp(actor->tag, tag) != 0))
             continue;
-        last[i] = actor_event_end(actor, (size_t)actor->peer.client->tally.delivered_bytes);
+        last[i] = actor_event_end(actor, (size_t)actor->peer.client->tally->delivered_bytes);
         cut_off[i] = actor_is_given(actor, &event);
     }
     if (to == TO_ALL)
@@ -309,7 +309,7 @@ static void actor_acts(unsigned i)
     struct actor *actor = &actors[i];
     struct client *client = actor->peer.client;
     if (any(8) == 0 || actor->given > STREAM_MAX / 2) {
-        const size_t sent = (size_t)client->tally.delivered_bytes;
+        const size_t sent = (size_t)client->tally->delivered_bytes;
         bus_finish(bus, client);
         actor_ends(i, actor->open ? actor->given : actor_event_end(actor, sent), DROP_CLOSED, 0);
     } else if (actor->open) {
@@ -328,7 +328,7 @@ static void assert_actors(void)
         struct client *client = actor->peer.client;
         assert_int_equal(client_tally(client)->relayed, actor->events + actor->large);
         assert_int_equal(outq_bytes(&client->out), actor_queued(actor));
-        assert_int_equal(outq_events(&client->out), actor->events - client->tally.delivered);
+        assert_int_equal(outq_events(&client->out), actor->events - client->tally->delivered);
     }
 }
 

@@ -123,7 +123,7 @@ static void test_an_event_larger_than_a_queue_may_be_is_dropped_alone(void **sta
     receive(&small, out, 99);
     assert_memory_equal(out, "95:yyy", 6);
     receive(&large, out, 4 + 101 + 4 + 99);
-    assert_int_equal(small.client->tally.dropped[DROP_LARGE], 1);
+    assert_int_equal(small.client->tally->dropped[DROP_LARGE], 1);
     assert_int_equal(all_dropped(&bus->totals), 1);
     assert_books_balance();
     hang_up(&small);

@@ -211,8 +211,8 @@ static void test_a_client_that_is_passed_over_without_memory_ends(void **state)
     WITHOUT_MEMORY_FROM(0, relay("larger than its queue"));
     relay("2");
     assert_int_equal(up.admitted, 1);
-    assert_int_equal(small.client->tally.dropped[DROP_LARGE], 1);
-    assert_int_equal(small.client->tally.dropped[DROP_MEMORY], 1);
+    assert_int_equal(small.client->tally->dropped[DROP_LARGE], 1);
+    assert_int_equal(small.client->tally->dropped[DROP_MEMORY], 1);
     assert_broken_off(&small, "");
     assert_receives(&large, "1:1,21:larger than its queue,1:2,");
     hang_up(&small);

@@ -15,8 +15,8 @@ static void test_writes_of_every_size_give_the_same_stream(void **state)
         relay("a longer one");
         relay("x");
         assert_receives(&a, expected);
-        assert_int_equal(a.client->tally.delivered, 4);
-        assert_int_equal(a.client->tally.delivered_bytes, sizeof(expected) - 1);
+        assert_int_equal(a.client->tally->delivered, 4);
+        assert_int_equal(a.client->tally->delivered_bytes, sizeof(expected) - 1);
         assert_int_equal(outq_bytes(&a.client->out), 0);
         bus_finish(bus, a.client);
         hang_up(&a);
@@ -78,7 +78,7 @@ static void test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute(void **
     wire.error = 0;
     relay("3");
     assert_int_equal(client_tally(a.client)->relayed, 2);
-    assert_int_equal(a.client->tally.dropped[DROP_CLOSED], 2);
+    assert_int_equal(a.client->tally->dropped[DROP_CLOSED], 2);
     send_text(&a, "5:hello,");
     TURN_UNTIL(up.of[1].messages == 1);
     assert_receives(&b, "1:1,1:2,1:3,");
@@ -149,7 +149,7 @@ static void test_a_deaf_client_leaves_at_once(void **state)
         assert_int_equal(bus->runs[FRAMING_NETSTRING].followers, 1);
         assert_true(a.client->deaf && outq_is_empty(&a.client->out));
         assert_int_equal(client_tally(a.client)->relayed, events);
-        assert_int_equal(a.client->tally.dropped[DROP_CLOSED], events);
+        assert_int_equal(a.client->tally->dropped[DROP_CLOSED], events);
         assert_books_balance();
         assert_following();
         relay("!");

@@ -1,0 +1,358 @@
+/* Writing down how evapid stands, and standing so again. */
+#include "handover.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "seat.h"
+#include "state.h"
+#include "store.h"
+#include "transport.h"
+
+#define SUBJECT "handover"
+
+static const char kamailio_door[] = "kamailio-socket";
+static const char control_door[] = "control-socket";
+
+/* ---- leaving ---------------------------------------------------------------------------------------------------- */
+
+static void save_all(struct household *household, uint64_t number, struct state_out *out)
+{
+    state_put(out, number, 8);
+    door_save(&household->kamailio.door, out);
+    door_save(&household->control.door, out);
+    listeners_save(&household->listeners, out);
+    kamailio_save(&household->kamailio, out);
+    bus_save(&household->bus, out);
+    for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
+        state_put(out, client->index, 4);
+        bus_save_client(client, out);
+        seat_save(client->seat, out);
+    }
+    state_put(out, 0, 4);
+    kamailio_save_links(&household->kamailio, out);
+}
+
+static bool hold_all(const struct household *household, struct holdings *holdings)
+{
+    bool held = holdings_add(holdings, household->ledger.memfd, "ledger") &&
+                holdings_add(holdings, household->kamailio.door.fd, "%s", kamailio_door) &&
+                holdings_add(holdings, household->control.door.fd, "%s", control_door) &&
+                listeners_hold(&household->listeners, holdings) && kamailio_hold(&household->kamailio, holdings);
+    for (const struct client *client = household->bus.clients; held && client != NULL; client = client->hh.next)
+        held = client->fd < 0 || holdings_add(holdings, client->fd, "client-%u", client->index);
+    return held;
+}
+
+bool handover_save(struct household *household, struct holdings *holdings)
+{
+    struct state_out out;
+    uint64_t number = 0;
+    while (number == 0)
+        if (getrandom(&number, sizeof(number), 0) < 0)
+            return false;
+    if (!state_begin(&out))
+        return false;
+    save_all(household, number, &out);
+    const int memfd = state_end(&out);
+    if (memfd < 0)
+        return false;
+    if (!hold_all(household, holdings) || !holdings_add(holdings, memfd, "state")) {
+        close(memfd);
+        holdings_clear(holdings, false);
+        return false;
+    }
+    household->ledger.header->state = number;
+    return true;
+}
+
+void handover_cancel(struct household *household, struct holdings *holdings)
+{
+    household->ledger.header->state = 0;
+    close(holdings_take(holdings, "state"));
+    holdings_clear(holdings, false);
+}
+
+bool handover_is_stored(const char *name)
+{
+    static const char *const brought[] = { "state", "worker-", kamailio_door, control_door };
+    for (size_t i = 0; i < sizeof(brought) / sizeof(*brought); i++)
+        if (strncmp(name, brought[i], strlen(brought[i])) == 0)
+            return false;
+    return true;
+}
+
+/* ---- coming ----------------------------------------------------------------------------------------------------- */
+
+/* The limits of a listener's clients, of the configuration's where the listener has gone from it. */
+static const struct client_limits *limits_at(const struct household *household, const struct listener *listener)
+{
+    return listener != NULL ? &listener->limits : &household->config.limits;
+}
+
+/* The listener that the client of a slot had come to. */
+static struct listener *listener_of(struct household *household, struct ledger_slot *slot)
+{
+    slot->listener[sizeof(slot->listener) - 1] = '\0';
+    struct listener *listener = listener_named(&household->listeners, slot->listener);
+    return listener != NULL ? listener
+                            : listener_remember(&household->listeners, slot->listener, &household->config.limits);
+}
+
+/* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. */
+static struct client *adopt(struct household *household, struct ledger_slot *slot, int fd)
+{
+    struct listener *listener = fd >= 0 ? listener_of(household, slot) : NULL;
+    struct client *client = fd >= 0 && listener == NULL
+                                ? NULL
+                                : bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
+    if (client != NULL && listener != NULL)
+        listener_enter(listener);
+    return client;
+}
+
+static struct ledger_slot *slot_of(struct ledger *ledger, uint32_t index)
+{
+    struct ledger_slot *slot = ledger_next(ledger, NULL);
+    while (slot != NULL && slot->index != index)
+        slot = ledger_next(ledger, slot);
+    return slot;
+}
+
+static bool load_clients(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    struct ledger_slot *slot = NULL;
+    for (uint32_t index = 0; (index = (uint32_t)state_take(in, 4)) != 0 && !in->at.failed;) {
+        /* Slots are taken in about the order in which clients come: look on from the last one. */
+        while ((slot = ledger_next(&household->ledger, slot)) != NULL && slot->index != index)
+            continue;
+        if (slot == NULL)
+            slot = slot_of(&household->ledger, index);
+        struct client *client =
+            slot != NULL ? adopt(household, slot, holdings_take(holdings, "client-%u", index)) : NULL;
+        if (client == NULL || !bus_load_client(&household->bus, client, in) ||
+            !seat_load(&household->kamailio, client->seat, in))
+            return state_fail(in);
+    }
+    return !in->at.failed;
+}
+
+static const char *load_state(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    struct listener *module = NULL;
+    struct bus *bus = &household->bus;
+    if (!listeners_load(&household->listeners, in, &household->config.limits, &module))
+        return "the state of the listeners makes no sense";
+    household->kamailio.declaration.listener = module;
+    if (!kamailio_load(&household->kamailio, in, holdings))
+        return "the state of the workers makes no sense";
+    if (!bus_load(bus, in) || !load_clients(household, in, holdings))
+        return "the state of the clients makes no sense";
+    const struct event_counts events = bus->events;
+    bus_take_books(bus, &events);
+    if (!kamailio_load_links(&household->kamailio, in, holdings) || !state_close(in))
+        return "the state of the links makes no sense";
+    bus_settle_gone(bus);
+    listeners_drop_spares(&household->listeners);
+    log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->clients));
+    return NULL;
+}
+
+/* ---- after a kill ----------------------------------------------------------------------------------------------- */
+
+/* Does the client's stream stand between two frames both ways? Says in the slot what of it had been sent. */
+static bool stream_is_whole(struct ledger_slot *slot, int fd)
+{
+    struct tally *tally = &slot->tally;
+    const uint64_t sent = transport_tcp.position(fd) - slot->origin;
+    if (slot->input_begun || slot->cookie != transport_tcp.cookie(fd))
+        return false;
+    if (slot->offered == 0 || sent != slot->offered)
+        return sent == tally->delivered_bytes && !slot->output_begun;
+    tally->delivered = tally->relayed - tally_dropped(tally); /* all that was offered, which was all that there was */
+    tally->delivered_bytes = sent;
+    slot->output_begun = false;
+    return true;
+}
+
+static void count_lost(struct tally *tally)
+{
+    tally->dropped[DROP_LOST] += tally->relayed - tally->delivered - tally_dropped(tally);
+}
+
+/* The client of a slot goes on, or it is over. Returns which. */
+static bool recover_client(struct household *household, struct ledger_slot *slot, int fd)
+{
+    char subject[32];
+    snprintf(subject, sizeof(subject), "client %u", slot->index);
+    const bool whole = fd >= 0 && stream_is_whole(slot, fd);
+    count_lost(&slot->tally);
+    struct client *client = whole ? adopt(household, slot, fd) : NULL;
+    if (client != NULL) {
+        if (slot->admitted)
+            bus_admit(&household->bus, client);
+        return true;
+    }
+    log_line(LEVEL_WARNING, subject, "%s",
+             fd < 0  ? "its connection was not kept"
+             : whole ? "no memory to go on with it; closing it"
+                     : "its stream stands in the middle of a frame; closing it");
+    if (fd >= 0 && !whole)
+        transport_tcp.close(fd);
+    store_forget("client-%u", slot->index);
+    household->ledger.header->closed++;
+    ledger_release(&household->ledger, slot);
+    return false;
+}
+
+static void recover_clients(struct household *household, struct holdings *holdings, uint64_t instance, uint64_t tail)
+{
+    struct ledger *ledger = &household->ledger;
+    const struct event_counts events = ledger_recover(ledger, instance, tail);
+    unsigned kept = 0;
+    unsigned closed = 0;
+    struct ledger_slot *next = NULL;
+    for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = next) {
+        next = ledger_next(ledger, slot);
+        const bool goes_on = recover_client(household, slot, holdings_take(holdings, "client-%u", slot->index));
+        kept += goes_on;
+        closed += !goes_on;
+    }
+    bus_take_books(&household->bus, &events);
+    log_line(LEVEL_WARNING, SUBJECT, "evapid was killed: %u clients go on, %u are closed; %llu events were lost", kept,
+             closed, (unsigned long long)household->bus.totals.dropped[DROP_LOST]);
+}
+
+static void recover(struct household *household, struct holdings *holdings)
+{
+    const uint64_t instance = household->ledger.header->instance;
+    const int memfd = holdings_take(holdings, "ring");
+    const int eventfd = holdings_take(holdings, "ring-wake");
+    uint64_t tail = 0;
+    const char *why = instance == 0 || memfd < 0 || eventfd < 0 ? "it was not kept" : NULL;
+    if (why == NULL)
+        why = kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail);
+    if (why != NULL && instance != 0)
+        log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
+    recover_clients(household, holdings, why == NULL ? instance : 0, tail);
+    kamailio_go_on_alone(&household->kamailio);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+/* The ledger of the evapid before us, or a new one. Returns NULL, or why there is none; *adopted says which it is. */
+static const char *open_ledger(struct household *household, struct holdings *holdings, bool *adopted)
+{
+    const int memfd = holdings_take(holdings, "ledger");
+    const char *why = memfd >= 0 ? ledger_adopt(&household->ledger, memfd) : NULL;
+    *adopted = memfd >= 0 && why == NULL;
+    if (*adopted)
+        return NULL;
+    if (memfd >= 0) {
+        log_line(LEVEL_ERROR, SUBJECT, "the ledger can't be taken over: %s; all clients are closed", why);
+        store_forget("ledger");
+    }
+    why = ledger_open(&household->ledger);
+    if (why == NULL)
+        store_keep(household->ledger.memfd, "ledger");
+    return why;
+}
+
+/* The state that goes with the ledger. A state of an earlier time is none. */
+static bool open_state(struct household *household, struct holdings *holdings, struct state_in *in)
+{
+    struct ledger_header *header = household->ledger.header;
+    const int memfd = holdings_take(holdings, "state");
+    const uint64_t number = header->state;
+    store_forget("state"); /* whatever becomes of it, it is not used twice */
+    header->state = 0;
+    if (memfd < 0 || number == 0) {
+        if (memfd >= 0)
+            close(memfd);
+        return false;
+    }
+    const char *why = state_open(in, memfd);
+    if (why == NULL && state_take(in, 8) == number)
+        return true;
+    log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why != NULL ? why : "it is of another time");
+    if (why == NULL)
+        state_close(in);
+    return false;
+}
+
+static const char *open_listeners(struct household *household, const char **subject)
+{
+    for (size_t i = 0; i < household->config.listener_count; i++) {
+        const struct config_listener *from = &household->config.listeners[i];
+        struct listener *listener =
+            listener_add(&household->listeners, &from->address, &from->limits, from->max_clients, LISTENER_CONFIG);
+        const char *why = listener != NULL ? listener_start(listener) : "no memory";
+        if (why == NULL)
+            continue;
+        *subject = listener != NULL ? listener->subject : SUBJECT;
+        return why;
+    }
+    return NULL;
+}
+
+static const char *open_doors(struct household *household, struct inherited_door kamailio,
+                              struct inherited_door control, const char **subject)
+{
+    *subject = household->config.control_socket;
+    const char *why = control_open(&household->control, &household->loop, *subject, control, &household->subject);
+    if (why != NULL)
+        return why;
+    *subject = household->config.kamailio_socket;
+    return kamailio_open(&household->kamailio, &household->loop, &household->config, &household->bus,
+                         &household->listeners, kamailio);
+}
+
+/* What nobody knows what to do with. */
+static void drop_rest(struct holdings *holdings)
+{
+    for (const struct holding *holding = holdings->all; holding != NULL; holding = holding->hh.next)
+        store_forget("%s", holding->name);
+    holdings_clear(holdings, true);
+}
+
+const char *handover_open(struct household *household, struct holdings *holdings, const char **subject)
+{
+    struct inherited_door kamailio = { .fd = -1 };
+    struct inherited_door control = { .fd = -1 };
+    struct state_in in;
+    bool adopted = false;
+    *subject = SUBJECT;
+    const char *why = open_ledger(household, holdings, &adopted);
+    if (why != NULL)
+        return why;
+    const bool stated = adopted && open_state(household, holdings, &in);
+    if (stated) {
+        door_load(&kamailio, &in, holdings, kamailio_door);
+        door_load(&control, &in, holdings, control_door);
+    }
+    bus_open(&household->bus, &household->loop, &household->ledger);
+    household->bus.upstream = kamailio_upstream(&household->kamailio);
+    household->listeners.bus = &household->bus;
+    household->subject = (struct status_subject){ .bus = &household->bus,
+                                                  .kamailio = &household->kamailio,
+                                                  .listeners = &household->listeners,
+                                                  .started_ms = uv_now(&household->loop) };
+    listeners_inherit(&household->listeners, holdings);
+    why = open_doors(household, kamailio, control, subject);
+    if (why == NULL)
+        why = open_listeners(household, subject);
+    if (why != NULL)
+        return why;
+    *subject = SUBJECT;
+    if (stated)
+        why = load_state(household, &in, holdings);
+    if (why != NULL)
+        return why;
+    if (adopted && !stated)
+        recover(household, holdings);
+    drop_rest(holdings);
+    return NULL;
+}

@@ -1,0 +1,133 @@
+/* The ledger: what of each client must outlive evapid, in memory that does.
+ *
+ * It lies in a memfd, of which the service manager keeps a descriptor, or which is handed to the successor. A client's
+ * slot says who it is, whether its stream stands between two frames, and its books. So a client whose connection was kept
+ * can go on although evapid was killed, and what was in evapid's memory can be counted as lost.
+ *
+ *     header │ segment: LEDGER_SEGMENT slots │ segment │ ...
+ *
+ * Events that were read from the ring and are in memory only exist twice for a moment: the ring still has them until its
+ * tail moves on. What they change in the books therefore counts from the commit on that comes with the tail: a slot keeps
+ * what it was before the batch (mark), the header has one page for the commit before and one for the next. Deliveries
+ * count at once. The memory is ours alone; a successor checks no more than that it fits its own idea of the format. */
+#ifndef EVAPID_LEDGER_H
+#define EVAPID_LEDGER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client.h"
+#include "evapid/limits.h"
+
+/* Events that came from the ring, by their kind. */
+struct event_counts {
+    uint64_t relay, multicast, unicast;
+    uint64_t no_receiver; /* of these, how many nobody was there to get */
+};
+
+/* What a slot was before the batch. */
+struct ledger_mark {
+    uint64_t batch;
+    uint64_t relayed, run_since;
+    uint64_t dropped[DROP_REASONS];
+    bool follows;
+};
+
+struct ledger_slot {
+    uint32_t index; /* the client's; 0: the slot is free */
+    uint32_t next;  /* free: number of the next free slot, LEDGER_NONE: none */
+    enum framing framing;
+    uint16_t port;
+    uint8_t tag_length;
+    bool admitted;     /* its connection-new route has let it in */
+    bool follows;      /* it gets what is appended to its framing's run */
+    bool input_begun;  /* bytes have been read that are in memory only */
+    bool output_begun; /* a part of an event has been sent */
+    char tag[EVAPID_TAG_MAX];
+    char address[EVAPID_ADDRESS_MAX];
+    char listener[ADDRESS_TEXT];
+    uint64_t tag_order; /* clients of a tag stand in this order */
+    uint64_t cookie;    /* SO_COOKIE: which socket it is */
+    uint64_t since_ms;
+    uint64_t origin;    /* position of the socket's stream (transport.h) when nothing had been sent */
+    uint64_t offered;   /* during a write of all that is queued: bytes that will have been sent then; else 0 */
+    uint64_t run_since; /* events of the run that count in tally.relayed */
+    uint64_t written;   /* messages that a worker has been sent whole */
+    struct tally tally;
+    struct ledger_mark mark;
+};
+
+struct ledger_page {
+    uint64_t batch;
+    uint64_t instance, tail; /* of the ring: this page counts when the ring's tail is that */
+    uint64_t run_events[FRAMINGS];
+    struct event_counts events;
+};
+
+#define LEDGER_SEGMENT 1024U
+#define LEDGER_SEGMENTS 1024U /* the most: a million clients */
+#define LEDGER_NONE UINT32_MAX
+
+struct ledger_header {
+    uint64_t magic, layout; /* layout: sizes of the structs, as one number */
+    uint64_t batch;         /* of what is written now */
+    uint64_t state;         /* number of the state that goes with this ledger; 0: none */
+    uint64_t instance;      /* of the ring that is kept with it; 0: none */
+    uint64_t tag_orders;    /* given out */
+    uint32_t last_index;
+    uint32_t segments; /* that the file has */
+    uint64_t accepted, closed;
+    struct tally gone; /* the sum of those whose slots are free again */
+    struct ledger_page pages[2];
+};
+
+struct ledger {
+    int memfd;
+    struct ledger_header *header;
+    struct ledger_slot *segments[LEDGER_SEGMENTS];
+    uint32_t free; /* number of a free slot, LEDGER_NONE: none */
+};
+
+/* Begin an empty ledger. NULL, or why it can't. */
+const char *ledger_open(struct ledger *ledger);
+
+/* Take over the ledger in the memfd, which is closed on failure. NULL, or why it can't be read. */
+const char *ledger_adopt(struct ledger *ledger, int memfd);
+
+void ledger_close(struct ledger *ledger);
+
+/* A slot that is all zero but for index; NULL when there is no memory. Its tally is in use from here on. */
+struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index);
+
+/* The client is no more: its books count among those of the gone. */
+void ledger_release(struct ledger *ledger, struct ledger_slot *slot);
+
+/* The slot after this one that is in use, the first for NULL; NULL: there is no more. */
+struct ledger_slot *ledger_next(struct ledger *ledger, const struct ledger_slot *slot);
+
+/* Something is about to change in the slot that counts from the next commit on. */
+static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot *slot)
+{
+    if (slot->mark.batch == ledger->header->batch)
+        return;
+    slot->mark.relayed = slot->tally.relayed;
+    slot->mark.run_since = slot->run_since;
+    slot->mark.follows = slot->follows;
+    for (int i = 0; i < DROP_REASONS; i++)
+        slot->mark.dropped[i] = slot->tally.dropped[i];
+    atomic_signal_fence(memory_order_seq_cst); /* we may be killed anywhere: the mark is whole before it counts */
+    slot->mark.batch = ledger->header->batch;
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* All that was read from the ring of that instance up to tail is in memory: the caller moves the ring's tail now. */
+void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const uint64_t run_events[FRAMINGS],
+                   const struct event_counts *events);
+
+/* After an evapid that was killed: bring every slot to the last commit, which is that of the ring's tail if there is such a
+ * ring (instance, else 0), and relayed up to date. Returns what events had come. What the slots' clients were not sent is not
+ * counted as dropped yet. */
+struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uint64_t tail);
+
+#endif

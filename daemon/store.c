@@ -1,0 +1,91 @@
+/* Telling the service manager what to keep. */
+#include "store.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define SETTLE_US 5000000U
+
+static struct {
+    unsigned most, kept; /* descriptors; most 0: there is no store */
+} store;
+
+static struct log_limit failures = { .kind = "store: descriptors that are not kept" };
+
+static void free_names(char **names)
+{
+    for (char **name = names; name != NULL && *name != NULL; name++)
+        free(*name);
+    free(names);
+}
+
+bool store_open(struct holdings *holdings)
+{
+    const char *most = getenv("FDSTORE");
+    char **names = NULL;
+    store.most = most != NULL && getenv("NOTIFY_SOCKET") != NULL ? (unsigned)strtoul(most, NULL, 10) : 0;
+    const int count = sd_listen_fds_with_names(1, &names);
+    for (int i = 0; i < count; i++) {
+        const int fd = SD_LISTEN_FDS_START + i;
+        if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
+            close(fd); /* a name that comes twice, or no memory */
+        else
+            store.kept++;
+    }
+    free_names(names);
+    return store.most > 0;
+}
+
+bool store_is_there(void)
+{
+    return store.most > 0;
+}
+
+void store_keep(int fd, const char *name, ...)
+{
+    char what[HOLDING_NAME_MAX + 1];
+    char told[HOLDING_NAME_MAX + 32];
+    va_list args;
+    if (store.most == 0)
+        return;
+    va_start(args, name);
+    vsnprintf(what, sizeof(what), name, args);
+    va_end(args);
+    if (store.kept >= store.most) {
+        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager: %u descriptors are (FDSTORE)",
+                    store.kept);
+        return;
+    }
+    snprintf(told, sizeof(told), "FDSTORE=1\nFDNAME=%s", what);
+    const int kept = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
+    if (kept <= 0)
+        log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s",
+                    strerror(-kept));
+    else
+        store.kept++;
+}
+
+void store_forget(const char *name, ...)
+{
+    char what[HOLDING_NAME_MAX + 1];
+    va_list args;
+    if (store.most == 0)
+        return;
+    va_start(args, name);
+    vsnprintf(what, sizeof(what), name, args);
+    va_end(args);
+    if (sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what) > 0 && store.kept > 0)
+        store.kept--;
+}
+
+void store_settle(void)
+{
+    if (store.most > 0)
+        sd_notify_barrier(0, SETTLE_US);
+}

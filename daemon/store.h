@@ -1,0 +1,28 @@
+/* The store: descriptors that the service manager keeps for us while we are not there.
+ *
+ * systemd does so for a unit with FileDescriptorStoreMax (systemd.service(5), sd_pid_notify_with_fds(3)): what is kept there
+ * comes back when the service is restarted, whether it ended by itself or was killed. FDSTORE in the environment says how
+ * many it keeps (systemd sets it from version 254 on, our unit for earlier ones). Without a service manager, or FDSTORE,
+ * keeping and forgetting do nothing. */
+#ifndef EVAPID_STORE_H
+#define EVAPID_STORE_H
+
+#include <stdbool.h>
+
+#include "holding.h"
+
+/* Look into the environment for a store, and put what it kept for us into holdings. Returns whether there is a store. */
+bool store_open(struct holdings *holdings);
+
+/* Is there a store? */
+bool store_is_there(void);
+
+/* Keep a copy of the descriptor under that name (holding.h); or let go of it. A store that is full keeps no more: that is
+ * logged, and those are lost when evapid is restarted. */
+__attribute__((format(printf, 2, 3))) void store_keep(int fd, const char *name, ...);
+__attribute__((format(printf, 1, 2))) void store_forget(const char *name, ...);
+
+/* Wait until the service manager has all that it was told, 5 seconds at most. */
+void store_settle(void);
+
+#endif
