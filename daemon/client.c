@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "log.h"
+#include "origin.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
@@ -467,8 +468,11 @@ struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storag
     client->transport = &transport_tcp;
     client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
     client->max_message_bytes = limits->max_message_bytes;
+    if (limits->admission_timeout_ms > 0)
+        client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     address_host(peer, client->address);
     client->port = address_port(peer);
+    client->origin = origin_of(peer);
     outq_init(&client->out, limits->framing, limits->max_queued_bytes);
     set_socket_options(fd, limits);
     client_enter(client, CLIENT_ADMITTING);
@@ -477,8 +481,15 @@ struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storag
 
 void client_admit(struct client *client)
 {
-    if (client->state == CLIENT_ADMITTING)
-        client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
+    if (client->state != CLIENT_ADMITTING)
+        return;
+    client->admit_by_ms = 0;
+    client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
+}
+
+bool client_is_overdue(const struct client *client, uint64_t now_ms)
+{
+    return client->state == CLIENT_ADMITTING && client->admit_by_ms != 0 && now_ms >= client->admit_by_ms;
 }
 
 void client_readmit(struct client *client)

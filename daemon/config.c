@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pace.h"
 #include "place.h"
 
 #define FILE_MAX (1U << 20) /* bytes of a configuration file */
@@ -150,6 +151,73 @@ static bool read_keepalive(struct reading *in, json_t *value, struct client_limi
     return read_numbers(in, value, keys);
 }
 
+/* The object's networks come in place of those that were there. */
+static bool read_networks(struct reading *in, json_t *array, struct network_list *list)
+{
+    size_t i = 0;
+    json_t *value = NULL;
+    const size_t outer = strlen(in->path);
+    if (!json_is_array(array))
+        return fail(in, "expected an array, found %s", type_name(array));
+    if (json_array_size(array) > ACCESS_NETWORKS_MAX)
+        return fail(in, "a list has at most %u networks", ACCESS_NETWORKS_MAX);
+    list->count = 0;
+    json_array_foreach(array, i, value)
+    {
+        snprintf(in->path + outer, sizeof(in->path) - outer, "[%zu]", i);
+        if (!json_is_string(value))
+            return fail(in, "expected a string, found %s", type_name(value));
+        const char *why = network_parse(json_string_value(value), &list->networks[list->count++]);
+        if (why != NULL)
+            return fail(in, "\"%s\": %s", json_string_value(value), why);
+        leave(in, outer);
+    }
+    return true;
+}
+
+/* An empty list of those who may connect can't be meant; without the key, all may. */
+static bool read_allow(struct reading *in, json_t *value, struct network_list *list)
+{
+    if (json_is_array(value) && json_array_size(value) == 0)
+        return fail(in, "nobody could connect: name networks, or all of them: \"0.0.0.0/0\", \"::/0\"");
+    return read_networks(in, value, list);
+}
+
+static bool read_access_key(struct reading *in, const char *name, json_t *value, struct access *access,
+                            struct client_limits *limits)
+{
+    const struct number_key keys[] = {
+        { "max_clients_per_address", &access->max_clients_per_address, 4, 0, 1000000 },
+        { "max_connects_per_second", &access->max_connects_per_second, 4, 0, PACE_RATE_MAX },
+        { "admission_timeout_ms", &limits->admission_timeout_ms, 4, 0, 3600000 },
+        { NULL },
+    };
+    const struct number_key *key = find_number(keys, name);
+    if (key != NULL)
+        return read_number(in, value, key);
+    if (strcmp(name, "allow") == 0)
+        return read_allow(in, value, &access->allow);
+    if (strcmp(name, "deny") == 0)
+        return read_networks(in, value, &access->deny);
+    return fail(in, "unknown key");
+}
+
+static bool read_access(struct reading *in, json_t *object, struct access *access, struct client_limits *limits)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    if (!is_object(in, object))
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        const size_t outer = enter(in, name);
+        if (!read_access_key(in, name, value, access, limits))
+            return false;
+        leave(in, outer);
+    }
+    return true;
+}
+
 static bool read_address(struct reading *in, const json_t *value, struct sockaddr_storage *address)
 {
     if (!json_is_string(value))
@@ -175,6 +243,8 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         return read_framing(in, value, &listener->limits.framing);
     if (strcmp(name, "keepalive") == 0)
         return read_keepalive(in, value, &listener->limits);
+    if (strcmp(name, "access") == 0)
+        return read_access(in, value, &listener->access, &listener->limits);
     return fail(in, "unknown key");
 }
 
@@ -184,7 +254,7 @@ static bool read_listener(struct reading *in, json_t *object, struct config *con
     json_t *value = NULL;
     if (!is_object(in, object))
         return false;
-    *listener = (struct config_listener){ .limits = config->limits, .max_clients = 1024 };
+    *listener = (struct config_listener){ .limits = config->limits, .access = config->access, .max_clients = 1024 };
     json_object_foreach(object, name, value)
     {
         const size_t outer = enter(in, name);
@@ -283,6 +353,8 @@ static bool read_key(struct reading *in, const char *name, json_t *value, struct
         return read_keepalive(in, value, &config->limits);
     if (strcmp(name, "log") == 0)
         return read_log(in, value, config);
+    if (strcmp(name, "access") == 0)
+        return read_access(in, value, &config->access, &config->limits);
     return strcmp(name, "listeners") == 0 || fail(in, "unknown key");
 }
 
@@ -337,7 +409,9 @@ static void set_defaults(struct config *config)
                     .max_queued_bytes = 8U << 20,
                     .keepalive_idle_s = 60,
                     .keepalive_interval_s = 10,
-                    .keepalive_probes = 6 },
+                    .keepalive_probes = 6,
+                    .admission_timeout_ms = 60000 },
+        .access = { .max_clients_per_address = 0, .max_connects_per_second = 0 },
         .worker_window_frames = 256,
         .worker_window_bytes = 1U << 20,
         .shutdown_grace_ms = 2000,

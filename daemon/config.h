@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access.h"
 #include "address.h"
 #include "client.h"
 #include "log.h"
@@ -14,6 +15,7 @@
 struct config_listener {
     struct sockaddr_storage address;
     struct client_limits limits;
+    struct access access;
     uint32_t max_clients;
 };
 
@@ -22,6 +24,7 @@ struct config {
     char control_socket[EVAPID_PATH_MAX + 1];
     bool module_listener;        /* the module may declare a listener */
     struct client_limits limits; /* of listeners that do not set their own, and of the module's */
+    struct access access;        /* likewise */
     struct config_listener *listeners;
     size_t listener_count;
     size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */

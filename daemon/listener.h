@@ -9,8 +9,11 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "access.h"
 #include "address.h"
 #include "client.h"
+#include "origin.h"
+#include "pace.h"
 
 struct bus;
 
@@ -28,13 +31,16 @@ struct listener {
     char subject[ADDRESS_TEXT + 10]; /* of its log lines */
     struct client_limits limits;     /* of clients that connect from now on */
     uint32_t max_clients;
+    const struct access *access;
     enum listener_source source;
     enum listener_state state;
     struct bus *bus;
     int fd; /* -1 when there is none */
     uv_poll_t poll;
-    uint32_t clients; /* connected now */
-    uint64_t accepted, refused;
+    uint32_t clients;       /* connected now */
+    struct origin *origins; /* the same by where they come from; uthash */
+    struct pace pace;       /* of those that are accepted */
+    uint64_t accepted, refused[REFUSALS];
     bool poll_closing;
     struct listener *prev, *next;
 };
@@ -44,9 +50,10 @@ struct listeners {
     struct bus *bus;
 };
 
-/* Add a listener that is not listening yet. NULL when there is no memory. */
+/* Add a listener that is not listening yet; access outlives it. NULL when there is no memory. */
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
-                              const struct client_limits *limits, uint32_t max_clients, enum listener_source source);
+                              const struct client_limits *limits, const struct access *access, uint32_t max_clients,
+                              enum listener_source source);
 
 /* Begin to listen. NULL, or why it can't: text that stays valid until the next call. */
 const char *listener_start(struct listener *listener);
@@ -54,8 +61,23 @@ const char *listener_start(struct listener *listener);
 /* Take no more clients. The listener is freed when its last client has gone. */
 void listener_stop(struct listener *listener);
 
-/* A client of the listener has gone. */
-void listener_leave(struct listener *listener);
+/* Count one more client of that origin (client.origin). False, and nothing has changed, when there is no memory. */
+bool listener_enter(struct listener *listener, const struct network *origin);
+
+/* A client that was counted has gone. */
+void listener_leave(struct listener *listener, const struct network *origin);
+
+/* A client that no route has let in is about to be closed for that: count and log it. */
+void listener_turn_away(struct listener *listener, const struct client *client);
+
+/* Connections that were refused, and clients turned away, whatever the reason. */
+uint64_t listener_refused(const struct listener *listener);
+
+/* Does it listen at an address that the internet may reach, with no network that is allowed? */
+bool listener_is_exposed(const struct listener *listener);
+
+/* What to warn of then: "listener 192.0.2.1:8448: " goes before it. */
+#define LISTENER_EXPOSED "reachable from public networks and no allow is set: whoever can reach it gets every event"
 
 /* The listener at that address that is not closed, or NULL. */
 struct listener *listener_find(const struct listeners *all, const struct sockaddr_storage *address);

@@ -167,11 +167,13 @@ static bool evapid_listen(struct evapid *e)
     e->listeners.bus = &e->bus;
     for (size_t i = 0; i < e->config.listener_count; i++) {
         const struct config_listener *from = &e->config.listeners[i];
-        struct listener *listener =
-            listener_add(&e->listeners, &from->address, &from->limits, from->max_clients, LISTENER_CONFIG);
+        struct listener *listener = listener_add(&e->listeners, &from->address, &from->limits, &from->access,
+                                                 from->max_clients, LISTENER_CONFIG);
         const char *why = listener != NULL ? listener_start(listener) : "no memory";
         if (why != NULL)
             return fail(listener != NULL ? listener->subject : SUBJECT, why);
+        if (listener_is_exposed(listener))
+            log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
     return true;
 }

@@ -71,6 +71,15 @@ static json_t *describe_clients(const struct bus *bus)
     return clients;
 }
 
+static json_t *describe_refusals(const struct listener *listener)
+{
+    json_t *refusals = json_object();
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        json_object_set_new(refusals, refusal_name((enum refusal)refusal),
+                            json_integer((json_int_t)listener->refused[refusal]));
+    return refusals;
+}
+
 static json_t *describe_listeners(const struct listeners *all)
 {
     static const char *const states[] = { "failed", "listening", "paused", "closed" };
@@ -79,11 +88,12 @@ static json_t *describe_listeners(const struct listeners *all)
     DL_FOREACH(all->first, listener)
     {
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "address", listener->name, "framing",
+            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name, "framing",
                             framing_name(listener->limits.framing), "source",
                             listener->source == LISTENER_CONFIG ? "config" : "module", "state", states[listener->state],
                             "clients", (json_int_t)listener->clients, "max_clients", (json_int_t)listener->max_clients,
-                            "accepted", (json_int_t)listener->accepted, "refused", (json_int_t)listener->refused));
+                            "accepted", (json_int_t)listener->accepted, "refused",
+                            (json_int_t)listener_refused(listener), "refusals", describe_refusals(listener)));
     }
     return list;
 }
@@ -136,7 +146,7 @@ static json_t *describe_totals(const struct status_subject *subject)
     const struct listener *listener = NULL;
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
-    refused += listener->refused;
+    refused += listener_refused(listener);
     return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
                      "clients", "accepted", (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed",
                      (json_int_t)bus->closed, "events", "relay", (json_int_t)bus->events.relay, "multicast",
