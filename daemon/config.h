@@ -10,6 +10,7 @@
 #include "access.h"
 #include "address.h"
 #include "client.h"
+#include "door.h"
 #include "log.h"
 
 struct config_listener {
@@ -22,6 +23,7 @@ struct config_listener {
 struct config {
     char kamailio_socket[EVAPID_PATH_MAX + 1];
     char control_socket[EVAPID_PATH_MAX + 1];
+    struct door_access kamailio_access, control_access;
     bool module_listener;        /* the module may declare a listener */
     struct client_limits limits; /* of listeners that do not set their own, and of the module's */
     struct access access;        /* likewise */

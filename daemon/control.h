@@ -21,8 +21,8 @@ struct control {
     unsigned count;
 };
 
-/* Listen at path. NULL, or why it can't. subject outlives it. */
-const char *control_open(struct control *control, uv_loop_t *loop, const char *path,
+/* Listen at path. NULL, or why it can't. access and subject outlive it. */
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,
                          const struct status_subject *subject);
 
 /* Once a second. */

@@ -205,10 +205,13 @@ static bool evapid_start(struct evapid *e)
     e->control.door.fd = e->kamailio.door.fd = -1;
     bus_open(&e->bus, &e->loop);
     e->bus.upstream = kamailio_upstream(&e->kamailio);
-    e->subject = (struct status_subject){
-        .bus = &e->bus, .kamailio = &e->kamailio, .listeners = &e->listeners, .started_ms = uv_now(&e->loop)
-    };
-    const char *why = control_open(&e->control, &e->loop, e->config.control_socket, &e->subject);
+    e->subject = (struct status_subject){ .bus = &e->bus,
+                                          .kamailio = &e->kamailio,
+                                          .listeners = &e->listeners,
+                                          .control = &e->control.door,
+                                          .started_ms = uv_now(&e->loop) };
+    const char *why =
+        control_open(&e->control, &e->loop, e->config.control_socket, &e->config.control_access, &e->subject);
     if (why != NULL)
         return fail(e->config.control_socket, why);
     why = kamailio_open(&e->kamailio, &e->loop, &e->config, &e->bus, &e->listeners);

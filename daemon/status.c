@@ -139,6 +139,14 @@ static json_t *describe_kamailio(const struct kamailio *kamailio)
                      "ring", describe_ring(kamailio));
 }
 
+static json_t *describe_door(const struct door *door)
+{
+    char mode[8];
+    snprintf(mode, sizeof(mode), "%04o", (unsigned)door->access->mode);
+    return json_pack("{s:o, s:s, s:I}", "path", describe_text(door->path), "mode", mode, "refused",
+                     (json_int_t)door->refused);
+}
+
 static json_t *describe_totals(const struct status_subject *subject)
 {
     const struct bus *bus = subject->bus;
@@ -160,9 +168,10 @@ static json_t *describe_totals(const struct status_subject *subject)
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
-    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid", (json_int_t)getpid(),
-                     "uptime_s", (json_int_t)(uptime_ms / 1000), "session", (json_int_t)subject->kamailio->session,
-                     "kamailio", describe_kamailio(subject->kamailio), "listeners",
-                     describe_listeners(subject->listeners), "clients", describe_clients(subject->bus), "totals",
-                     describe_totals(subject));
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid",
+                     (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
+                     (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
+                     "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
+                     describe_door(subject->control), "listeners", describe_listeners(subject->listeners), "clients",
+                     describe_clients(subject->bus), "totals", describe_totals(subject));
 }
