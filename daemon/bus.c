@@ -109,7 +109,7 @@ static void bus_on_gone(struct client *client)
     store_forget("client-%u", client->index);
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
-    listener_leave(client->listener);
+    listener_leave(client->listener, &client->origin);
     client->listener = NULL;
     bus->upstream.gone(bus->upstream.owner, client);
 }
@@ -440,8 +440,12 @@ void bus_tick(struct bus *bus)
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
     HASH_ITER(hh, bus->clients, client, next)
-    if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
+    if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms) {
         client_drop(client, DROP_CLOSED);
+    } else if (client_is_overdue(client, now)) {
+        listener_turn_away(client->listener, client);
+        bus_finish(bus, client);
+    }
 }
 
 bool bus_is_flushed(const struct bus *bus)

@@ -104,7 +104,7 @@ bool bus_load(struct bus *bus, struct state_in *in);
 void bus_save_client(struct client *client, struct state_out *out);
 bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in);
 
-/* Once a second: close those whose time to flush is over. */
+/* Once a second: close those whose time to flush is over, or to be admitted. */
 void bus_tick(struct bus *bus);
 
 /* Has every client been sent all it was given? */

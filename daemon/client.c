@@ -13,6 +13,7 @@
 
 #include "ledger.h"
 #include "log.h"
+#include "origin.h"
 #include "state.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
@@ -538,13 +539,17 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (limits->admission_timeout_ms > 0)
+        client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     address_host(peer, client->address);
     client->port = address_port(peer);
+    client->origin = origin_of(peer);
     outq_init(&client->out, limits->framing, limits->max_queued_bytes);
     set_socket_options(fd, limits);
     client->slot->framing = limits->framing;
     client->slot->since_ms = client->since_ms;
     client->slot->port = client->port;
+    client->slot->peer = client->origin;
     client->slot->origin = client->transport->position(fd);
     client->slot->cookie = client->transport->cookie(fd);
     memcpy(client->slot->address, client->address, sizeof(client->address));
@@ -565,18 +570,28 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     client->port = slot->port;
     memcpy(client->address, slot->address, sizeof(client->address));
     client->address[sizeof(client->address) - 1] = '\0';
+    client->origin = slot->peer;
     outq_init(&client->out, slot->framing, limits->max_queued_bytes);
     client->state = CLIENT_GONE;
     if (fd >= 0)
         client_enter(client, CLIENT_ADMITTING);
+    if (!slot->admitted && limits->admission_timeout_ms > 0)
+        client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     return client;
 }
 
 void client_admit(struct client *client)
 {
-    if (client->state == CLIENT_ADMITTING)
-        client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
     client->slot->admitted = true;
+    if (client->state != CLIENT_ADMITTING)
+        return;
+    client->admit_by_ms = 0;
+    client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
+}
+
+bool client_is_overdue(const struct client *client, uint64_t now_ms)
+{
+    return client->state == CLIENT_ADMITTING && client->admit_by_ms != 0 && now_ms >= client->admit_by_ms;
 }
 
 void client_readmit(struct client *client)
@@ -670,6 +685,8 @@ void client_save(struct client *client, struct state_out *out)
                   (client->blocked ? SAVED_BLOCKED : 0U) | (client->deaf ? SAVED_DEAF : 0U),
               1);
     state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
+    state_put(out, client->admit_by_ms != 0, 1);
+    state_put(out, client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0, 8);
     state_put(out, client->in_offset, 8);
     state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
     outq_save(&client->out, out);
@@ -690,7 +707,10 @@ bool client_load(struct client *client, struct state_in *in)
 {
     const uint64_t state = state_take(in, 1);
     const uint64_t flags = state_take(in, 1);
-    client->deadline_ms = uv_now(client->poll.loop) + state_take(in, 8);
+    const uint64_t now_ms = uv_now(client->poll.loop);
+    client->deadline_ms = now_ms + state_take(in, 8);
+    const bool admit_by = state_take(in, 1) == 1;
+    client->admit_by_ms = (now_ms + state_take(in, 8)) * admit_by;
     client->in_offset = state_take(in, 8);
     const struct wire_text input = state_take_bytes(in);
     if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)

@@ -23,6 +23,7 @@
 #include <uv.h>
 
 #include "address.h"
+#include "network.h"
 #include "outq.h"
 #include "transport.h"
 
@@ -89,6 +90,7 @@ struct client_limits {
     enum framing framing;
     size_t max_message_bytes, max_queued_bytes;
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
+    uint32_t admission_timeout_ms; /* until it is let in for the first time; 0: it may wait for ever */
 };
 
 struct client {
@@ -101,7 +103,9 @@ struct client {
     int watched; /* what poll waits for, enum uv_poll_event */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
+    struct network origin;    /* where it comes from, as its listener counts it (origin.h) */
     uint64_t since_ms;        /* wall clock, milliseconds of the epoch */
+    uint64_t admit_by_ms;     /* loop time; 0: it has been admitted once, or may wait for ever */
     struct tally *tally;      /* in the ledger */
     struct ledger_slot *slot; /* likewise */
 
@@ -149,6 +153,9 @@ bool client_load(struct client *client, struct state_in *in);
 
 /* ADMITTING: let it take part. */
 void client_admit(struct client *client);
+
+/* Has it waited for its first admission as long as it may? */
+bool client_is_overdue(const struct client *client, uint64_t now_ms);
 
 /* OPEN, FINISHING: hold it back until it is admitted again. */
 void client_readmit(struct client *client);

@@ -2,12 +2,15 @@
 #include "config.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <jansson.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "pace.h"
 #include "place.h"
 
 #define FILE_MAX (1U << 20) /* bytes of a configuration file */
@@ -150,6 +153,145 @@ static bool read_keepalive(struct reading *in, json_t *value, struct client_limi
     return read_numbers(in, value, keys);
 }
 
+/* The object's networks come in place of those that were there. */
+static bool read_networks(struct reading *in, json_t *array, struct network_list *list)
+{
+    size_t i = 0;
+    json_t *value = NULL;
+    const size_t outer = strlen(in->path);
+    if (!json_is_array(array))
+        return fail(in, "expected an array, found %s", type_name(array));
+    if (json_array_size(array) > ACCESS_NETWORKS_MAX)
+        return fail(in, "a list has at most %u networks", ACCESS_NETWORKS_MAX);
+    list->count = 0;
+    json_array_foreach(array, i, value)
+    {
+        snprintf(in->path + outer, sizeof(in->path) - outer, "[%zu]", i);
+        if (!json_is_string(value))
+            return fail(in, "expected a string, found %s", type_name(value));
+        const char *why = network_parse(json_string_value(value), &list->networks[list->count++]);
+        if (why != NULL)
+            return fail(in, "\"%s\": %s", json_string_value(value), why);
+        leave(in, outer);
+    }
+    return true;
+}
+
+/* An empty list of those who may connect can't be meant; without the key, all may. */
+static bool read_allow(struct reading *in, json_t *value, struct network_list *list)
+{
+    if (json_is_array(value) && json_array_size(value) == 0)
+        return fail(in, "nobody could connect: name networks, or all of them: \"0.0.0.0/0\", \"::/0\"");
+    return read_networks(in, value, list);
+}
+
+static bool read_access_key(struct reading *in, const char *name, json_t *value, struct access *access,
+                            struct client_limits *limits)
+{
+    const struct number_key keys[] = {
+        { "max_clients_per_address", &access->max_clients_per_address, 4, 0, 1000000 },
+        { "max_connects_per_second", &access->max_connects_per_second, 4, 0, PACE_RATE_MAX },
+        { "admission_timeout_ms", &limits->admission_timeout_ms, 4, 0, 3600000 },
+        { NULL },
+    };
+    const struct number_key *key = find_number(keys, name);
+    if (key != NULL)
+        return read_number(in, value, key);
+    if (strcmp(name, "allow") == 0)
+        return read_allow(in, value, &access->allow);
+    if (strcmp(name, "deny") == 0)
+        return read_networks(in, value, &access->deny);
+    return fail(in, "unknown key");
+}
+
+static bool read_access(struct reading *in, json_t *object, struct access *access, struct client_limits *limits)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    if (!is_object(in, object))
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        const size_t outer = enter(in, name);
+        if (!read_access_key(in, name, value, access, limits))
+            return false;
+        leave(in, outer);
+    }
+    return true;
+}
+
+static bool read_mode(struct reading *in, const json_t *value, mode_t *mode)
+{
+    const char *text = json_string_value(value);
+    const size_t length = json_string_length(value);
+    if (length < 3 || length > 4 || strspn(text, "01234567") != length || (length == 4 && text[0] != '0'))
+        return fail(in, "expected octal digits in a string, \"0000\" to \"0777\"");
+    *mode = (mode_t)strtoul(text, NULL, 8);
+    return true;
+}
+
+/* A name that this machine knows, or a number. kind: "user" or "group". */
+static bool read_identity(struct reading *in, const json_t *value, const char *kind, uint32_t *id)
+{
+    const struct number_key key = { kind, id, 4, 0, UINT32_MAX - 1 };
+    if (!json_is_string(value) && !json_is_integer(value))
+        return fail(in, "expected the name or the number of a %s, found %s", kind, type_name(value));
+    if (json_is_integer(value))
+        return read_number(in, value, &key);
+    const char *name = json_string_value(value);
+    const struct passwd *user = kind[0] == 'u' ? getpwnam(name) : NULL;
+    const struct group *group = kind[0] == 'g' ? getgrnam(name) : NULL;
+    if (user == NULL && group == NULL)
+        return fail(in, "there is no %s \"%s\"", kind, name);
+    *id = user != NULL ? user->pw_uid : group->gr_gid;
+    return true;
+}
+
+static bool read_users(struct reading *in, json_t *array, struct door_access *access)
+{
+    size_t i = 0;
+    json_t *value = NULL;
+    const size_t outer = strlen(in->path);
+    if (!json_is_array(array))
+        return fail(in, "expected an array, found %s", type_name(array));
+    if (json_array_size(array) > DOOR_USERS_MAX)
+        return fail(in, "a list has at most %u users", DOOR_USERS_MAX);
+    access->restricted = true;
+    json_array_foreach(array, i, value)
+    {
+        snprintf(in->path + outer, sizeof(in->path) - outer, "[%zu]", i);
+        if (!read_identity(in, value, "user", &access->users[access->user_count++]))
+            return false;
+        leave(in, outer);
+    }
+    return true;
+}
+
+static bool read_door_access(struct reading *in, json_t *object, struct door_access *access)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    bool good = is_object(in, object);
+    if (!good)
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        const size_t outer = enter(in, name);
+        if (strcmp(name, "mode") == 0)
+            good = read_mode(in, value, &access->mode);
+        else if (strcmp(name, "group") == 0)
+            good = read_identity(in, value, "group", &access->group);
+        else if (strcmp(name, "users") == 0)
+            good = read_users(in, value, access);
+        else
+            good = fail(in, "unknown key");
+        if (!good)
+            return false;
+        leave(in, outer);
+    }
+    return true;
+}
+
 static bool read_address(struct reading *in, const json_t *value, struct sockaddr_storage *address)
 {
     if (!json_is_string(value))
@@ -175,6 +317,8 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         return read_framing(in, value, &listener->limits.framing);
     if (strcmp(name, "keepalive") == 0)
         return read_keepalive(in, value, &listener->limits);
+    if (strcmp(name, "access") == 0)
+        return read_access(in, value, &listener->access, &listener->limits);
     return fail(in, "unknown key");
 }
 
@@ -184,7 +328,7 @@ static bool read_listener(struct reading *in, json_t *object, struct config *con
     json_t *value = NULL;
     if (!is_object(in, object))
         return false;
-    *listener = (struct config_listener){ .limits = config->limits, .max_clients = 1024 };
+    *listener = (struct config_listener){ .limits = config->limits, .access = config->access, .max_clients = 1024 };
     json_object_foreach(object, name, value)
     {
         const size_t outer = enter(in, name);
@@ -283,6 +427,12 @@ static bool read_key(struct reading *in, const char *name, json_t *value, struct
         return read_keepalive(in, value, &config->limits);
     if (strcmp(name, "log") == 0)
         return read_log(in, value, config);
+    if (strcmp(name, "access") == 0)
+        return read_access(in, value, &config->access, &config->limits);
+    if (strcmp(name, "kamailio_access") == 0)
+        return read_door_access(in, value, &config->kamailio_access);
+    if (strcmp(name, "control_access") == 0)
+        return read_door_access(in, value, &config->control_access);
     return strcmp(name, "listeners") == 0 || fail(in, "unknown key");
 }
 
@@ -331,13 +481,17 @@ static void set_defaults(struct config *config)
     *config = (struct config){
         .kamailio_socket = EVAPID_KAMAILIO_SOCKET,
         .control_socket = EVAPID_CONTROL_SOCKET,
+        .kamailio_access = { .mode = 0660, .group = DOOR_OWN_GROUP },
+        .control_access = { .mode = 0660, .group = DOOR_OWN_GROUP },
         .module_listener = true,
         .limits = { .framing = FRAMING_NETSTRING,
                     .max_message_bytes = 4U << 20,
                     .max_queued_bytes = 8U << 20,
                     .keepalive_idle_s = 60,
                     .keepalive_interval_s = 10,
-                    .keepalive_probes = 6 },
+                    .keepalive_probes = 6,
+                    .admission_timeout_ms = 60000 },
+        .access = { .max_clients_per_address = 0, .max_connects_per_second = 0 },
         .worker_window_frames = 256,
         .worker_window_bytes = 1U << 20,
         .shutdown_grace_ms = 2000,

@@ -7,21 +7,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access.h"
 #include "address.h"
 #include "client.h"
+#include "door.h"
 #include "log.h"
 
 struct config_listener {
     struct sockaddr_storage address;
     struct client_limits limits;
+    struct access access;
     uint32_t max_clients;
 };
 
 struct config {
     char kamailio_socket[EVAPID_PATH_MAX + 1];
     char control_socket[EVAPID_PATH_MAX + 1];
+    struct door_access kamailio_access, control_access;
     bool module_listener;        /* the module may declare a listener */
     struct client_limits limits; /* of listeners that do not set their own, and of the module's */
+    struct access access;        /* likewise */
     struct config_listener *listeners;
     size_t listener_count;
     size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */

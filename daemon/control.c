@@ -194,12 +194,12 @@ static void control_on_connect(void *owner, int fd)
     uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
 }
 
-const char *control_open(struct control *control, uv_loop_t *loop, const char *path, struct inherited_door inherited,
-                         const struct status_subject *subject)
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,
+                         struct inherited_door inherited, const struct status_subject *subject)
 {
     control->loop = loop;
     control->subject = subject;
-    return door_open(&control->door, loop, path, inherited, control_on_connect, control);
+    return door_open(&control->door, loop, path, access, inherited, control_on_connect, control);
 }
 
 void control_tick(struct control *control)

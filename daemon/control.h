@@ -27,9 +27,9 @@ struct control {
     unsigned count;
 };
 
-/* Listen at path, going on with an inherited socket if there is one. NULL, or why it can't. subject outlives it. */
-const char *control_open(struct control *control, uv_loop_t *loop, const char *path, struct inherited_door inherited,
-                         const struct status_subject *subject);
+/* Listen at path, going on with an inherited socket if there is one. NULL, or why it can't. access and subject outlive it. */
+const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,
+                         struct inherited_door inherited, const struct status_subject *subject);
 
 /* Once a second. */
 void control_tick(struct control *control);

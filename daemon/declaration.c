@@ -31,6 +31,12 @@ static void declaration_drop(struct declaration *declaration)
     declaration->listener = NULL;
 }
 
+static void declaration_warn(struct worker *worker, const struct listener *listener)
+{
+    if (listener_is_exposed(listener))
+        notify(worker, WIRE_NOTICE_WARNING, "listener %s: " LISTENER_EXPOSED, listener->name);
+}
+
 /* Open the listener that kamailio.cfg asks for, or take over its values. */
 static void declaration_apply(struct declaration *declaration, struct worker *worker,
                               const struct sockaddr_storage *address, enum framing framing, uint32_t max_clients)
@@ -51,18 +57,22 @@ static void declaration_apply(struct declaration *declaration, struct worker *wo
     if (there != NULL) {
         there->limits = limits;
         there->max_clients = max_clients;
+        declaration_warn(worker, there);
         return;
     }
     declaration_drop(declaration);
-    declaration->listener = listener_revive(declaration->listeners, address, &limits, max_clients);
+    declaration->listener =
+        listener_revive(declaration->listeners, address, &limits, &declaration->config->access, max_clients);
     if (declaration->listener == NULL)
-        declaration->listener = listener_add(declaration->listeners, address, &limits, max_clients, LISTENER_MODULE);
+        declaration->listener = listener_add(declaration->listeners, address, &limits, &declaration->config->access,
+                                             max_clients, LISTENER_MODULE);
     if (declaration->listener == NULL)
         return;
     const char *why = listener_start(declaration->listener);
     if (why != NULL)
         notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", declaration->listener->name,
                why);
+    declaration_warn(worker, declaration->listener);
 }
 
 static void declaration_read(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)

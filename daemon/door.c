@@ -2,6 +2,7 @@
 #include "door.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,10 +14,58 @@
 #include "log.h"
 #include "state.h"
 
-#define DOOR_MODE 0660 /* the owner and its group: the unit's group is Kamailio's */
 #define BACKLOG 128
 
 static struct log_limit failures = { .kind = "unix sockets: failed accepts" };
+static struct log_limit refusals = { .kind = "unix sockets: users refused" };
+
+bool door_admits(const struct door_access *access, uid_t user)
+{
+    if (!access->restricted || user == 0 || user == geteuid())
+        return true;
+    for (size_t i = 0; i < access->user_count; i++)
+        if (access->users[i] == user)
+            return true;
+    return false;
+}
+
+/* The user's name by this machine's own list: a directory service may let evapid wait for its answer. */
+static void name_user(uid_t user, char *out, size_t room)
+{
+    FILE *list = fopen("/etc/passwd", "re");
+    const struct passwd *entry = NULL;
+    snprintf(out, room, "unknown");
+    if (list == NULL)
+        return;
+    while ((entry = fgetpwent(list)) != NULL) /* NOLINT(concurrency-mt-unsafe): there is one thread */
+        if (entry->pw_uid == user) {
+            snprintf(out, room, "%s", entry->pw_name);
+            break;
+        }
+    fclose(list);
+}
+
+static void door_refuse(struct door *door, const struct ucred *peer)
+{
+    char name[64];
+    name_user(peer->uid, name, sizeof(name));
+    door->refused++;
+    log_limited(&refusals, LEVEL_WARNING, door->path, "refused pid %d of user %u (%s): it is not among users",
+                (int)peer->pid, (unsigned)peer->uid, name);
+}
+
+/* The one place where who has connected is looked at. */
+static void door_take(struct door *door, int fd)
+{
+    struct ucred peer = { .uid = (uid_t)-1 };
+    socklen_t size = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && door_admits(door->access, peer.uid)) {
+        door->opened(door->owner, fd);
+        return;
+    }
+    close(fd);
+    door_refuse(door, &peer);
+}
 
 static void door_on_poll(uv_poll_t *poll, int status, int events)
 {
@@ -25,7 +74,7 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     (void)events;
     const int fd = accept4(door->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        door->opened(door->owner, fd);
+        door_take(door, fd);
         return;
     }
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
@@ -62,17 +111,42 @@ static const char *clear_stale(const struct sockaddr_un *address)
     return unlink(address->sun_path) == 0 ? NULL : strerror(errno);
 }
 
+/* The file is made with no right for anybody: at no time may somebody connect whom its mode and group will keep out. */
+static int bind_shut(int fd, const struct sockaddr_un *address)
+{
+    const mode_t before = umask(0777);
+    const int result = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    const int error = errno;
+    umask(before);
+    errno = error;
+    return result;
+}
+
+/* Give the file the mode and group that the configuration says. */
+static const char *door_set_access(const struct door *door)
+{
+    static char why[128];
+    const struct door_access *access = door->access;
+    if (access->group != DOOR_OWN_GROUP && chown(door->path, (uid_t)-1, access->group) != 0) {
+        snprintf(why, sizeof(why), "cannot give it to group %u (group): %s", (unsigned)access->group, strerror(errno));
+        return why;
+    }
+    return chmod(door->path, access->mode) == 0 ? NULL : strerror(errno);
+}
+
 static const char *bind_and_listen(struct door *door, const struct sockaddr_un *address)
 {
     struct stat file;
     door->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (door->fd < 0 || bind(door->fd, (const struct sockaddr *)address, sizeof(*address)) != 0 ||
-        chmod(address->sun_path, DOOR_MODE) != 0 || lstat(address->sun_path, &file) != 0 ||
-        listen(door->fd, BACKLOG) != 0)
+    if (door->fd < 0 || bind_shut(door->fd, address) != 0 || lstat(address->sun_path, &file) != 0)
         return strerror(errno);
     door->device = file.st_dev;
     door->inode = file.st_ino;
-    return NULL;
+    /* Nobody comes in before the file is as it shall be. */
+    const char *why = door_set_access(door);
+    if (why == NULL && listen(door->fd, BACKLOG) != 0)
+        why = strerror(errno);
+    return why;
 }
 
 /* Is the inherited socket's file still there, at that path? Then go on with both. */
@@ -95,15 +169,22 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     return true;
 }
 
-const char *door_open(struct door *door, uv_loop_t *loop, const char *path, struct inherited_door inherited,
-                      door_opened *opened, void *owner)
+static void door_remove_file(const struct door *door)
+{
+    struct stat file;
+    if (lstat(door->path, &file) == 0 && file.st_dev == door->device && file.st_ino == door->inode)
+        unlink(door->path);
+}
+
+const char *door_open(struct door *door, uv_loop_t *loop, const char *path, const struct door_access *access,
+                      struct inherited_door inherited, door_opened *opened, void *owner)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    *door = (struct door){ .fd = -1, .opened = opened, .owner = owner };
+    *door = (struct door){ .fd = -1, .access = access, .opened = opened, .owner = owner };
     snprintf(door->path, sizeof(door->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     const bool goes_on = door_inherit(door, &inherited);
-    const char *why = goes_on ? NULL : clear_stale(&address);
+    const char *why = goes_on ? door_set_access(door) : clear_stale(&address);
     if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
     if (why == NULL && uv_poll_init(loop, &door->poll, door->fd) != 0)
@@ -112,6 +193,8 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, stru
         if (door->fd >= 0)
             close(door->fd);
         door->fd = -1;
+        if (!goes_on)
+            door_remove_file(door);
         return why;
     }
     door->poll.data = door;
@@ -121,14 +204,12 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, stru
 
 void door_close(struct door *door)
 {
-    struct stat file;
     if (door->fd < 0)
         return;
     uv_close((uv_handle_t *)&door->poll, NULL);
     close(door->fd);
     door->fd = -1;
-    if (lstat(door->path, &file) == 0 && file.st_dev == door->device && file.st_ino == door->inode)
-        unlink(door->path);
+    door_remove_file(door);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

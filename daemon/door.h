@@ -1,5 +1,8 @@
 /* A door: a Unix socket that evapid listens on. A file left behind by an evapid that has died is replaced; one that
- * somebody answers on is not. */
+ * somebody answers on is not.
+ *
+ * Who may come in is said twice: by the mode and group of the file, which the kernel checks when somebody connects, and by
+ * a list of users, which the door checks against the kernel's word (SO_PEERCRED) on who it was. */
 #ifndef EVAPID_DOOR_H
 #define EVAPID_DOOR_H
 
@@ -8,6 +11,18 @@
 #include <uv.h>
 
 #include "evapid/limits.h"
+
+#define DOOR_USERS_MAX 64U
+
+struct door_access {
+    mode_t mode;     /* of the file */
+    gid_t group;     /* of the file; DOOR_OWN_GROUP: evapid's */
+    bool restricted; /* only evapid's own user, root and these may come in; else whoever can open the file */
+    size_t user_count;
+    uid_t users[DOOR_USERS_MAX];
+};
+
+#define DOOR_OWN_GROUP ((gid_t)-1)
 
 /* A connection has come in on fd, which now belongs to the callee. */
 typedef void door_opened(void *owner, int fd);
@@ -23,19 +38,26 @@ struct door {
     dev_t device; /* of our file, so that another's is never removed */
     ino_t inode;
     uv_poll_t poll;
+    const struct door_access *access;
+    uint64_t refused; /* connections of users who may not come in */
     door_opened *opened;
     void *owner;
 };
 
-/* Listen at path, whose file gets mode 0660. Returns NULL, or why it can't. inherited: a socket that listens there and its
- * file (door_load), which are gone on with; its fd is -1 when there is none. */
+/* A socket of the evapid before us that listens at its path, and its file (door_load); fd -1: there is none. */
 struct inherited_door {
     int fd;
     dev_t device;
     ino_t inode;
 };
-const char *door_open(struct door *door, uv_loop_t *loop, const char *path, struct inherited_door inherited,
-                      door_opened *opened, void *owner);
+
+/* Listen at path, going on with an inherited socket if it is still there; access outlives the door. Returns NULL, or why it
+ * can't: text that stays valid until the next call. */
+const char *door_open(struct door *door, uv_loop_t *loop, const char *path, const struct door_access *access,
+                      struct inherited_door inherited, door_opened *opened, void *owner);
+
+/* May a process of that user come in? */
+bool door_admits(const struct door_access *access, uid_t user);
 
 /* Once a second: listen again after a pause. */
 void door_tick(struct door *door);

@@ -99,18 +99,19 @@ static struct listener *listener_of(struct household *household, struct ledger_s
     slot->listener[sizeof(slot->listener) - 1] = '\0';
     struct listener *listener = listener_named(&household->listeners, slot->listener);
     return listener != NULL ? listener
-                            : listener_remember(&household->listeners, slot->listener, &household->config.limits);
+                            : listener_remember(&household->listeners, slot->listener, &household->config.limits,
+                                                &household->config.access);
 }
 
 /* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. */
 static struct client *adopt(struct household *household, struct ledger_slot *slot, int fd)
 {
     struct listener *listener = fd >= 0 ? listener_of(household, slot) : NULL;
-    struct client *client = fd >= 0 && listener == NULL
-                                ? NULL
-                                : bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
-    if (client != NULL && listener != NULL)
-        listener_enter(listener);
+    if (fd >= 0 && (listener == NULL || !listener_enter(listener, &slot->peer)))
+        return NULL;
+    struct client *client = bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
+    if (client == NULL && listener != NULL)
+        listener_leave(listener, &slot->peer);
     return client;
 }
 
@@ -144,7 +145,7 @@ static const char *load_state(struct household *household, struct state_in *in, 
 {
     struct listener *module = NULL;
     struct bus *bus = &household->bus;
-    if (!listeners_load(&household->listeners, in, &household->config.limits, &module))
+    if (!listeners_load(&household->listeners, in, &household->config.limits, &household->config.access, &module))
         return "the state of the listeners makes no sense";
     household->kamailio.declaration.listener = module;
     if (!kamailio_load(&household->kamailio, in, holdings))
@@ -265,10 +266,12 @@ static const char *open_ledger(struct household *household, struct holdings *hol
 static bool open_state(struct household *household, struct holdings *holdings, struct state_in *in)
 {
     struct ledger_header *header = household->ledger.header;
-    const int memfd = holdings_take(holdings, "state");
     const uint64_t number = header->state;
-    store_forget("state"); /* whatever becomes of it, it is not used twice */
-    header->state = 0;
+    header->state = 0; /* whatever becomes of it, it is not used twice */
+    for (const struct holding *holding = holdings->all; holding != NULL; holding = holding->hh.next)
+        if (!handover_is_stored(holding->name))
+            store_forget("%s", holding->name);
+    const int memfd = holdings_take(holdings, "state");
     if (memfd < 0 || number == 0) {
         if (memfd >= 0)
             close(memfd);
@@ -287,13 +290,15 @@ static const char *open_listeners(struct household *household, const char **subj
 {
     for (size_t i = 0; i < household->config.listener_count; i++) {
         const struct config_listener *from = &household->config.listeners[i];
-        struct listener *listener =
-            listener_add(&household->listeners, &from->address, &from->limits, from->max_clients, LISTENER_CONFIG);
+        struct listener *listener = listener_add(&household->listeners, &from->address, &from->limits, &from->access,
+                                                 from->max_clients, LISTENER_CONFIG);
         const char *why = listener != NULL ? listener_start(listener) : "no memory";
-        if (why == NULL)
-            continue;
-        *subject = listener != NULL ? listener->subject : SUBJECT;
-        return why;
+        if (why != NULL) {
+            *subject = listener != NULL ? listener->subject : SUBJECT;
+            return why;
+        }
+        if (listener_is_exposed(listener))
+            log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
     return NULL;
 }
@@ -302,7 +307,8 @@ static const char *open_doors(struct household *household, struct inherited_door
                               struct inherited_door control, const char **subject)
 {
     *subject = household->config.control_socket;
-    const char *why = control_open(&household->control, &household->loop, *subject, control, &household->subject);
+    const char *why = control_open(&household->control, &household->loop, *subject, &household->config.control_access,
+                                   control, &household->subject);
     if (why != NULL)
         return why;
     *subject = household->config.kamailio_socket;
@@ -339,6 +345,7 @@ const char *handover_open(struct household *household, struct holdings *holdings
     household->subject = (struct status_subject){ .bus = &household->bus,
                                                   .kamailio = &household->kamailio,
                                                   .listeners = &household->listeners,
+                                                  .control = &household->control.door,
                                                   .started_ms = uv_now(&household->loop) };
     listeners_inherit(&household->listeners, holdings);
     why = open_doors(household, kamailio, control, subject);

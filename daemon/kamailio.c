@@ -503,7 +503,8 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     uv_timer_init(loop, &kamailio->hold);
     kamailio->gather.data = kamailio;
     kamailio->hold.data = kamailio;
-    return door_open(&kamailio->door, loop, config->kamailio_socket, inherited, kamailio_on_connect, kamailio);
+    return door_open(&kamailio->door, loop, config->kamailio_socket, &config->kamailio_access, inherited,
+                     kamailio_on_connect, kamailio);
 }
 
 void kamailio_flush(struct kamailio *kamailio)

@@ -47,8 +47,9 @@ struct ledger_slot {
     char tag[EVAPID_TAG_MAX];
     char address[EVAPID_ADDRESS_MAX];
     char listener[ADDRESS_TEXT];
-    uint64_t tag_order; /* clients of a tag stand in this order */
-    uint64_t cookie;    /* SO_COOKIE: which socket it is */
+    struct network peer; /* where it comes from, as its listener counts it */
+    uint64_t tag_order;  /* clients of a tag stand in this order */
+    uint64_t cookie;     /* SO_COOKIE: which socket it is */
     uint64_t since_ms;
     uint64_t origin;    /* position of the socket's stream (transport.h) when nothing had been sent */
     uint64_t offered;   /* during a write of all that is queued: bytes that will have been sent then; else 0 */

@@ -18,7 +18,15 @@
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
 
-static struct log_limit refusals = { .kind = "listeners: clients refused" };
+/* One for each reason, so that a flood of one kind hides no other. */
+static struct log_limit refusals[REFUSALS] = {
+    [REFUSAL_FULL] = { .kind = "listeners: clients refused, max_clients" },
+    [REFUSAL_DENIED] = { .kind = "listeners: clients refused, not allowed" },
+    [REFUSAL_ADDRESS] = { .kind = "listeners: clients refused, max_clients_per_address" },
+    [REFUSAL_RATE] = { .kind = "listeners: clients refused, max_connects_per_second" },
+    [REFUSAL_MEMORY] = { .kind = "listeners: clients refused, no memory" },
+    [REFUSAL_ADMISSION] = { .kind = "listeners: clients not admitted in time" },
+};
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
 
 const char *listener_name(const struct listener *listener)
@@ -36,13 +44,15 @@ struct listener *listener_find(const struct listeners *all, const struct sockadd
 }
 
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
-                              const struct client_limits *limits, uint32_t max_clients, enum listener_source source)
+                              const struct client_limits *limits, const struct access *access, uint32_t max_clients,
+                              enum listener_source source)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
     if (listener == NULL)
         return NULL;
     listener->address = *address;
     listener->limits = *limits;
+    listener->access = access;
     listener->max_clients = max_clients;
     listener->source = source;
     listener->bus = all->bus;
@@ -55,13 +65,14 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
 }
 
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
-                                 const struct client_limits *limits, uint32_t max_clients)
+                                 const struct client_limits *limits, const struct access *access, uint32_t max_clients)
 {
     struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     if (listener->state == LISTENER_CLOSED && listener->source == LISTENER_MODULE && !listener->poll_closing &&
         address_equal(&listener->address, address)) {
         listener->limits = *limits;
+        listener->access = access;
         listener->max_clients = max_clients;
         listener->state = LISTENER_IDLE;
         return listener;
@@ -69,27 +80,77 @@ struct listener *listener_revive(struct listeners *all, const struct sockaddr_st
     return NULL;
 }
 
-/* A connection beyond the limit is closed at once, so that the application sees a refusal and not silence. */
+/* Why that peer can't connect now. Those who may not connect at all take nothing from the others' limits; and only a
+ * connection that nothing else speaks against counts for the pace. */
+static enum refusal listener_objection(struct listener *listener, const struct sockaddr_storage *peer)
+{
+    const struct access *access = listener->access;
+    const struct network host = network_of(peer);
+    const struct network origin = origin_of(peer);
+    if (!access_admits(access, &host))
+        return REFUSAL_DENIED;
+    if (listener->clients >= listener->max_clients)
+        return REFUSAL_FULL;
+    if (access->max_clients_per_address > 0 &&
+        origin_clients(listener->origins, &origin) >= access->max_clients_per_address)
+        return REFUSAL_ADDRESS;
+    if (access->max_connects_per_second > 0 &&
+        !pace_take(&listener->pace, access->max_connects_per_second, uv_now(listener->bus->loop)))
+        return REFUSAL_RATE;
+    return REFUSAL_NONE;
+}
+
+static void listener_log_refusal(const struct listener *listener, enum refusal refusal,
+                                 const struct sockaddr_storage *peer)
+{
+    struct log_limit *limit = &refusals[refusal];
+    const struct access *access = listener->access;
+    const uint16_t port = address_port(peer);
+    char host[EVAPID_ADDRESS_MAX];
+    address_host(peer, host);
+    if (refusal == REFUSAL_DENIED)
+        log_limited(limit, LEVEL_WARNING, listener->subject, "refused %s port %u: its address is %s (access)", host,
+                    port, access->allow.count > 0 ? "not allowed" : "denied");
+    else if (refusal == REFUSAL_FULL)
+        log_limited(limit, LEVEL_WARNING, listener->subject,
+                    "refused %s port %u: %u clients are connected (max_clients)", host, port, listener->clients);
+    else if (refusal == REFUSAL_ADDRESS)
+        log_limited(limit, LEVEL_WARNING, listener->subject,
+                    "refused %s port %u: %u clients of its address are connected (max_clients_per_address)", host, port,
+                    access->max_clients_per_address);
+    else if (refusal == REFUSAL_RATE)
+        log_limited(limit, LEVEL_WARNING, listener->subject,
+                    "refused %s port %u: more than %u connect in a second (max_connects_per_second)", host, port,
+                    access->max_connects_per_second);
+    else
+        log_limited(limit, LEVEL_ERROR, listener->subject, "refused %s port %u: no memory for another client", host,
+                    port);
+}
+
+/* Closed at once, so that the application sees a refusal and not silence. */
+static void listener_refuse(struct listener *listener, int fd, const struct sockaddr_storage *peer,
+                            enum refusal refusal)
+{
+    close(fd);
+    listener->refused[refusal]++;
+    listener_log_refusal(listener, refusal, peer);
+}
+
 static void listener_take(struct listener *listener, int fd, const struct sockaddr_storage *peer)
 {
-    if (listener->clients >= listener->max_clients) {
-        char host[EVAPID_ADDRESS_MAX];
-        address_host(peer, host);
-        listener->refused++;
-        close(fd);
-        log_limited(&refusals, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: %u clients are connected (max_clients)", host, address_port(peer),
-                    listener->clients);
+    const struct network origin = origin_of(peer);
+    const enum refusal refusal = listener_objection(listener, peer);
+    if (refusal != REFUSAL_NONE || !listener_enter(listener, &origin)) {
+        listener_refuse(listener, fd, peer, refusal != REFUSAL_NONE ? refusal : REFUSAL_MEMORY);
         return;
     }
-    listener->clients++;
     if (bus_connect(listener->bus, fd, peer, &listener->limits, listener)) {
         listener->accepted++;
         return;
     }
-    listener->clients--;
-    listener->refused++;
-    log_limited(&failures, LEVEL_ERROR, listener->subject, "no memory for another client");
+    listener_leave(listener, &origin); /* the bus has closed the socket */
+    listener->refused[REFUSAL_MEMORY]++;
+    listener_log_refusal(listener, REFUSAL_MEMORY, peer);
 }
 
 /* Out of descriptors or memory: a level-triggered poll would spin, so wait for the next tick. */
@@ -205,14 +266,40 @@ void listener_stop(struct listener *listener)
     listener->state = LISTENER_CLOSED;
 }
 
-void listener_enter(struct listener *listener)
+bool listener_enter(struct listener *listener, const struct network *origin)
 {
+    if (!origin_enter(&listener->origins, origin))
+        return false;
     listener->clients++;
+    return true;
 }
 
-void listener_leave(struct listener *listener)
+void listener_leave(struct listener *listener, const struct network *origin)
 {
+    origin_leave(&listener->origins, origin);
     listener->clients--;
+}
+
+void listener_turn_away(struct listener *listener, const struct client *client)
+{
+    listener->refused[REFUSAL_ADMISSION]++;
+    log_limited(&refusals[REFUSAL_ADMISSION], LEVEL_WARNING, listener->subject,
+                "closing %s port %u: connection-new has not let it in within %u ms (admission_timeout_ms)",
+                client->address, client->port, listener->limits.admission_timeout_ms);
+}
+
+uint64_t listener_refused(const struct listener *listener)
+{
+    uint64_t refused = 0;
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        refused += listener->refused[refusal];
+    return refused;
+}
+
+bool listener_is_exposed(const struct listener *listener)
+{
+    const struct network host = network_of(&listener->address);
+    return network_is_public(&host) && listener->access->allow.count == 0;
 }
 
 static void listener_tick(struct listeners *all, struct listener *listener)
@@ -299,12 +386,13 @@ struct listener *listener_named(const struct listeners *all, const char *name)
     return NULL;
 }
 
-struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits)
+struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits,
+                                   const struct access *access)
 {
     struct sockaddr_storage address;
     if (address_parse(name, &address) != NULL)
         return NULL;
-    struct listener *listener = listener_add(all, &address, limits, 0, LISTENER_MODULE);
+    struct listener *listener = listener_add(all, &address, limits, access, 0, LISTENER_MODULE);
     if (listener != NULL)
         listener->state = LISTENER_CLOSED;
     return listener;
@@ -321,16 +409,17 @@ void listeners_save(const struct listeners *all, struct state_out *out)
         state_put(out, (uint64_t)listener->limits.framing, 1);
         state_put(out, listener->max_clients, 4);
         state_put(out, listener->accepted, 8);
-        state_put(out, listener->refused, 8);
+        for (int refusal = 0; refusal < REFUSALS; refusal++)
+            state_put(out, listener->refused[refusal], 8);
     }
     state_put_bytes(out, "", 0);
 }
 
 /* One that the configuration doesn't have: the module's goes on, of any other only its clients do. */
 static struct listener *listener_load(struct listeners *all, const char *name, const struct client_limits *limits,
-                                      uint32_t max_clients, bool goes_on)
+                                      const struct access *access, uint32_t max_clients, bool goes_on)
 {
-    struct listener *listener = listener_remember(all, name, limits);
+    struct listener *listener = listener_remember(all, name, limits, access);
     if (listener == NULL || !goes_on)
         return listener;
     listener->max_clients = max_clients;
@@ -342,7 +431,7 @@ static struct listener *listener_load(struct listeners *all, const char *name, c
 }
 
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
-                    struct listener **module)
+                    const struct access *access, struct listener **module)
 {
     for (struct wire_text text; (text = state_take_bytes(in)).length > 0;) {
         char name[ADDRESS_TEXT];
@@ -354,14 +443,15 @@ bool listeners_load(struct listeners *all, struct state_in *in, const struct cli
         const uint32_t max_clients = (uint32_t)state_take(in, 4);
         struct listener *listener = listener_named(all, name);
         if (listener == NULL) {
-            listener = listener_load(all, name, &theirs, max_clients, of_module && !closed);
+            listener = listener_load(all, name, &theirs, access, max_clients, of_module && !closed);
             if (listener == NULL)
                 return state_fail(in);
             if (of_module && !closed)
                 *module = listener;
         }
         listener->accepted += state_take(in, 8);
-        listener->refused += state_take(in, 8);
+        for (int refusal = 0; refusal < REFUSALS; refusal++)
+            listener->refused[refusal] += state_take(in, 8);
     }
     return !in->at.failed;
 }

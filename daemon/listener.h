@@ -9,8 +9,11 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "access.h"
 #include "address.h"
 #include "client.h"
+#include "origin.h"
+#include "pace.h"
 
 struct bus;
 struct holdings;
@@ -31,6 +34,7 @@ struct listener {
     char subject[ADDRESS_TEXT + 10]; /* of its log lines */
     struct client_limits limits;     /* of clients that connect from now on */
     uint32_t max_clients;
+    const struct access *access;
     enum listener_source source;
     enum listener_state state;
     struct bus *bus;
@@ -38,8 +42,10 @@ struct listener {
     int fd;          /* -1 when there is none */
     uint32_t number; /* of the socket, as it is called in the store and in a hand-over */
     uv_poll_t poll;
-    uint32_t clients; /* connected now */
-    uint64_t accepted, refused;
+    uint32_t clients;       /* connected now */
+    struct origin *origins; /* the same by where they come from; uthash */
+    struct pace pace;       /* of those that are accepted */
+    uint64_t accepted, refused[REFUSALS];
     bool poll_closing;
     struct listener *prev, *next;
 };
@@ -59,14 +65,15 @@ struct listeners {
     uint32_t last_number;
 };
 
-/* Add a listener that is not listening yet. NULL when there is no memory. */
+/* Add a listener that is not listening yet; access outlives it. NULL when there is no memory. */
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
-                              const struct client_limits *limits, uint32_t max_clients, enum listener_source source);
+                              const struct client_limits *limits, const struct access *access, uint32_t max_clients,
+                              enum listener_source source);
 
 /* Make the module's listener that was closed at that address, and still has clients, one that is to begin again. NULL: there
  * is none. */
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
-                                 const struct client_limits *limits, uint32_t max_clients);
+                                 const struct client_limits *limits, const struct access *access, uint32_t max_clients);
 
 /* Begin to listen. NULL, or why it can't: text that stays valid until the next call. */
 const char *listener_start(struct listener *listener);
@@ -74,9 +81,23 @@ const char *listener_start(struct listener *listener);
 /* Take no more clients. The listener is freed when its last client has gone. */
 void listener_stop(struct listener *listener);
 
-/* A client has come to the listener by a hand-over; a client of the listener has gone. */
-void listener_enter(struct listener *listener);
-void listener_leave(struct listener *listener);
+/* Count one more client of that origin (client.origin). False, and nothing has changed, when there is no memory. */
+bool listener_enter(struct listener *listener, const struct network *origin);
+
+/* A client that was counted has gone. */
+void listener_leave(struct listener *listener, const struct network *origin);
+
+/* A client that no route has let in is about to be closed for that: count and log it. */
+void listener_turn_away(struct listener *listener, const struct client *client);
+
+/* Connections that were refused, and clients turned away, whatever the reason. */
+uint64_t listener_refused(const struct listener *listener);
+
+/* Does it listen at an address that the internet may reach, with no network that is allowed? */
+bool listener_is_exposed(const struct listener *listener);
+
+/* What to warn of then: "listener 192.0.2.1:8448: " goes before it. */
+#define LISTENER_EXPOSED "reachable from public networks and no allow is set: whoever can reach it gets every event"
 
 /* The listener at that address that is not closed, or NULL. */
 struct listener *listener_find(const struct listeners *all, const struct sockaddr_storage *address);
@@ -93,7 +114,8 @@ void listeners_inherit(struct listeners *all, struct holdings *holdings);
 void listeners_drop_spares(struct listeners *all);
 
 /* A listener of that name that is closed, and stands for the clients that it had; NULL: no memory, or it is no name. */
-struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits);
+struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits,
+                                   const struct access *access);
 
 /* The listener of that name, closed or not, or NULL. */
 struct listener *listener_named(const struct listeners *all, const char *name);
@@ -102,7 +124,7 @@ struct listener *listener_named(const struct listeners *all, const char *name);
  * and that is open again, NULL: none. False: it makes no sense. */
 void listeners_save(const struct listeners *all, struct state_out *out);
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
-                    struct listener **module);
+                    const struct access *access, struct listener **module);
 
 /* Add the listening sockets to the holdings. */
 bool listeners_hold(const struct listeners *all, struct holdings *holdings);

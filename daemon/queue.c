@@ -201,14 +201,22 @@ static void queue_on_wake(uv_poll_t *wake, int status, int events)
     uv_idle_start(&queue->turn, queue_on_turn);
 }
 
+/* Can a ring be so many bytes long? That keeps out memory of huge pages too, whose size is always a multiple of them: its
+ * owner can take such a page away again, and if there is none left then, who reads there gets SIGBUS. */
+static bool is_ring_size(off_t bytes)
+{
+    const off_t capacity = bytes - (off_t)RING_DATA_OFFSET;
+    return bytes >= (off_t)ring_bytes(EVAPID_RING_MIN) && bytes <= (off_t)ring_bytes(EVAPID_RING_MAX) &&
+           (capacity & (capacity - 1)) == 0;
+}
+
 static const char *queue_map(struct queue *queue, int memfd)
 {
     struct stat file;
     const int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0 || (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW))
         return "its memory is not sealed against a change of size";
-    if (fstat(memfd, &file) != 0 || file.st_size < (off_t)ring_bytes(EVAPID_RING_MIN) ||
-        file.st_size > (off_t)ring_bytes(EVAPID_RING_MAX))
+    if (fstat(memfd, &file) != 0 || !is_ring_size(file.st_size))
         return "its memory is of no size that a ring can have";
     queue->bytes = (size_t)file.st_size;
     void *memory = mmap(NULL, queue->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);

@@ -71,6 +71,15 @@ static json_t *describe_clients(const struct bus *bus)
     return clients;
 }
 
+static json_t *describe_refusals(const struct listener *listener)
+{
+    json_t *refusals = json_object();
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        json_object_set_new(refusals, refusal_name((enum refusal)refusal),
+                            json_integer((json_int_t)listener->refused[refusal]));
+    return refusals;
+}
+
 static json_t *describe_listeners(const struct listeners *all)
 {
     static const char *const states[] = { "failed", "listening", "paused", "closed" };
@@ -79,11 +88,12 @@ static json_t *describe_listeners(const struct listeners *all)
     DL_FOREACH(all->first, listener)
     {
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "address", listener->name, "framing",
+            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name, "framing",
                             framing_name(listener->limits.framing), "source",
                             listener->source == LISTENER_CONFIG ? "config" : "module", "state", states[listener->state],
                             "clients", (json_int_t)listener->clients, "max_clients", (json_int_t)listener->max_clients,
-                            "accepted", (json_int_t)listener->accepted, "refused", (json_int_t)listener->refused));
+                            "accepted", (json_int_t)listener->accepted, "refused",
+                            (json_int_t)listener_refused(listener), "refusals", describe_refusals(listener)));
     }
     return list;
 }
@@ -129,6 +139,14 @@ static json_t *describe_kamailio(const struct kamailio *kamailio)
                      "ring", describe_ring(kamailio));
 }
 
+static json_t *describe_door(const struct door *door)
+{
+    char mode[8];
+    snprintf(mode, sizeof(mode), "%04o", (unsigned)door->access->mode);
+    return json_pack("{s:o, s:s, s:I}", "path", describe_text(door->path), "mode", mode, "refused",
+                     (json_int_t)door->refused);
+}
+
 static json_t *describe_totals(const struct status_subject *subject)
 {
     const struct bus *bus = subject->bus;
@@ -136,7 +154,7 @@ static json_t *describe_totals(const struct status_subject *subject)
     const struct listener *listener = NULL;
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
-    refused += listener->refused;
+    refused += listener_refused(listener);
     return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
                      "clients", "accepted", (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed",
                      (json_int_t)bus->closed, "events", "relay", (json_int_t)bus->events.relay, "multicast",
@@ -150,9 +168,10 @@ static json_t *describe_totals(const struct status_subject *subject)
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
-    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid", (json_int_t)getpid(),
-                     "uptime_s", (json_int_t)(uptime_ms / 1000), "session", (json_int_t)subject->kamailio->session,
-                     "kamailio", describe_kamailio(subject->kamailio), "listeners",
-                     describe_listeners(subject->listeners), "clients", describe_clients(subject->bus), "totals",
-                     describe_totals(subject));
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid",
+                     (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
+                     (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
+                     "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
+                     describe_door(subject->control), "listeners", describe_listeners(subject->listeners), "clients",
+                     describe_clients(subject->bus), "totals", describe_totals(subject));
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "bus.h"
+#include "door.h"
 #include "kamailio.h"
 #include "listener.h"
 
@@ -14,6 +15,7 @@ struct status_subject {
     const struct bus *bus;
     struct kamailio *kamailio;
     const struct listeners *listeners;
+    const struct door *control;
     uint64_t started_ms; /* of the loop's time */
 };
 

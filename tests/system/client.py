@@ -22,9 +22,10 @@ def split_address(address):
 
 
 class Client:
-    """Blocking, with a deadline on everything. receive_buffer: bytes of SO_RCVBUF, to stall early."""
+    """Blocking, with a deadline on everything. receive_buffer: bytes of SO_RCVBUF, to stall early. source: the address to
+    come from."""
 
-    def __init__(self, address, receive_buffer=None):
+    def __init__(self, address, receive_buffer=None, source=None):
         host, port = split_address(address)
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(self.family, socket.SOCK_STREAM)
@@ -32,6 +33,8 @@ class Client:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(DEADLINE_S)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.socket.connect((host, port))
         self.host, self.port = self.socket.getsockname()[:2]
         self.server_port = port

@@ -42,11 +42,12 @@ def run_evapid(*words, environment=None):
 
 
 class Evapid(Process):
-    """evapid with its own configuration file and sockets in folder. settings override or add to the file's keys."""
+    """evapid with its own configuration file and sockets in folder. settings override or add to the file's keys. before: the
+    command that becomes evapid, instead of evapid itself."""
 
     count = 0
 
-    def __init__(self, folder, settings, environment=None, options=()):
+    def __init__(self, folder, settings, environment=None, options=(), before=()):
         self.kamailio_socket = folder / "kamailio.sock"
         self.control_socket = folder / "control.sock"
         self.settings = {"kamailio_socket": str(self.kamailio_socket), "control_socket": str(self.control_socket),
@@ -54,7 +55,7 @@ class Evapid(Process):
         self.config = folder / "evapid.json"
         self.config.write_text(json.dumps(self.settings, indent=4))
         Evapid.count += 1
-        super().__init__(f"evapid-{Evapid.count}", [EVAPID, *options, "-c", self.config], folder,
+        super().__init__(f"evapid-{Evapid.count}", [*before, EVAPID, *options, "-c", self.config], folder,
                          {**SANITIZER, **(environment or {})})
 
     def ready(self):

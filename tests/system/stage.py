@@ -41,8 +41,8 @@ class Stage:
         shown = f"[{host}]" if ":" in host else host
         return f"{shown}:{self.ports.tcp(host)}"
 
-    def start_evapid(self, environment=None, **settings):
-        self.evapid = Evapid(self.folder, settings, environment)
+    def start_evapid(self, environment=None, before=(), **settings):
+        self.evapid = Evapid(self.folder, settings, environment, before=before)
         self.processes.append(self.evapid)
         return self.evapid.ready()
 

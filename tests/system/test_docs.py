@@ -133,6 +133,16 @@ def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
         good, bad = good + ["/" * int(limits[1]), "/" * int(limits[2])], bad + ["", "/" * (int(limits[2]) + 1)]
     elif "`\"" in range_:
         good, bad = good + re.findall(r'"(\w+)"', range_), bad + ["another"]
+    elif "networks" in range_:
+        good, bad = good + [["127.0.0.1"], ["10.0.0.0/8", "2001:db8::/32"]], bad + ["10.0.0.0/8", ["10.0.0.1/8"], [10]]
+        networks = [f"10.{number // 256}.{number % 256}.0/24" for number in range(int(re.search(r"(\d+) networks", range_)[1]) + 1)]
+        good, bad = good + [networks[1:]], bad + [networks] + ([[]] if range_.startswith("1 to ") else [])
+    elif "octal" in range_:
+        good, bad = good + re.findall(r'"(\d+)"', range_), bad + ["1777", "0888", "rw", 660]
+    elif "of users" in range_:
+        good, bad = good + [[], ["root", 12345]], bad + ["root", ["there is none"], [0] * (int(re.search(r"\d+", range_)[0]) + 1)]
+    elif "of a group" in range_:
+        good, bad = good + ["root", 12345], bad + ["there is none", ["root"]]
     elif key.endswith(".address"):
         good, bad = good + ["127.0.0.1:2", "[::1]:2"], bad + ["127.0.0.1"]
     elif kind == "object":

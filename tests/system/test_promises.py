@@ -675,7 +675,7 @@ def put_bytes(memory, at, bytes_):
     (lambda: make_ring(65536, seals=0), "seal"),
     (lambda: make_ring(65536, seals=fcntl.F_SEAL_SHRINK), "seal"),
     (lambda: make_ring(4096), "size"),
-    (lambda: make_ring(65536 + 4096), "capacity"),
+    (lambda: make_ring(65536 + 4096), "size"),
     (lambda: put_bytes(make_ring(65536), 0, b"otherone"), "ring"),
     (lambda: put_bytes(make_ring(65536), 8, b"\x01"), "version"),
     (lambda: put_bytes(make_ring(65536), 16, struct.pack("=Q", 1 << 40)), "capacity"),

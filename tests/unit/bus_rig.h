@@ -208,7 +208,8 @@ static inline int open_listening(void)
 static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_storage *address,
                               const struct client_limits *limits)
 {
-    listener.clients++;
+    const struct network origin = origin_of(address);
+    assert_true(listener_enter(&listener, &origin));
     fcntl(fd, F_SETFL, O_NONBLOCK);
     assert_true(bus_connect(bus, fd, address, limits, &listener));
     peer->client = bus_find(bus, bus->last_index);
@@ -597,7 +598,7 @@ static inline int tear_down(void **state)
                        memcmp(&bus->totals, &ledger.header->gone, sizeof(up.past)) == 0 &&
                        bus->totals.relayed == bus->totals.delivered + all_dropped(&bus->totals);
     bool left = bus->clients != NULL || bus->listening != NULL || bus->dirty != NULL || bus->tags.tags != NULL ||
-                bus->closed != bus->accepted || listener.clients != 0 || up.admitted != 0;
+                bus->closed != bus->accepted || listener.clients != 0 || listener.origins != NULL || up.admitted != 0;
     for (size_t i = 0; i < 8; i++)
         left |= up.now[i].present;
     for (size_t i = 0; i < FRAMINGS; i++)

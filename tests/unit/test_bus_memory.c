@@ -229,11 +229,12 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
     long calls = 0;
     struct sockaddr_storage address;
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct network origin = origin_of(&address);
+    assert_true(listener_enter(&listener, &origin));
     for (; !connected; calls++) {
         int ends[2];
         char byte;
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-        listener.clients = 1;
         memory_limit(calls);
         connected = bus_connect(bus, ends[1], &address, &netstring_limits, &listener);
         memory_limit(-1);

@@ -345,6 +345,10 @@ static void test_memory_of_an_impossible_size_is_refused(void **state)
     assert_refused(NO_SIZE);
     replace_memory((off_t)1 << 46);
     assert_refused(NO_SIZE);
+    for (off_t pages = 1; pages <= 512; pages++) { /* as much memory as huge pages of any machine make up */
+        replace_memory(pages << 21);
+        assert_refused(NO_SIZE);
+    }
     replace_memory((off_t)ring_bytes(EVAPID_RING_MIN)); /* a size that would do, but nothing in it */
     assert_refused("not a ring of evapid's");
 }
