@@ -7,9 +7,11 @@
 
 #include "listener.h"
 #include "log.h"
+#include "pace.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
+static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
 static struct log_limit slow = { .kind = "clients: disconnected for being slow" };
 
 /* The host of every client is a bus. */
@@ -82,8 +84,8 @@ static void bus_on_deaf(struct client *client)
 static void bus_on_gone(struct client *client)
 {
     struct bus *bus = bus_of(client);
-    char subject[32];
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
     bus_delist(bus, client);
@@ -113,10 +115,13 @@ static uint32_t bus_next_index(struct bus *bus)
 bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
                  struct listener *listener)
 {
-    struct client *client = client_open(bus->loop, fd, peer, limits, &bus->host);
+    struct client_limits own = *limits;
+    if (own.max_queued_bytes > bus->max_total_queued_bytes)
+        own.max_queued_bytes = bus->max_total_queued_bytes;
+    struct client *client = client_open(bus->loop, fd, peer, &own, &bus->host);
     if (client == NULL)
         return false;
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client->index = bus_next_index(bus);
     client->listener = listener;
     HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
@@ -130,7 +135,7 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
         return false;
     }
     bus->accepted++;
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
     return true;
@@ -183,12 +188,12 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* ---- delivery -------------------------------------------------------------------------------------------------- */
 
-/* A client whose queue is full is closed, and with it all that it had not read: it can tell that it has missed
- * something only by that. */
+/* A client whose queue is full is closed, if that is its policy, and with it all that it had not read: it can tell that it
+ * has missed something by that. */
 static void bus_disconnect_slow(struct bus *bus, struct client *client)
 {
-    char subject[32];
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
     log_limited(&slow, LEVEL_WARNING, subject,
                 "%s port %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
                 client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
@@ -200,16 +205,131 @@ static void bus_disconnect_slow(struct bus *bus, struct client *client)
 /* An event of size bytes did not fit into a client's queue. */
 static void bus_on_refused(struct bus *bus, struct client *client, size_t size, enum drop_reason reason)
 {
-    char subject[32];
-    if (reason == DROP_SLOW) {
+    char subject[CLIENT_SUBJECT];
+    if (reason == DROP_SLOW && client->slow_policy == SLOW_DISCONNECT) {
         bus_disconnect_slow(bus, client);
+        return;
+    }
+    if (reason == DROP_SLOW) {
+        if (client->slow_policy == SLOW_DROP_NEWEST && client->listed)
+            pace_pass_over(client, &bus->runs[client->out.framing]);
         return;
     }
     if (reason == DROP_CLOSED)
         return; /* its socket has just failed, which was logged */
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    client_subject(client, subject);
     log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)", size,
                 reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------
+ *
+ * What waits for all clients together may take max_total_queued_bytes of memory, each event once, however many wait for
+ * it. An event that would take it over that has those go short for whom most waits, so that it reaches the others. */
+
+#define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
+#define PEERS_PART                                                                                                     \
+    8U /* whose queue is shorter than the longest by less than this part of it goes short with that one */
+
+static size_t queue_memory(void)
+{
+    return chunk_memory() + outq_memory();
+}
+
+/* What an event of that length would add: to the runs, or in chunks of its own. */
+static size_t bus_cost(const struct bus *bus, size_t length, bool to_all, const struct client *guest)
+{
+    size_t cost = 0;
+    for (int framing = 0; framing < FRAMINGS; framing++) {
+        const struct run *run = &bus->runs[framing];
+        const size_t size = framing_size((enum framing)framing, length);
+        if (size == 0 || size > bus->max_total_queued_bytes)
+            continue; /* nobody gets it */
+        if (to_all && run->followers > 0)
+            cost += run_cost(run, size);
+        if ((!to_all && run->followers > 0) || (guest != NULL && guest->out.framing == (enum framing)framing))
+            cost += chunk_cost(0, size);
+    }
+    return cost;
+}
+
+static size_t bus_longest_queue(const struct bus *bus)
+{
+    size_t longest = 0;
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        if (outq_bytes(&client->out) > longest)
+            longest = outq_bytes(&client->out);
+    return longest;
+}
+
+/* There is no other way to have the memory back than to let the frame go of which the client has got a part. */
+static void bus_break_off(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
+    log_limited(&slow, LEVEL_WARNING, subject,
+                "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
+                client->address, client->port, outq_bytes(&client->out));
+    client_drop(client, DROP_SLOW);
+}
+
+/* Of what waits for the client, part goes: whole events by its policy; if it has none left, all, with the connection. It
+ * may be freed. */
+static void bus_shed_client(struct bus *bus, struct client *client)
+{
+    const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
+    if (parts && client->state == CLIENT_FLUSHING)
+        client_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
+    else if (parts && client->slow_policy == SLOW_DISCONNECT)
+        bus_disconnect_slow(bus, client);
+    else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
+        bus_break_off(client);
+}
+
+static void bus_settle(struct bus *bus)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_settle(&bus->runs[framing]);
+}
+
+/* Shed until the queues take no more than that, or nothing waits. Each step leaves less to be shed. */
+static void bus_shed(struct bus *bus, size_t memory)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    for (size_t longest = 1; queue_memory() > memory && longest > 0;) {
+        longest = bus_longest_queue(bus);
+        HASH_ITER(hh, bus->clients, client, next)
+        {
+            if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
+                continue;
+            bus_shed_client(bus, client);
+            bus_settle(bus);
+            if (queue_memory() <= memory)
+                return;
+        }
+    }
+}
+
+/* See to it that there is memory for an event. Any client may be closed by that: returns the guest, if it is still there. */
+static struct client *bus_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
+{
+    const uint32_t index = guest != NULL ? guest->index : 0;
+    const size_t limit = bus->max_total_queued_bytes;
+    const size_t free_part = limit / SHED_PART;
+    const size_t cost = bus_cost(bus, payload_length(payload), to_all, guest);
+    if (cost <= limit && queue_memory() <= limit - cost)
+        return guest;
+    bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
+    if (queue_memory() + cost > limit - free_part) {
+        log_limited(
+            &crowded, LEVEL_WARNING, "bus",
+            "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
+            "slowest",
+            queue_memory(), limit);
+        bus_shed(bus, limit - free_part > cost ? limit - free_part - cost : 0);
+    }
+    return guest != NULL ? bus_find(bus, index) : NULL;
 }
 
 /* ---- to every client ------------------------------------------------------------------------------------------- */
@@ -232,7 +352,7 @@ static bool bus_review(struct bus *bus, struct run *run, size_t size)
             run->review_at = review_at < run->review_at ? review_at : run->review_at;
             continue;
         }
-        if (reason == DROP_LARGE) {
+        if (reason == DROP_LARGE || (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)) {
             client_unfollow(client);
             passed_over = true;
         }
@@ -257,6 +377,9 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     const size_t size = framing_size(run->framing, payload_length(payload));
     if (size == 0)
         return; /* without framing there is nothing to be sent of an empty event */
+    run->offered++;
+    bus->totals.relayed += run->passed;
+    bus->totals.dropped[DROP_SLOW] += run->passed;
     const bool passed_over = run->bytes + size > run->review_at && bus_review(bus, run, size);
     struct client *client = NULL;
     if (run->followers > 0 && !run_append(run, payload))
@@ -266,7 +389,7 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     if (!passed_over)
         return;
     DL_FOREACH(bus->listening, client)
-    if (client->out.run == NULL)
+    if (client->out.run == NULL && client->passed_by == NULL)
         client_follow(client, &bus->runs[client->out.framing]);
 }
 
@@ -319,11 +442,12 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
 void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
+    guest = bus_make_room(bus, payload, true, guest);
     bool received = bus->listening_count > 0;
     if (guest != NULL && !guest->listed)
         received |= bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
-        if (bus->runs[framing].followers > 0)
+        if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
             bus_append(bus, &bus->runs[framing], payload);
     bus->events.relay++;
     bus->events.no_receiver += !received;
@@ -333,6 +457,7 @@ void bus_relay(struct bus *bus, const struct payload *payload, struct client *gu
 void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                    struct client *guest)
 {
+    guest = bus_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
@@ -350,6 +475,7 @@ void bus_multicast(struct bus *bus, const struct payload *payload, const char *t
 void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                  struct client *guest)
 {
+    guest = bus_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
@@ -365,7 +491,9 @@ void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag
 
 static void bus_flush_client(struct client *client)
 {
-    if (!client->blocked && client->state != CLIENT_ADMITTING)
+    if (client->blocked)
+        pace_note(client);
+    else if (client->state != CLIENT_ADMITTING)
         client_flush(client);
 }
 
@@ -397,8 +525,7 @@ void bus_flush(struct bus *bus)
         bus_mark_clean(bus, client);
         bus_flush_client(client);
     }
-    for (int framing = 0; framing < FRAMINGS; framing++)
-        run_settle(&bus->runs[framing]);
+    bus_settle(bus);
 }
 
 void bus_tick(struct bus *bus)
@@ -407,8 +534,11 @@ void bus_tick(struct bus *bus)
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
     HASH_ITER(hh, bus->clients, client, next)
-    if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
-        client_drop(client, DROP_CLOSED);
+    {
+        pace_note(client);
+        if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
+            client_drop(client, DROP_CLOSED);
+    }
 }
 
 bool bus_is_flushed(const struct bus *bus)
@@ -422,6 +552,7 @@ bool bus_is_flushed(const struct bus *bus)
 void bus_open(struct bus *bus, uv_loop_t *loop)
 {
     bus->loop = loop;
+    bus->max_total_queued_bytes = SIZE_MAX;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
                                       .deaf = bus_on_deaf,

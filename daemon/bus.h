@@ -37,6 +37,7 @@ struct bus {
     struct client *dirty; /* list of those that have something to send beside what the runs have */
     struct tag_index tags;
     uint32_t last_index;
+    size_t max_total_queued_bytes; /* of memory for all queues together; none until it is set */
     struct tally totals;
     struct {
         uint64_t relay, multicast, unicast; /* events that came */

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "log.h"
+#include "pace.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
@@ -34,9 +35,9 @@ const char *drop_reason_name(enum drop_reason reason)
     return names[reason];
 }
 
-static void client_subject(const struct client *client, char out[32])
+void client_subject(const struct client *client, char out[CLIENT_SUBJECT])
 {
-    snprintf(out, 32, "client %u", client->index);
+    snprintf(out, CLIENT_SUBJECT, "client %u", client->index);
 }
 
 /* Every change of state passes here. */
@@ -47,7 +48,7 @@ static void client_enter(struct client *client, enum client_state state)
         client_watch(client);
 }
 
-static void count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
+void client_count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
 {
     client->tally.dropped[reason] += events;
     client->host->totals->dropped[reason] += events;
@@ -69,7 +70,7 @@ static void input_use(struct client *client, size_t used)
 /* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
 static void client_end_input(struct client *client, const char *why)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     if (why != NULL)
         log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
@@ -82,7 +83,7 @@ static void client_end_input(struct client *client, const char *why)
 /* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
 static void client_reject_input(struct client *client, enum netstring_status status, uint64_t at, unsigned char byte)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&bad_input, LEVEL_WARNING, subject,
                 "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
@@ -260,12 +261,12 @@ void client_resume(struct client *client)
 /* Nothing more can be sent: drop what waits for that reason, and let what the client has sent be worked on. */
 static void client_fail_output(struct client *client, enum drop_reason reason, const char *why)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
     client->deaf = true;
     client->blocked = false;
-    count_dropped(client, reason, outq_clear(&client->out));
+    client_count_dropped(client, reason, outq_clear(&client->out));
     client->host->deaf(client);
 }
 
@@ -278,6 +279,7 @@ void client_follow(struct client *client, struct run *run)
  * connection tells the peer so. */
 void client_unfollow(struct client *client)
 {
+    pace_end_pass(client);
     if (outq_leave(&client->out))
         return;
     shutdown(client->fd, SHUT_RDWR);
@@ -286,24 +288,27 @@ void client_unfollow(struct client *client)
 
 static enum drop_reason client_refusal(const struct client *client, size_t size)
 {
-    return size > client->out.limit                              ? DROP_LARGE
-           : size > client->out.limit - outq_bytes(&client->out) ? DROP_SLOW
-                                                                 : DROP_MEMORY;
+    const bool full = client->passed_by != NULL || size > outq_room(&client->out);
+    return size > client->out.limit ? DROP_LARGE : full ? DROP_SLOW : DROP_MEMORY;
 }
 
 void client_refuse(struct client *client, enum drop_reason reason)
 {
+    if (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)
+        pace_fall_behind(client);
     client->tally.relayed++;
     client->host->totals->relayed++;
-    count_dropped(client, reason, 1);
+    client_count_dropped(client, reason, 1);
 }
 
-/* Is there room in the queue? If need be, room is made by sending. */
+/* Is there room in the queue? If need be, room is made by sending, or as the client's policy has it. */
 static bool client_has_room(struct client *client, size_t size)
 {
-    while (size > client->out.limit - outq_bytes(&client->out)) {
-        if (size > client->out.limit || client->state == CLIENT_ADMITTING || client->full || client->deaf)
+    while (client->passed_by != NULL || size > outq_room(&client->out)) {
+        if (size > client->out.limit || client->deaf)
             return false;
+        if (client->state == CLIENT_ADMITTING || client->full)
+            return pace_make_room(client, size);
         client_flush(client);
     }
     return !client->deaf;
@@ -331,6 +336,7 @@ bool client_can_take(struct client *client, size_t size, enum drop_reason *reaso
 
 const struct tally *client_tally(struct client *client)
 {
+    pace_count_passed(client);
     client->tally.relayed += outq_take_given(&client->out);
     return &client->tally;
 }
@@ -343,6 +349,7 @@ static void client_count_sent(struct client *client, size_t bytes)
     client->tally.delivered_bytes += bytes;
     totals->delivered += events;
     totals->delivered_bytes += bytes;
+    pace_sent(client);
 }
 
 /* How many of the iovecs to send, so as not to go far over the budget. */
@@ -375,6 +382,7 @@ void client_flush(struct client *client)
         budget -= (size_t)n < budget ? (size_t)n : budget;
     }
     client->blocked = !outq_is_empty(&client->out);
+    pace_note(client);
     if (client->state == CLIENT_FLUSHING && !client->blocked)
         client_drop(client, DROP_CLOSED);
     else
@@ -467,6 +475,9 @@ struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storag
     client->transport = &transport_tcp;
     client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
     client->max_message_bytes = limits->max_message_bytes;
+    client->message_timeout_ms = limits->message_timeout_ms;
+    client->linger_ms = limits->linger_ms;
+    client->slow_policy = limits->slow_policy;
     address_host(peer, client->address);
     client->port = address_port(peer);
     outq_init(&client->out, limits->framing, limits->max_queued_bytes);
@@ -493,7 +504,7 @@ static void client_flush_out(struct client *client)
         client_drop(client, DROP_CLOSED);
         return;
     }
-    client->deadline_ms = uv_now(client->poll.loop) + CLIENT_LINGER_MS;
+    client->deadline_ms = uv_now(client->poll.loop) + client->linger_ms;
     client_enter(client, CLIENT_FLUSHING);
 }
 
@@ -503,7 +514,7 @@ void client_finish(struct client *client)
         return;
     client_discard_input(client);
     if (client->state == CLIENT_ADMITTING)
-        count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
+        client_count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
     client_flush_out(client);
 }
 
@@ -511,7 +522,7 @@ void client_cut_off(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    count_dropped(client, reason, outq_keep_begun(&client->out));
+    client_count_dropped(client, reason, outq_keep_begun(&client->out));
     client->input_over = true;
     client_flush_out(client);
 }
@@ -538,7 +549,7 @@ void client_drop(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_GONE)
         return;
-    count_dropped(client, reason, outq_clear(&client->out));
+    client_count_dropped(client, reason, outq_clear(&client->out));
     client_close_socket(client);
     client->host->gone(client);
 }

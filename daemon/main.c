@@ -202,6 +202,7 @@ static bool evapid_start(struct evapid *e)
     uv_loop_init(&e->loop);
     e->control.door.fd = e->kamailio.door.fd = -1;
     bus_open(&e->bus, &e->loop);
+    e->bus.max_total_queued_bytes = e->config.max_total_queued_bytes;
     e->bus.upstream = kamailio_upstream(&e->kamailio);
     e->subject = (struct status_subject){
         .bus = &e->bus, .kamailio = &e->kamailio, .listeners = &e->listeners, .started_ms = uv_now(&e->loop)

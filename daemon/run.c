@@ -15,6 +15,7 @@ static struct chunk *run_take_spare(struct run *run)
     struct chunk *chunk = run->spare;
     run->spare = chunk->next;
     run->spares--;
+    chunk_take_up(chunk);
     return chunk;
 }
 
@@ -44,6 +45,11 @@ static struct chunk *run_last(struct run *run, size_t size)
         run->first = chunk;
     run->last = chunk;
     return chunk;
+}
+
+size_t run_cost(const struct run *run, size_t size)
+{
+    return run->last != NULL && chunk_fits(run->last, size) ? 0 : chunk_cost(RUN_CHUNK, size);
 }
 
 bool run_append(struct run *run, const struct payload *payload)
@@ -76,6 +82,7 @@ static void run_drop(struct run *run, struct chunk *chunk)
         chunk_unref(chunk);
         return;
     }
+    chunk_set_aside(chunk);
     chunk->next = run->spare;
     run->spare = chunk;
     run->spares++;

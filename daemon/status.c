@@ -51,12 +51,14 @@ static json_t *describe_client(struct client *client)
     const struct tally *tally = client_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
-    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
-                     (json_int_t)client->index, "listener",
+    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}",
+                     "index", (json_int_t)client->index, "listener",
                      client->listener != NULL ? listener_name(client->listener) : NULL, "address", address, "tag",
                      client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
-                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "in",
-                     "frames", (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
+                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "slow",
+                     client->slow_since_ms != 0, "slow_since",
+                     client->slow_since_ms != 0 ? describe_time(client->slow_since_ms) : json_null(), "in", "frames",
+                     (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
                      (json_int_t)tally->messages_dropped, "out", "relayed", (json_int_t)tally->relayed, "delivered",
                      (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
                      (json_int_t)outq_events(&client->out), "queued_bytes", (json_int_t)outq_bytes(&client->out),

@@ -132,7 +132,7 @@ def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
     elif limits := re.match(r"path of (\d+) to (\d+) bytes", range_):
         good, bad = good + ["/" * int(limits[1]), "/" * int(limits[2])], bad + ["", "/" * (int(limits[2]) + 1)]
     elif "`\"" in range_:
-        good, bad = good + re.findall(r'"(\w+)"', range_), bad + ["another"]
+        good, bad = good + re.findall(r'"([\w-]+)"', range_), bad + ["another"]
     elif key.endswith(".address"):
         good, bad = good + ["127.0.0.1:2", "[::1]:2"], bad + ["127.0.0.1"]
     elif kind == "object":
