@@ -536,6 +536,7 @@ void bus_tick(struct bus *bus)
     HASH_ITER(hh, bus->clients, client, next)
     {
         pace_note(client);
+        client_check_deadline(client);
         if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
             client_drop(client, DROP_CLOSED);
     }

@@ -83,7 +83,7 @@ void bus_release(struct bus *bus, struct client *client);
 /* The client of that index, or NULL. */
 struct client *bus_find(const struct bus *bus, uint32_t index);
 
-/* Once a second: close those whose time to flush is over. */
+/* Once a second: see who is slow, and close those whose time to finish a message, or to flush, is over. */
 void bus_tick(struct bus *bus);
 
 /* Has every client been sent all it was given? */

@@ -29,12 +29,6 @@ const char *client_state_name(enum client_state state)
     return names[state];
 }
 
-const char *drop_reason_name(enum drop_reason reason)
-{
-    static const char *const names[] = { "slow", "closed", "large", "memory" };
-    return names[reason];
-}
-
 void client_subject(const struct client *client, char out[CLIENT_SUBJECT])
 {
     snprintf(out, CLIENT_SUBJECT, "client %u", client->index);
@@ -56,9 +50,28 @@ void client_count_dropped(struct client *client, enum drop_reason reason, uint64
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
+/* Is there an unfinished message, and is it being read on? */
+static bool input_is_awaited(const struct client *client)
+{
+    return client->in != NULL && client->state == CLIENT_OPEN && !client->held && !client->input_over;
+}
+
+/* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
+static void input_time(struct client *client)
+{
+    const bool awaited = input_is_awaited(client);
+    if (awaited == (client->message_since_ms != 0))
+        return;
+    const uint64_t now = uv_now(client->poll.loop);
+    client->message_spent_ms += awaited ? 0 : now - client->message_since_ms;
+    client->message_since_ms = awaited ? now : 0;
+}
+
 /* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
 static void input_use(struct client *client, size_t used)
 {
+    if (used > 0)
+        client->message_spent_ms = client->message_since_ms = 0; /* another message begins behind it */
     client->in_start += used;
     if (client->in_start < client->in_end)
         return;
@@ -93,16 +106,28 @@ static void client_reject_input(struct client *client, enum netstring_status sta
     client_end_input(client, NULL);
 }
 
+/* A message has come whole, of length bytes. */
+static void count_message(struct client *client, size_t length)
+{
+    client->tally.messages++;
+    client->tally.message_bytes += length;
+    client->host->totals->messages++;
+    client->host->totals->message_bytes += length;
+}
+
+void client_count_message(struct client *client)
+{
+    client->tally.messages_delivered++;
+    client->host->totals->messages_delivered++;
+}
+
 static bool client_offer(struct client *client, const char *bytes, size_t length)
 {
     if (!client->host->message(client, bytes, length)) {
         client->held = true;
         return false;
     }
-    client->tally.messages++;
-    client->tally.message_bytes += length;
-    client->host->totals->messages++;
-    client->host->totals->message_bytes += length;
+    count_message(client, length);
     return true;
 }
 
@@ -146,6 +171,7 @@ static bool input_keep(struct client *client, const char *bytes, size_t length)
     client->in_start = 0;
     client->in_end = length;
     client->in_room = room;
+    client->message_spent_ms = client->message_since_ms = 0;
     return true;
 }
 
@@ -179,13 +205,39 @@ static void client_parse_kept(struct client *client)
     input_use(client, used);
 }
 
+static void client_lose_message(struct client *client, size_t length, enum message_loss reason)
+{
+    count_message(client, length);
+    client->tally.messages_dropped[reason]++;
+    client->host->totals->messages_dropped[reason]++;
+}
+
+/* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
+static void client_lose_messages(struct client *client, const char *bytes, size_t length, enum message_loss reason)
+{
+    struct netstring frame;
+    if (client->out.framing == FRAMING_RAW) {
+        if (length > 0)
+            client_lose_message(client, length, reason);
+        return;
+    }
+    while (netstring_scan(bytes, length, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+        client_lose_message(client, frame.length, reason);
+        bytes += frame.used;
+        length -= frame.used;
+    }
+}
+
 static void client_parse_scratch(struct client *client, size_t length)
 {
     const char *scratch = client->host->scratch;
     const size_t used = client_parse(client, scratch, length);
     client->in_offset += used;
-    if (!input_keep(client, scratch + used, length - used))
-        client_end_input(client, "no memory for an unfinished message");
+    if (input_keep(client, scratch + used, length - used))
+        return;
+    client_lose_messages(client, scratch + used, length - used, LOSS_MEMORY);
+    client->held = false;
+    client_end_input(client, "no memory to keep what has come");
 }
 
 static void client_read(struct client *client)
@@ -217,27 +269,43 @@ static void client_read(struct client *client)
     client_parse_kept(client);
 }
 
-/* How many whole messages wait in what is kept: they are about to be thrown away. */
-static uint64_t input_count(const struct client *client)
+static bool input_is_late(const struct client *client)
 {
-    uint64_t messages = 0;
-    size_t at = client->in_start;
-    struct netstring frame;
-    if (client->out.framing == FRAMING_RAW)
-        return client->in_start < client->in_end;
-    while (netstring_scan(client->in + at, client->in_end - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
-        messages++;
-        at += frame.used;
+    if (!input_is_awaited(client) || client->message_timeout_ms == 0)
+        return false;
+    const uint64_t now = uv_now(client->poll.loop);
+    const uint64_t since = client->message_since_ms != 0 ? client->message_since_ms : now;
+    return client->message_spent_ms + (now - since) >= client->message_timeout_ms;
+}
+
+/* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
+void client_check_deadline(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    for (size_t before = 0; input_is_late(client) && client->in_end - client->in_start > before;) {
+        before = client->in_end - client->in_start;
+        client_read(client);
     }
-    return messages;
+    if (!input_is_late(client)) {
+        if (client->state != CLIENT_GONE)
+            client_watch(client);
+        return;
+    }
+    client_subject(client, subject);
+    log_limited(
+        &bad_input, LEVEL_WARNING, subject,
+        "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
+        "come); closing it",
+        client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
+        client->in_end - client->in_start);
+    input_use(client, client->in_end - client->in_start);
+    client_end_input(client, NULL);
 }
 
 static void client_discard_input(struct client *client)
 {
     if (client->in != NULL) {
-        const uint64_t messages = input_count(client);
-        client->tally.messages_dropped += messages;
-        client->host->totals->messages_dropped += messages;
+        client_lose_messages(client, client->in + client->in_start, client->in_end - client->in_start, LOSS_CLOSED);
         input_use(client, client->in_end - client->in_start);
     }
     client->held = false;
@@ -428,6 +496,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
 static void client_watch(struct client *client)
 {
     int events = 0;
+    input_time(client);
     if (client->state == CLIENT_OPEN && !client->held && !client->input_over)
         events |= UV_READABLE;
     if (client->state == CLIENT_ADMITTING && !client->input_over)

@@ -24,29 +24,10 @@
 
 #include "address.h"
 #include "outq.h"
+#include "tally.h"
 #include "transport.h"
 
 enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
-
-/* Why a client did not get an event that it was meant to get. */
-enum drop_reason {
-    DROP_SLOW,   /* its queue was full, or it was disconnected for that with the event in it */
-    DROP_CLOSED, /* its connection ended with the event in the queue */
-    DROP_LARGE,  /* the event is larger than its whole queue may be */
-    DROP_MEMORY, /* there was no memory for it */
-    DROP_REASONS
-};
-
-/* The books of one client, or of all there ever were: relayed = delivered + queued + the sum of dropped. */
-struct tally {
-    uint64_t relayed;               /* events meant for it; of one client: brought up to date by client_tally */
-    uint64_t delivered;             /* events that the kernel has taken whole */
-    uint64_t delivered_bytes;       /* bytes that the kernel has taken, framing included */
-    uint64_t dropped[DROP_REASONS]; /* events */
-    uint64_t messages;              /* messages that came from it and were handed on */
-    uint64_t message_bytes;         /* their payload */
-    uint64_t messages_dropped;      /* that came, and were thrown away because the client was closed */
-};
 
 /* What becomes of a client whose queue is full (pace.h). */
 enum slow_policy {
@@ -145,6 +126,9 @@ void client_readmit(struct client *client);
 /* Offer what was held to the host again, and go on reading when all was taken. */
 void client_resume(struct client *client);
 
+/* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
+void client_check_deadline(struct client *client);
+
 /* Does it get events? */
 static inline bool client_listens(const struct client *client)
 {
@@ -178,6 +162,9 @@ void client_count_dropped(struct client *client, enum drop_reason reason, uint64
 /* Send what the kernel takes now. */
 void client_flush(struct client *client);
 
+/* The route of a message that was handed on has ended, or was broken off: count it. */
+void client_count_message(struct client *client);
+
 /* The books of the client, up to date. */
 const struct tally *client_tally(struct client *client);
 
@@ -203,6 +190,5 @@ void client_free(struct client *client);
 void client_subject(const struct client *client, char out[CLIENT_SUBJECT]);
 
 const char *client_state_name(enum client_state state);
-const char *drop_reason_name(enum drop_reason reason);
 
 #endif

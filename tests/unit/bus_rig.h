@@ -80,15 +80,20 @@ static inline void add_tally(struct tally *sum, const struct tally *t)
         sum->dropped[i] += t->dropped[i];
     sum->messages += t->messages;
     sum->message_bytes += t->message_bytes;
-    sum->messages_dropped += t->messages_dropped;
+    sum->messages_delivered += t->messages_delivered;
+    for (unsigned i = 0; i < MESSAGE_LOSSES; i++)
+        sum->messages_dropped[i] += t->messages_dropped[i];
 }
 
 static inline void release(struct client *client)
 {
     add_tally(&up.past, client_tally(client));
-    const uint64_t dropped = bus->totals.messages_dropped;
+    const struct tally before = bus->totals;
     bus_release(bus, client);
-    up.past.messages_dropped += bus->totals.messages_dropped - dropped;
+    up.past.messages += bus->totals.messages - before.messages;
+    up.past.message_bytes += bus->totals.message_bytes - before.message_bytes;
+    for (unsigned i = 0; i < MESSAGE_LOSSES; i++)
+        up.past.messages_dropped[i] += bus->totals.messages_dropped[i] - before.messages_dropped[i];
 }
 
 static inline bool on_opened(void *owner, struct client *client)
