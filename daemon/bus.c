@@ -9,11 +9,13 @@
 
 #include "listener.h"
 #include "log.h"
+#include "pace.h"
 #include "state.h"
 #include "store.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
+static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
 static struct log_limit slow = { .kind = "clients: disconnected for being slow" };
 
 /* The host of every client is a bus. */
@@ -101,8 +103,8 @@ static void bus_on_sends(struct client *client)
 static void bus_on_gone(struct client *client)
 {
     struct bus *bus = bus_of(client);
-    char subject[32];
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
     bus_note_counts(bus);
@@ -131,13 +133,22 @@ static uint32_t bus_next_index(struct bus *bus)
     return bus->last_index;
 }
 
+/* No queue may be longer than all together. */
+static void bus_bound_queue(const struct bus *bus, struct client_limits *limits)
+{
+    if (limits->max_queued_bytes > bus->max_total_queued_bytes)
+        limits->max_queued_bytes = bus->max_total_queued_bytes;
+}
+
 bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
                  struct listener *listener)
 {
-    struct client *client = client_open(bus->loop, fd, bus_next_index(bus), peer, limits, &bus->host);
+    struct client_limits own = *limits;
+    bus_bound_queue(bus, &own);
+    struct client *client = client_open(bus->loop, fd, bus_next_index(bus), peer, &own, &bus->host);
     if (client == NULL)
         return false;
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client->listener = listener;
     snprintf(client->slot->listener, sizeof(client->slot->listener), "%s", listener_name(listener));
     HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
@@ -153,7 +164,7 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
     bus->accepted++;
     bus_note_counts(bus);
     store_keep(fd, "client-%u", client->index);
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
     return true;
@@ -216,12 +227,12 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* ---- delivery -------------------------------------------------------------------------------------------------- */
 
-/* A client whose queue is full is closed, and with it all that it had not read: it can tell that it has missed
- * something only by that. */
+/* A client whose queue is full is closed, if that is its policy, and with it all that it had not read: it can tell that it
+ * has missed something by that. */
 static void bus_disconnect_slow(struct bus *bus, struct client *client)
 {
-    char subject[32];
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
     log_limited(&slow, LEVEL_WARNING, subject,
                 "%s port %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
                 client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
@@ -233,16 +244,132 @@ static void bus_disconnect_slow(struct bus *bus, struct client *client)
 /* An event of size bytes did not fit into a client's queue. */
 static void bus_on_refused(struct bus *bus, struct client *client, size_t size, enum drop_reason reason)
 {
-    char subject[32];
-    if (reason == DROP_SLOW) {
+    char subject[CLIENT_SUBJECT];
+    if (reason == DROP_SLOW && client->slow_policy == SLOW_DISCONNECT) {
         bus_disconnect_slow(bus, client);
+        return;
+    }
+    if (reason == DROP_SLOW) {
+        if (client->slow_policy == SLOW_DROP_NEWEST && client->listed)
+            pace_pass_over(client, &bus->runs[client->out.framing]);
         return;
     }
     if (reason == DROP_CLOSED)
         return; /* its socket has just failed, which was logged */
-    snprintf(subject, sizeof(subject), "client %u", client->index);
+    client_subject(client, subject);
     log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)", size,
                 reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------
+ *
+ * What waits for all clients together may take max_total_queued_bytes of memory, each event once, however many wait for
+ * it. An event that would take it over that has those go short for whom most waits, so that it reaches the others. */
+
+#define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
+#define PEERS_PART                                                                                                     \
+    8U /* whose queue is shorter than the longest by less than this part of it goes short with that one */
+
+static size_t queue_memory(void)
+{
+    return chunk_memory() + outq_memory();
+}
+
+/* What an event of that length would add: to the runs, or in chunks of its own. */
+static size_t bus_cost(const struct bus *bus, size_t length, bool to_all, const struct client *guest)
+{
+    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->listening_count + 1) : 0;
+    for (int framing = 0; framing < FRAMINGS; framing++) {
+        const struct run *run = &bus->runs[framing];
+        const size_t size = framing_size((enum framing)framing, length);
+        if (size == 0 || size > bus->max_total_queued_bytes)
+            continue; /* nobody gets it */
+        if (to_all && run->followers > 0)
+            cost += run_cost(run, size);
+        if ((!to_all && run->followers > 0) || (guest != NULL && guest->out.framing == (enum framing)framing))
+            cost += chunk_cost(0, size);
+    }
+    return cost;
+}
+
+static size_t bus_longest_queue(const struct bus *bus)
+{
+    size_t longest = 0;
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        if (outq_bytes(&client->out) > longest)
+            longest = outq_bytes(&client->out);
+    return longest;
+}
+
+/* There is no other way to have the memory back than to let the frame go of which the client has got a part. */
+static void bus_break_off(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
+    log_limited(&slow, LEVEL_WARNING, subject,
+                "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
+                client->address, client->port, outq_bytes(&client->out));
+    client_drop(client, DROP_SLOW);
+}
+
+/* Of what waits for the client, part goes: whole events by its policy; if it has none left, all, with the connection. It
+ * may be freed. */
+static void bus_shed_client(struct bus *bus, struct client *client)
+{
+    const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
+    if (parts && client->state == CLIENT_FLUSHING)
+        client_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
+    else if (parts && client->slow_policy == SLOW_DISCONNECT)
+        bus_disconnect_slow(bus, client);
+    else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
+        bus_break_off(client);
+}
+
+static void bus_settle(struct bus *bus)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        run_settle(&bus->runs[framing]);
+}
+
+/* Shed until the queues take no more than that, or nothing waits. Each step leaves less to be shed. */
+static void bus_shed(struct bus *bus, size_t memory)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    for (size_t longest = 1; queue_memory() > memory && longest > 0;) {
+        longest = bus_longest_queue(bus);
+        HASH_ITER(hh, bus->clients, client, next)
+        {
+            if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
+                continue;
+            bus_shed_client(bus, client);
+            bus_settle(bus);
+            if (queue_memory() <= memory)
+                return;
+        }
+    }
+}
+
+/* See to it that there is memory for an event. Any client may be closed by that: returns the guest, if it is still there. */
+static struct client *bus_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
+{
+    const uint32_t index = guest != NULL ? guest->index : 0;
+    const size_t limit = bus->max_total_queued_bytes;
+    const size_t free_part = limit / SHED_PART;
+    const size_t cost = bus_cost(bus, payload_length(payload), to_all, guest);
+    if (cost <= limit && queue_memory() <= limit - cost)
+        return guest;
+    bus->upstream.sends(bus->upstream.owner);
+    bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
+    if (queue_memory() + cost > limit - free_part) {
+        log_limited(
+            &crowded, LEVEL_WARNING, "bus",
+            "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
+            "slowest",
+            queue_memory(), limit);
+        bus_shed(bus, limit - free_part > cost ? limit - free_part - cost : 0);
+    }
+    return guest != NULL ? bus_find(bus, index) : NULL;
 }
 
 /* ---- to every client ------------------------------------------------------------------------------------------- */
@@ -265,7 +392,7 @@ static bool bus_review(struct bus *bus, struct run *run, size_t size)
             run->review_at = review_at < run->review_at ? review_at : run->review_at;
             continue;
         }
-        if (reason == DROP_LARGE) {
+        if (reason == DROP_LARGE || (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)) {
             client_unfollow(client);
             passed_over = true;
         }
@@ -290,6 +417,9 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     const size_t size = framing_size(run->framing, payload_length(payload));
     if (size == 0)
         return; /* without framing there is nothing to be sent of an empty event */
+    run->offered++;
+    bus->totals.relayed += run->passed;
+    bus->totals.dropped[DROP_SLOW] += run->passed;
     const bool passed_over = run->bytes + size > run->review_at && bus_review(bus, run, size);
     struct client *client = NULL;
     if (run->followers > 0 && !run_append(run, payload))
@@ -299,7 +429,7 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     if (!passed_over)
         return;
     DL_FOREACH(bus->listening, client)
-    if (client->out.run == NULL)
+    if (client->out.run == NULL && client->passed_by == NULL)
         client_follow(client, &bus->runs[client->out.framing]);
 }
 
@@ -352,11 +482,12 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
 void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
+    guest = bus_make_room(bus, payload, true, guest);
     bool received = bus->listening_count > 0;
     if (guest != NULL && !guest->listed)
         received |= bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
-        if (bus->runs[framing].followers > 0)
+        if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
             bus_append(bus, &bus->runs[framing], payload);
     bus->events.relay++;
     bus->events.no_receiver += !received;
@@ -366,6 +497,7 @@ void bus_relay(struct bus *bus, const struct payload *payload, struct client *gu
 void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                    struct client *guest)
 {
+    guest = bus_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
@@ -383,6 +515,7 @@ void bus_multicast(struct bus *bus, const struct payload *payload, const char *t
 void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                  struct client *guest)
 {
+    guest = bus_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
@@ -398,7 +531,9 @@ void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag
 
 static void bus_flush_client(struct client *client)
 {
-    if (!client->blocked && client->state != CLIENT_ADMITTING)
+    if (client->blocked)
+        pace_note(client);
+    else if (client->state != CLIENT_ADMITTING)
         client_flush(client);
 }
 
@@ -430,8 +565,7 @@ void bus_flush(struct bus *bus)
         bus_mark_clean(bus, client);
         bus_flush_client(client);
     }
-    for (int framing = 0; framing < FRAMINGS; framing++)
-        run_settle(&bus->runs[framing]);
+    bus_settle(bus);
 }
 
 void bus_tick(struct bus *bus)
@@ -440,11 +574,15 @@ void bus_tick(struct bus *bus)
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
     HASH_ITER(hh, bus->clients, client, next)
-    if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms) {
-        client_drop(client, DROP_CLOSED);
-    } else if (client_is_overdue(client, now)) {
-        listener_turn_away(client->listener, client);
-        bus_finish(bus, client);
+    {
+        pace_note(client);
+        client_check_deadline(client);
+        if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms) {
+            client_drop(client, DROP_CLOSED);
+        } else if (client_is_overdue(client, now)) {
+            listener_turn_away(client->listener, client);
+            bus_finish(bus, client);
+        }
     }
 }
 
@@ -458,16 +596,14 @@ bool bus_is_flushed(const struct bus *bus)
 
 void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail)
 {
-    uint64_t run_events[FRAMINGS];
-    for (int framing = 0; framing < FRAMINGS; framing++)
-        run_events[framing] = bus->runs[framing].events;
-    ledger_commit(bus->ledger, instance, tail, run_events, &bus->events);
+    ledger_commit(bus->ledger, instance, tail, bus->runs, &bus->events);
 }
 
 void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
 {
     bus->loop = loop;
     bus->ledger = ledger;
+    bus->max_total_queued_bytes = SIZE_MAX;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
                                       .deaf = bus_on_deaf,
@@ -496,7 +632,9 @@ void bus_close(struct bus *bus)
 struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                          struct listener *listener)
 {
-    struct client *client = client_adopt(bus->loop, fd, slot, limits, &bus->host);
+    struct client_limits own = *limits;
+    bus_bound_queue(bus, &own);
+    struct client *client = client_adopt(bus->loop, fd, slot, &own, &bus->host);
     if (client == NULL)
         return NULL;
     client->listener = listener;
@@ -581,6 +719,7 @@ void bus_save_client(struct client *client, struct state_out *out)
 {
     state_put(out, client->listed, 1);
     client_save(client, out);
+    pace_save(client, out);
 }
 
 /* A client that gets events goes on where it stood in its run: it doesn't begin to follow it. */
@@ -588,11 +727,11 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
 {
     struct run *run = &bus->runs[client->out.framing];
     const bool listed = state_take(in, 1) == 1;
-    if (!client_load(client, in))
+    if (!client_load(client, in) || !pace_load(client, run, in))
         return false;
     if (!listed || client->state == CLIENT_GONE)
         return true;
-    if (!client->out.followed || !outq_resume(&client->out, run))
+    if (client->out.followed == (client->passed_by != NULL) || !outq_resume(&client->out, run))
         return state_fail(in);
     client->listed = true;
     DL_APPEND(bus->listening, client);

@@ -41,6 +41,7 @@ struct bus {
     struct tag_index tags;
     uint32_t last_index;
     struct ledger *ledger;
+    size_t max_total_queued_bytes; /* of memory for all queues together; none until it is set */
     struct tally totals;
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
@@ -104,7 +105,7 @@ bool bus_load(struct bus *bus, struct state_in *in);
 void bus_save_client(struct client *client, struct state_out *out);
 bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in);
 
-/* Once a second: close those whose time to flush is over, or to be admitted. */
+/* Once a second: see who is slow, and close those whose time to finish a message, to flush, or to be admitted is over. */
 void bus_tick(struct bus *bus);
 
 /* Has every client been sent all it was given? */

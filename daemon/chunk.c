@@ -3,6 +3,23 @@
 
 #include <stdlib.h>
 
+static size_t memory; /* bytes that chunks in use take */
+
+size_t chunk_memory(void)
+{
+    return memory;
+}
+
+void chunk_set_aside(const struct chunk *chunk)
+{
+    memory -= sizeof(*chunk) + chunk->room;
+}
+
+void chunk_take_up(const struct chunk *chunk)
+{
+    memory += sizeof(*chunk) + chunk->room;
+}
+
 struct chunk *chunk_new(size_t room, size_t size)
 {
     const size_t ends = sizeof(uint32_t);
@@ -14,6 +31,7 @@ struct chunk *chunk_new(size_t room, size_t size)
     if (chunk == NULL)
         return NULL;
     *chunk = (struct chunk){ .refs = 1, .room = (uint32_t)room };
+    chunk_take_up(chunk);
     return chunk;
 }
 
@@ -28,8 +46,10 @@ struct chunk *chunk_of_event(enum framing framing, const struct payload *payload
 
 void chunk_unref(struct chunk *chunk)
 {
-    if (--chunk->refs == 0)
-        free(chunk);
+    if (--chunk->refs > 0)
+        return;
+    chunk_set_aside(chunk);
+    free(chunk);
 }
 
 /* Where the end of event i is noted. */
@@ -61,11 +81,15 @@ uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)
     return low;
 }
 
-uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
+uint32_t chunk_event_begin(const struct chunk *chunk, uint32_t offset)
 {
     const uint32_t before = chunk_events_before(chunk, offset);
-    const uint32_t begin = before > 0 ? *chunk_end(chunk, before - 1) : 0;
-    return begin == offset ? offset : *chunk_end(chunk, before);
+    return before > 0 ? *chunk_end(chunk, before - 1) : 0;
+}
+
+uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
+{
+    return chunk_event_begin(chunk, offset) == offset ? offset : *chunk_end(chunk, chunk_events_before(chunk, offset));
 }
 
 struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to)

@@ -48,6 +48,20 @@ static inline struct chunk *chunk_ref(struct chunk *chunk)
 /* Give a reference back; the last one frees. */
 void chunk_unref(struct chunk *chunk);
 
+/* Nothing is in the chunk, and it is kept for later: it doesn't count as memory in use; and now it does again. */
+void chunk_set_aside(const struct chunk *chunk);
+void chunk_take_up(const struct chunk *chunk);
+
+/* Bytes of memory that the chunks in use take, all together and each once. */
+size_t chunk_memory(void);
+
+/* Bytes of memory that a chunk of at least that room takes when it is made for an event of size bytes, framed. */
+static inline size_t chunk_cost(size_t room, size_t size)
+{
+    const size_t least = size + 2 * sizeof(uint32_t);
+    return sizeof(struct chunk) + (room > least ? room : least);
+}
+
 /* Is there room for one more event of size bytes, framed? */
 static inline bool chunk_fits(const struct chunk *chunk, size_t size)
 {
@@ -71,6 +85,9 @@ uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset);
 /* A chunk of just the events between two offsets, with the whole of the first though it may have begun before from. Both
  * offsets are made those of the new chunk. NULL, and they stay, when there is no memory. */
 struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to);
+
+/* Where the event begins that has not ended at that offset: the offset itself when none is cut in two by it. */
+uint32_t chunk_event_begin(const struct chunk *chunk, uint32_t offset);
 
 /* Where the event ends that has begun before that offset: the offset itself when none is cut in two by it. */
 uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset);

@@ -14,6 +14,7 @@
 #include "ledger.h"
 #include "log.h"
 #include "origin.h"
+#include "pace.h"
 #include "state.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
@@ -32,15 +33,9 @@ const char *client_state_name(enum client_state state)
     return names[state];
 }
 
-const char *drop_reason_name(enum drop_reason reason)
+void client_subject(const struct client *client, char out[CLIENT_SUBJECT])
 {
-    static const char *const names[] = { "slow", "closed", "large", "memory", "lost" };
-    return names[reason];
-}
-
-static void client_subject(const struct client *client, char out[32])
-{
-    snprintf(out, 32, "client %u", client->index);
+    snprintf(out, CLIENT_SUBJECT, "client %u", client->index);
 }
 
 /* Every change of state passes here. */
@@ -51,19 +46,7 @@ static void client_enter(struct client *client, enum client_state state)
         client_watch(client);
 }
 
-void tally_add(struct tally *sum, const struct tally *tally)
-{
-    sum->relayed += tally->relayed;
-    sum->delivered += tally->delivered;
-    sum->delivered_bytes += tally->delivered_bytes;
-    for (int reason = 0; reason < DROP_REASONS; reason++)
-        sum->dropped[reason] += tally->dropped[reason];
-    sum->messages += tally->messages;
-    sum->message_bytes += tally->message_bytes;
-    sum->messages_dropped += tally->messages_dropped;
-}
-
-static void count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
+void client_count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
 {
     ledger_touch(client->host->ledger, client->slot);
     client->tally->dropped[reason] += events;
@@ -72,9 +55,28 @@ static void count_dropped(struct client *client, enum drop_reason reason, uint64
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
+/* Is there an unfinished message, and is it being read on? */
+static bool input_is_awaited(const struct client *client)
+{
+    return client->in != NULL && client->state == CLIENT_OPEN && !client->held && !client->input_over;
+}
+
+/* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
+static void input_time(struct client *client)
+{
+    const bool awaited = input_is_awaited(client);
+    if (awaited == (client->message_since_ms != 0))
+        return;
+    const uint64_t now = uv_now(client->poll.loop);
+    client->message_spent_ms += awaited ? 0 : now - client->message_since_ms;
+    client->message_since_ms = awaited ? now : 0;
+}
+
 /* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
 static void input_use(struct client *client, size_t used)
 {
+    if (used > 0)
+        client->message_spent_ms = client->message_since_ms = 0; /* another message begins behind it */
     client->in_start += used;
     if (client->in_start < client->in_end)
         return;
@@ -86,7 +88,7 @@ static void input_use(struct client *client, size_t used)
 /* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
 static void client_end_input(struct client *client, const char *why)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     if (why != NULL)
         log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
@@ -99,7 +101,7 @@ static void client_end_input(struct client *client, const char *why)
 /* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
 static void client_reject_input(struct client *client, enum netstring_status status, uint64_t at, unsigned char byte)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&bad_input, LEVEL_WARNING, subject,
                 "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
@@ -109,16 +111,28 @@ static void client_reject_input(struct client *client, enum netstring_status sta
     client_end_input(client, NULL);
 }
 
+/* A message has come whole, of length bytes. */
+static void count_message(struct client *client, size_t length)
+{
+    client->tally->messages++;
+    client->tally->message_bytes += length;
+    client->host->totals->messages++;
+    client->host->totals->message_bytes += length;
+}
+
+void client_count_message(struct client *client)
+{
+    client->tally->messages_delivered++;
+    client->host->totals->messages_delivered++;
+}
+
 static bool client_offer(struct client *client, const char *bytes, size_t length)
 {
     if (!client->host->message(client, bytes, length)) {
         client->held = true;
         return false;
     }
-    client->tally->messages++;
-    client->tally->message_bytes += length;
-    client->host->totals->messages++;
-    client->host->totals->message_bytes += length;
+    count_message(client, length);
     return true;
 }
 
@@ -162,6 +176,7 @@ static bool input_keep(struct client *client, const char *bytes, size_t length)
     client->in_start = 0;
     client->in_end = length;
     client->in_room = room;
+    client->message_spent_ms = client->message_since_ms = 0;
     return true;
 }
 
@@ -195,13 +210,39 @@ static void client_parse_kept(struct client *client)
     input_use(client, used);
 }
 
+static void client_lose_message(struct client *client, size_t length, enum message_loss reason)
+{
+    count_message(client, length);
+    client->tally->messages_dropped[reason]++;
+    client->host->totals->messages_dropped[reason]++;
+}
+
+/* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
+static void client_lose_messages(struct client *client, const char *bytes, size_t length, enum message_loss reason)
+{
+    struct netstring frame;
+    if (client->out.framing == FRAMING_RAW) {
+        if (length > 0)
+            client_lose_message(client, length, reason);
+        return;
+    }
+    while (netstring_scan(bytes, length, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+        client_lose_message(client, frame.length, reason);
+        bytes += frame.used;
+        length -= frame.used;
+    }
+}
+
 static void client_parse_scratch(struct client *client, size_t length)
 {
     const char *scratch = client->host->scratch;
     const size_t used = client_parse(client, scratch, length);
     client->in_offset += used;
-    if (!input_keep(client, scratch + used, length - used))
-        client_end_input(client, "no memory for an unfinished message");
+    if (input_keep(client, scratch + used, length - used))
+        return;
+    client_lose_messages(client, scratch + used, length - used, LOSS_MEMORY);
+    client->held = false;
+    client_end_input(client, "no memory to keep what has come");
 }
 
 static void client_read_input(struct client *client)
@@ -240,27 +281,43 @@ static void client_read(struct client *client)
     client->slot->input_begun = client->in != NULL;
 }
 
-/* How many whole messages wait in what is kept: they are about to be thrown away. */
-static uint64_t input_count(const struct client *client)
+static bool input_is_late(const struct client *client)
 {
-    uint64_t messages = 0;
-    size_t at = client->in_start;
-    struct netstring frame;
-    if (client->out.framing == FRAMING_RAW)
-        return client->in_start < client->in_end;
-    while (netstring_scan(client->in + at, client->in_end - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
-        messages++;
-        at += frame.used;
+    if (!input_is_awaited(client) || client->message_timeout_ms == 0)
+        return false;
+    const uint64_t now = uv_now(client->poll.loop);
+    const uint64_t since = client->message_since_ms != 0 ? client->message_since_ms : now;
+    return client->message_spent_ms + (now - since) >= client->message_timeout_ms;
+}
+
+/* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
+void client_check_deadline(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    for (size_t before = 0; input_is_late(client) && client->in_end - client->in_start > before;) {
+        before = client->in_end - client->in_start;
+        client_read(client);
     }
-    return messages;
+    if (!input_is_late(client)) {
+        if (client->state != CLIENT_GONE)
+            client_watch(client);
+        return;
+    }
+    client_subject(client, subject);
+    log_limited(
+        &bad_input, LEVEL_WARNING, subject,
+        "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
+        "come); closing it",
+        client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
+        client->in_end - client->in_start);
+    input_use(client, client->in_end - client->in_start);
+    client_end_input(client, NULL);
 }
 
 static void client_discard_input(struct client *client)
 {
     if (client->in != NULL) {
-        const uint64_t messages = input_count(client);
-        client->tally->messages_dropped += messages;
-        client->host->totals->messages_dropped += messages;
+        client_lose_messages(client, client->in + client->in_start, client->in_end - client->in_start, LOSS_CLOSED);
         input_use(client, client->in_end - client->in_start);
     }
     client->held = false;
@@ -285,12 +342,12 @@ void client_resume(struct client *client)
 /* Nothing more can be sent: drop what waits for that reason, and let what the client has sent be worked on. */
 static void client_fail_output(struct client *client, enum drop_reason reason, const char *why)
 {
-    char subject[32];
+    char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
     client->deaf = true;
     client->blocked = false;
-    count_dropped(client, reason, outq_clear(&client->out));
+    client_count_dropped(client, reason, outq_clear(&client->out));
     client->host->deaf(client);
 }
 
@@ -313,6 +370,7 @@ void client_follow(struct client *client, struct run *run)
  * connection tells the peer so. */
 void client_unfollow(struct client *client)
 {
+    pace_end_pass(client);
     const bool left = outq_leave(&client->out);
     client_note_given(client);
     if (left)
@@ -323,25 +381,28 @@ void client_unfollow(struct client *client)
 
 static enum drop_reason client_refusal(const struct client *client, size_t size)
 {
-    return size > client->out.limit                              ? DROP_LARGE
-           : size > client->out.limit - outq_bytes(&client->out) ? DROP_SLOW
-                                                                 : DROP_MEMORY;
+    const bool full = client->passed_by != NULL || size > outq_room(&client->out);
+    return size > client->out.limit ? DROP_LARGE : full ? DROP_SLOW : DROP_MEMORY;
 }
 
 void client_refuse(struct client *client, enum drop_reason reason)
 {
+    if (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)
+        pace_fall_behind(client);
     ledger_touch(client->host->ledger, client->slot);
     client->tally->relayed++;
     client->host->totals->relayed++;
-    count_dropped(client, reason, 1);
+    client_count_dropped(client, reason, 1);
 }
 
-/* Is there room in the queue? If need be, room is made by sending. */
+/* Is there room in the queue? If need be, room is made by sending, or as the client's policy has it. */
 static bool client_has_room(struct client *client, size_t size)
 {
-    while (size > client->out.limit - outq_bytes(&client->out)) {
-        if (size > client->out.limit || client->state == CLIENT_ADMITTING || client->full || client->deaf)
+    while (client->passed_by != NULL || size > outq_room(&client->out)) {
+        if (size > client->out.limit || client->deaf)
             return false;
+        if (client->state == CLIENT_ADMITTING || client->full)
+            return pace_make_room(client, size);
         client->host->sends(client);
         client_flush(client);
     }
@@ -371,6 +432,7 @@ bool client_can_take(struct client *client, size_t size, enum drop_reason *reaso
 
 const struct tally *client_tally(struct client *client)
 {
+    pace_count_passed(client);
     client_note_given(client);
     return client->tally;
 }
@@ -384,8 +446,9 @@ static void client_count_sent(struct client *client, size_t bytes)
     client->tally->delivered_bytes += bytes;
     totals->delivered += events;
     totals->delivered_bytes += bytes;
-    client->slot->output_begun = outq_is_begun(&client->out);
+    client->slot->output_begun = outq_begun(&client->out) > 0;
     client->slot->offered = 0;
+    pace_sent(client);
 }
 
 /* Should we be killed while the kernel takes what is offered: what it has taken is known by the stream's position, and if
@@ -429,6 +492,7 @@ void client_flush(struct client *client)
         budget -= (size_t)n < budget ? (size_t)n : budget;
     }
     client->blocked = !outq_is_empty(&client->out);
+    pace_note(client);
     if (client->state == CLIENT_FLUSHING && !client->blocked)
         client_drop(client, DROP_CLOSED);
     else
@@ -474,6 +538,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
 static void client_watch(struct client *client)
 {
     int events = 0;
+    input_time(client);
     if (client->state == CLIENT_OPEN && !client->held && !client->input_over)
         events |= UV_READABLE;
     if (client->state == CLIENT_ADMITTING && !client->input_over)
@@ -522,6 +587,9 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     client->host = host;
     client->transport = &transport_tcp;
     client->max_message_bytes = limits->max_message_bytes;
+    client->message_timeout_ms = limits->message_timeout_ms;
+    client->linger_ms = limits->linger_ms;
+    client->slow_policy = limits->slow_policy;
     return client;
 }
 
@@ -606,7 +674,7 @@ static void client_flush_out(struct client *client)
         client_drop(client, DROP_CLOSED);
         return;
     }
-    client->deadline_ms = uv_now(client->poll.loop) + CLIENT_LINGER_MS;
+    client->deadline_ms = uv_now(client->poll.loop) + client->linger_ms;
     client_enter(client, CLIENT_FLUSHING);
 }
 
@@ -616,7 +684,7 @@ void client_finish(struct client *client)
         return;
     client_discard_input(client);
     if (client->state == CLIENT_ADMITTING)
-        count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
+        client_count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
     client_flush_out(client);
 }
 
@@ -624,7 +692,7 @@ void client_cut_off(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    count_dropped(client, reason, outq_keep_begun(&client->out));
+    client_count_dropped(client, reason, outq_keep_begun(&client->out));
     client->input_over = true;
     client_flush_out(client);
 }
@@ -651,7 +719,7 @@ void client_drop(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_GONE)
         return;
-    count_dropped(client, reason, outq_clear(&client->out));
+    client_count_dropped(client, reason, outq_clear(&client->out));
     client_close_socket(client);
     client->host->gone(client);
 }
@@ -687,6 +755,8 @@ void client_save(struct client *client, struct state_out *out)
     state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
     state_put(out, client->admit_by_ms != 0, 1);
     state_put(out, client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0, 8);
+    state_put(out,
+              client->message_spent_ms + (client->message_since_ms != 0 ? now_ms - client->message_since_ms : 0), 8);
     state_put(out, client->in_offset, 8);
     state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
     outq_save(&client->out, out);
@@ -698,9 +768,9 @@ static void client_lose(struct client *client)
     client->input_over = true;
     client->blocked = false;
     client->out.followed = false;
-    count_dropped(client, DROP_LOST, outq_clear(&client->out));
+    client_count_dropped(client, DROP_LOST, outq_clear(&client->out));
     const struct tally *tally = client->tally; /* what the run had for it, too */
-    count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
+    client_count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
 }
 
 bool client_load(struct client *client, struct state_in *in)
@@ -711,6 +781,7 @@ bool client_load(struct client *client, struct state_in *in)
     client->deadline_ms = now_ms + state_take(in, 8);
     const bool admit_by = state_take(in, 1) == 1;
     client->admit_by_ms = (now_ms + state_take(in, 8)) * admit_by;
+    client->message_spent_ms = state_take(in, 8);
     client->in_offset = state_take(in, 8);
     const struct wire_text input = state_take_bytes(in);
     if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)

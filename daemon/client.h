@@ -25,42 +25,17 @@
 #include "address.h"
 #include "network.h"
 #include "outq.h"
+#include "tally.h"
 #include "transport.h"
 
 enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
 
-/* Why a client did not get an event that it was meant to get. */
-enum drop_reason {
-    DROP_SLOW,   /* its queue was full, or it was disconnected for that with the event in it */
-    DROP_CLOSED, /* its connection ended with the event in the queue */
-    DROP_LARGE,  /* the event is larger than its whole queue may be */
-    DROP_MEMORY, /* there was no memory for it */
-    DROP_LOST,   /* it was in the memory of an evapid that was killed, or its connection was not handed over */
-    DROP_REASONS
+/* What becomes of a client whose queue is full (pace.h). */
+enum slow_policy {
+    SLOW_DISCONNECT,  /* it is cut off */
+    SLOW_DROP_NEWEST, /* it gets no more events until half of its queue is free */
+    SLOW_DROP_OLDEST  /* the older half of its queue is dropped */
 };
-
-/* The books of one client, or of all there ever were: relayed = delivered + queued + the sum of dropped. */
-struct tally {
-    uint64_t relayed;               /* events meant for it; of one client: brought up to date by client_tally */
-    uint64_t delivered;             /* events that the kernel has taken whole */
-    uint64_t delivered_bytes;       /* bytes that the kernel has taken, framing included */
-    uint64_t dropped[DROP_REASONS]; /* events */
-    uint64_t messages;              /* messages that came from it and were handed on */
-    uint64_t message_bytes;         /* their payload */
-    uint64_t messages_dropped;      /* that came, and were thrown away because the client was closed */
-};
-
-/* Add the books of one to a sum. */
-void tally_add(struct tally *sum, const struct tally *tally);
-
-/* Events that were dropped, for whatever reason. */
-static inline uint64_t tally_dropped(const struct tally *tally)
-{
-    uint64_t events = 0;
-    for (int reason = 0; reason < DROP_REASONS; reason++)
-        events += tally->dropped[reason];
-    return events;
-}
 
 struct client;
 struct ledger;
@@ -82,13 +57,15 @@ struct client_host {
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
 };
 
-#define CLIENT_SCRATCH 65536U   /* bytes that one read takes at most */
-#define CLIENT_LINGER_MS 10000U /* how long a FLUSHING client may take to read what it is still sent */
+#define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
 
 /* What a listener gives its clients. */
 struct client_limits {
     enum framing framing;
     size_t max_message_bytes, max_queued_bytes;
+    enum slow_policy slow_policy;
+    uint32_t message_timeout_ms; /* for a message to become whole, once it has begun; 0: none */
+    uint32_t linger_ms;          /* for a FLUSHING client to read what it is still sent */
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
     uint32_t admission_timeout_ms; /* until it is let in for the first time; 0: it may wait for ever */
 };
@@ -115,14 +92,25 @@ struct client {
     uint64_t in_offset; /* bytes of the stream before in_start */
     size_t in_need;     /* bytes that the frame at in_start will have, 0: not known */
     size_t max_message_bytes;
-    bool held;       /* the host would not take a message: no reading */
-    bool input_over; /* the peer has ended, or the socket failed: no reading any more */
+    uint32_t message_timeout_ms;
+    uint64_t message_spent_ms; /* on reading the message at in_start, until message_since_ms */
+    uint64_t message_since_ms; /* loop time since when it is being read; 0: it is not, or there is none */
+    bool held;                 /* the host would not take a message: no reading */
+    bool input_over;           /* the peer has ended, or the socket failed: no reading any more */
 
     struct outq out;
     bool blocked;         /* it waits until it is sent the rest */
     bool full;            /* the kernel took no more */
     bool deaf;            /* a write failed: the peer will never read again */
     uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
+    uint32_t linger_ms;
+
+    /* Its pace (pace.h). */
+    enum slow_policy slow_policy;
+    struct run *passed_by;  /* the run that passes it over until half of its queue is free; NULL: none does */
+    uint64_t passed_since;  /* events that the run had offered when what it has missed was last counted */
+    uint64_t slow_since_ms; /* wall clock, milliseconds of the epoch; 0: it is not slow */
+    uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
 
     /* The bus's and the tag index's. */
     struct listener *listener;
@@ -163,6 +151,9 @@ void client_readmit(struct client *client);
 /* Offer what was held to the host again, and go on reading when all was taken. */
 void client_resume(struct client *client);
 
+/* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
+void client_check_deadline(struct client *client);
+
 /* Does it get events? */
 static inline bool client_listens(const struct client *client)
 {
@@ -190,14 +181,20 @@ bool client_can_take(struct client *client, size_t size, enum drop_reason *reaso
 /* An event was meant for the client, and it doesn't get it: count it. */
 void client_refuse(struct client *client, enum drop_reason reason);
 
+/* Events that were given to the client have been dropped: count them. */
+void client_count_dropped(struct client *client, enum drop_reason reason, uint64_t events);
+
 /* Send what the kernel takes now. */
 void client_flush(struct client *client);
+
+/* The route of a message that was handed on has ended, or was broken off: count it. */
+void client_count_message(struct client *client);
 
 /* The books of the client, up to date. */
 const struct tally *client_tally(struct client *client);
 
-/* Take and give nothing more; close when the queue has been sent, at the latest CLIENT_LINGER_MS from now. A client that
- * was being admitted sees nothing more: only a frame of which a part has left is still sent whole. */
+/* Take and give nothing more; close when the queue has been sent, at the latest linger_ms from now. A client that was
+ * being admitted sees nothing more: only a frame of which a part has left is still sent whole. */
 void client_finish(struct client *client);
 
 /* Take no more, and drop what is queued for that reason; close as soon as a frame that has been begun is sent whole. What
@@ -213,7 +210,10 @@ void client_discard(struct client *client);
 /* Free a client that is GONE. */
 void client_free(struct client *client);
 
+/* What its log lines are about: "client 12". */
+#define CLIENT_SUBJECT 32
+void client_subject(const struct client *client, char out[CLIENT_SUBJECT]);
+
 const char *client_state_name(enum client_state state);
-const char *drop_reason_name(enum drop_reason reason);
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pace.h"
+#include "bucket.h"
 #include "place.h"
 
 #define FILE_MAX (1U << 20) /* bytes of a configuration file */
@@ -142,6 +142,18 @@ static bool read_framing(struct reading *in, const json_t *value, enum framing *
     return true;
 }
 
+static bool read_slow_policy(struct reading *in, const json_t *value, enum slow_policy *policy)
+{
+    static const char *const names[] = { "disconnect", "drop-newest", "drop-oldest" };
+    const char *name = json_string_value(value);
+    for (int i = SLOW_DISCONNECT; name != NULL && i <= SLOW_DROP_OLDEST; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *policy = (enum slow_policy)i;
+            return true;
+        }
+    return fail(in, "expected \"disconnect\", \"drop-newest\" or \"drop-oldest\"");
+}
+
 static bool read_keepalive(struct reading *in, json_t *value, struct client_limits *limits)
 {
     const struct number_key keys[] = {
@@ -190,7 +202,7 @@ static bool read_access_key(struct reading *in, const char *name, json_t *value,
 {
     const struct number_key keys[] = {
         { "max_clients_per_address", &access->max_clients_per_address, 4, 0, 1000000 },
-        { "max_connects_per_second", &access->max_connects_per_second, 4, 0, PACE_RATE_MAX },
+        { "max_connects_per_second", &access->max_connects_per_second, 4, 0, BUCKET_RATE_MAX },
         { "admission_timeout_ms", &limits->admission_timeout_ms, 4, 0, 3600000 },
         { NULL },
     };
@@ -306,6 +318,7 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         { "max_clients", &listener->max_clients, 4, 1, 1000000 },
         { "max_message_bytes", &listener->limits.max_message_bytes, 8, 1, EVAPID_MESSAGE_MAX },
         { "max_queued_bytes", &listener->limits.max_queued_bytes, 8, 1024, 1UL << 40 },
+        { "message_timeout_ms", &listener->limits.message_timeout_ms, 4, 0, 86400000 },
         { NULL },
     };
     const struct number_key *key = find_number(keys, name);
@@ -315,6 +328,8 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         return read_address(in, value, &listener->address);
     if (strcmp(name, "framing") == 0)
         return read_framing(in, value, &listener->limits.framing);
+    if (strcmp(name, "slow_policy") == 0)
+        return read_slow_policy(in, value, &listener->limits.slow_policy);
     if (strcmp(name, "keepalive") == 0)
         return read_keepalive(in, value, &listener->limits);
     if (strcmp(name, "access") == 0)
@@ -387,16 +402,40 @@ static bool read_log(struct reading *in, json_t *object, struct config *config)
     return true;
 }
 
-static bool read_limits(struct reading *in, json_t *object, struct config *config)
+static bool read_limit(struct reading *in, const char *name, json_t *value, struct config *config)
 {
     const struct number_key keys[] = {
         { "max_message_bytes", &config->limits.max_message_bytes, 8, 1, EVAPID_MESSAGE_MAX },
         { "max_queued_bytes", &config->limits.max_queued_bytes, 8, 1024, 1UL << 40 },
+        { "max_total_queued_bytes", &config->max_total_queued_bytes, 8, 1UL << 20, 1UL << 40 },
+        { "message_timeout_ms", &config->limits.message_timeout_ms, 4, 0, 86400000 }, /* 0: none */
+        { "linger_ms", &config->limits.linger_ms, 4, 0, 600000 },
         { "worker_window_frames", &config->worker_window_frames, 8, 1, 65536 },
         { "worker_window_bytes", &config->worker_window_bytes, 8, 1024, 1UL << 30 },
         { NULL },
     };
-    return read_numbers(in, object, keys);
+    const struct number_key *key = find_number(keys, name);
+    if (key != NULL)
+        return read_number(in, value, key);
+    if (strcmp(name, "slow_policy") == 0)
+        return read_slow_policy(in, value, &config->limits.slow_policy);
+    return fail(in, "unknown key");
+}
+
+static bool read_limits(struct reading *in, json_t *object, struct config *config)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    if (!is_object(in, object))
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        const size_t outer = enter(in, name);
+        if (!read_limit(in, name, value, config))
+            return false;
+        leave(in, outer);
+    }
+    return true;
 }
 
 static bool read_boolean(struct reading *in, const json_t *value, bool *to)
@@ -487,11 +526,15 @@ static void set_defaults(struct config *config)
         .limits = { .framing = FRAMING_NETSTRING,
                     .max_message_bytes = 4U << 20,
                     .max_queued_bytes = 8U << 20,
+                    .slow_policy = SLOW_DISCONNECT,
+                    .message_timeout_ms = 30000,
+                    .linger_ms = 10000,
                     .keepalive_idle_s = 60,
                     .keepalive_interval_s = 10,
                     .keepalive_probes = 6,
                     .admission_timeout_ms = 60000 },
         .access = { .max_clients_per_address = 0, .max_connects_per_second = 0 },
+        .max_total_queued_bytes = 256U << 20,
         .worker_window_frames = 256,
         .worker_window_bytes = 1U << 20,
         .shutdown_grace_ms = 2000,

@@ -29,6 +29,7 @@ struct config {
     struct access access;        /* likewise */
     struct config_listener *listeners;
     size_t listener_count;
+    size_t max_total_queued_bytes;                    /* memory of the queues of all clients */
     size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */
     uint32_t shutdown_grace_ms, attach_hold_ms;
     enum log_level log_level;

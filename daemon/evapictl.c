@@ -302,7 +302,8 @@ static void show_client(struct table *table, const json_t *client)
     table_set(table, 0, "%lld", (long long)number_at(client, "index"));
     table_set(table, 1, "%s", text_at(client, "address"));
     table_set(table, 2, "%s", text_at(client, "tag"));
-    table_set(table, 3, "%s", text_at(client, "state"));
+    table_set(table, 3, "%s%s", text_at(client, "state"),
+              json_is_true(json_object_get(client, "slow")) ? ", SLOW" : "");
     table_set(table, 4, "%s", show_since(text_at(client, "since"), text));
     table_set(table, 5, "%lld", (long long)number_at(in, "frames"));
     table_set(table, 6, "%s", show_size(number_at(in, "bytes"), text));

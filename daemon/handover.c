@@ -179,9 +179,13 @@ static bool stream_is_whole(struct ledger_slot *slot, int fd)
     return true;
 }
 
-static void count_lost(struct tally *tally)
+/* What of the client was in memory is lost; the messages that a worker has are run all the same. */
+static void count_lost(struct ledger_slot *slot)
 {
+    struct tally *tally = &slot->tally;
     tally->dropped[DROP_LOST] += tally->relayed - tally->delivered - tally_dropped(tally);
+    tally->messages_delivered = slot->written;
+    tally->messages_dropped[LOSS_LOST] += tally_messages_waiting(tally);
 }
 
 /* The client of a slot goes on, or it is over. Returns which. */
@@ -190,7 +194,7 @@ static bool recover_client(struct household *household, struct ledger_slot *slot
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", slot->index);
     const bool whole = fd >= 0 && stream_is_whole(slot, fd);
-    count_lost(&slot->tally);
+    count_lost(slot);
     struct client *client = whole ? adopt(household, slot, fd) : NULL;
     if (client != NULL) {
         if (slot->admitted)
@@ -223,8 +227,10 @@ static void recover_clients(struct household *household, struct holdings *holdin
         closed += !goes_on;
     }
     bus_take_books(&household->bus, &events);
-    log_line(LEVEL_WARNING, SUBJECT, "evapid was killed: %u clients go on, %u are closed; %llu events were lost", kept,
-             closed, (unsigned long long)household->bus.totals.dropped[DROP_LOST]);
+    log_line(LEVEL_WARNING, SUBJECT,
+             "evapid was killed: %u clients go on, %u are closed; events lost: %llu, messages: %llu", kept, closed,
+             (unsigned long long)household->bus.totals.dropped[DROP_LOST],
+             (unsigned long long)household->bus.totals.messages_dropped[LOSS_LOST]);
 }
 
 static void recover(struct household *household, struct holdings *holdings)
@@ -340,6 +346,7 @@ const char *handover_open(struct household *household, struct holdings *holdings
         door_load(&control, &in, holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
+    household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;
     household->bus.upstream = kamailio_upstream(&household->kamailio);
     household->listeners.bus = &household->bus;
     household->subject = (struct status_subject){ .bus = &household->bus,

@@ -159,7 +159,7 @@ struct ledger_slot *ledger_next(struct ledger *ledger, const struct ledger_slot 
     return NULL;
 }
 
-void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const uint64_t run_events[FRAMINGS],
+void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const struct run runs[FRAMINGS],
                    const struct event_counts *events)
 {
     struct ledger_header *header = ledger->header;
@@ -168,8 +168,10 @@ void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, cons
     atomic_signal_fence(memory_order_seq_cst);
     page->instance = instance;
     page->tail = tail;
-    for (int i = 0; i < FRAMINGS; i++)
-        page->run_events[i] = run_events[i];
+    for (int i = 0; i < FRAMINGS; i++) {
+        page->run_events[i] = runs[i].events;
+        page->run_offered[i] = runs[i].offered;
+    }
     page->events = *events;
     atomic_signal_fence(memory_order_seq_cst);
     page->batch = header->batch;
@@ -187,21 +189,30 @@ static const struct ledger_page *ledger_last_page(const struct ledger_header *he
     return begun && before->batch != 0 && before->instance == instance && before->tail == tail ? before : page;
 }
 
+/* Undo what the slot says of a batch that was not committed. */
+static void slot_undo(struct ledger_slot *slot)
+{
+    slot->tally.relayed = slot->mark.relayed;
+    slot->run_since = slot->mark.run_since;
+    slot->follows = slot->mark.follows;
+    slot->passed = slot->mark.passed;
+    for (int i = 0; i < DROP_REASONS; i++)
+        slot->tally.dropped[i] = slot->mark.dropped[i];
+}
+
 struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uint64_t tail)
 {
     struct ledger_header *header = ledger->header;
     const struct ledger_page *page = ledger_last_page(header, instance, tail);
     for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = ledger_next(ledger, slot)) {
-        if (slot->mark.batch > page->batch) {
-            slot->tally.relayed = slot->mark.relayed;
-            slot->run_since = slot->mark.run_since;
-            slot->follows = slot->mark.follows;
-            for (int i = 0; i < DROP_REASONS; i++)
-                slot->tally.dropped[i] = slot->mark.dropped[i];
-        }
-        if (slot->follows)
-            slot->tally.relayed += page->run_events[slot->framing] - slot->run_since;
-        slot->follows = false;
+        if (slot->mark.batch > page->batch)
+            slot_undo(slot);
+        const uint64_t run = slot->passed ? page->run_offered[slot->framing] : page->run_events[slot->framing];
+        if (slot->follows || slot->passed)
+            slot->tally.relayed += run - slot->run_since;
+        if (slot->passed)
+            slot->tally.dropped[DROP_SLOW] += run - slot->run_since;
+        slot->follows = slot->passed = false;
         slot->mark.batch = 0;
     }
     return page->events;

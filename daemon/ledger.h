@@ -31,7 +31,7 @@ struct ledger_mark {
     uint64_t batch;
     uint64_t relayed, run_since;
     uint64_t dropped[DROP_REASONS];
-    bool follows;
+    bool follows, passed;
 };
 
 struct ledger_slot {
@@ -42,6 +42,7 @@ struct ledger_slot {
     uint8_t tag_length;
     bool admitted;     /* its connection-new route has let it in */
     bool follows;      /* it gets what is appended to its framing's run */
+    bool passed;       /* it is passed over by that run (pace.h) */
     bool input_begun;  /* bytes have been read that are in memory only */
     bool output_begun; /* a part of an event has been sent */
     char tag[EVAPID_TAG_MAX];
@@ -53,7 +54,7 @@ struct ledger_slot {
     uint64_t since_ms;
     uint64_t origin;    /* position of the socket's stream (transport.h) when nothing had been sent */
     uint64_t offered;   /* during a write of all that is queued: bytes that will have been sent then; else 0 */
-    uint64_t run_since; /* events of the run that count in tally.relayed */
+    uint64_t run_since; /* follows, passed: events of the run that are in its books */
     uint64_t written;   /* messages that a worker has been sent whole */
     struct tally tally;
     struct ledger_mark mark;
@@ -62,7 +63,7 @@ struct ledger_slot {
 struct ledger_page {
     uint64_t batch;
     uint64_t instance, tail; /* of the ring: this page counts when the ring's tail is that */
-    uint64_t run_events[FRAMINGS];
+    uint64_t run_events[FRAMINGS], run_offered[FRAMINGS];
     struct event_counts events;
 };
 
@@ -115,6 +116,7 @@ static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot 
     slot->mark.relayed = slot->tally.relayed;
     slot->mark.run_since = slot->run_since;
     slot->mark.follows = slot->follows;
+    slot->mark.passed = slot->passed;
     for (int i = 0; i < DROP_REASONS; i++)
         slot->mark.dropped[i] = slot->tally.dropped[i];
     atomic_signal_fence(memory_order_seq_cst); /* we may be killed anywhere: the mark is whole before it counts */
@@ -123,7 +125,7 @@ static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot 
 }
 
 /* All that was read from the ring of that instance up to tail is in memory: the caller moves the ring's tail now. */
-void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const uint64_t run_events[FRAMINGS],
+void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const struct run runs[FRAMINGS],
                    const struct event_counts *events);
 
 /* After an evapid that was killed: bring every slot to the last commit, which is that of the ring's tail if there is such a

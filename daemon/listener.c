@@ -95,7 +95,7 @@ static enum refusal listener_objection(struct listener *listener, const struct s
         origin_clients(listener->origins, &origin) >= access->max_clients_per_address)
         return REFUSAL_ADDRESS;
     if (access->max_connects_per_second > 0 &&
-        !pace_take(&listener->pace, access->max_connects_per_second, uv_now(listener->bus->loop)))
+        !bucket_take(&listener->bucket, access->max_connects_per_second, uv_now(listener->bus->loop)))
         return REFUSAL_RATE;
     return REFUSAL_NONE;
 }

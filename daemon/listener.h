@@ -13,7 +13,7 @@
 #include "address.h"
 #include "client.h"
 #include "origin.h"
-#include "pace.h"
+#include "bucket.h"
 
 struct bus;
 struct holdings;
@@ -44,7 +44,7 @@ struct listener {
     uv_poll_t poll;
     uint32_t clients;       /* connected now */
     struct origin *origins; /* the same by where they come from; uthash */
-    struct pace pace;       /* of those that are accepted */
+    struct bucket bucket;   /* of those that are accepted */
     uint64_t accepted, refused[REFUSALS];
     bool poll_closing;
     struct listener *prev, *next;

@@ -9,6 +9,19 @@
 #define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */
 #define PIECE_SMALL 8U /* a piece of less than this part of its chunk is small */
 
+static size_t ring_memory; /* bytes that the rings of all queues take */
+
+size_t outq_memory(void)
+{
+    return ring_memory;
+}
+
+/* A ring that is full doubles. */
+size_t outq_growth(uint32_t queues)
+{
+    return ring_memory + queues * ROOM_FIRST * sizeof(struct piece);
+}
+
 void outq_init(struct outq *q, enum framing framing, size_t limit)
 {
     *q = (struct outq){ .framing = framing, .limit = limit };
@@ -23,10 +36,26 @@ static struct piece *outq_piece(const struct outq *q, uint32_t i)
 
 static void outq_free_ring(struct outq *q)
 {
+    ring_memory -= q->room * sizeof(struct piece);
     free(q->pieces);
     q->pieces = NULL;
     q->room = 0;
     q->head = 0;
+}
+
+/* A ring of that room, in place of the one there is; it has room for all. */
+static bool outq_move_ring(struct outq *q, uint32_t room)
+{
+    struct piece *pieces = malloc(room * sizeof(struct piece));
+    if (pieces == NULL)
+        return false;
+    for (uint32_t i = 0; i < q->count; i++)
+        pieces[i] = *outq_piece(q, i);
+    outq_free_ring(q);
+    q->pieces = pieces;
+    q->room = room;
+    ring_memory += room * sizeof(struct piece);
+    return true;
 }
 
 /* Make room for count more pieces. */
@@ -35,18 +64,19 @@ static bool outq_make_room(struct outq *q, uint32_t count)
     uint32_t room = q->room == 0 ? ROOM_FIRST : q->room;
     while (room - q->count < count)
         room *= 2;
-    if (room == q->room)
-        return true;
-    struct piece *pieces = malloc(room * sizeof(struct piece));
-    if (pieces == NULL)
-        return false;
-    for (uint32_t i = 0; i < q->count; i++)
-        pieces[i] = *outq_piece(q, i);
-    free(q->pieces);
-    q->pieces = pieces;
-    q->room = room;
-    q->head = 0;
-    return true;
+    return room == q->room || outq_move_ring(q, room);
+}
+
+/* Pieces have gone: a ring that has become much too large is given back, if there is memory for a smaller one. */
+static void outq_shrink_ring(struct outq *q)
+{
+    uint32_t room = q->room;
+    while (room > ROOM_KEPT && q->count <= room / 4)
+        room /= 2;
+    if (q->count == 0)
+        outq_free_ring(q);
+    else if (room < q->room)
+        outq_move_ring(q, room);
 }
 
 /* There is room for it. */
@@ -156,10 +186,11 @@ static bool outq_catch_up(struct outq *q, uint32_t more)
 }
 
 /* A small part of a chunk is copied, for it would keep the whole: somebody who is passed over by large events now and
- * again has just a little of each. Without memory for that it stays as it is. */
+ * again has just a little of each. The copy has the whole of an event that has been begun. Without memory for it the piece
+ * stays as it is. */
 static void piece_spare_chunk(struct piece *piece)
 {
-    if (piece->to - piece->from >= piece->chunk->room / PIECE_SMALL)
+    if (piece->to - chunk_event_begin(piece->chunk, piece->from) >= piece->chunk->room / PIECE_SMALL)
         return;
     struct chunk *part = chunk_part(piece->chunk, &piece->from, &piece->to);
     if (part == NULL)
@@ -188,6 +219,14 @@ void outq_pin(struct outq *q)
     q->pin = chunk;
     if (chunk != NULL)
         chunk->pins++;
+}
+
+/* Stand further on in the run: what lies before is done with. */
+static void outq_move_on(struct outq *q, uint64_t byte)
+{
+    q->byte = byte;
+    if (q->pin != NULL)
+        outq_pin(q);
 }
 
 /* ---- the whole queue ------------------------------------------------------------------------------------------- */
@@ -235,9 +274,130 @@ uint64_t outq_keep_begun(struct outq *q)
     return left - begun;
 }
 
+/* Bytes of the piece that are left of an event of which a part has been sent. */
+static uint32_t piece_begun(const struct piece *piece)
+{
+    return chunk_event_end(piece->chunk, piece->from) - piece->from;
+}
+
+/* Where the first event begins that is whole, behind at least that many bytes of the run's that wait. */
+static uint64_t outq_run_event(const struct outq *q, uint64_t bytes)
+{
+    const uint64_t position = q->byte + bytes;
+    const struct chunk *chunk = run_find(q->run, q->pin, position);
+    return chunk == NULL ? position
+                         : chunk->first_byte + chunk_event_end(chunk, (uint32_t)(position - chunk->first_byte));
+}
+
+size_t outq_begun(const struct outq *q)
+{
+    if (q->count > 0)
+        return piece_begun(outq_piece(q, 0));
+    return q->run != NULL ? (size_t)(outq_run_event(q, 0) - q->byte) : 0;
+}
+
+/* Make a piece of its own of what is left of an event that has been begun, at the head; there is such an event. False: no
+ * memory, and nothing has changed. */
+static bool outq_part_begun(struct outq *q)
+{
+    if (!outq_make_room(q, 1))
+        return false;
+    if (q->count == 0) {
+        struct chunk *chunk = outq_chunk(q);
+        const uint32_t from = outq_offset(q, chunk);
+        const uint32_t end = chunk_event_end(chunk, from);
+        outq_add_piece(q, chunk, from, end);
+        outq_move_on(q, chunk->first_byte + end);
+        return true;
+    }
+    struct piece *first = outq_piece(q, 0);
+    const uint32_t end = first->from + piece_begun(first);
+    if (end == first->to)
+        return true;
+    const struct piece begun = { .chunk = chunk_ref(first->chunk), .from = first->from, .to = end };
+    first->from = end;
+    q->head = (q->head - 1) & (q->room - 1);
+    q->count++;
+    *outq_piece(q, 0) = begun;
+    return true;
+}
+
+/* Let go of whole events of the pieces from the one at first on, until at most keep bytes wait. */
+static void outq_drop_pieces(struct outq *q, uint32_t first, size_t keep)
+{
+    uint32_t gone = 0;
+    for (; first + gone < q->count && outq_bytes(q) > keep; gone++) {
+        struct piece *piece = outq_piece(q, first + gone);
+        const size_t excess = outq_bytes(q) - keep;
+        const uint32_t to = excess >= piece->to - piece->from
+                                ? piece->to
+                                : chunk_event_end(piece->chunk, piece->from + (uint32_t)excess);
+        if (to < piece->to) {
+            q->bytes -= to - piece->from;
+            piece->from = to;
+            break;
+        }
+        outq_drop_piece(q, first + gone);
+    }
+    if (first > 0 && gone > 0)
+        *outq_piece(q, gone) = *outq_piece(q, 0);
+    q->head = (q->head + gone) & (q->room - 1);
+    q->count -= gone;
+}
+
+uint64_t outq_drop_oldest(struct outq *q, size_t keep)
+{
+    const bool begun = outq_begun(q) > 0;
+    if (outq_bytes(q) <= keep)
+        return 0;
+    const uint64_t events = outq_events(q);
+    if (begun && !outq_part_begun(q))
+        return 0;
+    if (q->count > 0)
+        outq_drop_pieces(q, begun, keep);
+    if (q->run != NULL && outq_bytes(q) > keep) {
+        const size_t excess = outq_bytes(q) - keep;
+        const uint64_t waiting = q->run->bytes - q->byte;
+        outq_move_on(q, excess < waiting ? outq_run_event(q, excess) : q->run->bytes);
+    }
+    for (uint32_t i = 0; i < q->count && i <= begun; i++)
+        piece_spare_chunk(outq_piece(q, i)); /* what may have been parted */
+    outq_shrink_ring(q);
+    return events - outq_events(q);
+}
+
+/* Where the piece is to end so that no more of it stays than what lies before offset, in whole events; but one that has
+ * been begun stays. */
+static uint32_t piece_cut(const struct piece *piece, uint32_t offset)
+{
+    const uint32_t begun = piece->from + piece_begun(piece);
+    const uint32_t end = chunk_event_begin(piece->chunk, offset);
+    return end > begun ? end : begun;
+}
+
+uint64_t outq_drop_newest(struct outq *q, size_t keep)
+{
+    const uint64_t events = outq_events(q);
+    while (q->count > 0 && q->bytes > keep) {
+        struct piece *last = outq_piece(q, q->count - 1);
+        const size_t excess = q->bytes - keep;
+        const uint32_t length = last->to - last->from;
+        const uint32_t to = piece_cut(last, excess < length ? last->to - (uint32_t)excess : last->from);
+        if (to > last->from) {
+            q->bytes -= last->to - to;
+            last->to = to;
+            piece_spare_chunk(last);
+            break;
+        }
+        outq_drop_piece(q, --q->count);
+    }
+    outq_shrink_ring(q);
+    return events - outq_events(q);
+}
+
 bool outq_push(struct outq *q, struct chunk *chunk)
 {
-    if (chunk->used > q->limit - outq_bytes(q) || !outq_catch_up(q, 1))
+    if (chunk->used > outq_room(q) || !outq_catch_up(q, 1))
         return false;
     outq_add_piece(q, chunk, 0, chunk->used);
     q->given++;
@@ -285,9 +445,7 @@ static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
 static uint64_t outq_run_sent(struct outq *q, size_t bytes)
 {
     const uint64_t events = outq_run_events(q);
-    q->byte += bytes;
-    if (q->pin != NULL)
-        outq_pin(q);
+    outq_move_on(q, q->byte + bytes);
     return events - outq_run_events(q);
 }
 
@@ -306,16 +464,6 @@ uint64_t outq_sent(struct outq *q, size_t bytes)
     if (q->count == 0 && q->room > ROOM_KEPT)
         outq_free_ring(q);
     return events;
-}
-
-bool outq_is_begun(const struct outq *q)
-{
-    const struct piece *piece = q->count > 0 ? outq_piece(q, 0) : NULL;
-    const struct chunk *chunk = piece != NULL ? piece->chunk : outq_chunk(q);
-    if (chunk == NULL)
-        return false;
-    const uint32_t at = piece != NULL ? piece->from : outq_offset(q, chunk);
-    return chunk_event_end(chunk, at) != at;
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

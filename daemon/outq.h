@@ -55,6 +55,13 @@ uint64_t outq_clear(struct outq *q);
 /* Likewise, but for an event of which a part has been sent: the rest of it stays. */
 uint64_t outq_keep_begun(struct outq *q);
 
+/* Let go of whole events, the oldest first, until at most keep bytes wait; one of which a part has been sent stays, however
+ * long it is. Goes on following. Returns how many events are gone: 0 also when there was no memory to part them. */
+uint64_t outq_drop_oldest(struct outq *q, size_t keep);
+
+/* Likewise, the newest first, of a queue that follows no run. */
+uint64_t outq_drop_newest(struct outq *q, size_t keep);
+
 /* Queue an event in a chunk of its own, taking a reference. Returns false, and leaves the queue as it was, when it would go
  * over its limit or there is no memory: what happens to the client then is the caller's policy. */
 bool outq_push(struct outq *q, struct chunk *chunk);
@@ -66,11 +73,23 @@ static inline bool outq_is_empty(const struct outq *q)
     return q->count == 0 && (q->run == NULL || q->byte == q->run->bytes);
 }
 
+/* Bytes that may still come: 0 also when more than the limit wait. */
+static inline size_t outq_room(const struct outq *q)
+{
+    const size_t bytes = outq_bytes(q);
+    return bytes < q->limit ? q->limit - bytes : 0;
+}
+
+/* Bytes that are left of an event of which a part has been sent; 0: there is none. */
+size_t outq_begun(const struct outq *q);
+
+/* Bytes of memory that the rings of all queues take, beside the chunks; and the most by which that grows when so many queues
+ * get an event in a chunk of its own. */
+size_t outq_memory(void);
+size_t outq_growth(uint32_t queues);
+
 /* Events that wait, one that has been sent in part among them. */
 uint64_t outq_events(const struct outq *q);
-
-/* Has a part of an event been sent, and not yet the rest? */
-bool outq_is_begun(const struct outq *q);
 
 /* Events that were given, by outq_push and by the run, since this was last asked. */
 uint64_t outq_take_given(struct outq *q);
@@ -78,7 +97,7 @@ uint64_t outq_take_given(struct outq *q);
 /* The position of the run up to which it may grow without the queue going over its limit. */
 static inline uint64_t outq_review_at(const struct outq *q)
 {
-    return q->byte + (q->limit - q->bytes);
+    return q->run->bytes + outq_room(q);
 }
 
 /* Point up to most iovecs at what is to be sent next; returns how many were set. */

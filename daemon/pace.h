@@ -1,35 +1,49 @@
-/* A pace: so many a second, and no more at once than a second's worth. A bucket that fills at the rate and overflows at a
- * second's worth; each that comes takes one out. */
+/* A client's pace: whether it keeps up with what it is given, and what becomes of one that doesn't.
+ *
+ * A client is slow from when more than half of its queue's limit waits, or an event is dropped for it, until no more than
+ * an eighth waits: that is noticed when a turn of the loop ends and once a second, logged, and shown by the status.
+ *
+ * When its queue is full its policy (enum slow_policy) decides. SLOW_DISCONNECT is the bus's to carry out. SLOW_DROP_OLDEST
+ * drops the older half of the queue. SLOW_DROP_NEWEST passes the client over: it follows its run no more, and what the run
+ * is offered meanwhile is counted for it, all at once, when it rejoins: when half of its queue is free. Both drop much at a
+ * time, so that there are few gaps, and long ones, instead of one behind each event. */
 #ifndef EVAPID_PACE_H
 #define EVAPID_PACE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#define PACE_RATE_MAX 1000000U
+#include "client.h"
 
-struct pace {
-    uint64_t thousandths; /* that the bucket holds at at_ms */
-    uint64_t at_ms;
-    bool begun; /* false: the bucket is full */
-};
+/* The kernel takes no more: make room in the queue for an event of size bytes, framed, if the policy has a way. False:
+ * there is none, and nothing has changed. */
+bool pace_make_room(struct client *client, size_t size);
 
-/* One has come at now_ms, a clock that never goes back: may it pass, at that many a second (1 to PACE_RATE_MAX)? */
-static inline bool pace_take(struct pace *pace, uint32_t per_second, uint64_t now_ms)
-{
-    const uint64_t most = (uint64_t)per_second * 1000;
-    const uint64_t waited_ms = now_ms - pace->at_ms;
-    /* A millisecond brings so many thousandths as a second brings whole ones. */
-    if (!pace->begun || waited_ms >= 1000 || pace->thousandths + waited_ms * per_second > most)
-        pace->thousandths = most;
-    else
-        pace->thousandths += waited_ms * per_second;
-    pace->begun = true;
-    pace->at_ms = now_ms;
-    if (pace->thousandths < 1000)
-        return false;
-    pace->thousandths -= 1000;
-    return true;
-}
+/* Memory is short: drop half of what waits, in whole events, the newest or the oldest, whichever the policy is to drop. run is
+ * the client's own, NULL when it gets no events. False: nothing has been dropped, for there was no memory even for that. */
+bool pace_shed(struct client *client, struct run *run);
+
+/* An event has been dropped for the client because its queue is full: it is slow from now on, if it wasn't. */
+void pace_fall_behind(struct client *client);
+
+/* Pass a client that listens over from now on, unless half of its queue is free: it follows its run no more. */
+void pace_pass_over(struct client *client, struct run *run);
+
+/* Bytes have left the queue: a client that was passed over follows its run again when half of it is free. */
+void pace_sent(struct client *client);
+
+/* It is not passed over any more: it gets no events at all now. */
+void pace_end_pass(struct client *client);
+
+/* Bring up to date in its books what it has missed. */
+void pace_count_passed(struct client *client);
+
+/* Look whether it has become slow, or is no longer. */
+void pace_note(struct client *client);
+
+/* Write it for a successor; read it back, for a client of that run. False: it makes no sense. */
+void pace_save(const struct client *client, struct state_out *out);
+bool pace_load(struct client *client, struct run *run, struct state_in *in);
 
 #endif

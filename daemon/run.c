@@ -17,6 +17,7 @@ static struct chunk *run_take_spare(struct run *run)
     struct chunk *chunk = run->spare;
     run->spare = chunk->next;
     run->spares--;
+    chunk_take_up(chunk);
     return chunk;
 }
 
@@ -46,6 +47,11 @@ static struct chunk *run_last(struct run *run, size_t size)
         run->first = chunk;
     run->last = chunk;
     return chunk;
+}
+
+size_t run_cost(const struct run *run, size_t size)
+{
+    return run->last != NULL && chunk_fits(run->last, size) ? 0 : chunk_cost(RUN_CHUNK, size);
 }
 
 bool run_append(struct run *run, const struct payload *payload)
@@ -78,6 +84,7 @@ static void run_drop(struct run *run, struct chunk *chunk)
         chunk_unref(chunk);
         return;
     }
+    chunk_set_aside(chunk);
     chunk->next = run->spare;
     run->spare = chunk;
     run->spares++;
@@ -129,6 +136,7 @@ void run_save(const struct run *run, struct state_out *out)
     state_put_chunk(out, NULL);
     state_put(out, run->bytes, 8);
     state_put(out, run->events, 8);
+    state_put(out, run->offered, 8);
 }
 
 bool run_load(struct run *run, struct state_in *in)
@@ -150,6 +158,7 @@ bool run_load(struct run *run, struct state_in *in)
     }
     run->bytes = state_take(in, 8);
     run->events = state_take(in, 8);
+    run->offered = state_take(in, 8);
     if (in->at.failed || run->bytes < bytes || run->events < events)
         return state_fail(in);
     for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next) {

@@ -33,9 +33,16 @@ struct run {
     uint64_t mark;          /* a position: no follower without a pin stands before it */
     uint64_t review_at;     /* a position: up to there, no follower's queue can be full */
     uint32_t followers;
+
+    /* Clients that are passed over until they have caught up (pace.h): what they miss is counted for all together. */
+    uint32_t passed;
+    uint64_t offered; /* events that were meant for followers and those, appended or not */
 };
 
 void run_open(struct run *run, enum framing framing);
+
+/* Bytes of memory by which the chunks in use grow when an event of size bytes, framed, is appended. */
+size_t run_cost(const struct run *run, size_t size);
 
 /* Append an event. False when there is no memory: nothing has changed. */
 bool run_append(struct run *run, const struct payload *payload);

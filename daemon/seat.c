@@ -190,6 +190,7 @@ static void seat_keep_post(struct seat *seat, struct post *post)
         seat->farewell = post;
     } else {
         seat->in_flight--;
+        client_count_message(seat->client);
         free(post);
     }
 }

@@ -45,22 +45,33 @@ static json_t *describe_dropped(const struct tally *tally)
     return dropped;
 }
 
+static json_t *describe_input(const struct tally *tally)
+{
+    json_t *dropped = json_object();
+    for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
+        json_object_set_new(dropped, message_loss_name((enum message_loss)reason),
+                            json_integer((json_int_t)tally->messages_dropped[reason]));
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "frames", (json_int_t)tally->messages, "bytes",
+                     (json_int_t)tally->message_bytes, "delivered", (json_int_t)tally->messages_delivered, "waiting",
+                     (json_int_t)tally_messages_waiting(tally), "dropped", dropped);
+}
+
 static json_t *describe_client(struct client *client)
 {
     char address[EVAPID_ADDRESS_MAX + 16];
     const struct tally *tally = client_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
-    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
-                     (json_int_t)client->index, "listener",
-                     client->listener != NULL ? listener_name(client->listener) : NULL, "address", address, "tag",
-                     client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
-                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "in",
-                     "frames", (json_int_t)tally->messages, "bytes", (json_int_t)tally->message_bytes, "dropped",
-                     (json_int_t)tally->messages_dropped, "out", "relayed", (json_int_t)tally->relayed, "delivered",
-                     (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
-                     (json_int_t)outq_events(&client->out), "queued_bytes", (json_int_t)outq_bytes(&client->out),
-                     "dropped", describe_dropped(tally));
+    return json_pack(
+        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+        (json_int_t)client->index, "listener", client->listener != NULL ? listener_name(client->listener) : NULL,
+        "address", address, "tag",
+        client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(), "state",
+        client_state_name(client->state), "since", describe_time(client->since_ms), "slow", client->slow_since_ms != 0,
+        "slow_since", client->slow_since_ms != 0 ? describe_time(client->slow_since_ms) : json_null(), "in",
+        describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered", (json_int_t)tally->delivered,
+        "bytes", (json_int_t)tally->delivered_bytes, "queued_frames", (json_int_t)outq_events(&client->out),
+        "queued_bytes", (json_int_t)outq_bytes(&client->out), "dropped", describe_dropped(tally));
 }
 
 static json_t *describe_clients(const struct bus *bus)
@@ -155,14 +166,13 @@ static json_t *describe_totals(const struct status_subject *subject)
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
     refused += listener_refused(listener);
-    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:{s:I, s:I, s:{s:I}}}",
-                     "clients", "accepted", (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed",
-                     (json_int_t)bus->closed, "events", "relay", (json_int_t)bus->events.relay, "multicast",
-                     (json_int_t)bus->events.multicast, "unicast", (json_int_t)bus->events.unicast, "no_receiver",
-                     (json_int_t)bus->events.no_receiver, "out", "relayed", (json_int_t)totals->relayed, "delivered",
-                     (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "dropped",
-                     describe_dropped(totals), "in", "frames", (json_int_t)totals->messages, "bytes",
-                     (json_int_t)totals->message_bytes, "dropped", "closed", (json_int_t)totals->messages_dropped);
+    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:o}", "clients", "accepted",
+                     (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed", (json_int_t)bus->closed,
+                     "events", "relay", (json_int_t)bus->events.relay, "multicast", (json_int_t)bus->events.multicast,
+                     "unicast", (json_int_t)bus->events.unicast, "no_receiver", (json_int_t)bus->events.no_receiver,
+                     "out", "relayed", (json_int_t)totals->relayed, "delivered", (json_int_t)totals->delivered, "bytes",
+                     (json_int_t)totals->delivered_bytes, "dropped", describe_dropped(totals), "in",
+                     describe_input(totals));
 }
 
 json_t *status_describe(const struct status_subject *subject)

@@ -31,13 +31,16 @@ SHAPE = {
     "listeners": [{"address": str, "framing": str, "source": str, "state": str, "clients": int, "max_clients": int,
                    "accepted": int, "refused": int}],
     "clients": [{"index": int, "listener": str, "address": str, "tag": str, "state": str, "since": str,
-                 "in": {"frames": int, "bytes": int},
+                 "slow": bool, "slow_since": type(None),
+                 "in": {"frames": int, "bytes": int, "delivered": int, "waiting": int,
+                        "dropped": {"closed": int, "memory": int, "lost": int}},
                  "out": {"relayed": int, "delivered": int, "bytes": int, "queued_frames": int, "queued_bytes": int},
                  "dropped": {"slow": int, "closed": int}}],
     "totals": {"clients": {"accepted": int, "refused": int, "closed": int},
                "events": {"relay": int, "multicast": int, "unicast": int, "no_receiver": int},
                "out": {"relayed": int, "delivered": int, "bytes": int, "dropped": {"slow": int, "closed": int}},
-               "in": {"frames": int, "bytes": int, "dropped": {"closed": int}}},
+               "in": {"frames": int, "bytes": int, "delivered": int, "waiting": int,
+                      "dropped": {"closed": int, "memory": int, "lost": int}}},
 }
 
 

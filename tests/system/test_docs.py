@@ -132,7 +132,7 @@ def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
     elif limits := re.match(r"path of (\d+) to (\d+) bytes", range_):
         good, bad = good + ["/" * int(limits[1]), "/" * int(limits[2])], bad + ["", "/" * (int(limits[2]) + 1)]
     elif "`\"" in range_:
-        good, bad = good + re.findall(r'"(\w+)"', range_), bad + ["another"]
+        good, bad = good + re.findall(r'"([\w-]+)"', range_), bad + ["another"]
     elif "networks" in range_:
         good, bad = good + [["127.0.0.1"], ["10.0.0.0/8", "2001:db8::/32"]], bad + ["10.0.0.0/8", ["10.0.0.1/8"], [10]]
         networks = [f"10.{number // 256}.{number % 256}.0/24" for number in range(int(re.search(r"(\d+) networks", range_)[1]) + 1)]

@@ -6,10 +6,10 @@ import random
 import re
 import struct
 import threading
-import zlib
 
 import pytest
 
+from books import balanced, entry_of, number_of, numbered
 from client import netstring
 from process import until
 from ring import CLOSE, DONE, HEAD, MULTICAST, RECORD, RECORDS, RELAY, TAG, Ring, make_ring, record
@@ -88,22 +88,6 @@ def begin(stage, evapi=None, children=4, **settings):
 
 def relay(phone, body):
     return int(phone.ask("MESSAGE", "relay", body=body)["X-Rc"])
-
-
-def numbered(number, size):
-    """An event that shows whether it is whole: its number, filling, and a checksum of both."""
-    bytes_ = b"%d:" % number + bytes([number % 251]) * size
-    return b"%s:%08x" % (bytes_, zlib.crc32(bytes_))
-
-
-def number_of(event):
-    bytes_, checksum = event.rsplit(b":", 1)
-    assert zlib.crc32(bytes_) == int(checksum, 16), event[:80]
-    return int(bytes_.split(b":", 1)[0])
-
-
-def entry_of(stage, client):
-    return next(entry for entry in stage.evapid.status()["clients"] if entry["index"] == client.index)
 
 
 # ---- 1. A SIP worker never waits for evapid or for a client
@@ -407,18 +391,6 @@ def test_promise_5_a_connection_new_that_kamailio_died_in_is_begun_again(stage):
 
 
 # ---- 6. Every loss is counted with its reason and shown by status
-
-
-def balanced(status):
-    """relayed = delivered + dropped + queued, for each client and for all there ever were."""
-    for entry in status["clients"]:
-        out = entry["out"]
-        assert out["relayed"] == out["delivered"] + sum(entry["dropped"].values()) + out["queued_frames"], entry
-    out, queued = status["totals"]["out"], sum(entry["out"]["queued_frames"] for entry in status["clients"])
-    assert out["relayed"] == out["delivered"] + sum(out["dropped"].values()) + queued, status["totals"]
-    clients = status["totals"]["clients"]
-    assert clients["accepted"] - clients["closed"] == len([e for e in status["clients"] if e["state"] != "gone"])
-    return True
 
 
 def test_promise_6_the_books_balance_per_client_and_in_total(stage):

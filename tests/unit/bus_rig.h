@@ -82,15 +82,20 @@ static inline void add_tally(struct tally *sum, const struct tally *t)
         sum->dropped[i] += t->dropped[i];
     sum->messages += t->messages;
     sum->message_bytes += t->message_bytes;
-    sum->messages_dropped += t->messages_dropped;
+    sum->messages_delivered += t->messages_delivered;
+    for (unsigned i = 0; i < MESSAGE_LOSSES; i++)
+        sum->messages_dropped[i] += t->messages_dropped[i];
 }
 
 static inline void release(struct client *client)
 {
     add_tally(&up.past, client_tally(client));
-    const uint64_t dropped = bus->totals.messages_dropped;
+    const struct tally before = bus->totals;
     bus_release(bus, client);
-    up.past.messages_dropped += bus->totals.messages_dropped - dropped;
+    up.past.messages += bus->totals.messages - before.messages;
+    up.past.message_bytes += bus->totals.message_bytes - before.message_bytes;
+    for (unsigned i = 0; i < MESSAGE_LOSSES; i++)
+        up.past.messages_dropped[i] += bus->totals.messages_dropped[i] - before.messages_dropped[i];
 }
 
 static inline bool on_opened(void *owner, struct client *client)
@@ -184,12 +189,12 @@ static inline void assert_present(size_t i, const char *tag, bool present)
 
 /* ---- the other end of a client's connection ------------------------------------------------------------------------ */
 
-static const struct client_limits netstring_limits = { .framing = FRAMING_NETSTRING,
-                                                       .max_message_bytes = 1 << 20,
-                                                       .max_queued_bytes = 16 << 20 };
-static const struct client_limits raw_limits = { .framing = FRAMING_RAW,
-                                                 .max_message_bytes = 1 << 20,
-                                                 .max_queued_bytes = 16 << 20 };
+static const struct client_limits netstring_limits = {
+    .framing = FRAMING_NETSTRING, .max_message_bytes = 1 << 20, .max_queued_bytes = 16 << 20, .linger_ms = 10000
+};
+static const struct client_limits raw_limits = {
+    .framing = FRAMING_RAW, .max_message_bytes = 1 << 20, .max_queued_bytes = 16 << 20, .linger_ms = 10000
+};
 
 struct peer {
     int fd;
@@ -501,6 +506,12 @@ static inline void give_tag(const struct peer *peer, const char *tag)
     bus_tag(bus, peer->client, tag, strlen(tag));
 }
 
+/* Memory that all that waits takes. */
+static inline size_t queue_memory(void)
+{
+    return chunk_memory() + outq_memory();
+}
+
 /* ---- the books ----------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t all_dropped(const struct tally *tally)
@@ -527,16 +538,24 @@ static inline void assert_books_balance(void)
     assert_memory_equal(&bus->totals, &sum, sizeof(sum));
 }
 
-/* Whoever gets events follows the run of its framing, and nobody else does. */
+/* Whoever gets events follows the run of its framing, or is passed over by it, and nobody else is either. */
 static inline void assert_following(void)
 {
     uint32_t followers[FRAMINGS] = { 0 };
+    uint32_t passed[FRAMINGS] = { 0 };
     for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
-        assert_ptr_equal(client->out.run, client->listed ? &bus->runs[client->out.framing] : NULL);
-        followers[client->out.framing] += client->listed;
+        const struct run *own = client->listed ? &bus->runs[client->out.framing] : NULL;
+        const bool passed_over = client->passed_by != NULL;
+        assert_ptr_equal(client->out.run, passed_over ? NULL : own);
+        assert_ptr_equal(client->passed_by, passed_over ? own : NULL);
+        assert_true(!passed_over || outq_bytes(&client->out) > client->out.limit / 2);
+        followers[client->out.framing] += client->out.run != NULL;
+        passed[client->out.framing] += passed_over;
     }
-    for (size_t i = 0; i < FRAMINGS; i++)
+    for (size_t i = 0; i < FRAMINGS; i++) {
         assert_int_equal(bus->runs[i].followers, followers[i]);
+        assert_int_equal(bus->runs[i].passed, passed[i]);
+    }
 }
 
 /* A tag is present when a client that gets events carries it, and every such client is in the list. */
@@ -602,7 +621,9 @@ static inline int tear_down(void **state)
     for (size_t i = 0; i < 8; i++)
         left |= up.now[i].present;
     for (size_t i = 0; i < FRAMINGS; i++)
-        left |= bus->runs[i].followers != 0 || bus->runs[i].first != NULL || bus->runs[i].spare != NULL;
+        left |= bus->runs[i].followers != 0 || bus->runs[i].passed != 0 || bus->runs[i].first != NULL ||
+                bus->runs[i].spare != NULL;
+    left |= chunk_memory() != 0 || outq_memory() != 0;
     left |= ledger_next(&ledger, NULL) != NULL;
     const int busy = uv_loop_close(&loop);
     ledger_close(&ledger);

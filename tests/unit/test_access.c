@@ -12,7 +12,7 @@
 #include "address.h"
 #include "memory.h"
 #include "origin.h"
-#include "pace.h"
+#include "bucket.h"
 
 static struct sockaddr_storage peer(const char *text)
 {
@@ -150,10 +150,10 @@ static void test_without_memory_an_origin_is_not_counted(void **state)
 
 /* ---- the pace ------------------------------------------------------------------------------------------------------ */
 
-static unsigned taken(struct pace *pace, uint32_t per_second, uint64_t now_ms)
+static unsigned taken(struct bucket *bucket, uint32_t per_second, uint64_t now_ms)
 {
     unsigned count = 0;
-    while (count <= per_second && pace_take(pace, per_second, now_ms))
+    while (count <= per_second && bucket_take(bucket, per_second, now_ms))
         count++;
     return count;
 }
@@ -163,43 +163,43 @@ static void test_a_second_s_worth_may_come_at_once(void **state)
     (void)state;
     static const uint64_t begins[] = { 0, 1, 999, UINT32_MAX };
     for (size_t i = 0; i < 4; i++) {
-        struct pace pace = { 0 };
-        assert_int_equal(taken(&pace, 5, begins[i]), 5);
-        assert_int_equal(taken(&pace, 5, begins[i] + 199), 0);
-        assert_int_equal(taken(&pace, 5, begins[i] + 200), 1);
+        struct bucket bucket = { 0 };
+        assert_int_equal(taken(&bucket, 5, begins[i]), 5);
+        assert_int_equal(taken(&bucket, 5, begins[i] + 199), 0);
+        assert_int_equal(taken(&bucket, 5, begins[i] + 200), 1);
     }
 }
 
 static void test_the_pace_comes_back_with_time_and_never_exceeds_a_second_s_worth(void **state)
 {
     (void)state;
-    struct pace pace = { 0 };
-    assert_int_equal(taken(&pace, 10, 1000), 10);
-    assert_int_equal(taken(&pace, 10, 1450), 4);
-    assert_int_equal(taken(&pace, 10, 1500), 1); /* the half that was left, and another */
-    assert_int_equal(taken(&pace, 10, 2499), 9);
-    assert_int_equal(taken(&pace, 10, 3499), 10);
-    assert_int_equal(taken(&pace, 10, 1000000), 10);
+    struct bucket bucket = { 0 };
+    assert_int_equal(taken(&bucket, 10, 1000), 10);
+    assert_int_equal(taken(&bucket, 10, 1450), 4);
+    assert_int_equal(taken(&bucket, 10, 1500), 1); /* the half that was left, and another */
+    assert_int_equal(taken(&bucket, 10, 2499), 9);
+    assert_int_equal(taken(&bucket, 10, 3499), 10);
+    assert_int_equal(taken(&bucket, 10, 1000000), 10);
 }
 
 /* However often it is asked in between, as many pass as the time allows. */
 static void test_refusals_take_nothing_from_the_pace(void **state)
 {
     (void)state;
-    struct pace pace = { 0 };
+    struct bucket bucket = { 0 };
     unsigned passed = 0;
     for (uint64_t now_ms = 0; now_ms < 10000; now_ms++)
-        passed += pace_take(&pace, 3, now_ms);
+        passed += bucket_take(&bucket, 3, now_ms);
     assert_in_range(passed, 3 + 3 * 9, 3 + 3 * 10);
 }
 
 static void test_the_largest_rate_does_not_overflow(void **state)
 {
     (void)state;
-    struct pace pace = { 0 };
-    assert_int_equal(taken(&pace, PACE_RATE_MAX, 0), PACE_RATE_MAX);
-    assert_int_equal(taken(&pace, PACE_RATE_MAX, 999), 999 * 1000);
-    assert_int_equal(taken(&pace, PACE_RATE_MAX, UINT64_MAX), PACE_RATE_MAX);
+    struct bucket bucket = { 0 };
+    assert_int_equal(taken(&bucket, BUCKET_RATE_MAX, 0), BUCKET_RATE_MAX);
+    assert_int_equal(taken(&bucket, BUCKET_RATE_MAX, 999), 999 * 1000);
+    assert_int_equal(taken(&bucket, BUCKET_RATE_MAX, UINT64_MAX), BUCKET_RATE_MAX);
 }
 
 int main(void)

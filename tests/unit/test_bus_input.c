@@ -48,7 +48,7 @@ static void test_a_client_may_be_closed_when_its_input_ends(void **state)
             assert_int_equal(up.of[1].ended, 1);
             assert_ends(&a);
             hang_up(&a);
-            assert_int_equal(bus->totals.messages_dropped, 0); /* what was whole was taken */
+            assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 0); /* what was whole was taken */
         }
 }
 
@@ -486,7 +486,7 @@ static void test_messages_come_in_order_and_once_however_they_are_taken(void **s
             assert_memory_equal(up.of[index].heard + n * 10 + 4, expected, 6);
         }
         assert_int_equal(a.client->tally->messages, MESSAGES);
-        assert_int_equal(a.client->tally->messages_dropped, 0);
+        assert_int_equal(a.client->tally->messages_dropped[LOSS_CLOSED], 0);
         hang_up(&a);
     }
 }
@@ -543,10 +543,11 @@ static void test_messages_of_a_client_that_has_gone_can_still_be_taken(void **st
     up.take = 2;
     client_resume(a.client);
     assert_heard(1, "a|b");
-    assert_int_equal(bus->totals.messages_dropped, 0);
+    assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 0);
     release(a.client); /* Kamailio has gone for good: the third is lost, and counted */
-    assert_int_equal(bus->totals.messages_dropped, 1);
-    assert_int_equal(bus->totals.messages, 2);
+    assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 1);
+    assert_int_equal(bus->totals.messages, 3);
+    assert_int_equal(bus->totals.message_bytes, 3);
     hang_up(&a);
 }
 
@@ -559,12 +560,46 @@ static void test_messages_that_a_close_throws_away_are_counted(void **state)
     send_text(&a, "1:a,1:b,1:c,5:hel"); /* of which the last is none yet */
     TURN_UNTIL(up.of[1].refused == 1);
     bus_finish(bus, a.client);
-    assert_int_equal(bus->totals.messages, 1);
-    assert_int_equal(bus->totals.messages_dropped, 2);
+    assert_int_equal(bus->totals.messages, 3);
+    assert_int_equal(bus->totals.message_bytes, 3);
+    assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 2);
+    assert_int_equal(tally_messages_waiting(&bus->totals), 1);
     send_text(&b, "abc");
     TURN_UNTIL(up.of[2].refused == 1);
     bus_finish(bus, b.client);
-    assert_int_equal(bus->totals.messages_dropped, 3);
+    assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 3);
+    assert_int_equal(bus->totals.message_bytes, 6);
+    assert_int_equal(tally_messages_waiting(&bus->totals), 1);
+    hang_up(&a);
+    hang_up(&b);
+}
+
+/* Nor does a message get lost in silence that there was no memory to keep. */
+static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **state)
+{
+    (void)state;
+    struct peer a = open_pair();
+    struct peer b = admitted(connect_pair(&raw_limits));
+    send_text(&a, "1:z,");
+    TURN_UNTIL(up.of[1].messages == 1);
+    up.take = 1;
+    memory_limit(0);
+    send_text(&a, "1:a,2:bb,3:ccc,5:hel");
+    TURN_UNTIL(up.of[1].ended == 1);
+    send_text(&b, "abcd");
+    TURN_UNTIL(up.of[2].ended == 1);
+    memory_limit(-1);
+    assert_heard(1, "z|a");
+    assert_false(client_holds(a.client) || client_holds(b.client));
+    assert_int_equal(a.client->tally->messages, 4);
+    assert_int_equal(a.client->tally->message_bytes, 7);
+    assert_int_equal(a.client->tally->messages_dropped[LOSS_MEMORY], 2);
+    assert_int_equal(b.client->tally->messages_dropped[LOSS_MEMORY], 1);
+    assert_int_equal(b.client->tally->message_bytes, 4);
+    assert_books_balance();
+    assert_int_equal(tally_messages_waiting(&bus->totals), 2);
+    client_count_message(a.client); /* a route has ended */
+    assert_int_equal(tally_messages_waiting(&bus->totals), 1);
     hang_up(&a);
     hang_up(&b);
 }
@@ -597,6 +632,7 @@ int main(void)
         WITH_BUS(test_the_end_of_a_client_that_holds_messages_waits_for_them),
         WITH_BUS(test_messages_of_a_client_that_has_gone_can_still_be_taken),
         WITH_BUS(test_messages_that_a_close_throws_away_are_counted),
+        WITH_BUS(test_messages_that_there_is_no_memory_to_hold_are_counted),
     };
     return cmocka_run_group_tests_name("bus, input", tests, NULL, NULL);
 }

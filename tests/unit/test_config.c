@@ -8,6 +8,9 @@ static void assert_default_limits(const struct client_limits *limits)
     assert_int_equal(limits->framing, FRAMING_NETSTRING);
     assert_int_equal(limits->max_message_bytes, 4 << 20);
     assert_int_equal(limits->max_queued_bytes, 8 << 20);
+    assert_int_equal(limits->slow_policy, SLOW_DISCONNECT);
+    assert_int_equal(limits->message_timeout_ms, 30000);
+    assert_int_equal(limits->linger_ms, 10000);
     assert_int_equal(limits->keepalive_idle_s, 60);
     assert_int_equal(limits->keepalive_interval_s, 10);
     assert_int_equal(limits->keepalive_probes, 6);
@@ -52,9 +55,12 @@ static const char every_key[] = "{\n"
                                 "    { \"address\": \"127.0.0.1:8448\" },\n"
                                 "    { \"address\": \"[::1]:8449\", \"framing\": \"raw\", \"max_clients\": 7,\n"
                                 "      \"max_message_bytes\": 101, \"max_queued_bytes\": 2102,\n"
+                                "      \"slow_policy\": \"drop-oldest\", \"message_timeout_ms\": 105,\n"
                                 "      \"keepalive\": { \"idle_s\": 31, \"interval_s\": 32, \"probes\": 33 } }\n"
                                 "  ],\n"
                                 "  \"limits\": { \"max_message_bytes\": 201, \"max_queued_bytes\": 2202,\n"
+                                "    \"max_total_queued_bytes\": 1048577, \"slow_policy\": \"drop-newest\",\n"
+                                "    \"message_timeout_ms\": 205, \"linger_ms\": 206,\n"
                                 "    \"worker_window_frames\": 203, \"worker_window_bytes\": 2204 },\n"
                                 "  \"keepalive\": { \"idle_s\": 41, \"interval_s\": 42, \"probes\": 43 },\n"
                                 "  \"shutdown_grace_ms\": 51,\n"
@@ -72,6 +78,10 @@ static void test_every_key_is_read(void **state)
     assert_int_equal(config.limits.framing, FRAMING_NETSTRING);
     assert_int_equal(config.limits.max_message_bytes, 201);
     assert_int_equal(config.limits.max_queued_bytes, 2202);
+    assert_int_equal(config.max_total_queued_bytes, 1048577);
+    assert_int_equal(config.limits.slow_policy, SLOW_DROP_NEWEST);
+    assert_int_equal(config.limits.message_timeout_ms, 205);
+    assert_int_equal(config.limits.linger_ms, 206);
     assert_int_equal(config.worker_window_frames, 203);
     assert_int_equal(config.worker_window_bytes, 2204);
     assert_int_equal(config.limits.keepalive_idle_s, 41);
@@ -113,6 +123,9 @@ static void test_a_listener_s_own_limits_are_its_own(void **state)
     assert_int_equal(second->max_clients, 7);
     assert_int_equal(second->limits.max_message_bytes, 101);
     assert_int_equal(second->limits.max_queued_bytes, 2102);
+    assert_int_equal(second->limits.slow_policy, SLOW_DROP_OLDEST);
+    assert_int_equal(second->limits.message_timeout_ms, 105);
+    assert_int_equal(second->limits.linger_ms, 206);
     assert_int_equal(second->limits.keepalive_idle_s, 31);
     assert_int_equal(second->limits.keepalive_interval_s, 32);
     assert_int_equal(second->limits.keepalive_probes, 33);
@@ -155,6 +168,24 @@ static void test_every_log_level_is_read(void **state)
         snprintf(text, sizeof(text), "{\"log\":{\"level\":\"%s\"}}", levels[i]);
         struct config config = read_text(text);
         assert_int_equal(config.log_level, LEVEL_ERROR + i);
+        config_free(&config);
+    }
+}
+
+static void test_every_slow_policy_is_read(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "disconnect", "drop-newest", "drop-oldest" };
+    for (int policy = 0; policy < 3; policy++) {
+        char text[200];
+        snprintf(text, sizeof(text),
+                 "{\"limits\":{\"slow_policy\":\"%s\"},\"listeners\":[{\"address\":\"1.2.3.4:5\"},"
+                 "{\"address\":\"1.2.3.4:6\",\"slow_policy\":\"%s\"}]}",
+                 names[policy], names[(policy + 1) % 3]);
+        struct config config = read_text(text);
+        assert_int_equal(config.limits.slow_policy, policy);
+        assert_int_equal(config.listeners[0].limits.slow_policy, policy);
+        assert_int_equal(config.listeners[1].limits.slow_policy, (policy + 1) % 3);
         config_free(&config);
     }
 }
@@ -212,6 +243,11 @@ static const struct {
       NUMBER(limits.max_message_bytes), false },
     { "{\"limits\":{\"max_queued_bytes\":", "limits.max_queued_bytes", "}}", 1024, 1ULL << 40,
       NUMBER(limits.max_queued_bytes), false },
+    { "{\"limits\":{\"max_total_queued_bytes\":", "limits.max_total_queued_bytes", "}}", 1 << 20, 1ULL << 40,
+      NUMBER(max_total_queued_bytes), false },
+    { "{\"limits\":{\"message_timeout_ms\":", "limits.message_timeout_ms", "}}", 0, 86400000,
+      NUMBER(limits.message_timeout_ms), false },
+    { "{\"limits\":{\"linger_ms\":", "limits.linger_ms", "}}", 0, 600000, NUMBER(limits.linger_ms), false },
     { "{\"limits\":{\"worker_window_frames\":", "limits.worker_window_frames", "}}", 1, 65536,
       NUMBER(worker_window_frames), false },
     { "{\"limits\":{\"worker_window_bytes\":", "limits.worker_window_bytes", "}}", 1024, 1 << 30,
@@ -230,6 +266,8 @@ static const struct {
       64 << 20, NUMBER(limits.max_message_bytes), true },
     { "{\"listeners\":[{\"address\":\"1.2.3.4:5\",\"max_queued_bytes\":", "listeners[0].max_queued_bytes", "}]}", 1024,
       1ULL << 40, NUMBER(limits.max_queued_bytes), true },
+    { "{\"listeners\":[{\"address\":\"1.2.3.4:5\",\"message_timeout_ms\":", "listeners[0].message_timeout_ms", "}]}", 0,
+      86400000, NUMBER(limits.message_timeout_ms), true },
     { "{\"listeners\":[{\"address\":\"1.2.3.4:5\",\"keepalive\":{\"idle_s\":", "listeners[0].keepalive.idle_s", "}}]}",
       0, 32767, NUMBER(limits.keepalive_idle_s), true },
     { "{\"listeners\":[{\"address\":\"1.2.3.4:5\",\"keepalive\":{\"interval_s\":", "listeners[0].keepalive.interval_s",
@@ -388,6 +426,10 @@ static void test_a_word_that_is_none_of_those_is_an_error(void **state)
         { "{\"log\":{\"level\":^\"\"}}", levels },
         { "{\"log\":{\"level\":^3}}", levels },
         { "{\"log\":{\"level\":^null}}", levels },
+        { "{\"limits\":{\"slow_policy\":^\"drop\"}}",
+          "limits.slow_policy: expected \"disconnect\", \"drop-newest\" or \"drop-oldest\"" },
+        { "{\"listeners\":[{\"slow_policy\":^1}]}",
+          "listeners[0].slow_policy: expected \"disconnect\", \"drop-newest\" or \"drop-oldest\"" },
         { "{\"listeners\":[{\"framing\":^\"NETSTRING\"}]}", framings },
         { "{\"listeners\":[{\"framing\":^\"rawx\"}]}", framings },
         { "{\"listeners\":[{\"framing\":^0}]}", framings },
@@ -667,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_one_limit_of_a_listener_leaves_the_others),
         cmocka_unit_test(test_listeners_keep_their_order),
         cmocka_unit_test(test_every_log_level_is_read),
+        cmocka_unit_test(test_every_slow_policy_is_read),
         cmocka_unit_test(test_both_framings_are_read),
         cmocka_unit_test(test_comments_may_stand_wherever_white_space_may),
         cmocka_unit_test(test_a_path_of_the_longest_length_is_read),

@@ -3,7 +3,7 @@
 
 #include <unistd.h>
 
-#include "pace.h"
+#include "bucket.h"
 
 static bool admits(const struct access *access, const char *text)
 {
@@ -88,7 +88,7 @@ static void test_numbers_of_access_have_their_range(void **state)
     (void)state;
     struct config config = read_text("{\"access\":{\"max_clients_per_address\":1000000,"
                                      "\"max_connects_per_second\":1000000,\"admission_timeout_ms\":3600000}}");
-    assert_int_equal(config.access.max_connects_per_second, PACE_RATE_MAX);
+    assert_int_equal(config.access.max_connects_per_second, BUCKET_RATE_MAX);
     assert_int_equal(config.access.max_clients_per_address, 1000000);
     assert_int_equal(config.limits.admission_timeout_ms, 3600000);
     config_free(&config);

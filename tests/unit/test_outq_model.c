@@ -32,6 +32,7 @@ struct model {
 
 static struct model models[QUEUES];
 static unsigned seed;
+static uint64_t drops; /* events that were dropped from one end of a queue */
 
 static size_t any(size_t of)
 {
@@ -96,6 +97,45 @@ static uint64_t model_keep_begun(struct model *model)
     model->last = model->first + 1;
     model->queued = model->ends[model->first % EVENTS];
     return waiting - 1;
+}
+
+/* Where the first event that waits begins, when it has not been begun; and where any other does. */
+static uint64_t model_begin(const struct model *model, uint64_t event)
+{
+    return event > 0 ? model->ends[(event - 1) % EVENTS] : 0;
+}
+
+static bool model_has_begun(const struct model *model)
+{
+    return model_events(model) > 0 && model->sent > model_begin(model, model->first);
+}
+
+/* Take events out of the middle, or from either end: those from one on, up to another. */
+static void model_take_out(struct model *model, uint64_t from, uint64_t to)
+{
+    const uint64_t begin = model_begin(model, from);
+    const uint64_t gap = model_begin(model, to) - begin;
+    for (uint64_t at = begin; at + gap < model->queued; at++)
+        model->bytes[at % ROOM] = model->bytes[(at + gap) % ROOM];
+    for (uint64_t event = to; event < model->last; event++)
+        model->ends[(event - (to - from)) % EVENTS] = model->ends[event % EVENTS] - gap;
+    model->queued -= gap;
+    model->last -= to - from;
+    model->dropped += to - from;
+}
+
+/* Of a queue that may keep so many bytes: the whole events that have to go, from the oldest or the newest on. */
+static uint64_t model_excess(const struct model *model, size_t keep, bool oldest)
+{
+    const uint64_t first = model->first + model_has_begun(model);
+    uint64_t events = 0;
+    size_t gone = 0;
+    while (model_bytes(model) - gone > keep && first + events < model->last) {
+        events++;
+        gone = (size_t)(oldest ? model_begin(model, first + events) - model_begin(model, first)
+                               : model->queued - model_begin(model, model->last - events));
+    }
+    return events;
 }
 
 /* As the bus does it: whoever can't take an event of size bytes follows no more. When nobody has to be asked, all can. */
@@ -223,6 +263,30 @@ static void act_clear(struct model *model)
     model->follows = false;
 }
 
+/* Whole events are dropped from either end, until little enough waits. */
+static void act_drop(struct model *model)
+{
+    const bool oldest = any(2) == 0;
+    const size_t keep = any(4) == 0 ? 0 : any(model_bytes(model) + 2);
+    if (!oldest) {
+        assert_true(outq_leave(&model->q));
+        model->follows = false;
+    }
+    const uint64_t first = model->first + model_has_begun(model);
+    const uint64_t excess = model_excess(model, keep, oldest);
+    const bool short_of_memory = any(4) == 0;
+    memory_limit(short_of_memory ? 0 : -1);
+    const uint64_t dropped = oldest ? outq_drop_oldest(&model->q, keep) : outq_drop_newest(&model->q, keep);
+    memory_limit(-1);
+    if (dropped != excess)
+        assert_true(dropped == 0 && short_of_memory && oldest && model_has_begun(model));
+    else if (oldest)
+        model_take_out(model, first, first + excess);
+    else
+        model_take_out(model, model->last - excess, model->last);
+    drops += dropped;
+}
+
 /* The end of a turn: most are sent all they wait for, and whoever is not keeps its place. */
 static void act_settle(struct run *of)
 {
@@ -250,6 +314,9 @@ static void compare(const struct run *of)
         assert_int_equal(outq_is_empty(&model->q), model_bytes(model) == 0);
         assert_int_equal(model->q.run != NULL, model->follows);
         assert_true(outq_bytes(&model->q) <= model->q.limit);
+        assert_int_equal(outq_room(&model->q), model->q.limit - model_bytes(model));
+        assert_int_equal(outq_begun(&model->q),
+                         model_has_begun(model) ? model->ends[model->first % EVENTS] - model->sent : 0);
         assert_int_equal(model->given, model->whole + model_events(model) + model->dropped);
         followers += model->follows;
         pinned += model->q.pin != NULL;
@@ -278,14 +345,16 @@ static void act(struct run *of, bool slow, unsigned *refused)
     } else if (action < 850) {
         if (!slow || any(20) == 0)
             act_send(model);
-    } else if (action < 920) {
+    } else if (action < 910) {
         act_settle(of);
-    } else if (action < 970) {
+    } else if (action < 955) {
         if (!model->follows)
             outq_follow(&model->q, of);
         model->follows = true;
-    } else if (action < 990) {
+    } else if (action < 970) {
         act_leave(model);
+    } else if (action < 992) {
+        act_drop(model);
     } else {
         act_clear(model);
     }
@@ -308,6 +377,7 @@ static void check_against_the_model(enum framing framing, unsigned seed_of_round
     unsigned refused = 0;
     uint64_t whole = 0;
     uint64_t dropped = 0;
+    drops = 0;
     uint64_t kept = 0; /* the longest that the run was */
     seed = seed_of_round;
     run_open(&of, framing);
@@ -334,7 +404,9 @@ static void check_against_the_model(enum framing framing, unsigned seed_of_round
     assert_true(of.first == NULL || of.first->used == 0);
     run_close(&of);
     assert_true(of.bytes > 100ULL * RUN_CHUNK && kept > 3ULL * RUN_CHUNK);
-    assert_true(whole > 10000 && dropped > 1000 && refused > 100);
+    assert_true(whole > 10000 && dropped > 1000 && refused > 100 && drops > 1000);
+    assert_int_equal(chunk_memory(), 0);
+    assert_int_equal(outq_memory(), 0);
 }
 
 static void test_any_mixture_gives_the_bytes_of_a_model(void **state)
