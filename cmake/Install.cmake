@@ -8,7 +8,7 @@ if(TARGET evapi)
 endif()
 
 install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf)
-file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md LICENSE docs/*.md)
+file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md LICENSE docs/*.md)
 install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 file(GLOB manual8 CONFIGURE_DEPENDS docs/*.8)
 file(GLOB manual1 CONFIGURE_DEPENDS docs/*.1)

@@ -14,6 +14,8 @@ struct network {
     uint8_t prefix;          /* leading bits that count: up to 32 of IPv4, 128 of IPv6 */
 };
 
+_Static_assert(sizeof(struct network) == 18, "struct network is a key: it may have no padding");
+
 /* Read text into *out. Returns NULL, or why it is no network. */
 const char *network_parse(const char *text, struct network *out);
 

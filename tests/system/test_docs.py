@@ -11,7 +11,7 @@ import pytest
 from evapid import EVAPICTL, EVAPID, ROOT, run_evapid
 from process import until
 
-DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def text_of(path):

@@ -1,0 +1,202 @@
+/* Doors: how the file of a Unix socket comes to be, so that at no time somebody may connect whom it will keep out.
+ *
+ * chmod and chown are this program's own, in place of the C library's: they look at the file before they do it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "door.h"
+#include "log.h"
+
+static char directory[] = "/tmp/evapid-door-XXXXXX";
+static char path[sizeof(directory) + 8];
+static uv_loop_t loop;
+static struct door door;
+static unsigned opened;
+
+static struct {
+    unsigned calls;
+    mode_t before; /* the file's mode when the call came */
+    int connected; /* what connecting gave then: 0 or an errno */
+    uid_t owner;
+    gid_t group;
+    int error; /* to fail with, 0: it is done */
+} change_of_mode, change_of_group;
+
+static mode_t mode_of_file(void)
+{
+    struct stat file;
+    assert_int_equal(lstat(path, &file), 0);
+    return file.st_mode & 07777;
+}
+
+static int try_to_connect(void)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int error = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+int chmod(const char *file, mode_t mode)
+{
+    assert_string_equal(file, path);
+    change_of_mode.calls++;
+    change_of_mode.before = mode_of_file();
+    change_of_mode.connected = try_to_connect();
+    errno = change_of_mode.error;
+    return change_of_mode.error != 0 ? -1 : fchmodat(AT_FDCWD, file, mode, 0);
+}
+
+int chown(const char *file, uid_t owner, gid_t group)
+{
+    assert_string_equal(file, path);
+    assert_int_equal(change_of_mode.calls, 0); /* a right that the file gives is for its new group */
+    change_of_group.calls++;
+    change_of_group.before = mode_of_file();
+    change_of_group.owner = owner;
+    change_of_group.group = group;
+    errno = change_of_group.error;
+    return change_of_group.error != 0 ? -1 : 0;
+}
+
+static void on_opened(void *owner, int fd)
+{
+    assert_ptr_equal(owner, &opened);
+    opened++;
+    close(fd);
+}
+
+static const char *open_door(const struct door_access *access)
+{
+    return door_open(&door, &loop, path, access, on_opened, &opened);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    log_open(LEVEL_ERROR);
+    memset(&change_of_mode, 0, sizeof(change_of_mode));
+    memset(&change_of_group, 0, sizeof(change_of_group));
+    opened = 0;
+    memcpy(directory + sizeof(directory) - 7, "XXXXXX", 7);
+    if (mkdtemp(directory) == NULL)
+        return -1;
+    snprintf(path, sizeof(path), "%s/socket", directory);
+    return uv_loop_init(&loop);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    door_close(&door);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    return uv_loop_close(&loop) != 0 || rmdir(directory) != 0; /* the file is gone */
+}
+
+static void test_nobody_may_connect_before_the_file_has_its_mode(void **state)
+{
+    (void)state;
+    static const mode_t umasks[] = { 0, 022, 0777 };
+    for (size_t i = 0; i < 3; i++) {
+        const struct door_access rules = { .mode = 0666, .group = DOOR_OWN_GROUP };
+        const mode_t before = umask(umasks[i]);
+        change_of_mode.calls = 0;
+        assert_null(open_door(&rules));
+        assert_int_equal(umask(before), umasks[i]); /* it is as it was */
+        assert_int_equal(change_of_mode.calls, 1);
+        assert_int_equal(change_of_mode.before, 0);
+        assert_true(change_of_mode.connected == EACCES ||
+                    change_of_mode.connected == ECONNREFUSED); /* the second: root */
+        assert_int_equal(change_of_group.calls, 0);
+        assert_int_equal(mode_of_file(), 0666);
+        assert_int_equal(try_to_connect(), 0);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        assert_int_equal(opened, i + 1);
+        door_close(&door);
+        uv_run(&loop, UV_RUN_DEFAULT);
+    }
+}
+
+static void test_the_group_is_given_before_the_mode_and_the_owner_stays(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0640, .group = 54321 };
+    assert_null(open_door(&rules));
+    assert_int_equal(change_of_group.calls, 1);
+    assert_int_equal(change_of_group.before, 0);
+    assert_int_equal(change_of_group.owner, (uid_t)-1);
+    assert_int_equal(change_of_group.group, 54321);
+    assert_int_equal(mode_of_file(), 0640);
+}
+
+static void test_a_group_that_cannot_be_given_leaves_no_file(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = 54321 };
+    change_of_group.error = EPERM;
+    assert_string_equal(open_door(&rules), "cannot give it to group 54321 (group): Operation not permitted");
+    assert_int_equal(change_of_mode.calls, 0);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void test_a_mode_that_cannot_be_given_leaves_no_file(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
+    change_of_mode.error = EROFS;
+    assert_string_equal(open_door(&rules), strerror(EROFS));
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+/* The file of somebody else that stands in the way is no file of ours. */
+static void test_a_file_in_the_way_stays(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
+    const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_string_equal(open_door(&rules), "there is a file of that name, and it is no socket");
+    assert_int_equal(mode_of_file(), 0600);
+    close(fd);
+    unlink(path);
+}
+
+static void test_our_own_user_comes_in_whoever_is_listed(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0600, .group = DOOR_OWN_GROUP, .restricted = true };
+    assert_null(open_door(&rules));
+    assert_int_equal(try_to_connect(), 0);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_int_equal(opened, 1);
+    assert_int_equal(door.refused, 0);
+}
+
+#define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_DIRECTORY(test_nobody_may_connect_before_the_file_has_its_mode),
+        WITH_DIRECTORY(test_the_group_is_given_before_the_mode_and_the_owner_stays),
+        WITH_DIRECTORY(test_a_group_that_cannot_be_given_leaves_no_file),
+        WITH_DIRECTORY(test_a_mode_that_cannot_be_given_leaves_no_file),
+        WITH_DIRECTORY(test_a_file_in_the_way_stays),
+        WITH_DIRECTORY(test_our_own_user_comes_in_whoever_is_listed),
+    };
+    return cmocka_run_group_tests_name("door", tests, NULL, NULL);
+}
