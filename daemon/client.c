@@ -178,13 +178,39 @@ static void client_parse_kept(struct client *client)
     input_use(client, used);
 }
 
+/* How many whole messages there are in bytes. */
+static uint64_t input_count(const struct client *client, const char *bytes, size_t length)
+{
+    uint64_t messages = 0;
+    size_t at = 0;
+    struct netstring frame;
+    if (client->out.framing == FRAMING_RAW)
+        return length > 0;
+    while (netstring_scan(bytes + at, length - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+        messages++;
+        at += frame.used;
+    }
+    return messages;
+}
+
+/* Count what is about to be thrown away. */
+static void client_throw_away(struct client *client, const char *bytes, size_t length)
+{
+    const uint64_t messages = input_count(client, bytes, length);
+    client->tally.messages_dropped += messages;
+    client->host->totals->messages_dropped += messages;
+}
+
 static void client_parse_scratch(struct client *client, size_t length)
 {
     const char *scratch = client->host->scratch;
     const size_t used = client_parse(client, scratch, length);
     client->in_offset += used;
-    if (!input_keep(client, scratch + used, length - used))
-        client_end_input(client, "no memory for an unfinished message");
+    if (input_keep(client, scratch + used, length - used))
+        return;
+    client_throw_away(client, scratch + used, length - used);
+    client->held = false; /* nothing is left to be offered again */
+    client_end_input(client, "no memory for an unfinished message");
 }
 
 static void client_read(struct client *client)
@@ -216,27 +242,10 @@ static void client_read(struct client *client)
     client_parse_kept(client);
 }
 
-/* How many whole messages wait in what is kept: they are about to be thrown away. */
-static uint64_t input_count(const struct client *client)
-{
-    uint64_t messages = 0;
-    size_t at = client->in_start;
-    struct netstring frame;
-    if (client->out.framing == FRAMING_RAW)
-        return client->in_start < client->in_end;
-    while (netstring_scan(client->in + at, client->in_end - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
-        messages++;
-        at += frame.used;
-    }
-    return messages;
-}
-
 static void client_discard_input(struct client *client)
 {
     if (client->in != NULL) {
-        const uint64_t messages = input_count(client);
-        client->tally.messages_dropped += messages;
-        client->host->totals->messages_dropped += messages;
+        client_throw_away(client, client->in + client->in_start, client->in_end - client->in_start);
         input_use(client, client->in_end - client->in_start);
     }
     client->held = false;

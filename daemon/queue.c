@@ -66,6 +66,14 @@ static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_
     queue->host.event(queue->host.owner, record, tag, &payload);
 }
 
+/* All before that position has been handed over in its turn. A host may have held the queue while it was. */
+static void queue_pass(struct queue *queue, uint64_t position)
+{
+    queue->ring.tail = position;
+    if (queue->state == QUEUE_HELD && (int64_t)(queue->ahead - position) < 0)
+        queue->ahead = position;
+}
+
 /* Read one record: at tail, or while held the next one that has not been looked at. Returns its size, 0 when there is
  * none. */
 static size_t queue_step(struct queue *queue)
@@ -88,7 +96,7 @@ static size_t queue_step(struct queue *queue)
     if (held ? ring_type_is_control(record.type) : !heard)
         queue_hand_over(queue, at, &record);
     if (!held && queue_reads(queue))
-        queue->ring.tail = at + record.size;
+        queue_pass(queue, at + record.size);
     return record.size;
 }
 
