@@ -538,6 +538,7 @@ void kamailio_close(struct kamailio *kamailio)
             kamailio_on_lost(kamailio->workers[i], "evapid is stopping");
     while (kamailio->strangers != NULL)
         kamailio_on_lost(kamailio->strangers, NULL);
+    seat_free_all(kamailio);
     if (kamailio->queue != NULL)
         queue_close(kamailio->queue);
     kamailio->queue = NULL;

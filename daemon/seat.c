@@ -314,3 +314,9 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
         seat_settle(kamailio, seat);
     }
 }
+
+void seat_free_all(struct kamailio *kamailio)
+{
+    while (kamailio->unplaced != NULL)
+        seat_free(kamailio, kamailio->unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it takes it off that list */
+}

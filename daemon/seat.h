@@ -61,4 +61,7 @@ void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
  * no other worker is left, so that they must be announced anew. */
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
 
+/* evapid ends, and every client and worker has gone: free the seats of those who still had something to say. */
+void seat_free_all(struct kamailio *kamailio);
+
 #endif
