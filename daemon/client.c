@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "log.h"
+#include "watch.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
@@ -463,7 +464,7 @@ struct client *client_open(uv_loop_t *loop, int fd, const struct sockaddr_storag
                            const struct client_limits *limits, const struct client_host *host)
 {
     struct client *client = calloc(1, sizeof(*client));
-    if (client == NULL || uv_poll_init(loop, &client->poll, fd) != 0) {
+    if (client == NULL || !watch_has_room(loop, fd) || uv_poll_init(loop, &client->poll, fd) != 0) {
         free(client);
         transport_tcp.close(fd);
         return NULL;

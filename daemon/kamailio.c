@@ -376,6 +376,8 @@ static void kamailio_on_bad_hello(struct worker *worker, const struct wire_hello
                  "evapid " EVAPID_VERSION
                  " speaks version %u of the protocol, the module version %u: install a matching one",
                  WIRE_VERSION, hello->version);
+    else if (worker->curtailed)
+        snprintf(reason, sizeof(reason), "evapid may open no more files for your descriptors: try again");
     kamailio_refuse(worker, worker->pid, reason);
 }
 

@@ -11,6 +11,7 @@
 
 #include "bus.h"
 #include "log.h"
+#include "watch.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
@@ -76,10 +77,19 @@ static void listener_take(struct listener *listener, int fd, const struct sockad
 /* Out of descriptors or memory: a level-triggered poll would spin, so wait for the next tick. */
 static void listener_pause(struct listener *listener, int error)
 {
-    log_limited(&failures, LEVEL_ERROR, listener->subject, "cannot accept a client: %s; trying again in a second",
-                strerror(error));
+    if (!listener->exhausted)
+        log_limited(&failures, LEVEL_ERROR, listener->subject, "cannot accept clients: %s; trying again every second",
+                    strerror(error));
+    listener->exhausted = true;
     listener->state = LISTENER_PAUSED;
     uv_poll_stop(&listener->poll);
+}
+
+static void listener_note_accept(struct listener *listener)
+{
+    if (listener->exhausted)
+        log_limited(&failures, LEVEL_NOTICE, listener->subject, "accepts clients again");
+    listener->exhausted = false;
 }
 
 static void listener_on_poll(uv_poll_t *poll, int status, int events)
@@ -92,6 +102,7 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
         socklen_t size = sizeof(peer);
         const int fd = accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            listener_note_accept(listener);
             listener_take(listener, fd, &peer);
             continue;
         }
@@ -124,7 +135,8 @@ const char *listener_start(struct listener *listener)
     listener->fd = open_socket(&listener->address);
     if (listener->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
-    const int error = uv_poll_init(listener->bus->loop, &listener->poll, listener->fd);
+    const bool room = watch_has_room(listener->bus->loop, listener->fd);
+    const int error = room ? uv_poll_init(listener->bus->loop, &listener->poll, listener->fd) : UV_ENOMEM;
     if (error != 0) {
         close(listener->fd);
         listener->fd = -1;

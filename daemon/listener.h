@@ -36,6 +36,7 @@ struct listener {
     uint32_t clients; /* connected now */
     uint64_t accepted, refused;
     bool poll_closing;
+    bool exhausted; /* the last accept found no descriptor, which has been logged */
     struct listener *prev, *next;
 };
 

@@ -25,6 +25,7 @@
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
+#define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
 enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
@@ -145,21 +146,28 @@ static bool fail(const char *subject, const char *why)
     return false;
 }
 
-/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. */
-static void raise_descriptor_limit(const struct config *config)
+/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. False: there
+ * are too few to begin at all. */
+static bool raise_descriptor_limit(const struct config *config)
 {
     struct rlimit limit;
     uint64_t clients = 0;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
+        return true;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < DESCRIPTORS_LEAST) {
+        log_line(LEVEL_ERROR, SUBJECT, "only %llu descriptors may be open: at least %u are needed",
+                 (unsigned long long)limit.rlim_cur, DESCRIPTORS_LEAST);
+        return false;
+    }
     for (size_t i = 0; i < config->listener_count; i++)
         clients += config->listeners[i].max_clients;
     if (clients + DESCRIPTORS_KEPT > limit.rlim_cur)
         log_line(LEVEL_WARNING, SUBJECT,
                  "%llu clients may connect (max_clients), but only %llu descriptors may be open",
                  (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
+    return true;
 }
 
 static bool evapid_listen(struct evapid *e)
@@ -198,9 +206,12 @@ static void evapid_start_clocks(struct evapid *e)
 
 static bool evapid_start(struct evapid *e)
 {
-    raise_descriptor_limit(&e->config);
-    uv_loop_init(&e->loop);
     e->control.door.fd = e->kamailio.door.fd = -1;
+    if (!raise_descriptor_limit(&e->config))
+        return false;
+    const int error = uv_loop_init(&e->loop);
+    if (error != 0)
+        return fail("event loop", uv_strerror(error));
     bus_open(&e->bus, &e->loop);
     e->bus.upstream = kamailio_upstream(&e->kamailio);
     e->subject = (struct status_subject){

@@ -9,7 +9,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#include "watch.h"
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
@@ -188,12 +191,21 @@ static void queue_on_turn(uv_idle_t *turn)
         queue->host.crowded(queue->host.owner);
 }
 
+/* Read the eventfd, as read(2) does but never waiting: it is shared with Kamailio, and who is ill-disposed there could read it
+ * first and have made it one that waits. */
+static ssize_t read_eventfd(int fd, uint64_t *count)
+{
+    const struct iovec iov = { count, sizeof(*count) };
+    const ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+    return n < 0 && errno == EOPNOTSUPP ? read(fd, count, sizeof(*count)) : n; /* Linux before 5.8 */
+}
+
 static void queue_on_wake(uv_poll_t *wake, int status, int events)
 {
     struct queue *queue = wake->data;
     uint64_t count = 0;
     (void)events;
-    const ssize_t n = read(queue->eventfd, &count, sizeof(count));
+    const ssize_t n = read_eventfd(queue->eventfd, &count);
     if (status < 0 || (n != (ssize_t)sizeof(count) && !(n < 0 && errno == EAGAIN))) {
         queue_fail(queue, queue->ring.tail, "its eventfd is none");
         return;
@@ -224,7 +236,8 @@ static const char *queue_map(struct queue *queue, int memfd)
 static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
 {
     queue->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (queue->nap_fd >= 0 && uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0) {
+    if (queue->nap_fd >= 0 &&
+        (!watch_has_room(loop, queue->nap_fd) || uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0)) {
         close(queue->nap_fd);
         queue->nap_fd = -1;
     }
@@ -238,6 +251,8 @@ static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
 /* Both descriptors are good: watch them. */
 static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
 {
+    if (!watch_has_room(loop, queue->eventfd))
+        return "no memory";
     if (fcntl(queue->eventfd, F_SETFL, O_NONBLOCK) != 0 || uv_poll_init(loop, &queue->wake, queue->eventfd) != 0)
         return "its eventfd is none";
     uv_idle_init(loop, &queue->turn);

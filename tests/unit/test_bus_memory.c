@@ -247,6 +247,26 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
     assert_in_range(calls, 3, 10); /* it takes more than one */
 }
 
+/* libuv would end the process when it cannot make its table of descriptors larger. */
+static void test_a_client_whose_descriptor_cannot_be_watched_is_closed(void **state)
+{
+    (void)state;
+    int ends[2];
+    char byte;
+    struct sockaddr_storage address;
+    assert_null(address_parse("127.0.0.1:1", &address));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    const int high = fcntl(ends[1], F_DUPFD_CLOEXEC, 900);
+    close(ends[1]);
+    assert_true(high >= 900 && loop.nwatchers < 900);
+    listener.clients = 1;
+    WITHOUT_MEMORY_FROM(1, assert_false(bus_connect(bus, high, &address, &netstring_limits, &listener)));
+    listener.clients = 0;
+    assert_null(bus->clients);
+    assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
+    close(ends[0]);
+}
+
 static void test_a_message_that_there_is_no_memory_for_ends_its_client(void **state)
 {
     (void)state;
@@ -304,6 +324,7 @@ int main(void)
         WITH_BUS(test_a_slow_client_is_cut_off_without_memory_too),
         WITH_BUS(test_a_client_that_is_passed_over_without_memory_ends),
         WITH_BUS(test_a_client_that_there_is_no_memory_for_is_closed),
+        WITH_BUS(test_a_client_whose_descriptor_cannot_be_watched_is_closed),
         WITH_BUS(test_a_message_that_there_is_no_memory_for_ends_its_client),
         WITH_BUS(test_messages_that_there_is_no_memory_to_hold_are_counted),
     };
