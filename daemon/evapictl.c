@@ -116,14 +116,24 @@ static size_t control_character(const char *text, size_t length)
     return c < 0x20 || c == 0x7f;
 }
 
+static bool has_control_character(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (control_character(text + i, length - i) > 0)
+            return true;
+    return false;
+}
+
 /* The text with control characters as \xNN; NULL when it has none, or there is no memory. A tag is any bytes that the
  * script makes of what a client said: it must not forge lines nor drive a terminal. */
 static json_t *printable(const json_t *text)
 {
     const char *bytes = json_string_value(text);
     const size_t length = json_string_length(text);
-    char *shown = malloc(length * 4 + 1);
     size_t n = 0;
+    if (!has_control_character(bytes, length))
+        return NULL;
+    char *shown = malloc(length * 4 + 1);
     for (size_t i = 0; i < length && shown != NULL; i++) {
         size_t control = control_character(bytes + i, length - i);
         if (control == 0)
@@ -131,12 +141,12 @@ static json_t *printable(const json_t *text)
         for (; control > 0; control--, i += control > 0)
             n += (size_t)snprintf(shown + n, 5, "\\x%02x", (unsigned char)bytes[i]);
     }
-    json_t *made = shown != NULL && n != length ? json_stringn(shown, n) : NULL;
+    json_t *made = shown != NULL ? json_stringn(shown, n) : NULL;
     free(shown);
     return made;
 }
 
-/* Make every text in value printable. */
+/* Make every text in value printable; a key that is not is none of evapid's, and goes. */
 static void make_printable(json_t *value)
 {
     const char *key = NULL;
@@ -147,7 +157,9 @@ static void make_printable(json_t *value)
     json_object_foreach_safe(value, next, key, inner)
     {
         make_printable(inner);
-        if (json_is_string(inner) && (shown = printable(inner)) != NULL)
+        if (has_control_character(key, strlen(key)))
+            json_object_del(value, key);
+        else if (json_is_string(inner) && (shown = printable(inner)) != NULL)
             json_object_set_new(value, key, shown);
     }
     json_array_foreach(value, i, inner) make_printable(inner);
@@ -286,6 +298,8 @@ static const char *show_dropped(const json_t *dropped, char out[CELL_MAX])
             n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s %lld", n > 0 ? ", " : "", reason,
                                   (long long)json_integer_value(count));
     }
+    if (n >= CELL_MAX)
+        end_whole(out);
     return out;
 }
 

@@ -53,13 +53,15 @@ def test_an_answer_that_is_none_of_evapid_s_is_said_to_be(folder, answer, words)
     '"kamailio": {"state": "attached", "since": "9999-99-99T99:99:99", "workers": [1, null, "x"], "ring": {"held": 1}}',
     '"kamailio": {"state": "attached", "since": "now", "ring": {"used": -1, "capacity": 9223372036854775807}}',
     '"clients": [5, null, [], {"in": [], "out": 1, "since": "0000-00-00T00:00:00", "tag": {}}], "listeners": [[]]',
+    '"clients": [{"dropped": {"a\\u001b[31m": 1, "%s": 5}}]' % ("\u00e4" * 50),
     '"clients": [{"dropped": {%s}}]' % ", ".join(f'"{"r" * 30}{n}": 9223372036854775807' for n in range(20)),
     '"totals": {"out": {"bytes": -9223372036854775808, "dropped": {"a": 1.5}}, "in": {"bytes": 1e300}}',
     '"clients": [{"address": "%s", "tag": "%s"}]' % ("a" * 10000, "\u00e4" * 5000),
-], ids=range(7))
+], ids=range(8))
 def test_a_status_of_another_shape_is_shown_as_well_as_it_can_be(folder, status):
     ran = ask_a_fake(folder, ('{"version": "1", ' + status + "}\n").encode())
     assert ran.returncode == 0 and ran.stdout.startswith("evapid     1, pid 0") and ran.stderr == ""
+    assert "\x1b" not in ran.stdout
 
 
 @pytest.mark.parametrize("text, shown", [
