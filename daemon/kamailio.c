@@ -359,12 +359,14 @@ static void kamailio_on_hello(struct worker *worker, const struct wire_hello *he
         kamailio_refuse(worker, hello->pid, why);
         return;
     }
-    if (!kamailio_welcome(kamailio, worker)) {
+    if (!kamailio_welcome(kamailio, worker) || (first && !declaration_take(&kamailio->declaration, worker, hello))) {
+        if (first)
+            kamailio->attachment = DETACHED; /* whoever comes next begins anew */
+        log_limited(&refusals, LEVEL_ERROR, SUBJECT, "no memory to attach worker %u of pid %u", hello->worker,
+                    hello->pid);
         kamailio_on_lost(worker, NULL);
         return;
     }
-    if (first)
-        declaration_take(&kamailio->declaration, worker, hello);
     kamailio_seat_worker(kamailio, worker, hello->worker);
 }
 
