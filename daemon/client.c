@@ -16,6 +16,7 @@
 #include "origin.h"
 #include "pace.h"
 #include "state.h"
+#include "watch.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
@@ -574,7 +575,7 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
                                  const struct client_host *host)
 {
     struct client *client = calloc(1, sizeof(*client));
-    if (client == NULL || (fd >= 0 && uv_poll_init(loop, &client->poll, fd) != 0)) {
+    if (client == NULL || (fd >= 0 && (!watch_has_room(loop, fd) || uv_poll_init(loop, &client->poll, fd) != 0))) {
         free(client);
         return NULL;
     }
@@ -755,8 +756,8 @@ void client_save(struct client *client, struct state_out *out)
     state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
     state_put(out, client->admit_by_ms != 0, 1);
     state_put(out, client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0, 8);
-    state_put(out,
-              client->message_spent_ms + (client->message_since_ms != 0 ? now_ms - client->message_since_ms : 0), 8);
+    state_put(out, client->message_spent_ms + (client->message_since_ms != 0 ? now_ms - client->message_since_ms : 0),
+              8);
     state_put(out, client->in_offset, 8);
     state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
     outq_save(&client->out, out);

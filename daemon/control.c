@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "log.h"
+#include "watch.h"
 
 #define SUBJECT "control"
 
@@ -175,7 +176,8 @@ static void control_on_connect(void *owner, int fd)
     struct control *control = owner;
     if (control->count == CONTROL_CONNECTIONS)
         control_drop_idle(control);
-    struct inquiry *inquiry = control->count < CONTROL_CONNECTIONS ? calloc(1, sizeof(*inquiry)) : NULL;
+    const bool room = control->count < CONTROL_CONNECTIONS && watch_has_room(control->loop, fd);
+    struct inquiry *inquiry = room ? calloc(1, sizeof(*inquiry)) : NULL;
     if (inquiry == NULL) {
         log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u are open", control->count);
         close(fd);

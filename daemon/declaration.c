@@ -38,7 +38,7 @@ static void declaration_warn(struct worker *worker, const struct listener *liste
 }
 
 /* Open the listener that kamailio.cfg asks for, or take over its values. */
-static void declaration_apply(struct declaration *declaration, struct worker *worker,
+static bool declaration_apply(struct declaration *declaration, struct worker *worker,
                               const struct sockaddr_storage *address, enum framing framing, uint32_t max_clients)
 {
     struct client_limits limits = declaration->config->limits;
@@ -52,13 +52,13 @@ static void declaration_apply(struct declaration *declaration, struct worker *wo
             "listener %s stands in evapid's configuration with %s framing and max_clients %u, in kamailio.cfg with %s framing and "
             "max_clients %u: evapid's configuration holds",
             there->name, framing_name(there->limits.framing), there->max_clients, framing_name(framing), max_clients);
-        return;
+        return true;
     }
     if (there != NULL) {
         there->limits = limits;
         there->max_clients = max_clients;
         declaration_warn(worker, there);
-        return;
+        return true;
     }
     declaration_drop(declaration);
     declaration->listener =
@@ -67,40 +67,42 @@ static void declaration_apply(struct declaration *declaration, struct worker *wo
         declaration->listener = listener_add(declaration->listeners, address, &limits, &declaration->config->access,
                                              max_clients, LISTENER_MODULE);
     if (declaration->listener == NULL)
-        return;
+        return false;
     const char *why = listener_start(declaration->listener);
     if (why != NULL)
         notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", declaration->listener->name,
                why);
     declaration_warn(worker, declaration->listener);
+    return true;
 }
 
-static void declaration_read(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+static bool declaration_read(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
 {
     struct sockaddr_storage address;
     char text[ADDRESS_TEXT];
     if (hello->bind_addr.length == 0) {
         declaration_drop(declaration);
-        return;
+        return true;
     }
     snprintf(text, sizeof(text), "%.*s", (int)hello->bind_addr.length, hello->bind_addr.bytes);
     if (!declaration->config->module_listener) {
         notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
                text);
-        return;
+        return true;
     }
     const char *why = address_parse(text, &address);
     if (why != NULL) {
         notify(worker, WIRE_NOTICE_ERROR, "listener %s (bind_addr): %s", text, why);
-        return;
+        return true;
     }
     const uint32_t max = hello->max_clients < CLIENTS_MAX ? hello->max_clients : CLIENTS_MAX;
-    declaration_apply(declaration, worker, &address,
-                      hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
+    return declaration_apply(declaration, worker, &address,
+                             hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
 }
 
-void declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
 {
-    declaration_read(declaration, worker, hello);
+    const bool taken = declaration_read(declaration, worker, hello);
     listeners_drop_spares(declaration->listeners); /* nobody will ask for them any more */
+    return taken;
 }

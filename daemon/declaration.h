@@ -16,7 +16,7 @@ struct declaration {
 };
 
 /* Open what the HELLO declares, in place of what was declared before. What Kamailio's operator should know of it is sent
- * to the worker as notices. */
-void declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
+ * to the worker as notices. False: there is no memory for the listener, and none stands. */
+bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
 
 #endif

@@ -74,12 +74,16 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     (void)events;
     const int fd = accept4(door->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
+        door->exhausted = false;
         door_take(door, fd);
         return;
     }
     if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
         return;
-    log_limited(&failures, LEVEL_ERROR, door->path, "cannot accept: %s; trying again in a second", strerror(errno));
+    if (!door->exhausted)
+        log_limited(&failures, LEVEL_ERROR, door->path, "cannot accept: %s; trying again every second",
+                    strerror(errno));
+    door->exhausted = true;
     door->paused = true;
     uv_poll_stop(&door->poll);
 }

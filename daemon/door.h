@@ -33,9 +33,10 @@ struct state_out;
 
 struct door {
     char path[EVAPID_PATH_MAX + 1];
-    int fd;       /* -1: closed */
-    bool paused;  /* out of descriptors: listens again at the next tick */
-    dev_t device; /* of our file, so that another's is never removed */
+    int fd;         /* -1: closed */
+    bool paused;    /* out of descriptors: listens again at the next tick */
+    bool exhausted; /* the last accept found none, which has been logged */
+    dev_t device;   /* of our file, so that another's is never removed */
     ino_t inode;
     uv_poll_t poll;
     const struct door_access *access;

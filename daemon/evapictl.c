@@ -68,26 +68,36 @@ static const char *unreachable_reason(int error)
     case ECONNREFUSED: return "evapid is not running (nobody listens on its socket)";
     case EACCES: return "permission denied: ask as root or as a member of the socket's group";
     case EAGAIN: return "evapid does not answer";
+    case EBADMSG: return "what answers there is not evapid, or was cut off";
     default: return strerror(error);
     }
 }
 
-/* Send the request line and read the answer's; NULL when there is none, with errno. */
+/* The answer on a line: an object that says what is wrong, or which evapid it is. NULL: it is none. */
+static json_t *read_answer(const char *line, size_t length)
+{
+    json_t *answer = json_loadb(line, length, JSON_ALLOW_NUL, NULL);
+    if (json_is_string(json_object_get(answer, "error")) || json_is_string(json_object_get(answer, "version")))
+        return answer;
+    json_decref(answer);
+    return NULL;
+}
+
+/* Send the request line and read the answer's; NULL when there is none, with errno (EBADMSG: it makes no sense). */
 static json_t *ask(int fd, const char *request)
 {
     json_t *answer = NULL;
+    ssize_t length = 0;
     if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
         return NULL;
     FILE *stream = fdopen(dup(fd), "r");
     char *line = NULL;
     size_t room = 0;
     errno = 0;
-    if (stream != NULL && getline(&line, &room, stream) > 0)
-        answer = json_loads(line, 0, NULL);
-    else if (errno == 0)
-        errno = ECONNRESET;
+    if (stream != NULL && (length = getline(&line, &room, stream)) > 0)
+        answer = read_answer(line, (size_t)length);
+    const int error = length > 0 ? EBADMSG : errno != 0 ? errno : ECONNRESET;
     free(line);
-    const int error = errno;
     if (stream != NULL)
         fclose(stream);
     errno = error;
@@ -95,6 +105,65 @@ static json_t *ask(int fd, const char *request)
 }
 
 /* ---- showing ---------------------------------------------------------------------------------------------------- */
+
+/* Bytes of the control character that text begins with, 0: it begins with none. U+0080 to U+009F take two. */
+static size_t control_character(const char *text, size_t length)
+{
+    const unsigned char c = (unsigned char)text[0];
+    const unsigned char next = length > 1 ? (unsigned char)text[1] : 0;
+    if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+        return 2;
+    return c < 0x20 || c == 0x7f;
+}
+
+static bool has_control_character(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (control_character(text + i, length - i) > 0)
+            return true;
+    return false;
+}
+
+/* The text with control characters as \xNN; NULL when it has none, or there is no memory. A tag is any bytes that the
+ * script makes of what a client said: it must not forge lines nor drive a terminal. */
+static json_t *printable(const json_t *text)
+{
+    const char *bytes = json_string_value(text);
+    const size_t length = json_string_length(text);
+    size_t n = 0;
+    if (!has_control_character(bytes, length))
+        return NULL;
+    char *shown = malloc(length * 4 + 1);
+    for (size_t i = 0; i < length && shown != NULL; i++) {
+        size_t control = control_character(bytes + i, length - i);
+        if (control == 0)
+            shown[n++] = bytes[i];
+        for (; control > 0; control--, i += control > 0)
+            n += (size_t)snprintf(shown + n, 5, "\\x%02x", (unsigned char)bytes[i]);
+    }
+    json_t *made = shown != NULL ? json_stringn(shown, n) : NULL;
+    free(shown);
+    return made;
+}
+
+/* Make every text in value printable; a key that is not is none of evapid's, and goes. */
+static void make_printable(json_t *value)
+{
+    const char *key = NULL;
+    void *next = NULL;
+    json_t *inner = NULL;
+    json_t *shown = NULL;
+    size_t i = 0;
+    json_object_foreach_safe(value, next, key, inner)
+    {
+        make_printable(inner);
+        if (has_control_character(key, strlen(key)))
+            json_object_del(value, key);
+        else if (json_is_string(inner) && (shown = printable(inner)) != NULL)
+            json_object_set_new(value, key, shown);
+    }
+    json_array_foreach(value, i, inner) make_printable(inner);
+}
 
 static json_int_t number_at(const json_t *object, const char *key)
 {
@@ -194,12 +263,26 @@ static void table_print(struct table *table)
     free(table->cells);
 }
 
+/* Take off the end of a cell that was too long, so that it does not end within a character. */
+static void end_whole(char cell[CELL_MAX])
+{
+    size_t n = strlen(cell);
+    while (n > 0 && ((unsigned char)cell[n - 1] & 0xc0) == 0x80)
+        n--;
+    if (n > 0 && (unsigned char)cell[n - 1] >= 0xc0)
+        n--;
+    cell[n] = '\0';
+}
+
 __attribute__((format(printf, 3, 4))) static void table_set(struct table *table, size_t column, const char *format, ...)
 {
+    char *cell = table->cells[table->rows][column];
     va_list args;
     va_start(args, format);
-    vsnprintf(table->cells[table->rows][column], CELL_MAX, format, args);
+    const int length = vsnprintf(cell, CELL_MAX, format, args);
     va_end(args);
+    if (length >= CELL_MAX)
+        end_whole(cell);
 }
 
 /* "slow 12, closed 3", or "-". */
@@ -215,6 +298,8 @@ static const char *show_dropped(const json_t *dropped, char out[CELL_MAX])
             n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s %lld", n > 0 ? ", " : "", reason,
                                   (long long)json_integer_value(count));
     }
+    if (n >= CELL_MAX)
+        end_whole(out);
     return out;
 }
 
@@ -375,6 +460,8 @@ static int ask_status(const char *path, bool as_json)
     close(fd);
     if (answer == NULL)
         return fail(EXIT_UNREACHABLE, path, unreachable_reason(errno));
+    if (!as_json || json_object_get(answer, "error") != NULL)
+        make_printable(answer);
     const char *error = json_string_value(json_object_get(answer, "error"));
     int status = EXIT_FINE;
     if (error != NULL)

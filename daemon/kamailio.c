@@ -395,12 +395,14 @@ static void kamailio_on_hello(struct worker *worker, const struct wire_hello *he
         kamailio_refuse(worker, hello->pid, why);
         return;
     }
-    if (!kamailio_welcome(kamailio, worker)) {
+    if (!kamailio_welcome(kamailio, worker) || (first && !declaration_take(&kamailio->declaration, worker, hello))) {
+        if (first)
+            kamailio->attachment = DETACHED; /* whoever comes next begins anew */
+        log_limited(&refusals, LEVEL_ERROR, SUBJECT, "no memory to attach worker %u of pid %u", hello->worker,
+                    hello->pid);
         kamailio_on_lost(worker, NULL);
         return;
     }
-    if (first)
-        declaration_take(&kamailio->declaration, worker, hello);
     kamailio_seat_worker(kamailio, worker, hello->worker);
 }
 
@@ -412,6 +414,8 @@ static void kamailio_on_bad_hello(struct worker *worker, const struct wire_hello
                  "evapid " EVAPID_VERSION
                  " speaks version %u of the protocol, the module version %u: install a matching one",
                  WIRE_VERSION, hello->version);
+    else if (worker->curtailed)
+        snprintf(reason, sizeof(reason), "evapid may open no more files for your descriptors: try again");
     kamailio_refuse(worker, worker->pid, reason);
 }
 
@@ -585,6 +589,7 @@ void kamailio_close(struct kamailio *kamailio)
             kamailio_on_lost(kamailio->workers[i], "evapid is stopping");
     while (kamailio->strangers != NULL)
         kamailio_on_lost(kamailio->strangers, NULL);
+    seat_free_all(kamailio);
     if (kamailio->queue != NULL)
         queue_close(kamailio->queue);
     kamailio->queue = NULL;

@@ -14,6 +14,7 @@
 #include "log.h"
 #include "state.h"
 #include "store.h"
+#include "watch.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
@@ -156,10 +157,19 @@ static void listener_take(struct listener *listener, int fd, const struct sockad
 /* Out of descriptors or memory: a level-triggered poll would spin, so wait for the next tick. */
 static void listener_pause(struct listener *listener, int error)
 {
-    log_limited(&failures, LEVEL_ERROR, listener->subject, "cannot accept a client: %s; trying again in a second",
-                strerror(error));
+    if (!listener->exhausted)
+        log_limited(&failures, LEVEL_ERROR, listener->subject, "cannot accept clients: %s; trying again every second",
+                    strerror(error));
+    listener->exhausted = true;
     listener->state = LISTENER_PAUSED;
     uv_poll_stop(&listener->poll);
+}
+
+static void listener_note_accept(struct listener *listener)
+{
+    if (listener->exhausted)
+        log_limited(&failures, LEVEL_NOTICE, listener->subject, "accepts clients again");
+    listener->exhausted = false;
 }
 
 static void listener_on_poll(uv_poll_t *poll, int status, int events)
@@ -172,6 +182,7 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
         socklen_t size = sizeof(peer);
         const int fd = accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            listener_note_accept(listener);
             listener_take(listener, fd, &peer);
             continue;
         }
@@ -232,7 +243,8 @@ const char *listener_start(struct listener *listener)
     const char *why = listener_take_socket(listener);
     if (why != NULL)
         return why;
-    const int error = uv_poll_init(listener->bus->loop, &listener->poll, listener->fd);
+    const bool room = watch_has_room(listener->bus->loop, listener->fd);
+    const int error = room ? uv_poll_init(listener->bus->loop, &listener->poll, listener->fd) : UV_ENOMEM;
     if (error != 0) {
         close(listener->fd);
         listener->fd = -1;

@@ -47,6 +47,7 @@ struct listener {
     struct bucket bucket;   /* of those that are accepted */
     uint64_t accepted, refused[REFUSALS];
     bool poll_closing;
+    bool exhausted; /* the last accept found no descriptor, which has been logged */
     struct listener *prev, *next;
 };
 

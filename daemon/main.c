@@ -21,6 +21,7 @@
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
+#define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
 enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
@@ -193,21 +194,29 @@ static void evapid_on_watchdog(uv_timer_t *timer)
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
 
-/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. */
-static void raise_descriptor_limit(const struct config *config)
+/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. Returns NULL,
+ * or that there are too few to begin at all. */
+static const char *raise_descriptor_limit(const struct config *config)
 {
+    static char why[128];
     struct rlimit limit;
     uint64_t clients = 0;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
+        return NULL;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < DESCRIPTORS_LEAST) {
+        snprintf(why, sizeof(why), "only %llu descriptors may be open: at least %u are needed",
+                 (unsigned long long)limit.rlim_cur, DESCRIPTORS_LEAST);
+        return why;
+    }
     for (size_t i = 0; i < config->listener_count; i++)
         clients += config->listeners[i].max_clients;
     if (clients + DESCRIPTORS_KEPT > limit.rlim_cur)
         log_line(LEVEL_WARNING, SUBJECT,
                  "%llu clients may connect (max_clients), but only %llu descriptors may be open",
                  (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
+    return NULL;
 }
 
 static void evapid_start_clocks(struct evapid *e)
@@ -235,14 +244,19 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
 {
     struct holdings holdings = { 0 };
     int successor = -1;
-    *subject = e->home.config.control_socket;
-    store_open(&holdings);
-    raise_descriptor_limit(&e->home.config);
-    uv_loop_init(&e->home.loop);
+    *subject = SUBJECT;
     e->home.control.door.fd = e->home.kamailio.door.fd = -1;
+    store_open(&holdings);
+    const char *why = raise_descriptor_limit(&e->home.config);
+    if (why != NULL)
+        return why;
+    const int error = uv_loop_init(&e->home.loop);
+    if (error != 0)
+        return uv_strerror(error);
     e->home.control.replace = evapid_on_replace;
     e->home.control.owner = e;
-    const char *why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
+    *subject = e->home.config.control_socket;
+    why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
     if (why == NULL)
         why = handover_open(&e->home, &holdings, subject);
     return why == NULL && replace ? replace_begin(successor) : why;

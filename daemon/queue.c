@@ -9,9 +9,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "state.h"
+#include "watch.h"
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
@@ -74,6 +76,14 @@ static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_
     queue->host.event(queue->host.owner, record, tag, &payload);
 }
 
+/* All before that position has been handed over in its turn. A host may have held the queue while it was. */
+static void queue_pass(struct queue *queue, uint64_t position)
+{
+    queue->ring.tail = position;
+    if (queue->state == QUEUE_HELD && (int64_t)(queue->ahead - position) < 0)
+        queue->ahead = position;
+}
+
 /* Read one record: at tail, or while held the next one that has not been looked at. Returns its size, 0 when there is
  * none. */
 static size_t queue_step(struct queue *queue)
@@ -96,7 +106,7 @@ static size_t queue_step(struct queue *queue)
     if (held ? ring_type_is_control(record.type) : !heard)
         queue_hand_over(queue, at, &record);
     if (!held && queue_reads(queue))
-        queue->ring.tail = at + record.size;
+        queue_pass(queue, at + record.size);
     return record.size;
 }
 
@@ -188,12 +198,21 @@ static void queue_on_turn(uv_idle_t *turn)
         queue->host.crowded(queue->host.owner);
 }
 
+/* Read the eventfd, as read(2) does but never waiting: it is shared with Kamailio, and who is ill-disposed there could read it
+ * first and have made it one that waits. */
+static ssize_t read_eventfd(int fd, uint64_t *count)
+{
+    const struct iovec iov = { count, sizeof(*count) };
+    const ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+    return n < 0 && errno == EOPNOTSUPP ? read(fd, count, sizeof(*count)) : n; /* Linux before 5.8 */
+}
+
 static void queue_on_wake(uv_poll_t *wake, int status, int events)
 {
     struct queue *queue = wake->data;
     uint64_t count = 0;
     (void)events;
-    const ssize_t n = read(queue->eventfd, &count, sizeof(count));
+    const ssize_t n = read_eventfd(queue->eventfd, &count);
     if (status < 0 || (n != (ssize_t)sizeof(count) && !(n < 0 && errno == EAGAIN))) {
         queue_fail(queue, queue->ring.tail, "its eventfd is none");
         return;
@@ -232,7 +251,8 @@ static const char *queue_map(struct queue *queue, int memfd)
 static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
 {
     queue->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (queue->nap_fd >= 0 && uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0) {
+    if (queue->nap_fd >= 0 &&
+        (!watch_has_room(loop, queue->nap_fd) || uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0)) {
         close(queue->nap_fd);
         queue->nap_fd = -1;
     }
@@ -246,6 +266,8 @@ static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
 /* Both descriptors are good: watch them. */
 static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
 {
+    if (!watch_has_room(loop, queue->eventfd))
+        return "no memory";
     if (fcntl(queue->eventfd, F_SETFL, O_NONBLOCK) != 0 || uv_poll_init(loop, &queue->wake, queue->eventfd) != 0)
         return "its eventfd is none";
     uv_idle_init(loop, &queue->turn);

@@ -319,6 +319,12 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
     }
 }
 
+void seat_free_all(struct kamailio *kamailio)
+{
+    while (kamailio->unplaced != NULL)
+        seat_free(kamailio, kamailio->unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it takes it off that list */
+}
+
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
 void seat_save(const struct seat *seat, struct state_out *out)

@@ -63,6 +63,8 @@ void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
  * no other worker is left, so that they must be announced anew. */
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
 
+/* evapid ends, and every client and worker has gone: free the seats of those who still had something to say. */
+void seat_free_all(struct kamailio *kamailio);
 /* Write the seat for a successor; and read it into the one that its client has been given. False: it makes no sense. */
 void seat_save(const struct seat *seat, struct state_out *out);
 bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in);

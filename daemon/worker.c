@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #include "state.h"
+#include "watch.h"
 
 #define FLUSH_IOVECS 128
 
@@ -34,7 +35,7 @@ static uint32_t peer_pid(int fd)
 struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
-    if (worker == NULL || uv_poll_init(loop, &worker->poll, fd) != 0) {
+    if (worker == NULL || !watch_has_room(loop, fd) || uv_poll_init(loop, &worker->poll, fd) != 0) {
         free(worker);
         close(fd);
         return NULL;
@@ -91,8 +92,10 @@ static ssize_t worker_receive(struct worker *worker)
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
     };
     const ssize_t n = recvmsg(worker->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n > 0)
+    if (n > 0) {
         worker_take_descriptors(worker, &message);
+        worker->curtailed |= (message.msg_flags & MSG_CTRUNC) != 0;
+    }
     return n;
 }
 

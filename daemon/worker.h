@@ -37,8 +37,8 @@ enum worker_state {
 };
 
 /* hello: a HELLO has come, with two descriptors that now belong to the callee. bad_hello: something else has come; hello
- * holds the version if that is what is wrong. lost: the peer has gone or broken the protocol; the callee closes. written:
- * an event has been written whole. */
+ * holds the version if that is what is wrong; or worker->curtailed: its descriptors found no room here. lost: the peer has
+ * gone or broken the protocol; the callee closes. written: an event has been written whole. */
 struct worker_host {
     void *owner;
     void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd);
@@ -58,7 +58,8 @@ struct worker {
     uint16_t index;
     unsigned char input[WIRE_HEADER + WIRE_HELLO_MAX];
     size_t input_length;
-    int passed[2]; /* descriptors that came with the HELLO, -1: not yet */
+    int passed[2];  /* descriptors that came with the HELLO, -1: not yet */
+    bool curtailed; /* some were lost on the way: this process may open no more */
 
     struct post *posts;  /* list, oldest first: all that are not done */
     struct post *unsent; /* the first that is not wholly written, NULL: all are */

@@ -16,6 +16,8 @@ void inbox_clear(struct inbox *inbox)
 
 static enum wire_status header(const struct inbox *inbox, enum wire_type *type, size_t *body)
 {
+    if (inbox->bytes == NULL)
+        return WIRE_MORE;
     return wire_header(inbox->bytes + inbox->start, inbox->end - inbox->start, WIRE_BODY_MAX, type, body);
 }
 

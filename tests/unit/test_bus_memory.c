@@ -248,6 +248,26 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
     assert_in_range(calls, 3, 10); /* it takes more than one */
 }
 
+/* libuv would end the process when it cannot make its table of descriptors larger. */
+static void test_a_client_whose_descriptor_cannot_be_watched_is_closed(void **state)
+{
+    (void)state;
+    int ends[2];
+    char byte;
+    struct sockaddr_storage address;
+    assert_null(address_parse("127.0.0.1:1", &address));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+    const int high = fcntl(ends[1], F_DUPFD_CLOEXEC, 900);
+    close(ends[1]);
+    assert_true(high >= 900 && loop.nwatchers < 900);
+    listener.clients = 1;
+    WITHOUT_MEMORY_FROM(1, assert_false(bus_connect(bus, high, &address, &netstring_limits, &listener)));
+    listener.clients = 0;
+    assert_null(bus->clients);
+    assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
+    close(ends[0]);
+}
+
 static void test_a_message_that_there_is_no_memory_for_ends_its_client(void **state)
 {
     (void)state;
@@ -265,6 +285,33 @@ static void test_a_message_that_there_is_no_memory_for_ends_its_client(void **st
     hang_up(&b);
 }
 
+/* Messages that upstream would not take yet cannot be kept for it: they are lost, and counted, and it is asked no more. */
+static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **state)
+{
+    (void)state;
+    struct peer a = open_pair();
+    struct peer b = admitted(connect_pair(&raw_limits));
+    send_text(&a, "1:1,");
+    turn();
+    up.take = 0;
+    send_text(&a, "1:2,1:3,1:4");
+    send_text(&b, "raw");
+    WITHOUT_MEMORY_FROM(0, turn(); turn());
+    up.take = -1;
+    assert_int_equal(up.of[1].ended, 1);
+    assert_int_equal(up.of[2].ended, 1);
+    assert_false(client_holds(a.client) || client_holds(b.client));
+    client_resume(a.client);
+    client_resume(b.client);
+    assert_heard(1, "1");
+    assert_int_equal(up.of[2].messages, 0);
+    assert_int_equal(client_tally(a.client)->messages_dropped[LOSS_MEMORY], 2);
+    assert_int_equal(client_tally(b.client)->messages_dropped[LOSS_MEMORY], 1);
+    assert_int_equal(bus->totals.messages_dropped[LOSS_MEMORY], 3);
+    hang_up(&a);
+    hang_up(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -278,7 +325,9 @@ int main(void)
         WITH_BUS(test_a_slow_client_is_cut_off_without_memory_too),
         WITH_BUS(test_a_client_that_is_passed_over_without_memory_ends),
         WITH_BUS(test_a_client_that_there_is_no_memory_for_is_closed),
+        WITH_BUS(test_a_client_whose_descriptor_cannot_be_watched_is_closed),
         WITH_BUS(test_a_message_that_there_is_no_memory_for_ends_its_client),
+        WITH_BUS(test_messages_that_there_is_no_memory_to_hold_are_counted),
     };
     return cmocka_run_group_tests_name("bus, memory", tests, NULL, NULL);
 }

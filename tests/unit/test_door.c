@@ -83,7 +83,7 @@ static void on_opened(void *owner, int fd)
 
 static const char *open_door(const struct door_access *access)
 {
-    return door_open(&door, &loop, path, access, on_opened, &opened);
+    return door_open(&door, &loop, path, access, (struct inherited_door){ .fd = -1 }, on_opened, &opened);
 }
 
 static int set_up(void **state)

@@ -409,6 +409,24 @@ static void test_a_hold_from_within_a_record_gives_back_what_was_read(void **sta
     }
 }
 
+/* The record itself is done with: read ahead then, it would be heard twice. */
+static void test_a_hold_from_within_a_control_record_does_not_hear_it_again(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    t.on_record = hold_at;
+    push_event(1);
+    push_done(2);
+    push_event(3);
+    push_close(4);
+    settle();
+    assert_got("1 d2 +c4");
+    queue_resume(t.queue);
+    settle();
+    assert_got("3 c4");
+    assert_int_equal(tail(), head());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +451,7 @@ int main(void)
         WITH_QUEUE(test_room_comes_back_batch_by_batch),
         WITH_QUEUE(test_room_comes_back_with_a_drain),
         WITH_QUEUE(test_a_hold_from_within_a_record_gives_back_what_was_read),
+        WITH_QUEUE(test_a_hold_from_within_a_control_record_does_not_hear_it_again),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
 }

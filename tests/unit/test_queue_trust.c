@@ -451,6 +451,22 @@ static void test_an_eventfd_is_made_not_to_block(void **state)
     assert_got("1");
 }
 
+/* Made to block again, and read before evapid could: there is nothing to be read, and nothing is waited for. */
+static void test_an_eventfd_that_blocks_again_and_is_empty_is_not_waited_for(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    settle();
+    assert_int_equal(fcntl(t.eventfd, F_SETFL, 0), 0);
+    alarm(30); /* it would wait for ever */
+    t.queue->wake.poll_cb(&t.queue->wake, 0, UV_READABLE);
+    alarm(0);
+    assert_int_equal(t.corrupt, 0);
+    push_event(1);
+    settle();
+    assert_got("1");
+}
+
 static void test_without_memory_a_ring_is_refused(void **state)
 {
     (void)state;
@@ -496,6 +512,7 @@ int main(void)
         WITH_QUEUE(test_an_eventfd_that_cannot_be_watched_is_refused),
         WITH_QUEUE(test_an_eventfd_that_is_none_stops_the_queue),
         WITH_QUEUE(test_an_eventfd_is_made_not_to_block),
+        WITH_QUEUE(test_an_eventfd_that_blocks_again_and_is_empty_is_not_waited_for),
         WITH_QUEUE(test_without_memory_a_ring_is_refused),
         WITH_QUEUE(test_closing_closes_both_descriptors),
     };

@@ -1,0 +1,74 @@
+"""evapictl and what is not evapid: whatever answers at the socket, it says so plainly and shows nothing raw."""
+
+import socket
+import threading
+
+import pytest
+
+from evapid import evapictl
+from process import DEADLINE_S
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fake")
+
+
+def ask_a_fake(folder, answer, *words):
+    """What evapictl makes of the answer."""
+    path = folder / "fake.sock"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(1)
+        listening.settimeout(DEADLINE_S)
+
+        def serve():
+            connection = listening.accept()[0]
+            connection.recv(4096)
+            try:
+                connection.sendall(answer)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            connection.close()
+        fake = threading.Thread(target=serve)
+        fake.start()
+        ran = evapictl(path, "status", *words)
+        fake.join()
+    return ran
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["for people", "json"])
+@pytest.mark.parametrize("answer", [
+    b"\n", b"x\n", b"\0\n", b"[]\n", b"{}\n", b"5\n", b'{"error": 5}\n', b'{"version": "1', b"\xff\xfe\n", b"[" * 100000,
+    b'{"version": ' + b"1" * 400 + b"}\n", b'{"version": "1", "version": \n'])
+def test_an_answer_that_is_none_of_evapid_s_is_said_to_be(folder, answer, words):
+    ran = ask_a_fake(folder, answer, *words)
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr == f"evapictl: {folder}/fake.sock: what answers there is not evapid, or was cut off\n"
+
+
+@pytest.mark.parametrize("status", [
+    '"kamailio": 5, "listeners": {}, "clients": "many", "totals": null',
+    '"kamailio": {"state": "attached", "since": "9999-99-99T99:99:99", "workers": [1, null, "x"], "ring": {"held": 1}}',
+    '"kamailio": {"state": "attached", "since": "now", "ring": {"used": -1, "capacity": 9223372036854775807}}',
+    '"clients": [5, null, [], {"in": [], "out": 1, "since": "0000-00-00T00:00:00", "tag": {}}], "listeners": [[]]',
+    '"clients": [{"dropped": {"a\\u001b[31m": 1, "%s": 5}}]' % ("\u00e4" * 50),
+    '"clients": [{"dropped": {%s}}]' % ", ".join(f'"{"r" * 30}{n}": 9223372036854775807' for n in range(20)),
+    '"totals": {"out": {"bytes": -9223372036854775808, "dropped": {"a": 1.5}}, "in": {"bytes": 1e300}}',
+    '"clients": [{"address": "%s", "tag": "%s"}]' % ("a" * 10000, "\u00e4" * 5000),
+], ids=range(8))
+def test_a_status_of_another_shape_is_shown_as_well_as_it_can_be(folder, status):
+    ran = ask_a_fake(folder, ('{"version": "1", ' + status + "}\n").encode())
+    assert ran.returncode == 0 and ran.stdout.startswith("evapid     1, pid 0") and ran.stderr == ""
+    assert "\x1b" not in ran.stdout
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("\\u001b[31m", "\\x1b[31m"), ("a\\u0000b", "a\\x00b"), ("a\\nclient 99", "a\\x0aclient 99"),
+    ("\\u009b31m", "\\xc2\\x9b31m"), ("\\u007f", "\\x7f"), ("gr\\u00fcn \\u20ac", "gr\u00fcn \u20ac")])
+def test_a_text_in_an_answer_forges_no_line_and_drives_no_terminal(folder, text, shown):
+    ran = ask_a_fake(folder, b'{"version": "%s"}\n' % text.encode())
+    assert ran.returncode == 0 and ran.stdout.startswith(f"evapid     {shown}, pid 0")
+    ran = ask_a_fake(folder, b'{"error": "%s", "detail": "%s"}\n' % (text.encode(), text.encode()))
+    assert ran.returncode == 1 and ran.stderr == f"evapictl: {shown}: {shown}\n"

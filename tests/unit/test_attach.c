@@ -1,0 +1,177 @@
+/* Attaching, when memory runs out in the middle of it: the worker is closed, nothing is left half attached, and whoever
+ * comes next, the same Kamailio or another, is let in. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "kamailio.h"
+#include "memory.h"
+
+#define CAPACITY EVAPID_RING_MIN
+
+static struct {
+    char folder[32];
+    uv_loop_t loop;
+    uv_prepare_t turn_end;
+    struct config config;
+    struct ledger ledger;
+    struct bus bus;
+    struct listeners listeners;
+    struct kamailio kamailio;
+} t;
+
+static void on_turn_end(uv_prepare_t *prepare)
+{
+    (void)prepare;
+    kamailio_flush(&t.kamailio);
+    bus_flush(&t.bus);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&t, 0, sizeof(t));
+    snprintf(t.folder, sizeof(t.folder), "/tmp/evapid-unit-XXXXXX");
+    if (mkdtemp(t.folder) == NULL || uv_loop_init(&t.loop) != 0)
+        return -1;
+    snprintf(t.config.kamailio_socket, sizeof(t.config.kamailio_socket), "%s/kamailio.sock", t.folder);
+    t.config.module_listener = true;
+    t.config.worker_window_frames = 8;
+    t.config.worker_window_bytes = 1024;
+    t.config.kamailio_access = (struct door_access){ .mode = 0660, .group = DOOR_OWN_GROUP };
+    if (ledger_open(&t.ledger) != NULL)
+        return -1;
+    bus_open(&t.bus, &t.loop, &t.ledger);
+    t.bus.upstream = kamailio_upstream(&t.kamailio);
+    t.listeners.bus = &t.bus;
+    uv_prepare_init(&t.loop, &t.turn_end);
+    uv_prepare_start(&t.turn_end, on_turn_end);
+    return kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct inherited_door){ .fd = -1 }) !=
+           NULL;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    memory_limit(-1);
+    listeners_stop(&t.listeners);
+    kamailio_stop(&t.kamailio);
+    bus_close(&t.bus);
+    kamailio_close(&t.kamailio);
+    uv_close((uv_handle_t *)&t.turn_end, NULL);
+    uv_run(&t.loop, UV_RUN_DEFAULT);
+    listeners_tick(&t.listeners);
+    ledger_close(&t.ledger);
+    rmdir(t.folder);
+    return uv_loop_close(&t.loop) != 0 || t.listeners.first != NULL;
+}
+
+static void turns(int count)
+{
+    for (int i = 0; i < count; i++)
+        uv_run(&t.loop, UV_RUN_NOWAIT);
+}
+
+/* A memory file with an empty ring. */
+static int make_ring(void)
+{
+    struct ring_header header = { .magic = RING_MAGIC, .version = RING_VERSION, .capacity = CAPACITY };
+    const int memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(memfd, (off_t)ring_bytes(CAPACITY)), 0);
+    assert_int_equal(pwrite(memfd, &header, 24, 0), 24);
+    assert_int_equal(fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+    return memfd;
+}
+
+/* Say HELLO as the only worker of that instance, which declares a listener; returns the worker's end. */
+static int say_hello(uint64_t instance)
+{
+    unsigned char frame[WIRE_HEADER + WIRE_HELLO_MAX];
+    const struct wire_hello hello = { .version = WIRE_VERSION,
+                                      .instance = instance,
+                                      .pid = 1,
+                                      .workers = 1,
+                                      .max_clients = 8,
+                                      .bind_addr = { "127.0.0.1:1", 11 } };
+    const int passed[2] = { make_ring(), eventfd(0, EFD_CLOEXEC) };
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(passed))];
+    } control = { 0 };
+    struct iovec iov = { frame, wire_write_hello(frame, sizeof(frame), &hello) };
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
+    };
+    control.align =
+        (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(passed)) };
+    memcpy(CMSG_DATA(&control.align), passed, sizeof(passed));
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
+    assert_int_equal(sendmsg(ends[0], &message, MSG_NOSIGNAL), iov.iov_len);
+    close(passed[0]);
+    close(passed[1]);
+    return ends[0];
+}
+
+static bool is_welcome(int fd)
+{
+    unsigned char frame[WIRE_HEADER];
+    return recv(fd, frame, sizeof(frame), MSG_DONTWAIT) == sizeof(frame) && frame[4] == WIRE_WELCOME;
+}
+
+static void leave(int fd)
+{
+    close(fd);
+    turns(2);
+    assert_int_equal(t.kamailio.attachment, DETACHED);
+}
+
+/* Wherever memory runs out while a worker attaches, and each time by another Kamailio. */
+static void test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next(void **state)
+{
+    (void)state;
+    bool attached = false;
+    long calls = 0;
+    for (; !attached; calls++) {
+        const int first = say_hello((uint64_t)calls + 1);
+        memory_limit(calls);
+        turns(2);
+        memory_limit(-1);
+        attached = t.kamailio.attachment != DETACHED;
+        assert_int_equal(t.kamailio.workers_attached, attached);
+        assert_int_equal(is_welcome(first), attached);
+        assert_int_equal(t.kamailio.declaration.listener != NULL, attached);
+        leave(first);
+        const int next = say_hello((uint64_t)calls + 1000);
+        turns(2);
+        assert_true(is_welcome(next));
+        leave(next);
+        listeners_stop(&t.listeners);
+        t.kamailio.declaration.listener = NULL;
+        turns(2);
+        listeners_tick(&t.listeners);
+    }
+    assert_in_range(calls, 4, 12); /* it takes more than one: the queue, the answer, the listener */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next, set_up,
+                                        tear_down),
+    };
+    return cmocka_run_group_tests_name("attach", tests, NULL, NULL);
+}
