@@ -86,6 +86,9 @@ struct client *bus_find(const struct bus *bus, uint32_t index);
 /* Once a second: see who is slow, and close those whose time to finish a message, or to flush, is over. */
 void bus_tick(struct bus *bus);
 
+/* Bytes of memory that all that waits for clients takes, each event once. */
+size_t bus_queue_memory(void);
+
 /* Has every client been sent all it was given? */
 bool bus_is_flushed(const struct bus *bus);
 
