@@ -270,7 +270,7 @@ static void bus_on_refused(struct bus *bus, struct client *client, size_t size, 
 #define PEERS_PART                                                                                                     \
     8U /* whose queue is shorter than the longest by less than this part of it goes short with that one */
 
-static size_t queue_memory(void)
+size_t bus_queue_memory(void)
 {
     return chunk_memory() + outq_memory();
 }
@@ -336,7 +336,7 @@ static void bus_shed(struct bus *bus, size_t memory)
 {
     struct client *client = NULL;
     struct client *next = NULL;
-    for (size_t longest = 1; queue_memory() > memory && longest > 0;) {
+    for (size_t longest = 1; bus_queue_memory() > memory && longest > 0;) {
         longest = bus_longest_queue(bus);
         HASH_ITER(hh, bus->clients, client, next)
         {
@@ -344,7 +344,7 @@ static void bus_shed(struct bus *bus, size_t memory)
                 continue;
             bus_shed_client(bus, client);
             bus_settle(bus);
-            if (queue_memory() <= memory)
+            if (bus_queue_memory() <= memory)
                 return;
         }
     }
@@ -357,16 +357,16 @@ static struct client *bus_make_room(struct bus *bus, const struct payload *paylo
     const size_t limit = bus->max_total_queued_bytes;
     const size_t free_part = limit / SHED_PART;
     const size_t cost = bus_cost(bus, payload_length(payload), to_all, guest);
-    if (cost <= limit && queue_memory() <= limit - cost)
+    if (cost <= limit && bus_queue_memory() <= limit - cost)
         return guest;
     bus->upstream.sends(bus->upstream.owner);
     bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
-    if (queue_memory() + cost > limit - free_part) {
+    if (bus_queue_memory() + cost > limit - free_part) {
         log_limited(
             &crowded, LEVEL_WARNING, "bus",
             "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
             "slowest",
-            queue_memory(), limit);
+            bus_queue_memory(), limit);
         bus_shed(bus, limit - free_part > cost ? limit - free_part - cost : 0);
     }
     return guest != NULL ? bus_find(bus, index) : NULL;

@@ -108,6 +108,9 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
 /* Once a second: see who is slow, and close those whose time to finish a message, to flush, or to be admitted is over. */
 void bus_tick(struct bus *bus);
 
+/* Bytes of memory that all that waits for clients takes, each event once. */
+size_t bus_queue_memory(void);
+
 /* Has every client been sent all it was given? */
 bool bus_is_flushed(const struct bus *bus);
 

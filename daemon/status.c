@@ -91,6 +91,23 @@ static json_t *describe_refusals(const struct listener *listener)
     return refusals;
 }
 
+/* What the entries of the clients say of their queues, added up. */
+static json_int_t sum_queued(const json_t *clients, const char *key)
+{
+    json_int_t sum = 0;
+    for (size_t i = 0; i < json_array_size(clients); i++)
+        sum += json_integer_value(json_object_get(json_object_get(json_array_get(clients, i), "out"), key));
+    return sum;
+}
+
+static json_t *describe_output(const struct tally *totals, const json_t *clients)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "relayed", (json_int_t)totals->relayed, "delivered",
+                     (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "queued_frames",
+                     sum_queued(clients, "queued_frames"), "queued_bytes", sum_queued(clients, "queued_bytes"),
+                     "queued_memory", (json_int_t)bus_queue_memory(), "dropped", describe_dropped(totals));
+}
+
 static json_t *describe_listeners(const struct listeners *all)
 {
     static const char *const states[] = { "failed", "listening", "paused", "closed" };
@@ -158,7 +175,7 @@ static json_t *describe_door(const struct door *door)
                      (json_int_t)door->refused);
 }
 
-static json_t *describe_totals(const struct status_subject *subject)
+static json_t *describe_totals(const struct status_subject *subject, const json_t *clients)
 {
     const struct bus *bus = subject->bus;
     const struct tally *totals = &bus->totals;
@@ -166,22 +183,22 @@ static json_t *describe_totals(const struct status_subject *subject)
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
     refused += listener_refused(listener);
-    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:o}, s:o}", "clients", "accepted",
+    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "clients", "accepted",
                      (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed", (json_int_t)bus->closed,
                      "events", "relay", (json_int_t)bus->events.relay, "multicast", (json_int_t)bus->events.multicast,
                      "unicast", (json_int_t)bus->events.unicast, "no_receiver", (json_int_t)bus->events.no_receiver,
-                     "out", "relayed", (json_int_t)totals->relayed, "delivered", (json_int_t)totals->delivered, "bytes",
-                     (json_int_t)totals->delivered_bytes, "dropped", describe_dropped(totals), "in",
-                     describe_input(totals));
+                     "out", describe_output(totals, clients), "in", describe_input(totals));
 }
 
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
+    json_t *clients = describe_clients(subject->bus);
+    json_t *totals = describe_totals(subject, clients);
     return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid",
                      (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
                      (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
                      "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
                      describe_door(subject->control), "listeners", describe_listeners(subject->listeners), "clients",
-                     describe_clients(subject->bus), "totals", describe_totals(subject));
+                     clients, "totals", totals);
 }

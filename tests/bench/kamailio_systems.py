@@ -103,7 +103,8 @@ class Bus:
     def _start(self):
         stage = self.stage
         if self.system == EVAPID:
-            stage.start_evapid(log={"level": "notice"}, limits={"max_queued_bytes": NO_LIMIT}, shutdown_grace_ms=0)
+            stage.start_evapid(log={"level": "notice"}, shutdown_grace_ms=0,
+                               limits={"max_queued_bytes": NO_LIMIT, "max_total_queued_bytes": NO_LIMIT})
         self.kamailio = BusKamailio(stage.folder, self.config, self.sip_port)
         stage.processes.append(self.kamailio)
         self.kamailio.ready()

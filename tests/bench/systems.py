@@ -114,7 +114,7 @@ class EvapidFed:
     def open(self, bench, stage, work, hold=False):
         address = stage.new_address()
         self.evapid = stage.start_evapid(
-            log={"level": "warning"}, shutdown_grace_ms=0,
+            log={"level": "warning"}, shutdown_grace_ms=0, limits={"max_total_queued_bytes": 1 << 40},
             listeners=[{"address": address, "max_clients": CLIENTS_MAX, "max_queued_bytes": work.queue}])
         self.feed = load(bench, stage, "feed", socket=self.evapid.kamailio_socket, clients=work.clients,
                          events=work.events, size=work.size, mode=work.mode, tags=work.tags, hold=hold,

@@ -27,6 +27,7 @@ def balanced(status):
         assert out["relayed"] == out["delivered"] + sum(entry["dropped"].values()) + out["queued_frames"], entry
     out, queued = status["totals"]["out"], sum(entry["out"]["queued_frames"] for entry in status["clients"])
     assert out["relayed"] == out["delivered"] + sum(out["dropped"].values()) + queued, status["totals"]
+    assert out["queued_frames"] == queued
     for in_ in [status["totals"]["in"]] + [entry["in"] for entry in status["clients"]]:
         assert min(in_["delivered"], in_["waiting"], *in_["dropped"].values()) >= 0, in_
         assert in_["frames"] == in_["delivered"] + in_["waiting"] + sum(in_["dropped"].values()), in_

@@ -38,7 +38,8 @@ SHAPE = {
                  "dropped": {"slow": int, "closed": int}}],
     "totals": {"clients": {"accepted": int, "refused": int, "closed": int},
                "events": {"relay": int, "multicast": int, "unicast": int, "no_receiver": int},
-               "out": {"relayed": int, "delivered": int, "bytes": int, "dropped": {"slow": int, "closed": int}},
+               "out": {"relayed": int, "delivered": int, "bytes": int, "queued_frames": int, "queued_bytes": int,
+                       "queued_memory": int, "dropped": {"slow": int, "closed": int}},
                "in": {"frames": int, "bytes": int, "delivered": int, "waiting": int,
                       "dropped": {"closed": int, "memory": int, "lost": int}}},
 }

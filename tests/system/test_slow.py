@@ -221,6 +221,7 @@ def test_many_that_do_not_read_cost_no_more_memory_than_the_total(stage):
         if number % 50 == 0:
             status = stage.evapid.status()
             assert balanced(status)
+            assert status["totals"]["out"]["queued_memory"] <= total
             assert max(entry["out"]["queued_bytes"] for entry in status["clients"]) <= total
     assert stage.evapid.rss_bytes() < before + total + SLACK
     assert stage.evapid.logged(r"warning bus: the queues of all clients take \d+ bytes")

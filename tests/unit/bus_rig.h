@@ -506,12 +506,6 @@ static inline void give_tag(const struct peer *peer, const char *tag)
     bus_tag(bus, peer->client, tag, strlen(tag));
 }
 
-/* Memory that all that waits takes. */
-static inline size_t queue_memory(void)
-{
-    return chunk_memory() + outq_memory();
-}
-
 /* ---- the books ----------------------------------------------------------------------------------------------------- */
 
 static inline uint64_t all_dropped(const struct tally *tally)

@@ -120,7 +120,7 @@ static void watch_the_books(void)
         assert_presence("a");
         assert_presence("b");
         assert_following();
-        most_memory = queue_memory() > most_memory ? queue_memory() : most_memory;
+        most_memory = bus_queue_memory() > most_memory ? bus_queue_memory() : most_memory;
     }
     assert_true(bus->closed > 100 && bus->totals.delivered > 1000 && bus->totals.messages > 100);
     assert_true(bus->totals.dropped[DROP_SLOW] > 10 && bus->totals.dropped[DROP_CLOSED] > 10 &&

@@ -56,7 +56,7 @@ static void test_who_reads_gets_all_whatever_waits_for_the_others(void **state)
             bus_unicast(bus, &event, "quick", 5, NULL);
         else
             bus_relay(bus, &event, NULL);
-        assert_true(queue_memory() <= TOTAL);
+        assert_true(bus_queue_memory() <= TOTAL);
         assert_books_balance();
         assert_following();
         if (n % 3 == 0)
@@ -161,7 +161,7 @@ static void test_all_who_wait_for_the_same_go_short_together(void **state)
     for (int i = 0; i < 200; i++) {
         const struct payload event = big_event(10000, 'x');
         bus_relay(bus, &event, NULL);
-        assert_true(queue_memory() <= TOTAL);
+        assert_true(bus_queue_memory() <= TOTAL);
         turn();
     }
     const uint64_t dropped = client_tally(peers[0].client)->dropped[DROP_SLOW];
@@ -319,7 +319,7 @@ static void test_shedding_ends_also_without_memory(void **state)
             memory_limit(-1);
             assert_books_balance();
             assert_following();
-            assert_true(queue_memory() <= TOTAL + 65536);
+            assert_true(bus_queue_memory() <= TOTAL + 65536);
             bus_close(bus);
             turn();
             hang_up(&a);
