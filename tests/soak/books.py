@@ -2,7 +2,7 @@
 
 A check is a pair: what should be so, and what is wrong (empty: nothing)."""
 
-from director import RESIDENT_COUNT, entry_of
+from director import RESIDENT_COUNT
 
 KILL_NOTICED_S = 5.0  # a client has seen within that time that its evapid was killed
 HOLD_S = 5.0          # what it takes at most until all residents are there again
@@ -61,19 +61,19 @@ class Books:
 
     def each(self, check):
         """What check(app, entry) says of each resident."""
-        found = []
+        found, entries = [], {entry["index"]: entry for entry in self.status["clients"]}
         for app in self.apps:
-            entry = entry_of(self.status, app)
-            wrong = check(app, entry) if entry else "evapid does not know it"
+            entry = entries.get(app["index"])
+            known = entry is not None and entry["address"].endswith(f":{app['port']}")
+            wrong = check(app, entry) if known else f"evapid has {entry} in its place"
             if wrong:
                 found.append(f"{app['name']} (client {app['index']}, connection {app['connections']}): {wrong}")
         return found
 
     def received(self):
         def check(app, entry):
-            told = (entry["index"], entry["out"]["delivered"], entry["out"]["bytes"])
-            own = (app["index"], app["frames"], app["bytes"])
-            return "" if told == own else f"evapid has index, events, bytes {told}, it has {own}"
+            told, own = (entry["out"]["delivered"], entry["out"]["bytes"]), (app["frames"], app["bytes"])
+            return "" if told == own else f"evapid has delivered {told} events and bytes, it has got {own}"
         return self.each(check)
 
     def missing_of(self, app):

@@ -10,7 +10,7 @@ import time
 
 from caller import Caller
 from crowd import CrowdProcess
-from evapid import is_of, run_evapid
+from evapid import run_evapid
 from process import running, until
 from routes import script
 from roles import RESIDENTS
@@ -232,10 +232,3 @@ class Director:
         self.stage.processes.remove(before)
         self.found += before.problems()
         assert after.pid != before.pid and not running(before.pid)
-
-
-def entry_of(status, app):
-    """The status entry of a resident's connection, or None."""
-    class Port:
-        port = app["port"]
-    return next((entry for entry in status["clients"] if is_of(entry, Port)), None)
