@@ -326,6 +326,32 @@ def test_a_killed_evapid_comes_back_with_its_clients(stage):
     assert stage.connect().index == 4
 
 
+def test_a_killed_evapid_that_was_handed_everything_comes_back_too(stage):
+    """What is stored for the time of a hand-over only, the Unix sockets and the links, is gone when that is over."""
+    phone = begin(stage, restart, {"workers": 2})
+    client = stage.connect()
+    stage.evapid.restart()
+    assert not [name for name in stage.evapid.stored() if name == "state" or re.match("worker|.*-socket", name)]
+    stage.evapid.kill_and_restart()
+    stage.evapid.attached(stage.kamailio.pid, 2)
+    assert stage.evapid.client(client)["index"] == client.index
+    assert ask(phone, "relay", b"to all") == 1
+    assert client.receive() == b"to all"
+
+
+def test_an_evapid_that_is_killed_before_it_has_begun_leaves_the_way_free(stage):
+    """Its Unix sockets are still with the service manager when the next one starts."""
+    begin(stage, restart)
+    client = stage.connect()
+    stage.evapid.terminate()
+    with_doors = stage.evapid.stored()
+    assert {"state", "kamailio-socket", "control-socket"} <= set(with_doors)
+    stage.evapid.notifications.store.drop(lambda stored: stored.name == "state")
+    stage.evapid.start(stage.evapid.command, stage.evapid.environment)
+    stage.evapid.ready().attached(stage.kamailio.pid)
+    assert stage.evapid.client(client)["index"] == client.index
+
+
 def test_a_client_in_the_middle_of_a_frame_is_closed_when_evapid_was_killed(stage):
     phone = begin(stage, restart)
     speaking, slow, idle = stage.connect(), stage.connect(receive_buffer=4096), stage.connect()
