@@ -130,6 +130,7 @@ failure_route[UNANSWERED] {
 EVENTS = """
 event_route[evapi:connection-new] {
     route(PROCESS);
+    xlog("L_INFO", "NEW $evapi(conidx) [$evapi(tag)]\\n");
     $var(was) = "";
     if ($evapi(tag) != $null && !($evapi(tag) =~ "^w")) $var(was) = $evapi(tag);
     $var(tag) = "w" + $evapi(conidx);

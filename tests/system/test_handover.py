@@ -101,6 +101,20 @@ def test_clients_tags_and_links_go_over(stage, how):
 
 
 @both
+def test_a_client_that_has_been_tagged_again_and_again_has_its_last_tag(stage, how):
+    phone = begin(stage, how)
+    client = stage.connect()
+    for number in range(30):  # sooner or later a new tag lies in memory where the one before has been
+        tagged(client, b"%d" % number)
+        assert client.receive() == b"tagged"
+        if number >= 25:
+            how(stage)
+            assert stage.evapid.client(client)["tag"] == str(number)
+    assert ask(phone, "unicast", b"to the last", tag="29") == 1
+    assert client.receive() == b"to the last"
+
+
+@both
 def test_new_clients_find_the_listener_and_get_the_next_index(stage, how):
     begin(stage, how)
     first = stage.connect()
