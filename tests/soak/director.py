@@ -105,6 +105,20 @@ class Director:
         report = until(marked, "all residents have seen the mark", SETTLE_S)
         return code, self.at_rest(), report
 
+    def end(self):
+        """End all; returns what was wrong. evapid by SIGINT, after which nobody goes on where it was, so that it has to
+        give back all that it has."""
+        evapid, problems = self.stage.evapid, list(self.found)
+        for process in reversed(self.stage.processes):
+            if process is not evapid:
+                problems += process.finish()
+        if evapid is not None and evapid.alive():
+            evapid.expect_end = True
+            evapid.signal(signal.SIGINT)
+            code = evapid.ended()
+            problems += [f"{evapid.name} ended with {code} on SIGINT"] if code != 0 else []
+        return problems
+
     # ---- actions
 
     def actions(self):

@@ -11,12 +11,23 @@ SPREAD_BYTES = 16 << 20  # what a warm allocator may keep of what it once had
 CREEP_BYTES = 6 << 20    # and what may come to that in the second half, when it is warm
 
 
+def open_by(pid):
+    """What it has open but for files: those are its log, and valgrind's."""
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            links.append(f"{name}={os.readlink(f'/proc/{pid}/fd/{name}')}")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return sorted(link for link in links if "=/" not in link or "=/memfd:" in link)
+
+
 def descriptors(pid):
     """How many it has open: the fewest that are seen in a moment, because whoever asked it for its status is just
     leaving."""
     counts = []
     for _ in range(20):
-        counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+        counts.append(len(open_by(pid)))
         time.sleep(0.01)
     return min(counts)
 
@@ -43,11 +54,8 @@ class Growth:
     def evapid_descriptors(self):
         """Also of another process: it has the same listeners, clients and links."""
         now = descriptors(self.director.stage.evapid.pid)
-        return [] if now == self.fds else [f"{self.fds} before, now {now}: {self._open()}"]
-
-    def _open(self):
-        folder = f"/proc/{self.director.stage.evapid.pid}/fd"
-        return " ".join(sorted(f"{name}={os.readlink(f'{folder}/{name}')}" for name in os.listdir(folder)))
+        shown = " ".join(open_by(self.director.stage.evapid.pid))
+        return [] if now == self.fds else [f"{self.fds} before, now {now}: {shown}"]
 
     def kamailio_descriptors(self):
         """Those of the processes that run events, which attach again and again, against those of a new Kamailio."""

@@ -126,19 +126,19 @@ failure_route[UNANSWERED] {
 }
 """
 
-# A tag that begins with w is one of a connection-new route that a dying Kamailio has not finished.
+# A client keeps its tag when another Kamailio announces it: to take it away for a moment would cost it events. One that
+# begins with w is of a connection-new route that a dying Kamailio has not finished.
 EVENTS = """
 event_route[evapi:connection-new] {
     route(PROCESS);
     xlog("L_INFO", "NEW $evapi(conidx) [$evapi(tag)]\\n");
-    $var(was) = "";
-    if ($evapi(tag) != $null && !($evapi(tag) =~ "^w")) $var(was) = $evapi(tag);
+    if ($evapi(tag) != $null && !($evapi(tag) =~ "^w")) return;
     $var(tag) = "w" + $evapi(conidx);
     evapi_set_tag("$var(tag)");
     $var(rest) = "" + $evapi(conidx);
     route(ISSUE_W);
-    if ($var(was) == "") $var(was) = "g" + ($evapi(conidx) mod 3);
-    evapi_set_tag("$var(was)");
+    $var(tag) = "g" + ($evapi(conidx) mod 3);
+    evapi_set_tag("$var(tag)");
 }
 event_route[evapi:message-received] {
     route(PROCESS);
