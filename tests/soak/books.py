@@ -2,11 +2,16 @@
 
 A check is a pair: what should be so, and what is wrong (empty: nothing)."""
 
+import re
+
 from director import RESIDENT_COUNT
 
 KILL_NOTICED_S = 5.0  # a client has seen within that time that its evapid was killed
 HOLD_S = 5.0          # what it takes at most until all residents are there again
 LINGER_S = 10.0       # what evapid gives a client that it cuts off to read the rest of a frame
+
+# evapid says that it has not waited for all clients before it delivered events.
+HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
 
 
 class Books:
@@ -14,6 +19,8 @@ class Books:
         self.director, self.code, self.status, self.report = director, code, status, report
         self.apps = [app for app in report["apps"] if app is not None]
         self.seen = {(kind, source): runs for kind, source, runs in report["seen"]}
+        self.held_short = any(HELD_SHORT.search(log.read_text(errors="replace"))
+                              for log in director.stage.folder.glob("evapid-*.log"))
         self.whole = director.hands_over or not director.evapid_losses  # these books are those of the whole run
 
     def checks(self):
@@ -85,7 +92,8 @@ class Books:
             if kind not in kinds:
                 continue
             runs = runs_of.get((kind, source), [])
-            came_before = int(source.split(".")[0]) > app["began"] + 1  # it was there before the source was
+            # It was there before the source was, whose first events have waited for it.
+            came_before = not self.held_short and int(source.split(".")[0]) > app["began"] + 1
             if not runs and not came_before:
                 continue
             first = 1 if came_before else runs[0][0]

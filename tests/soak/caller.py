@@ -10,7 +10,8 @@ from process import Process
 SCENARIO = Path(__file__).resolve().parent / "request.xml"
 REQUESTS = 1000
 BODY = string.ascii_letters + string.digits
-KINDS = [("plain", 70), ("async", 15), ("large", 10), ("burst", 5)]
+KINDS = [("plain", 70), ("async", 15), ("large", 10), ("burst", 5), ("flood", 0.3)]
+FLOOD_BYTES = 200  # of its body, from which the route makes half a megabyte: enough for a queue that nobody empties
 GROUPS = [("r", 40), ("0", 10), ("1", 10), ("2", 10), ("u", 10)]
 
 
@@ -24,8 +25,9 @@ def write_requests(path, seed):
     rng = random.Random(f"{seed} requests")
     lines = ["SEQUENTIAL"]
     for _ in range(REQUESTS):
-        length = int(min(900, 10 + rng.expovariate(1 / 150)))
-        lines.append(f"{picked(rng, KINDS)};{picked(rng, GROUPS)};{''.join(rng.choices(BODY, k=length))}")
+        kind = picked(rng, KINDS)
+        length = FLOOD_BYTES if kind == "flood" else int(min(900, 10 + rng.expovariate(1 / 150)))
+        lines.append(f"{kind};{picked(rng, GROUPS)};{''.join(rng.choices(BODY, k=length))}")
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -126,7 +126,7 @@ class Director:
         known = {"kill-kamailio": 3, "restart-kamailio": 2, "kill-event-worker": 1, "stop-event-worker": 2,
                  "stop-evapid": 2, "stop-visitors": 1, "kill-visitors": 2, "kill-kamailio-while-evapid-is-stopped": 1}
         if self.supervised:
-            known |= {"restart-evapid": 3, "kill-evapid": 3, "kill-both": 1}
+            known |= {"restart-evapid": 3, "kill-evapid": 2, "kill-evapid-at-work": 3, "kill-both": 1}
         elif self.hands_over:
             known |= {"replace-evapid": 8}
         if self.given.actions:
@@ -231,6 +231,14 @@ class Director:
         self.evapid_losses.append(time.time())
         self.stage.evapid.kill_and_restart()
         self.evapid_starts.append(time.time())
+
+    def kill_evapid_at_work(self):
+        """In the moment in which it works on what has gathered while it was stopped."""
+        self.stage.evapid.stopped()
+        self._pause(1)
+        self.stage.evapid.goes_on()
+        self._pause(0.005)
+        self.kill_evapid()
 
     def kill_both(self):
         self.evapid_losses.append(time.time())

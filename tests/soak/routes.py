@@ -80,14 +80,15 @@ route[TEST] {
         route(REPLY);
     }
     $var(rest) = $rb;
-    if ($rU == "large") {
+    if ($rU == "large" || $rU == "flood") {
         $var(rest) = $rb + $rb + $rb + $rb + $rb + $rb + $rb + $rb;
         $var(rest) = $var(rest) + $var(rest) + $var(rest) + $var(rest);
     }
-    if ($rU == "burst") {
+    if ($rU == "burst" || $rU == "flood") {
+        $var(many) = $var(rest);
         $var(i) = 0;
-        while ($var(i) < 20) {
-            $var(rest) = $rb;
+        while ($var(i) < 20 || ($rU == "flood" && $var(i) < 80)) {
+            $var(rest) = $var(many);
             route(ISSUE_R);
             $var(i) = $var(i) + 1;
         }
