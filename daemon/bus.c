@@ -209,14 +209,13 @@ struct client *bus_find(const struct bus *bus, uint32_t index)
 
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length)
 {
-    const struct tag *before = client->tag;
     struct ledger_slot *slot = client->slot;
+    if (client->tag != NULL && tag_find(&bus->tags, tag, tag_length) == client->tag)
+        return; /* it keeps its place among those of the tag */
     if (tag_length == 0)
         tag_take(&bus->tags, client);
     else if (!tag_give(&bus->tags, client, tag, tag_length))
         log_line(LEVEL_ERROR, "bus", "no memory for the tag of client %u", client->index);
-    if (client->tag == before && before != NULL)
-        return; /* it keeps its place among those of the tag */
     slot->tag_length = 0;
     if (client->tag == NULL)
         return;

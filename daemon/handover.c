@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -309,6 +310,16 @@ static const char *open_listeners(struct household *household, const char **subj
     return NULL;
 }
 
+/* A Unix socket that nobody hands over: whoever else has a descriptor of it, nobody gets in there any more. */
+static void shut_door(struct holdings *holdings, const char *name)
+{
+    const int fd = holdings_take(holdings, "%s", name);
+    if (fd < 0)
+        return;
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
+}
+
 static const char *open_doors(struct household *household, struct inherited_door kamailio,
                               struct inherited_door control, const char **subject)
 {
@@ -344,6 +355,9 @@ const char *handover_open(struct household *household, struct holdings *holdings
     if (stated) {
         door_load(&kamailio, &in, holdings, kamailio_door);
         door_load(&control, &in, holdings, control_door);
+    } else {
+        shut_door(holdings, kamailio_door);
+        shut_door(holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;

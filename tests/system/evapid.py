@@ -1,10 +1,12 @@
 """evapid, and evapictl to look into it.
 
-EVAPID_BUILD names the folder of both; EVAPID_MODULE the Kamailio module (which is never sanitized)."""
+EVAPID_BUILD names the folder of both; EVAPID_MODULE the Kamailio module (which is never sanitized). EVAPID_WRAPPER is a
+command that runs evapid, valgrind for instance."""
 
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -22,11 +24,15 @@ BUILD = Path(from_root(os.environ.get("EVAPID_BUILD", "build/release")))
 MODULE = from_root(os.environ.get("EVAPID_MODULE", "build/release/evapi.so"))
 EVAPID = BUILD / "evapid"
 EVAPICTL = BUILD / "evapictl"
+WRAPPER = shlex.split(os.environ.get("EVAPID_WRAPPER", ""))
 
 # A small quarantine, so that memory that is given back is not taken for a leak by the tests that look at it.
 SANITIZER = {"ASAN_OPTIONS": "exitcode=99:quarantine_size_mb=4:malloc_context_size=12",
              "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99"}
 SANITIZED = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|runtime error:|Assertion .* failed")
+# What valgrind says with --track-fds=yes of those that are open in the end, but for a descriptor of its own file that it
+# lets slip.
+OPEN_AT_EXIT = re.compile(r"^==\d+== (Open (?:file descriptor|\w+ socket) (?!\d+: /usr/bin/valgrind).*)", re.M)
 
 
 def evapictl(socket, *words, timeout_s=DEADLINE_S):
@@ -55,7 +61,7 @@ class Evapid(Process):
         self.config = folder / "evapid.json"
         self.config.write_text(json.dumps(self.settings, indent=4))
         Evapid.count += 1
-        super().__init__(f"evapid-{Evapid.count}", [*before, EVAPID, *options, "-c", self.config], folder,
+        super().__init__(f"evapid-{Evapid.count}", [*before, *WRAPPER, EVAPID, *options, "-c", self.config], folder,
                          {**SANITIZER, **(environment or {})})
 
     def ready(self):
@@ -128,8 +134,11 @@ class Evapid(Process):
         found = []
         if self.popen.poll() is not None and not self.expect_end:
             found.append(f"{self.name} ended by itself with {self.popen.returncode}")
-        if reports := SANITIZED.findall(self.text()):
+        text = self.text()
+        if reports := SANITIZED.findall(text):
             found.append(f"{self.name} logged {reports[0]}")
+        if " evapid: stopped: " in text:  # else all that is open is somebody else's by now
+            found += [f"{self.name} under valgrind: {left}" for left in OPEN_AT_EXIT.findall(text)]
         return found
 
     def finish(self):

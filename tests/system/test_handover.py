@@ -101,6 +101,20 @@ def test_clients_tags_and_links_go_over(stage, how):
 
 
 @both
+def test_a_client_that_has_been_tagged_again_and_again_has_its_last_tag(stage, how):
+    phone = begin(stage, how)
+    client = stage.connect()
+    for number in range(30):  # sooner or later a new tag lies in memory where the one before has been
+        tagged(client, b"%d" % number)
+        assert client.receive() == b"tagged"
+        if number >= 25:
+            how(stage)
+            assert stage.evapid.client(client)["tag"] == str(number)
+    assert ask(phone, "unicast", b"to the last", tag="29") == 1
+    assert client.receive() == b"to the last"
+
+
+@both
 def test_new_clients_find_the_listener_and_get_the_next_index(stage, how):
     begin(stage, how)
     first = stage.connect()
@@ -324,6 +338,32 @@ def test_a_killed_evapid_comes_back_with_its_clients(stage):
         assert lost_by(client, stage.evapid.status()) == 0
     assert stage.evapid.status()["totals"]["events"]["relay"] == 2
     assert stage.connect().index == 4
+
+
+def test_a_killed_evapid_that_was_handed_everything_comes_back_too(stage):
+    """What is stored for the time of a hand-over only, the Unix sockets and the links, is gone when that is over."""
+    phone = begin(stage, restart, {"workers": 2})
+    client = stage.connect()
+    stage.evapid.restart()
+    assert not [name for name in stage.evapid.stored() if name == "state" or re.match("worker|.*-socket", name)]
+    stage.evapid.kill_and_restart()
+    stage.evapid.attached(stage.kamailio.pid, 2)
+    assert stage.evapid.client(client)["index"] == client.index
+    assert ask(phone, "relay", b"to all") == 1
+    assert client.receive() == b"to all"
+
+
+def test_an_evapid_that_is_killed_before_it_has_begun_leaves_the_way_free(stage):
+    """Its Unix sockets are still with the service manager when the next one starts."""
+    begin(stage, restart)
+    client = stage.connect()
+    stage.evapid.terminate()
+    with_doors = stage.evapid.stored()
+    assert {"state", "kamailio-socket", "control-socket"} <= set(with_doors)
+    stage.evapid.notifications.store.drop(lambda stored: stored.name == "state")
+    stage.evapid.start(stage.evapid.command, stage.evapid.environment)
+    stage.evapid.ready().attached(stage.kamailio.pid)
+    assert stage.evapid.client(client)["index"] == client.index
 
 
 def test_a_client_in_the_middle_of_a_frame_is_closed_when_evapid_was_killed(stage):

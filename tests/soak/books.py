@@ -1,0 +1,185 @@
+"""The books of a soak: what real clients saw, what SIP was told, and what evapid counted have to agree.
+
+A check is a pair: what should be so, and what is wrong (empty: nothing)."""
+
+import re
+
+from director import RESIDENT_COUNT
+
+KILL_NOTICED_S = 5.0  # a client has seen within that time that its evapid was killed
+HOLD_S = 5.0          # what it takes at most until all residents are there again
+LINGER_S = 10.0       # what evapid gives a client that it cuts off to read the rest of a frame
+
+# evapid says that it has not waited for all clients before it delivered events.
+HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
+
+
+class Books:
+    def __init__(self, director, code, status, report):
+        self.director, self.code, self.status, self.report = director, code, status, report
+        self.apps = [app for app in report["apps"] if app is not None]
+        self.seen = {(kind, source): runs for kind, source, runs in report["seen"]}
+        self.held_short = any(HELD_SHORT.search(log.read_text(errors="replace"))
+                              for log in director.stage.folder.glob("evapid-*.log"))
+        self.whole = director.hands_over or not director.evapid_losses  # these books are those of the whole run
+
+    def checks(self):
+        yield "no client saw what must not happen", self.violations()
+        yield "no client got an event before it was let in", self.early()
+        yield "no stream ended within a frame", self.torn()
+        yield "all residents are connected", [] if len(self.apps) == RESIDENT_COUNT else [f"{len(self.apps)} are"]
+        yield "what clients received is what evapid has delivered", self.received()
+        yield "numbers that clients miss are what evapid has dropped", self.missed()
+        yield "relayed = delivered + queued + dropped, of each client and in total", self.balance()
+        yield "what the module issued is what evapid has counted", self.issued()
+        yield "what SIP was told to be on its way came", self.said()
+        yield "SIP lost no request", self.requests()
+        yield "each message was run once, in order", self.messages()
+
+    # ---- what the clients said by themselves
+
+    def lines(self, word):
+        folder = self.director.stage.folder
+        return [line for log in sorted([*folder.glob("residents-*.log"), *folder.glob("visitors-*.log")])
+                for line in log.read_text(errors="replace").splitlines() if line.startswith(word)]
+
+    def violations(self):
+        return self.lines("violation:") + self.lines("Traceback")
+
+    def torn(self):
+        """A frame may be cut off when evapid is killed; or when it was stopped for so long that a client which it had
+        cut off could not use its time."""
+        def excused(line):
+            at = float(line.split()[1])
+            return (any(0 <= at - lost < KILL_NOTICED_S for lost in self.director.evapid_losses) or
+                    "staller" in line and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
+        return [line for line in self.lines("torn:") if not excused(line)]
+
+    def early(self):
+        """A client that comes while events are held gets them before those of its own connection-new route, which were
+        issued later. They are held after a start of either side."""
+        def excused(line):
+            at, connected, source = float(line.split()[1]), float(line.split()[-2]), line.split()[-1]
+            return (int(source.split(".")[0]) > connected - HOLD_S or
+                    any(connected - HOLD_S < start < at for start in self.director.evapid_starts))
+        return [line for line in self.lines("early:") if not excused(line)]
+
+    # ---- client by client
+
+    def each(self, check):
+        """What check(app, entry) says of each resident."""
+        found, entries = [], {entry["index"]: entry for entry in self.status["clients"]}
+        for app in self.apps:
+            entry = entries.get(app["index"])
+            known = entry is not None and entry["address"].endswith(f":{app['port']}")
+            wrong = check(app, entry) if known else f"evapid has {entry} in its place"
+            if wrong:
+                found.append(f"{app['name']} (client {app['index']}, connection {app['connections']}): {wrong}")
+        return found
+
+    def received(self):
+        def check(app, entry):
+            told, own = (entry["out"]["delivered"], entry["out"]["bytes"]), (app["frames"], app["bytes"])
+            return "" if told == own else f"evapid has delivered {told} events and bytes, it has got {own}"
+        return self.each(check)
+
+    def missing_of(self, app):
+        """How many events passed it over that it should have got, as far as numbers tell."""
+        kinds = ["R"] if app["role"] in ("sender", "answerer") else ["R", f"M{app['index'] % 3}"]
+        runs_of = {(kind, source): runs for kind, source, runs in app["runs"]}
+        missing = 0
+        for (kind, source), everything in self.seen.items():
+            if kind not in kinds:
+                continue
+            runs = runs_of.get((kind, source), [])
+            # It was there before the source was, whose first events have waited for it.
+            came_before = not self.held_short and int(source.split(".")[0]) > app["began"] + 1
+            if not runs and not came_before:
+                continue
+            first = 1 if came_before else runs[0][0]
+            missing += everything[-1][1] - first + 1 - sum(b - a + 1 for a, b in runs)
+        return missing
+
+    def missed(self):
+        kills = len(self.director.evapid_losses)
+
+        def check(app, entry):
+            missing, dropped = self.missing_of(app), sum(entry["dropped"].values())
+            least = missing
+            # What it did not get may be of another kind; and of a source that was there before it, the first.
+            most = missing + kills if app["role"] not in ("narrow", "sender", "answerer") else dropped
+            return "" if least <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
+        return self.each(check)
+
+    def balance(self):
+        def wrong(out, queued, dropped):
+            total = out["delivered"] + queued + sum(dropped.values())
+            return "" if out["relayed"] == total else f"{out['relayed']} relayed, {total} accounted for"
+        found = self.each(lambda _, entry: wrong(entry["out"], entry["out"]["queued_frames"], entry["dropped"]))
+        out = self.status["totals"]["out"]
+        if total := wrong(out, 0, out["dropped"]):
+            found.append(f"in total: {total}")
+        clients = sum(entry["out"]["delivered"] for entry in self.status["clients"])
+        if clients > out["delivered"]:
+            found.append(f"the clients have got {clients}, and all there ever were {out['delivered']}")
+        return found
+
+    # ---- all together
+
+    def issued(self):
+        """Each process numbers what it issues without a gap, so the last numbers add up to what evapid has read."""
+        if not self.whole:
+            return []
+        events, found = self.status["totals"]["events"], []
+        slack = sum(self.status["totals"]["out"]["dropped"].values()) if self.director.evapid_losses else 0
+        for name, kinds in (("relay", ("R",)), ("multicast", ("M0", "M1", "M2"))):
+            last = sum(runs[-1][1] for (kind, _), runs in self.seen.items() if kind in kinds)
+            if not 0 <= events[name] - last <= slack:
+                found.append(f"{name}: the last numbers of all processes make {last}, evapid has counted {events[name]}")
+        return found
+
+    def said(self):
+        """Every event of which SIP was told that it is on its way was seen by one resident at least. What an evapid had
+        in memory when it was killed is lost, and counted."""
+        unseen, asked = [], 0
+        for _, events in self.director.caller.said():
+            for kind, source, number in events:
+                if kind == "R" or kind.startswith("M"):
+                    asked += 1
+                    runs = self.seen.get((kind, source), [])
+                    if not any(first <= number <= last for first, last in runs):
+                        unseen.append(f"{kind} {number} of {source}")
+        if not asked:
+            return ["SIP was told of no event"]
+        if self.director.evapid_losses and not self.director.hands_over:
+            return []
+        lost = self.status["totals"]["out"]["dropped"].get("lost", 0)
+        return [f"{len(unseen)} of {asked} did not: {', '.join(unseen[:10])}"] if len(unseen) > lost else []
+
+    def requests(self):
+        figures, found = self.director.caller.figures(), []
+        made, failed = int(figures["TotalCallCreated"]), int(figures["FailedCall(C)"])
+        if self.code != 0 or failed or not made:
+            found.append(f"sipp ended with {self.code}: {failed} of {made} requests without an answer")
+        codes = [code for code, _ in self.director.caller.said()]
+        if len(codes) != made:
+            found.append(f"{made} requests, {len(codes)} answers")
+        unanswered = codes.count("504")
+        # A transaction whose answerer's words were lost with evapid, or begun by a worker that died.
+        if unanswered and not self.director.evapid_losses and not self.director.kamailio_ends:
+            found.append(f"{unanswered} requests were suspended for ever")
+        return found
+
+    def messages(self):
+        """A dying Kamailio may take one message of each worker with it, a killed evapid those it had taken from TCP."""
+        allowed = self.director.kamailio_ends
+
+        def check(app, entry):
+            if entry["in"]["frames"] != app["messages"] or entry["in"]["dropped"]:
+                if not self.director.evapid_losses:
+                    return f"has sent {app['messages']}, evapid has taken {entry['in']}"
+            if app["role"] != "sender":
+                return ""
+            missing = app["sent"] - app["heard"]
+            return f"{missing} of {app['sent']} were not run" if missing > allowed and not self.director.evapid_losses else ""
+        return self.each(check)

@@ -1,0 +1,78 @@
+"""Memory and descriptors: after the chaos they are back where they were before it.
+
+Only what one process had at both times can be compared, so a process that was started in between begins anew."""
+
+import os
+import time
+
+from process import session_members, stat_fields
+
+SPREAD_BYTES = 16 << 20  # what a warm allocator may keep of what it once had
+CREEP_BYTES = 6 << 20    # and what may come to that in the second half, when it is warm
+
+
+def open_by(pid):
+    """What it has open but for files: those are its log, and valgrind's."""
+    links = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            links.append(f"{name}={os.readlink(f'/proc/{pid}/fd/{name}')}")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return sorted(link for link in links if "=/" not in link or "=/memfd:" in link)
+
+
+def descriptors(pid):
+    """How many it has open: the fewest that are seen in a moment, because whoever asked it for its status is just
+    leaving."""
+    counts = []
+    for _ in range(20):
+        counts.append(len(open_by(pid)))
+        time.sleep(0.01)
+    return min(counts)
+
+
+class Growth:
+    """Made when all is at rest, asked when all is at rest again."""
+
+    def __init__(self, director):
+        self.director = director
+        self.sanitized = "asan" in os.environ.get("EVAPID_BUILD", "") or bool(os.environ.get("EVAPID_WRAPPER"))
+        evapid = director.stage.evapid
+        self.pid, self.half = evapid.pid, None
+        self.fds, self.rss = descriptors(evapid.pid), evapid.rss_bytes()
+
+    def half_time(self):
+        evapid = self.director.stage.evapid
+        self.half = evapid.pid, evapid.rss_bytes()
+
+    def checks(self):
+        yield "evapid's descriptors are as many as before", self.evapid_descriptors()
+        yield "Kamailio's processes have no descriptor too many", self.kamailio_descriptors()
+        yield "evapid's memory is bounded", self.memory()
+
+    def evapid_descriptors(self):
+        """Also of another process: it has the same listeners, clients and links."""
+        now = descriptors(self.director.stage.evapid.pid)
+        shown = " ".join(open_by(self.director.stage.evapid.pid))
+        return [] if now == self.fds else [f"{self.fds} before, now {now}: {shown}"]
+
+    def kamailio_descriptors(self):
+        """Those of the processes that run events, which attach again and again, against those of a new Kamailio."""
+        kamailio = self.director.stage.kamailio
+        workers = [worker["pid"] for worker in self.director.stage.evapid.status()["kamailio"]["workers"]]
+        others = [pid for pid in session_members(kamailio.pid) if pid not in workers and stat_fields(pid)]
+        most = max(descriptors(pid) for pid in others)
+        return [f"event worker {pid} has {descriptors(pid)}, no other process more than {most}" for pid in workers
+                if descriptors(pid) > most + 8]
+
+    def memory(self):
+        if self.sanitized:
+            return []  # they keep what is freed; what leaks they tell themselves
+        evapid, found = self.director.stage.evapid, []
+        now = evapid.rss_bytes()
+        if now > self.rss + SPREAD_BYTES:
+            found.append(f"{self.rss} bytes before, now {now}")
+        if self.half[0] == evapid.pid and now > self.half[1] + CREEP_BYTES:
+            found.append(f"{self.half[1]} bytes at half-time, now {now}")
+        return found
