@@ -11,9 +11,13 @@
 #include "log.h"
 
 #define SETTLE_US 5000000U
+#define NAMES_MAX                                                                                                      \
+    120000U /* bytes of all names: they come back in one variable of the environment (MAX_ARG_STRLEN, execve(2)) */
 
 static struct {
-    unsigned most, kept; /* descriptors; most 0: there is no store */
+    unsigned most;        /* descriptors; 0: there is no store */
+    struct holdings kept; /* their names; the descriptors are the service manager's */
+    size_t names;         /* bytes of the names, with a colon each */
 } store;
 
 static struct log_limit failures = { .kind = "store: descriptors that are not kept" };
@@ -35,8 +39,8 @@ bool store_open(struct holdings *holdings)
         const int fd = SD_LISTEN_FDS_START + i;
         if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
             close(fd); /* a name that comes twice, or no memory */
-        else
-            store.kept++;
+        else if (holdings_add(&store.kept, SD_LISTEN_FDS_START, "%s", names[i]))
+            store.names += strlen(names[i]) + 1;
     }
     free_names(names);
     return store.most > 0;
@@ -57,18 +61,21 @@ void store_keep(int fd, const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (store.kept >= store.most) {
-        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager: %u descriptors are (FDSTORE)",
-                    store.kept);
+    if (HASH_COUNT(store.kept.all) >= store.most || store.names + strlen(what) + 1 > NAMES_MAX) {
+        log_limited(
+            &failures, LEVEL_WARNING, what,
+            "not kept by the service manager: %u descriptors are (FDSTORE %u), with names of %zu bytes (at most %u)",
+            HASH_COUNT(store.kept.all), store.most, store.names, NAMES_MAX);
         return;
     }
+    if (!holdings_add(&store.kept, fd, "%s", what))
+        return; /* it is kept already, or there is no memory */
+    store.names += strlen(what) + 1;
     snprintf(told, sizeof(told), "FDSTORE=1\nFDNAME=%s", what);
     const int kept = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
     if (kept <= 0)
         log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s",
                     strerror(-kept));
-    else
-        store.kept++;
 }
 
 void store_forget(const char *name, ...)
@@ -80,8 +87,10 @@ void store_forget(const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what) > 0 && store.kept > 0)
-        store.kept--;
+    if (holdings_take(&store.kept, "%s", what) < 0)
+        return;
+    store.names -= strlen(what) + 1;
+    sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
 }
 
 void store_settle(void)

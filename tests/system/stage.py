@@ -46,20 +46,20 @@ class Stage:
         self.processes.append(self.evapid)
         return self.evapid.ready()
 
-    def start_supervised(self, store=4096, environment=None, **settings):
+    def start_supervised(self, store=4096, environment=None, before=(), **settings):
         """evapid as a service, whose supervisor keeps up to so many descriptors for it."""
-        self.evapid = Supervised(self.folder, settings, environment, store)
+        self.evapid = Supervised(self.folder, settings, environment, store, before)
         self.processes.append(self.evapid)
         return self.evapid.ready()
 
-    def replace_evapid(self, **settings):
+    def replace_evapid(self, before=(), **settings):
         """A successor takes over from the evapid that runs, which ends."""
-        before = self.evapid
-        before.expect_end = True
-        self.evapid = Evapid(self.folder, {**before.settings, **settings}, options=["--replace"])
+        last = self.evapid
+        last.expect_end = True
+        self.evapid = Evapid(self.folder, {**last.settings, **settings}, options=["--replace"], before=before)
         self.processes.append(self.evapid)
-        code = before.ended()
-        assert code == 0, f"{before.name} ended with {code} when it was replaced: {before.tail(20)}"
+        code = last.ended()
+        assert code == 0, f"{last.name} ended with {code} when it was replaced: {last.tail(20)}"
         return self.evapid.ready()
 
     def restart_evapid(self):

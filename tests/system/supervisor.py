@@ -109,6 +109,7 @@ class Notifications:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.socket.bind(str(path))
+        os.chmod(path, 0o777)  # whoever the service runs as may speak; the folder is shut
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
@@ -185,11 +186,11 @@ class Supervised(Evapid):
     """evapid as a service. For a test it is an Evapid whose pid, popen and log are those of the latest start; all starts
     share one configuration. store: the most descriptors that are kept for it (FileDescriptorStoreMax), 0: none."""
 
-    def __init__(self, folder, settings, environment=None, store=4096):
+    def __init__(self, folder, settings, environment=None, store=4096, before=()):
         self.path = folder / f"notify-{Evapid.count + 1}.sock"
         self.notifications = Notifications(self.path, store)
         self.starts, self.past_problems = 0, []
-        super().__init__(folder, settings, environment)
+        super().__init__(folder, settings, environment, before=before)
 
     def start(self, command, environment=None, descriptors=()):
         """One more, with what is stored."""

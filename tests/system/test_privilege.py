@@ -148,6 +148,31 @@ def test_evapid_needs_no_system_call_that_its_unit_forbids(house):
     assert house.evapid.ended() == 0
 
 
+def test_evapid_is_restarted_and_killed_within_what_its_unit_allows(house):
+    """The hand-over by the service manager's store, and what is left after a kill."""
+    before = [*UNPRIVILEGED, *filtered(house.folder)]
+    leaks = {"ASAN_OPTIONS": evapid.SANITIZER["ASAN_OPTIONS"] + ":detect_leaks=0"}
+    house.start_supervised(environment=leaks, before=before)
+    house.start_kamailio(ROUTES)
+    client = house.connect()
+    for again in (house.evapid.restart, house.evapid.kill_and_restart, house.evapid.restart):
+        again()
+        assert status_of(house.evapid.pid)["Seccomp"] == "2"
+        house.evapid.attached(house.kamailio.pid)
+        house.evapid.client(client)
+        client.send(b"still there")
+        assert client.receive() == b"still there"
+
+
+def test_evapid_is_replaced_within_what_its_unit_allows(house):
+    start(house, [*UNPRIVILEGED, *filtered(house.folder)])
+    client = house.connect()
+    house.replace_evapid(before=[*UNPRIVILEGED, *filtered(house.folder)])
+    assert status_of(house.evapid.pid)["Seccomp"] == "2"
+    client.send(b"still there")
+    assert client.receive() == b"still there"
+
+
 def test_evapid_needs_no_other_directory_to_write_to(house):
     start(house, [*read_only(house.folder), *UNPRIVILEGED, *filtered(house.folder)])
     mounts = open(f"/proc/{house.evapid.pid}/mounts").read().splitlines()
