@@ -417,6 +417,8 @@ static void test_who_loses_an_event_is_slow(void **state)
         for (unsigned n = 1; n <= 5; n++) {
             relay_number(n);
             assert_int_equal(a.client->slow_since_ms != 0, n == 5);
+            if (n == 1)
+                turn(); /* the kernel takes nothing, and is not asked again for each event */
         }
         assert_int_equal(dropped_slow(&a) - a.client->slow_dropped, policy == SLOW_DROP_NEWEST ? 1 : 2);
         bus_finish(bus, a.client);

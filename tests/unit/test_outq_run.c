@@ -305,6 +305,133 @@ static void test_of_pieces_and_run_only_what_has_begun_stays(void **state)
         }
 }
 
+/* ---- dropped from either end ---------------------------------------------------------------------------------------- */
+
+/* In the middle of a piece, in the run, and behind what has begun in either; test_outq_model.c has all mixtures. */
+static void test_whole_events_are_dropped_from_either_end(void **state)
+{
+    (void)state;
+    outq_follow(&q, &run);
+    append_text(&run, "one,");
+    append_text(&run, "two,");
+    assert_true(push_text(&q, "three,"));
+    append_text(&run, "four,");
+    append_text(&run, "five,");
+    assert_int_equal(outq_drop_oldest(&q, 100), 0);
+    assert_int_equal(outq_sent(&q, 1), 0);
+    assert_int_equal(outq_drop_oldest(&q, 22), 1);
+    assert_sends(&q, "ne,three,four,five,");
+    assert_int_equal(outq_drop_oldest(&q, 12), 2);
+    assert_sends(&q, "ne,five,");
+    append_text(&run, "six,");
+    assert_sends(&q, "ne,five,six,");
+    assert_int_equal(outq_begun(&q), 3);
+    assert_true(outq_leave(&q));
+    assert_int_equal(outq_drop_newest(&q, 9), 1);
+    assert_sends(&q, "ne,five,");
+    assert_int_equal(outq_drop_newest(&q, 0), 1);
+    assert_sends(&q, "ne,");
+    assert_int_equal(outq_drop_oldest(&q, 0), 0);
+    assert_int_equal(outq_drop_newest(&q, 0), 0);
+    assert_int_equal(outq_sent(&q, 3), 1);
+    assert_int_equal(outq_take_given(&q), 6);
+}
+
+/* A queue that moves on in the run keeps no chunk that lies before. */
+static void test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks(void **state)
+{
+    (void)state;
+    outq_follow(&q, &run);
+    for (char with = 'a'; with < 'k'; with++)
+        append_whole(&run, with);
+    assert_int_equal(outq_sent(&q, 1), 0);
+    end_turn(&run, &q);
+    const size_t before = chunk_memory();
+    assert_int_equal(outq_drop_oldest(&q, 3 * WHOLE), 7);
+    end_turn(&run, &q);
+    assert_int_equal(run.first->bytes[0], 'i');
+    assert_int_equal(before - chunk_memory(), 7 * (RUN_CHUNK + sizeof(struct chunk)));
+    assert_int_equal(outq_begun(&q), WHOLE - 1);
+    assert_int_equal(outq_bytes(&q), 3 * WHOLE - 1);
+    assert_int_equal(outq_sent(&q, 3 * WHOLE - 1), 3);
+}
+
+/* What little is left of a chunk is copied, so that the chunk is free. */
+static void test_what_is_left_of_a_chunk_does_not_keep_it(void **state)
+{
+    (void)state;
+    for (int oldest = 0; oldest < 2; oldest++) {
+        outq_follow(&q, &run);
+        for (int i = 0; i < 2000; i++)
+            append_text(&run, "event,");
+        assert_int_equal(outq_sent(&q, 1), 0);
+        if (oldest) {
+            assert_int_equal(outq_drop_oldest(&q, 0), 1999);
+        } else {
+            assert_true(outq_leave(&q));
+            assert_int_equal(run.first->refs, 2);
+            assert_int_equal(outq_drop_newest(&q, 0), 1999);
+        }
+        assert_int_equal(run.first->refs, 1);
+        assert_sends(&q, "vent,");
+        assert_int_equal(outq_clear(&q), 1);
+    }
+}
+
+/* The rest of an event that fills its chunk is no reason to copy it whole. */
+static void test_the_rest_of_a_large_event_is_not_copied(void **state)
+{
+    (void)state;
+    outq_follow(&q, &run);
+    append_whole(&run, 'a');
+    assert_int_equal(outq_sent(&q, WHOLE - 1), 0);
+    end_turn(&run, &q);
+    memory_limit(1); /* for the ring */
+    assert_true(outq_leave(&q));
+    assert_int_equal(memory_refused(), 0);
+    memory_limit(-1);
+    assert_sends(&q, "a");
+}
+
+/* A ring that was long for what waited is not, when that has been dropped. */
+static void test_a_ring_shrinks_with_what_is_dropped(void **state)
+{
+    (void)state;
+    for (int oldest = 0; oldest < 2; oldest++) {
+        for (int i = 0; i < 2000; i++)
+            assert_true(push_text(&q, "event"));
+        const size_t before = outq_memory();
+        assert_in_range(before, 2000 * sizeof(struct piece), 4000 * sizeof(struct piece));
+        memory_limit(0);
+        assert_int_equal(oldest ? outq_drop_oldest(&q, 9995) : outq_drop_newest(&q, 9995), 1);
+        assert_int_equal(oldest ? outq_drop_oldest(&q, 5000) : outq_drop_newest(&q, 5000), 999);
+        assert_int_equal(outq_memory(), before);
+        memory_limit(-1);
+        assert_int_equal(oldest ? outq_drop_oldest(&q, 500) : outq_drop_newest(&q, 500), 900);
+        assert_in_range(outq_memory(), 100 * sizeof(struct piece), before / 4);
+        assert_int_equal(oldest ? outq_drop_oldest(&q, 0) : outq_drop_newest(&q, 0), 100);
+        assert_int_equal(outq_memory(), 0);
+        assert_null(q.pieces);
+    }
+}
+
+/* The limit may be lowered: what waits stays, and there is no room until enough of it has been sent. */
+static void test_a_lower_limit_leaves_no_room(void **state)
+{
+    (void)state;
+    outq_follow(&q, &run);
+    append_text(&run, "one,two,");
+    q.limit = 6;
+    assert_int_equal(outq_room(&q), 0);
+    assert_int_equal(outq_review_at(&q), run.bytes);
+    assert_false(push_text(&q, "x"));
+    assert_int_equal(outq_sent(&q, 4), 0);
+    assert_int_equal(outq_room(&q), 2);
+    assert_int_equal(outq_review_at(&q), run.bytes + 2);
+    assert_true(push_text(&q, "x"));
+    assert_sends(&q, "two,x");
+}
+
 /* ---- no memory ----------------------------------------------------------------------------------------------------- */
 
 static void test_without_memory_a_queue_does_not_leave(void **state)
@@ -359,6 +486,12 @@ int main(void)
         WITH_BOTH(test_pieces_and_the_run_share_the_limit),
         WITH_BOTH(test_a_run_is_reviewed_in_time_for_everybody),
         WITH_BOTH(test_of_pieces_and_run_only_what_has_begun_stays),
+        WITH_BOTH(test_whole_events_are_dropped_from_either_end),
+        WITH_BOTH(test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks),
+        WITH_BOTH(test_what_is_left_of_a_chunk_does_not_keep_it),
+        WITH_BOTH(test_the_rest_of_a_large_event_is_not_copied),
+        WITH_BOTH(test_a_ring_shrinks_with_what_is_dropped),
+        WITH_BOTH(test_a_lower_limit_leaves_no_room),
         WITH_BOTH(test_without_memory_a_queue_does_not_leave),
         WITH_BOTH(test_without_memory_nothing_is_pushed_behind_the_run),
     };
