@@ -12,6 +12,9 @@ packages_run=(kamailio python3)
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua.
 packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest)
 
+# To fuzz it: libFuzzer and its sanitizers.
+packages_fuzz=(clang libclang-rt-dev)
+
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 
