@@ -36,13 +36,27 @@ static json_t *describe_time(uint64_t ms)
     return json_string(text);
 }
 
+/* Put item behind the others, taking both references; NULL when there is no memory, or was none for either: a list is
+ * whole or it is not there. */
+static json_t *append(json_t *list, json_t *item)
+{
+    if (json_array_append_new(list, item) == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
 static json_t *describe_dropped(const struct tally *tally)
 {
     json_t *dropped = json_object();
+    int failed = 0;
     for (int reason = 0; reason < DROP_REASONS; reason++)
-        json_object_set_new(dropped, drop_reason_name((enum drop_reason)reason),
-                            json_integer((json_int_t)tally->dropped[reason]));
-    return dropped;
+        failed |= json_object_set_new(dropped, drop_reason_name((enum drop_reason)reason),
+                                      json_integer((json_int_t)tally->dropped[reason]));
+    if (failed == 0)
+        return dropped;
+    json_decref(dropped);
+    return NULL;
 }
 
 static json_t *describe_client(struct client *client)
@@ -67,7 +81,7 @@ static json_t *describe_clients(const struct bus *bus)
 {
     json_t *clients = json_array();
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        json_array_append_new(clients, describe_client(client));
+        clients = append(clients, describe_client(client));
     return clients;
 }
 
@@ -78,12 +92,12 @@ static json_t *describe_listeners(const struct listeners *all)
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     {
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "address", listener->name, "framing",
-                            framing_name(listener->limits.framing), "source",
-                            listener->source == LISTENER_CONFIG ? "config" : "module", "state", states[listener->state],
-                            "clients", (json_int_t)listener->clients, "max_clients", (json_int_t)listener->max_clients,
-                            "accepted", (json_int_t)listener->accepted, "refused", (json_int_t)listener->refused));
+        list = append(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "address", listener->name, "framing",
+                                      framing_name(listener->limits.framing), "source",
+                                      listener->source == LISTENER_CONFIG ? "config" : "module", "state",
+                                      states[listener->state], "clients", (json_int_t)listener->clients, "max_clients",
+                                      (json_int_t)listener->max_clients, "accepted", (json_int_t)listener->accepted,
+                                      "refused", (json_int_t)listener->refused));
     }
     return list;
 }
@@ -95,10 +109,10 @@ static json_t *describe_workers(const struct kamailio *kamailio)
         const struct worker *worker = kamailio->workers[i];
         if (worker == NULL)
             continue;
-        json_array_append_new(workers,
-                              json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
-                                        (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
-                                        (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
+        workers =
+            append(workers, json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
+                                      (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
+                                      (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
     }
     return workers;
 }
