@@ -13,6 +13,9 @@ packages_run=(kamailio python3)
 # under the unit's rules (systemd has systemd-analyze, which knows them); SIP load and a memory checker for the soak.
 packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 valgrind)
 
+# To fuzz it: libFuzzer and its sanitizers.
+packages_fuzz=(clang libclang-rt-dev)
+
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 

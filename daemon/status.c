@@ -36,12 +36,30 @@ static json_t *describe_time(uint64_t ms)
     return json_string(text);
 }
 
+/* Put item behind the others, taking both references; NULL when there is no memory, or was none for either: a list is
+ * whole or it is not there. */
+static json_t *append(json_t *list, json_t *item)
+{
+    if (json_array_append_new(list, item) == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+/* Set a count in the object, taking its reference; NULL when there is no memory, or was none for it: likewise. */
+static json_t *set_count(json_t *object, const char *name, uint64_t count)
+{
+    if (json_object_set_new(object, name, json_integer((json_int_t)count)) == 0)
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
 static json_t *describe_dropped(const struct tally *tally)
 {
     json_t *dropped = json_object();
     for (int reason = 0; reason < DROP_REASONS; reason++)
-        json_object_set_new(dropped, drop_reason_name((enum drop_reason)reason),
-                            json_integer((json_int_t)tally->dropped[reason]));
+        dropped = set_count(dropped, drop_reason_name((enum drop_reason)reason), tally->dropped[reason]);
     return dropped;
 }
 
@@ -49,8 +67,7 @@ static json_t *describe_input(const struct tally *tally)
 {
     json_t *dropped = json_object();
     for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
-        json_object_set_new(dropped, message_loss_name((enum message_loss)reason),
-                            json_integer((json_int_t)tally->messages_dropped[reason]));
+        dropped = set_count(dropped, message_loss_name((enum message_loss)reason), tally->messages_dropped[reason]);
     return json_pack("{s:I, s:I, s:I, s:I, s:o}", "frames", (json_int_t)tally->messages, "bytes",
                      (json_int_t)tally->message_bytes, "delivered", (json_int_t)tally->messages_delivered, "waiting",
                      (json_int_t)tally_messages_waiting(tally), "dropped", dropped);
@@ -78,7 +95,7 @@ static json_t *describe_clients(const struct bus *bus)
 {
     json_t *clients = json_array();
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        json_array_append_new(clients, describe_client(client));
+        clients = append(clients, describe_client(client));
     return clients;
 }
 
@@ -86,8 +103,7 @@ static json_t *describe_refusals(const struct listener *listener)
 {
     json_t *refusals = json_object();
     for (int refusal = 0; refusal < REFUSALS; refusal++)
-        json_object_set_new(refusals, refusal_name((enum refusal)refusal),
-                            json_integer((json_int_t)listener->refused[refusal]));
+        refusals = set_count(refusals, refusal_name((enum refusal)refusal), listener->refused[refusal]);
     return refusals;
 }
 
@@ -115,13 +131,13 @@ static json_t *describe_listeners(const struct listeners *all)
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     {
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name, "framing",
-                            framing_name(listener->limits.framing), "source",
-                            listener->source == LISTENER_CONFIG ? "config" : "module", "state", states[listener->state],
-                            "clients", (json_int_t)listener->clients, "max_clients", (json_int_t)listener->max_clients,
-                            "accepted", (json_int_t)listener->accepted, "refused",
-                            (json_int_t)listener_refused(listener), "refusals", describe_refusals(listener)));
+        list = append(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name,
+                                      "framing", framing_name(listener->limits.framing), "source",
+                                      listener->source == LISTENER_CONFIG ? "config" : "module", "state",
+                                      states[listener->state], "clients", (json_int_t)listener->clients, "max_clients",
+                                      (json_int_t)listener->max_clients, "accepted", (json_int_t)listener->accepted,
+                                      "refused", (json_int_t)listener_refused(listener), "refusals",
+                                      describe_refusals(listener)));
     }
     return list;
 }
@@ -133,10 +149,10 @@ static json_t *describe_workers(const struct kamailio *kamailio)
         const struct worker *worker = kamailio->workers[i];
         if (worker == NULL)
             continue;
-        json_array_append_new(workers,
-                              json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
-                                        (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
-                                        (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
+        workers =
+            append(workers, json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
+                                      (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
+                                      (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
     }
     return workers;
 }

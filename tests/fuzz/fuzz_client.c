@@ -1,0 +1,211 @@
+/* Fuzzing a client's input: bytes come over a socket, cut at random places, to a host that now and again will not take a
+ * message. Whatever the cuts, the host gets just the messages that netstring_scan finds in the whole, in order; and a
+ * stream that is no good ends once, behind the last message that was. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "ledger.h"
+#include "input.h"
+
+static uv_loop_t loop;
+static char scratch[CLIENT_SCRATCH];
+static struct ledger ledger;
+static struct tally totals;
+
+/* What the host was told. */
+static struct {
+    char *bytes; /* the messages, one behind the other */
+    size_t length, room;
+    size_t lengths[65536];
+    size_t messages;
+    unsigned take; /* messages that it takes before it takes none */
+    unsigned ended, gone;
+} host;
+
+static bool on_message(struct client *client, const char *bytes, size_t length)
+{
+    assert(client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING);
+    assert(length <= client->max_message_bytes && host.gone == 0);
+    if (host.take == 0)
+        return false;
+    host.take--;
+    assert(host.length + length <= host.room && host.messages < sizeof(host.lengths) / sizeof(*host.lengths));
+    memcpy(host.bytes + host.length, bytes, length);
+    host.length += length;
+    host.lengths[host.messages++] = length;
+    return true;
+}
+
+static void on_ended(struct client *client)
+{
+    assert(client->input_over);
+    host.ended++;
+}
+
+static void on_deaf(struct client *client)
+{
+    (void)client;
+}
+
+static void on_gone(struct client *client)
+{
+    assert(client->state == CLIENT_GONE);
+    host.gone++;
+}
+
+static void on_sends(struct client *client)
+{
+    assert(client->state != CLIENT_GONE);
+}
+
+static const struct client_host client_host = { .message = on_message,
+                                                .ended = on_ended,
+                                                .deaf = on_deaf,
+                                                .gone = on_gone,
+                                                .sends = on_sends,
+                                                .ledger = &ledger,
+                                                .totals = &totals,
+                                                .scratch = scratch };
+
+static struct client *open_client(struct input *in, int *peer)
+{
+    static const size_t limits[] = { 1, 5, 100, 4096, 5000, 65536, 1 << 20 };
+    const struct sockaddr_storage address = { .ss_family = AF_INET };
+    const struct client_limits client_limits = {
+        .framing = input_below(in, 8) == 0 ? FRAMING_RAW : FRAMING_NETSTRING,
+        .max_message_bytes = limits[input_below(in, sizeof(limits) / sizeof(*limits))],
+        .max_queued_bytes = 65536,
+    };
+    int pair[2];
+    assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    struct client *client = client_open(&loop, pair[0], 1, &address, &client_limits, &client_host);
+    assert(client != NULL);
+    *peer = pair[1];
+    client_admit(client);
+    return client;
+}
+
+static void turns(int count)
+{
+    for (int i = 0; i < count; i++)
+        uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+/* Let it take a few more, or hold it back and let it in again. */
+static void bother(struct client *client, struct input *cuts)
+{
+    switch (input_below(cuts, 6)) {
+    case 0: host.take = (unsigned)input_below(cuts, 8); break;
+    case 1:
+        host.take = 1 + (unsigned)input_below(cuts, 8);
+        client_resume(client);
+        break;
+    case 2:
+        client_readmit(client);
+        turns(1);
+        client_admit(client);
+        break;
+    default: break;
+    }
+}
+
+/* Send it all in pieces. */
+static void send_stream(struct client *client, int peer, struct input *cuts, const uint8_t *stream, size_t length)
+{
+    for (size_t at = 0; at < length;) {
+        const size_t cut = input_left(cuts) > 0 ? 1 + input_below(cuts, 300) : length - at;
+        const size_t size = cut < length - at ? cut : length - at;
+        const ssize_t n = send(peer, stream + at, size, MSG_NOSIGNAL);
+        if (n > 0)
+            at += (size_t)n;
+        else
+            host.take = UINT32_MAX; /* its buffer is full: go on */
+        bother(client, cuts);
+        turns(1);
+        if (n < 0 && host.take == UINT32_MAX)
+            client_resume(client);
+        if (n < 0 && (errno != EAGAIN || client->state != CLIENT_OPEN))
+            return;
+    }
+}
+
+/* What the whole stream says by itself. */
+static void check_messages(const struct client *client, const char *stream, size_t length)
+{
+    size_t messages = 0;
+    size_t bytes = 0;
+    size_t at = 0;
+    struct netstring frame;
+    while (netstring_scan(stream + at, length - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+        assert(messages < host.messages && host.lengths[messages] == frame.length);
+        assert(memcmp(host.bytes + bytes, frame.payload, frame.length) == 0);
+        messages++;
+        bytes += frame.length;
+        at += frame.used;
+    }
+    assert(messages == host.messages && bytes == host.length);
+}
+
+static void check_raw(const char *stream, size_t length)
+{
+    assert(host.length == length && memcmp(host.bytes, stream, length) == 0);
+}
+
+/* What it may still hold when it is closed counts as thrown away: messages that the host has not taken. */
+static void finish(struct client *client)
+{
+    const bool held = client_holds(client);
+    client_finish(client);
+    turns(1);
+    assert(host.gone == 1 && client->state == CLIENT_GONE && client->in == NULL);
+    const uint64_t dropped = tally_messages_dropped(client->tally);
+    assert(held || dropped == 0);
+    assert(client->tally->messages == host.messages + dropped);
+    assert(dropped > 0 || client->tally->message_bytes == host.length);
+    client_free(client);
+    turns(2);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    struct input in = input_of(bytes, length);
+    if (loop.data == NULL) {
+        assert(uv_loop_init(&loop) == 0 && ledger_open(&ledger) == NULL);
+        loop.data = &loop;
+    }
+    memset(&host, 0, offsetof(__typeof__(host), lengths));
+    host.messages = host.ended = host.gone = 0;
+    host.take = UINT32_MAX;
+    int peer = -1;
+    struct client *client = open_client(&in, &peer);
+    size_t cut_count = 0;
+    const uint8_t *cut_bytes = input_take(&in, input_below(&in, 64), &cut_count);
+    struct input cuts = input_of(cut_bytes, cut_count);
+    char *stream = copy_of(in.at, input_left(&in));
+    const size_t size = input_left(&in);
+    host.room = size;
+    host.bytes = copy_of(stream, size);
+    const bool to_the_end = input_below(&cuts, 4) != 3;
+    send_stream(client, peer, &cuts, (const uint8_t *)stream, size);
+    shutdown(peer, SHUT_WR);
+    turns(2);
+    if (to_the_end) {
+        host.take = UINT32_MAX;
+        client_resume(client);
+        for (size_t i = 0; i < size + 4 && host.ended == 0; i++)
+            turns(1); /* raw, it reads as much as a message may have */
+        assert(!client_holds(client) && host.ended == 1 && client->state == CLIENT_FINISHING && client->in == NULL);
+        if (client->out.framing == FRAMING_RAW)
+            check_raw(stream, size);
+        else
+            check_messages(client, stream, size);
+    }
+    finish(client);
+    close(peer);
+    free(host.bytes);
+    free(stream);
+    return 0;
+}

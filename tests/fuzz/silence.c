@@ -1,0 +1,28 @@
+/* evapid's log as the fuzz targets have it: lines are put together, with every byte that they are about, and dropped. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "log.h"
+
+static char line[2048];
+
+void log_line(enum log_level level, const char *subject, const char *format, ...)
+{
+    va_list args;
+    (void)level;
+    (void)subject;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): it is not */
+    va_end(args);
+}
+
+void log_limited(struct log_limit *limit, enum log_level level, const char *subject, const char *format, ...)
+{
+    va_list args;
+    (void)limit;
+    (void)level;
+    (void)subject;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args); /* NOLINT(clang-analyzer-valist.Uninitialized): it is not */
+    va_end(args);
+}
