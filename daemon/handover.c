@@ -16,6 +16,7 @@
 
 static const char kamailio_door[] = "kamailio-socket";
 static const char control_door[] = "control-socket";
+static const char worker_link[] = "worker-";
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------- */
 
@@ -78,7 +79,7 @@ void handover_cancel(struct household *household, struct holdings *holdings)
 
 bool handover_is_stored(const char *name)
 {
-    static const char *const brought[] = { "state", "worker-", kamailio_door, control_door };
+    static const char *const brought[] = { "state", worker_link, kamailio_door, control_door };
     for (size_t i = 0; i < sizeof(brought) / sizeof(*brought); i++)
         if (strncmp(name, brought[i], strlen(brought[i])) == 0)
             return false;
@@ -243,14 +244,22 @@ static void recover(struct household *household, struct holdings *holdings)
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-/* The ledger of the evapid before us, or a new one. Returns NULL, or why there is none; *adopted says which it is. */
-static const char *open_ledger(struct household *household, struct holdings *holdings, bool *adopted)
+/* What the evapid before us has left. */
+struct legacy {
+    bool adopted; /* the ledger is its */
+    bool stated;  /* and there is a state, which is being read */
+    struct state_in in;
+};
+
+/* The ledger of the evapid before us, or a new one, which is none to replace somebody with. Returns NULL, or why there is
+ * none; *adopted says which it is. */
+static const char *open_ledger(struct household *household, struct holdings *holdings, bool replace, bool *adopted)
 {
     const int memfd = holdings_take(holdings, "ledger");
     const char *why = memfd >= 0 ? ledger_adopt(&household->ledger, memfd) : NULL;
     *adopted = memfd >= 0 && why == NULL;
-    if (*adopted)
-        return NULL;
+    if (*adopted || (replace && why != NULL))
+        return why;
     if (memfd >= 0) {
         log_line(LEVEL_ERROR, SUBJECT, "the ledger can't be taken over: %s; all clients are closed", why);
         store_forget("ledger");
@@ -261,26 +270,50 @@ static const char *open_ledger(struct household *household, struct holdings *hol
     return why;
 }
 
-/* The state that goes with the ledger. A state of an earlier time is none. */
-static bool open_state(struct household *household, struct holdings *holdings, struct state_in *in)
+/* The state that goes with the ledger. A state of an earlier time is none. Returns NULL, or why it can't be used. */
+static const char *open_state(struct household *household, struct holdings *holdings, struct state_in *in)
 {
-    struct ledger_header *header = household->ledger.header;
     const int memfd = holdings_take(holdings, "state");
-    const uint64_t number = header->state;
-    store_forget("state"); /* whatever becomes of it, it is not used twice */
-    header->state = 0;
-    if (memfd < 0 || number == 0) {
-        if (memfd >= 0)
-            close(memfd);
-        return false;
-    }
+    const uint64_t number = household->ledger.header->state;
+    if (memfd < 0)
+        return "there is none";
     const char *why = state_open(in, memfd);
-    if (why == NULL && state_take(in, 8) == number)
-        return true;
-    log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why != NULL ? why : "it is of another time");
-    if (why == NULL)
-        state_close(in);
-    return false;
+    if (why != NULL)
+        return why;
+    if (number != 0 && state_take(in, 8) == number)
+        return NULL;
+    state_close(in);
+    return "it is of another time";
+}
+
+/* What was stored for the hand-over alone has been taken, or is of no use: whatever becomes of us, it is not used twice. */
+static void forget_brought(struct household *household)
+{
+    household->ledger.header->state = 0;
+    store_forget("state");
+    store_forget(kamailio_door);
+    store_forget(control_door);
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        store_forget("%s%u", worker_link, i);
+}
+
+/* Without a state nobody can go on with the doors and links of the evapid before us. As long as anybody has them open, we
+ * can't have the doors, and workers don't come back. */
+static void drop_brought(struct household *household, struct holdings *holdings)
+{
+    struct holding *holding = NULL;
+    struct holding *next = NULL;
+    bool dropped = false;
+    HASH_ITER(hh, holdings->all, holding, next)
+    {
+        if (handover_is_stored(holding->name))
+            continue;
+        dropped = true;
+        close(holdings_take(holdings, "%s", holding->name));
+    }
+    forget_brought(household);
+    if (dropped)
+        store_settle();
 }
 
 static const char *open_listeners(struct household *household, const char **subject)
@@ -318,20 +351,37 @@ static void drop_rest(struct holdings *holdings)
     holdings_clear(holdings, true);
 }
 
-const char *handover_open(struct household *household, struct holdings *holdings, const char **subject)
+/* How the evapid before us has left: is there its ledger, and a state that goes with it? Returns NULL, or why nothing can be
+ * begun with that. */
+static const char *open_legacy(struct household *household, struct holdings *holdings, bool replace,
+                               struct legacy *legacy)
+{
+    const char *why = open_ledger(household, holdings, replace, &legacy->adopted);
+    if (why != NULL)
+        return why;
+    why = legacy->adopted ? open_state(household, holdings, &legacy->in) : "its ledger is of no use";
+    legacy->stated = why == NULL;
+    if (replace)
+        return why;
+    if (why != NULL && household->ledger.header->state != 0)
+        log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why);
+    if (!legacy->stated)
+        drop_brought(household, holdings);
+    return NULL;
+}
+
+const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
 {
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
-    struct state_in in;
-    bool adopted = false;
+    struct legacy legacy = { .stated = false };
     *subject = SUBJECT;
-    const char *why = open_ledger(household, holdings, &adopted);
+    const char *why = open_legacy(household, holdings, replace, &legacy);
     if (why != NULL)
         return why;
-    const bool stated = adopted && open_state(household, holdings, &in);
-    if (stated) {
-        door_load(&kamailio, &in, holdings, kamailio_door);
-        door_load(&control, &in, holdings, control_door);
+    if (legacy.stated) {
+        door_load(&kamailio, &legacy.in, holdings, kamailio_door);
+        door_load(&control, &legacy.in, holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.upstream = kamailio_upstream(&household->kamailio);
@@ -347,11 +397,13 @@ const char *handover_open(struct household *household, struct holdings *holdings
     if (why != NULL)
         return why;
     *subject = SUBJECT;
-    if (stated)
-        why = load_state(household, &in, holdings);
+    if (legacy.stated) {
+        forget_brought(household); /* not before: what could not be opened may be set right, and we be started again */
+        why = load_state(household, &legacy.in, holdings);
+    }
     if (why != NULL)
         return why;
-    if (adopted && !stated)
+    if (legacy.adopted && !legacy.stated)
         recover(household, holdings);
     drop_rest(holdings);
     return NULL;

@@ -244,7 +244,7 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     e->home.control.owner = e;
     const char *why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
     if (why == NULL)
-        why = handover_open(&e->home, &holdings, subject);
+        why = handover_open(&e->home, &holdings, replace, subject);
     return why == NULL && replace ? replace_begin(successor) : why;
 }
 

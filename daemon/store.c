@@ -13,7 +13,8 @@
 #define SETTLE_US 5000000U
 
 static struct {
-    unsigned most, kept; /* descriptors; most 0: there is no store */
+    unsigned most;        /* descriptors; 0: there is no store */
+    struct holdings kept; /* the names; the descriptors are the service manager's */
 } store;
 
 static struct log_limit failures = { .kind = "store: descriptors that are not kept" };
@@ -36,7 +37,7 @@ bool store_open(struct holdings *holdings)
         if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
             close(fd); /* a name that comes twice, or no memory */
         else
-            store.kept++;
+            holdings_add(&store.kept, -1, "%s", names[i]);
     }
     free_names(names);
     return store.most > 0;
@@ -57,18 +58,18 @@ void store_keep(int fd, const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (store.kept >= store.most) {
-        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager: %u descriptors are (FDSTORE)",
-                    store.kept);
+    const unsigned kept = HASH_COUNT(store.kept.all);
+    if (kept >= store.most || !holdings_add(&store.kept, -1, "%s", what)) {
+        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager, which has %u of %u (FDSTORE)", kept,
+                    store.most);
         return;
     }
-    snprintf(told, sizeof(told), "FDSTORE=1\nFDNAME=%s", what);
-    const int kept = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
-    if (kept <= 0)
-        log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s",
-                    strerror(-kept));
-    else
-        store.kept++;
+    snprintf(told, sizeof(told), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", what);
+    const int sent = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
+    if (sent > 0)
+        return;
+    holdings_take(&store.kept, "%s", what);
+    log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s", strerror(-sent));
 }
 
 void store_forget(const char *name, ...)
@@ -80,8 +81,12 @@ void store_forget(const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what) > 0 && store.kept > 0)
-        store.kept--;
+    struct holding *kept = NULL;
+    HASH_FIND_STR(store.kept.all, what, kept);
+    if (kept == NULL)
+        return;
+    holdings_take(&store.kept, "%s", what);
+    sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
 }
 
 void store_settle(void)
