@@ -38,6 +38,10 @@ struct door {
     bool exhausted; /* the last accept found none, which has been logged */
     dev_t device;   /* of our file, so that another's is never removed */
     ino_t inode;
+    bool inherited;                 /* it was open before us: on a failed start it may still be another's */
+    char left[EVAPID_PATH_MAX + 1]; /* where the inherited socket was, if that is another path: to be removed */
+    dev_t left_device;
+    ino_t left_inode;
     uv_poll_t poll;
     const struct door_access *access;
     uint64_t refused; /* connections of users who may not come in */
@@ -60,7 +64,7 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
 /* May a process of that user come in? */
 bool door_admits(const struct door_access *access, uid_t user);
 
-/* Once a second: listen again after a pause. */
+/* Once a second: listen again after a pause, and tidy up where the door was before. */
 void door_tick(struct door *door);
 
 /* Listen no more and remove the file. */

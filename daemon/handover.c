@@ -17,6 +17,7 @@
 
 static const char kamailio_door[] = "kamailio-socket";
 static const char control_door[] = "control-socket";
+static const char worker_link[] = "worker-";
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------- */
 
@@ -30,6 +31,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
     bus_save(&household->bus, out);
     for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
         state_put(out, client->index, 4);
+        state_put(out, ledger_number(&household->ledger, client->slot), 4);
         bus_save_client(client, out);
         seat_save(client->seat, out);
     }
@@ -79,7 +81,7 @@ void handover_cancel(struct household *household, struct holdings *holdings)
 
 bool handover_is_stored(const char *name)
 {
-    static const char *const brought[] = { "state", "worker-", kamailio_door, control_door };
+    static const char *const brought[] = { "state", worker_link, kamailio_door, control_door };
     for (size_t i = 0; i < sizeof(brought) / sizeof(*brought); i++)
         if (strncmp(name, brought[i], strlen(brought[i])) == 0)
             return false;
@@ -104,37 +106,27 @@ static struct listener *listener_of(struct household *household, struct ledger_s
                                                 &household->config.access);
 }
 
-/* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. */
+/* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. NULL, and fd is closed: there is no memory. */
 static struct client *adopt(struct household *household, struct ledger_slot *slot, int fd)
 {
     struct listener *listener = fd >= 0 ? listener_of(household, slot) : NULL;
-    if (fd >= 0 && (listener == NULL || !listener_enter(listener, &slot->peer)))
+    if (fd >= 0 && (listener == NULL || !listener_enter(listener, &slot->peer))) {
+        close(fd);
         return NULL;
+    }
     struct client *client = bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
     if (client == NULL && listener != NULL)
         listener_leave(listener, &slot->peer);
     return client;
 }
 
-static struct ledger_slot *slot_of(struct ledger *ledger, uint32_t index)
-{
-    struct ledger_slot *slot = ledger_next(ledger, NULL);
-    while (slot != NULL && slot->index != index)
-        slot = ledger_next(ledger, slot);
-    return slot;
-}
-
 static bool load_clients(struct household *household, struct state_in *in, struct holdings *holdings)
 {
-    struct ledger_slot *slot = NULL;
     for (uint32_t index = 0; (index = (uint32_t)state_take(in, 4)) != 0 && !in->at.failed;) {
-        /* Slots are taken in about the order in which clients come: look on from the last one. */
-        while ((slot = ledger_next(&household->ledger, slot)) != NULL && slot->index != index)
-            continue;
-        if (slot == NULL)
-            slot = slot_of(&household->ledger, index);
-        struct client *client =
-            slot != NULL ? adopt(household, slot, holdings_take(holdings, "client-%u", index)) : NULL;
+        struct ledger_slot *slot = ledger_at(&household->ledger, (uint32_t)state_take(in, 4));
+        if (slot == NULL || slot->index != index || bus_find(&household->bus, index) != NULL)
+            return state_fail(in);
+        struct client *client = adopt(household, slot, holdings_take(holdings, "client-%u", index));
         if (client == NULL || !bus_load_client(&household->bus, client, in) ||
             !seat_load(&household->kamailio, client->seat, in))
             return state_fail(in);
@@ -146,7 +138,8 @@ static const char *load_state(struct household *household, struct state_in *in, 
 {
     struct listener *module = NULL;
     struct bus *bus = &household->bus;
-    if (!listeners_load(&household->listeners, in, &household->config.limits, &household->config.access, &module))
+    if (!listeners_load(&household->listeners, in, &household->config.limits, &household->config.access,
+                        household->config.module_listener, &module))
         return "the state of the listeners makes no sense";
     household->kamailio.declaration.listener = module;
     if (!kamailio_load(&household->kamailio, in, holdings))
@@ -240,25 +233,41 @@ static void recover(struct household *household, struct holdings *holdings)
     const int memfd = holdings_take(holdings, "ring");
     const int eventfd = holdings_take(holdings, "ring-wake");
     uint64_t tail = 0;
-    const char *why = instance == 0 || memfd < 0 || eventfd < 0 ? "it was not kept" : NULL;
-    if (why == NULL)
-        why = kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail);
+    const bool kept = instance != 0 && memfd >= 0 && eventfd >= 0;
+    const char *why =
+        kept ? kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail) : "it was not kept";
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
+    if (!kept && memfd >= 0)
+        close(memfd);
+    if (!kept && eventfd >= 0)
+        close(eventfd);
+    if (why != NULL) { /* those of the next one get these names */
+        store_forget("ring");
+        store_forget("ring-wake");
+    }
     recover_clients(household, holdings, why == NULL ? instance : 0, tail);
     kamailio_go_on_alone(&household->kamailio);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-/* The ledger of the evapid before us, or a new one. Returns NULL, or why there is none; *adopted says which it is. */
-static const char *open_ledger(struct household *household, struct holdings *holdings, bool *adopted)
+/* What the evapid before us has left. */
+struct legacy {
+    bool adopted; /* the ledger is its */
+    bool stated;  /* and there is a state, which is being read */
+    struct state_in in;
+};
+
+/* The ledger of the evapid before us, or a new one, which is none to replace somebody with. Returns NULL, or why there is
+ * none; *adopted says which it is. */
+static const char *open_ledger(struct household *household, struct holdings *holdings, bool replace, bool *adopted)
 {
     const int memfd = holdings_take(holdings, "ledger");
     const char *why = memfd >= 0 ? ledger_adopt(&household->ledger, memfd) : NULL;
     *adopted = memfd >= 0 && why == NULL;
-    if (*adopted)
-        return NULL;
+    if (*adopted || (replace && why != NULL))
+        return why;
     if (memfd >= 0) {
         log_line(LEVEL_ERROR, SUBJECT, "the ledger can't be taken over: %s; all clients are closed", why);
         store_forget("ledger");
@@ -269,28 +278,50 @@ static const char *open_ledger(struct household *household, struct holdings *hol
     return why;
 }
 
-/* The state that goes with the ledger. A state of an earlier time is none. */
-static bool open_state(struct household *household, struct holdings *holdings, struct state_in *in)
+/* The state that goes with the ledger. A state of an earlier time is none. Returns NULL, or why it can't be used. */
+static const char *open_state(struct household *household, struct holdings *holdings, struct state_in *in)
 {
-    struct ledger_header *header = household->ledger.header;
-    const uint64_t number = header->state;
-    header->state = 0; /* whatever becomes of it, it is not used twice */
-    for (const struct holding *holding = holdings->all; holding != NULL; holding = holding->hh.next)
-        if (!handover_is_stored(holding->name))
-            store_forget("%s", holding->name);
     const int memfd = holdings_take(holdings, "state");
-    if (memfd < 0 || number == 0) {
-        if (memfd >= 0)
-            close(memfd);
-        return false;
-    }
+    const uint64_t number = household->ledger.header->state;
+    if (memfd < 0)
+        return "there is none";
     const char *why = state_open(in, memfd);
-    if (why == NULL && state_take(in, 8) == number)
-        return true;
-    log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why != NULL ? why : "it is of another time");
-    if (why == NULL)
-        state_close(in);
-    return false;
+    if (why != NULL)
+        return why;
+    if (number != 0 && state_take(in, 8) == number)
+        return NULL;
+    state_close(in);
+    return "it is of another time";
+}
+
+/* What was stored for the hand-over alone has been taken, or is of no use: whatever becomes of us, it is not used twice. */
+static void forget_brought(struct household *household)
+{
+    household->ledger.header->state = 0;
+    store_forget("state");
+    store_forget(kamailio_door);
+    store_forget(control_door);
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        store_forget("%s%u", worker_link, i);
+}
+
+/* Without a state nobody can go on with the doors and links of the evapid before us. As long as anybody has them open, we
+ * can't have the doors, and workers don't come back. */
+static void drop_brought(struct household *household, struct holdings *holdings)
+{
+    struct holding *holding = NULL;
+    struct holding *next = NULL;
+    bool dropped = false;
+    HASH_ITER(hh, holdings->all, holding, next)
+    {
+        if (handover_is_stored(holding->name))
+            continue;
+        dropped = true;
+        close(holdings_take(holdings, "%s", holding->name));
+    }
+    forget_brought(household);
+    if (dropped)
+        store_settle();
 }
 
 static const char *open_listeners(struct household *household, const char **subject)
@@ -308,16 +339,6 @@ static const char *open_listeners(struct household *household, const char **subj
             log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
     return NULL;
-}
-
-/* A Unix socket that nobody hands over: whoever else has a descriptor of it, nobody gets in there any more. */
-static void shut_door(struct holdings *holdings, const char *name)
-{
-    const int fd = holdings_take(holdings, "%s", name);
-    if (fd < 0)
-        return;
-    shutdown(fd, SHUT_RDWR);
-    close(fd);
 }
 
 static const char *open_doors(struct household *household, struct inherited_door kamailio,
@@ -341,23 +362,37 @@ static void drop_rest(struct holdings *holdings)
     holdings_clear(holdings, true);
 }
 
-const char *handover_open(struct household *household, struct holdings *holdings, const char **subject)
+/* How the evapid before us has left: is there its ledger, and a state that goes with it? Returns NULL, or why nothing can be
+ * begun with that. */
+static const char *open_legacy(struct household *household, struct holdings *holdings, bool replace,
+                               struct legacy *legacy)
+{
+    const char *why = open_ledger(household, holdings, replace, &legacy->adopted);
+    if (why != NULL)
+        return why;
+    why = legacy->adopted ? open_state(household, holdings, &legacy->in) : "its ledger is of no use";
+    legacy->stated = why == NULL;
+    if (replace)
+        return why;
+    if (why != NULL && household->ledger.header->state != 0)
+        log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why);
+    if (!legacy->stated)
+        drop_brought(household, holdings);
+    return NULL;
+}
+
+const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
 {
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
-    struct state_in in;
-    bool adopted = false;
+    struct legacy legacy = { .stated = false };
     *subject = SUBJECT;
-    const char *why = open_ledger(household, holdings, &adopted);
+    const char *why = open_legacy(household, holdings, replace, &legacy);
     if (why != NULL)
         return why;
-    const bool stated = adopted && open_state(household, holdings, &in);
-    if (stated) {
-        door_load(&kamailio, &in, holdings, kamailio_door);
-        door_load(&control, &in, holdings, control_door);
-    } else {
-        shut_door(holdings, kamailio_door);
-        shut_door(holdings, control_door);
+    if (legacy.stated) {
+        door_load(&kamailio, &legacy.in, holdings, kamailio_door);
+        door_load(&control, &legacy.in, holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;
@@ -375,11 +410,13 @@ const char *handover_open(struct household *household, struct holdings *holdings
     if (why != NULL)
         return why;
     *subject = SUBJECT;
-    if (stated)
-        why = load_state(household, &in, holdings);
+    if (legacy.stated) {
+        forget_brought(household); /* not before: what could not be opened may be set right, and we be started again */
+        why = load_state(household, &legacy.in, holdings);
+    }
     if (why != NULL)
         return why;
-    if (adopted && !stated)
+    if (legacy.adopted && !legacy.stated)
         recover(household, holdings);
     drop_rest(holdings);
     return NULL;

@@ -41,8 +41,9 @@ void handover_cancel(struct household *household, struct holdings *holdings);
 /* Is the descriptor of that name in the store all the time, and not only for a hand-over? */
 bool handover_is_stored(const char *name);
 
-/* Open the household with what is in the holdings, of which nothing need be there. Returns NULL, or what is wrong, and
- * with what in *subject. Then nothing has been taken over, and the process is to end without closing anything. */
-const char *handover_open(struct household *household, struct holdings *holdings, const char **subject);
+/* Open the household with what is in the holdings, of which nothing need be there; but to replace an evapid that runs, all of
+ * it must. Returns NULL, or what is wrong, and with what in *subject. Then nothing has been taken over, and the process is to
+ * end without closing anything. */
+const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject);
 
 #endif

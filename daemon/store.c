@@ -39,7 +39,7 @@ bool store_open(struct holdings *holdings)
         const int fd = SD_LISTEN_FDS_START + i;
         if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
             close(fd); /* a name that comes twice, or no memory */
-        else if (holdings_add(&store.kept, SD_LISTEN_FDS_START, "%s", names[i]))
+        else if (holdings_add(&store.kept, -1, "%s", names[i]))
             store.names += strlen(names[i]) + 1;
     }
     free_names(names);
@@ -61,21 +61,22 @@ void store_keep(int fd, const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (HASH_COUNT(store.kept.all) >= store.most || store.names + strlen(what) + 1 > NAMES_MAX) {
-        log_limited(
-            &failures, LEVEL_WARNING, what,
-            "not kept by the service manager: %u descriptors are (FDSTORE %u), with names of %zu bytes (at most %u)",
-            HASH_COUNT(store.kept.all), store.most, store.names, NAMES_MAX);
+    const unsigned kept = HASH_COUNT(store.kept.all);
+    const size_t length = strlen(what) + 1;
+    if (kept >= store.most || store.names + length > NAMES_MAX || !holdings_add(&store.kept, -1, "%s", what)) {
+        log_limited(&failures, LEVEL_WARNING, what,
+                    "not kept by the service manager, which has %u of %u (FDSTORE), with names of %zu of %u bytes",
+                    kept, store.most, store.names, NAMES_MAX);
         return;
     }
-    if (!holdings_add(&store.kept, fd, "%s", what))
-        return; /* it is kept already, or there is no memory */
-    store.names += strlen(what) + 1;
-    snprintf(told, sizeof(told), "FDSTORE=1\nFDNAME=%s", what);
-    const int kept = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
-    if (kept <= 0)
-        log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s",
-                    strerror(-kept));
+    store.names += length;
+    snprintf(told, sizeof(told), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", what);
+    const int sent = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
+    if (sent > 0)
+        return;
+    holdings_take(&store.kept, "%s", what);
+    store.names -= length;
+    log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s", strerror(-sent));
 }
 
 void store_forget(const char *name, ...)
@@ -87,8 +88,11 @@ void store_forget(const char *name, ...)
     va_start(args, name);
     vsnprintf(what, sizeof(what), name, args);
     va_end(args);
-    if (holdings_take(&store.kept, "%s", what) < 0)
+    struct holding *kept = NULL;
+    HASH_FIND_STR(store.kept.all, what, kept);
+    if (kept == NULL)
         return;
+    holdings_take(&store.kept, "%s", what);
     store.names -= strlen(what) + 1;
     sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
 }

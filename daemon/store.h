@@ -17,8 +17,9 @@ bool store_open(struct holdings *holdings);
 /* Is there a store? */
 bool store_is_there(void);
 
-/* Keep a copy of the descriptor under that name (holding.h); or let go of it. A store that is full keeps no more: that is
- * logged, and those are lost when evapid is restarted. */
+/* Keep a copy of the descriptor under that name (holding.h), which is none that is kept already; or let go of it, if it is
+ * kept. A peer that hangs up does not end it (FDPOLL=0): what it has sent is still to be read. A store that is full keeps no
+ * more: that is logged, and those are lost when evapid is restarted. */
 __attribute__((format(printf, 2, 3))) void store_keep(int fd, const char *name, ...);
 __attribute__((format(printf, 1, 2))) void store_forget(const char *name, ...);
 

@@ -262,24 +262,31 @@ class Supervised(Evapid):
         self.notifications.sync()
         return code
 
-    def _start_again(self):
+    def start_again(self):
+        """Once more, when it has ended."""
         self.past_problems += [problem for problem in super().problems() if problem not in self.past_problems]
         self.start(self.command, self.environment)
         return self.ready()
+
+    def start_in_vain(self, unless_ready=False):
+        """Once more, and it is expected to end by itself (unless_ready: or to be ready). Returns its exit code, or None."""
+        self.start(self.command, self.environment)
+        until(lambda: not self.alive() or (unless_ready and self.heard("READY") == "1"), "it ends by itself")
+        return None if self.alive() else self.ended()
 
     def restart(self):
         """As systemctl restart: SIGTERM, and when it has ended another one with what is stored."""
         code = self.terminate()
         if code != 0:
             self.past_problems.append(f"{self.name} ended with {code} on SIGTERM")
-        return self._start_again()
+        return self.start_again()
 
     def kill_and_restart(self):
         """SIGKILL, and as Restart=on-failure does, another one with what is stored."""
         self.expect_end = True
         self.signal(signal.SIGKILL)
         self.ended()
-        return self._start_again()
+        return self.start_again()
 
     def stop(self):
         """As systemctl stop: SIGTERM, and what is stored is let go. Returns the exit code."""

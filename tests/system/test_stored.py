@@ -1,0 +1,398 @@
+"""evapid with a service manager, when things go wrong: it is killed again and again, what was stored is incomplete or of no
+use, Kamailio ends meanwhile, the configuration changes or is bad."""
+
+import json
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+from client import Client, netstring, refused
+from process import until
+from test_handover import ask, begin, events_of, lost_by, restart
+
+ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
+
+
+def configure(evapid, **settings):
+    """The configuration of the next start."""
+    evapid.settings = {**evapid.settings, **settings}
+    evapid.config.write_text(json.dumps(evapid.settings))
+
+
+def stored_as(evapid, name):
+    """The supervisor's descriptor of that name."""
+    with evapid.notifications.lock:
+        return next(stored.fd for stored in evapid.notifications.store.kept if stored.name == name)
+
+
+def scribble(evapid, name, at, bytes_):
+    with open(f"/proc/self/fd/{stored_as(evapid, name)}", "r+b") as memory:
+        os.pwrite(memory.fileno(), bytes_, at)
+
+
+def balanced(status):
+    """Each client's books and the totals; returns the totals."""
+    for entry in status["clients"]:
+        out = entry["out"]
+        assert out["relayed"] == out["delivered"] + out["queued_frames"] + sum(entry["dropped"].values())
+    totals = status["totals"]["out"]
+    queued = sum(entry["out"]["queued_frames"] for entry in status["clients"])
+    assert totals["relayed"] == totals["delivered"] + queued + sum(totals["dropped"].values())
+    return totals
+
+
+def works(stage, phone, client, word):
+    """Events come to the client and its messages to the route."""
+    assert ask(phone, "relay", word) == 1
+    assert client.receive() == word
+    client.send(word)
+    stage.kamailio.logged(rf"GOT {client.index} {word.decode()};")
+
+
+# ---- killed, at any time
+
+
+def test_what_is_stored_for_a_restart_alone_is_let_go_afterwards(stage):
+    begin(stage, restart, {"workers": 2})
+    stage.connect()
+    stage.evapid.restart()
+    stage.evapid.attached(stage.kamailio.pid, 2)
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+def test_killed_behind_a_restart(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    for turn in range(3):
+        stage.evapid.restart()
+        stage.evapid.kill_and_restart()
+        stage.evapid.attached(stage.kamailio.pid)
+        stage.evapid.client(client)
+        works(stage, phone, client, b"turn %d" % turn)
+    assert lost_by(client, stage.evapid.status()) == 0
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+def test_killed_twice_before_it_could_say_anything(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    assert ask(phone, "relay", b"before") == 1
+    assert client.receive() == b"before"
+    for _ in range(2):
+        stage.evapid.kill_and_restart()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    works(stage, phone, client, b"behind")
+    status = stage.evapid.status()
+    assert balanced(status)["relayed"] == 2 and status["totals"]["events"]["relay"] == 2
+    assert lost_by(client, status) == 0
+
+
+def test_killed_at_any_moment_of_its_start(stage):
+    """Wherever a start breaks off, the next one finds what it needs."""
+    phone = begin(stage, restart)
+    client = stage.connect()
+    moments = random.Random(4711)
+    for turn in range(12):
+        stage.evapid.terminate() if turn % 3 == 0 else stage.evapid.kill()
+        for _ in range(3):
+            stage.evapid.start(stage.evapid.command, stage.evapid.environment)
+            time.sleep(moments.uniform(0, 0.15))
+            stage.evapid.kill()
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    works(stage, phone, client, b"still here")
+    assert balanced(stage.evapid.status())["relayed"] == 1
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+def test_a_second_sigterm_changes_nothing(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    client.send_bytes(netstring(b"in two parts")[:7])
+    client.wait_read()
+    stage.evapid.stopped()
+    stage.evapid.signal(signal.SIGTERM)
+    stage.evapid.signal(signal.SIGTERM)
+    stage.evapid.restart()
+    stage.evapid.attached(stage.kamailio.pid)
+    client.send_bytes(netstring(b"in two parts")[7:])
+    stage.kamailio.logged(rf"GOT {client.index} in two parts;")
+    works(stage, phone, client, b"on")
+
+
+def test_events_in_the_ring_arrive_though_evapid_and_kamailio_were_killed(stage):
+    phone = begin(stage, restart)
+    clients = [stage.connect() for _ in range(2)]
+    stage.evapid.stopped()
+    events = [b"%d:" % number + b"x" * (number * 37) for number in range(100)]
+    for event in events:
+        assert ask(phone, "relay", event) == 1
+    stage.evapid.expect_end = True
+    stage.evapid.signal(signal.SIGKILL)
+    stage.kamailio.kill()
+    stage.evapid.kill_and_restart()
+    for client in clients:
+        assert client.receive_many(100) == events
+        assert lost_by(client, stage.evapid.status()) == 0
+    assert balanced(stage.evapid.status())["delivered"] == 200
+    stage.restart_kamailio()
+    for client in clients:
+        stage.evapid.client(client)
+    works(stage, phone, clients[0], b"back")
+
+
+# ---- Kamailio ends meanwhile
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_kamailio_ends_while_evapid_is_away(stage, end):
+    """Its links have hung up, and the state goes on all the same: a message that came in part, and what waits."""
+    begin(stage, restart, {"workers": 2})
+    client = stage.connect()
+    client.send_bytes(netstring(b"in two parts")[:7])
+    client.wait_read()
+    stage.evapid.terminate()
+    getattr(stage.kamailio, end)()
+    stage.evapid.start_again()
+    stage.evapid.detached()
+    client.send_bytes(netstring(b"in two parts")[7:])
+    stage.restart_kamailio()
+    stage.kamailio.logged(rf"GOT {client.index} in two parts;")
+    assert [event for event, _ in events_of(stage.kamailio, client.index)] == ["NEW", "GOT"]
+    works(stage, stage.phone(), client, b"on")
+
+
+def test_another_kamailio_waits_when_evapid_comes_back(stage):
+    begin(stage, restart)
+    client = stage.connect()
+    stage.evapid.terminate()
+    stage.kamailio.kill()
+    stage.restart_kamailio(attach=False)
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    works(stage, stage.phone(), client, b"on")
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+def test_what_a_client_said_before_it_reset_the_connection_is_heard(stage):
+    begin(stage, restart)
+    client = stage.connect()
+    stage.evapid.terminate()
+    client.send(b"last words")
+    until(lambda: client._unacknowledged() == 0, "its kernel has them")
+    client.reset()
+    stage.evapid.start_again()
+    stage.kamailio.logged(rf"CLOSED {client.index};")
+    assert events_of(stage.kamailio, client.index)[1] == ("GOT", "last words")
+    stage.evapid.clients(0)
+
+
+# ---- what is stored is incomplete
+
+
+def test_a_store_that_is_too_small_for_any_client(stage):
+    stage.start_supervised(store=3)
+    stage.start_kamailio()
+    stage.evapid.logged("listener-1: not kept by the service manager, which has 3 of 3")
+    client = stage.connect()
+    stage.evapid.logged("client-1: not kept")
+    assert stage.evapid.stored() == ["ledger", "ring", "ring-wake"] and stage.evapid.refused() == 0
+    stage.evapid.restart()
+    assert client.receive_ready() == [] and client.eof
+    stage.evapid.attached(stage.kamailio.pid)
+    assert stage.connect().index == 2
+    totals = stage.evapid.status()["totals"]["clients"]
+    assert (totals["accepted"], totals["closed"]) == (2, 1)
+
+
+def test_clients_for_whom_there_is_no_room_in_the_store_are_closed_and_the_others_go_on(stage):
+    phone = begin(stage, restart)
+    stage.evapid.stop()
+    stage.start_supervised(store=7)
+    stage.evapid.attached(stage.kamailio.pid)
+    clients = [stage.connect() for _ in range(5)]
+    assert stage.evapid.stored() == ["client-1", "client-2", "client-3", *ORDINARY]
+    assert ask(phone, "relay", b"before") == 1
+    for client in clients:
+        assert client.receive() == b"before"
+    stage.evapid.restart()
+    stage.evapid.logged(r"evapid was killed: 3 clients go on, 2 are closed; events lost: 0, messages: 0")
+    for client in clients[3:]:
+        assert client.receive_ready() == [] and client.eof
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.clients(3)
+    for number, client in enumerate(clients[:3]):
+        works(stage, phone, client, b"%d" % number)
+        clients[(number + 1) % 3].receive(), clients[(number + 2) % 3].receive()
+    assert balanced(stage.evapid.status())["delivered"] == 5 + 3 * 3
+
+
+def test_room_in_the_store_is_used_again(stage):
+    begin(stage, restart)
+    stage.evapid.stop()
+    stage.start_supervised(store=6)
+    stage.evapid.attached(stage.kamailio.pid)
+    clients = [stage.connect() for _ in range(4)]
+    for leaving in (clients[3], clients[0]):  # one that is not kept, and one that is
+        leaving.close()
+        stage.kamailio.logged(rf"CLOSED {leaving.index};")
+    stage.connect()
+    stage.connect()
+    assert stage.evapid.stored() == ["client-2", "client-5", *ORDINARY]
+    assert len(stage.evapid.lines("client-6: not kept")) == 1 and stage.evapid.refused() == 0
+
+
+# ---- what is stored is of no use
+
+
+@pytest.mark.parametrize("at, bytes_", [(8, b"\xff"), (0, b"garbage!"), (12, b"\0" * 8), (60, b"\xff" * 64)],
+                         ids=["version", "magic", "number", "listeners"])
+def test_a_state_that_makes_no_sense_is_as_none(stage, at, bytes_):
+    """It costs what is in it: a client in the middle of a frame is closed, the other one goes on."""
+    phone = begin(stage, restart)
+    clients = [stage.connect() for _ in range(2)]
+    clients[0].send_bytes(b"100:half")
+    clients[0].wait_read()
+    stage.evapid.terminate()
+    scribble(stage.evapid, "state", at, bytes_)
+    if stage.evapid.start_in_vain(unless_ready=True) is not None:  # it was noticed late, as systemd starts it again
+        stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    assert clients[0].receive_ready() == [] and clients[0].eof
+    stage.evapid.clients(1)
+    works(stage, phone, clients[1], b"on")
+    assert stage.evapid.stored() == ["client-2", *ORDINARY]
+
+
+@pytest.mark.parametrize("at, bytes_", [(8, b"\xff"), (0, b"garbage!"), (52, b"\xff\xff\xff\xff")],
+                         ids=["layout", "magic", "segments"])
+def test_a_ledger_that_makes_no_sense_is_as_none(stage, at, bytes_):
+    """All clients are closed, and evapid begins anew."""
+    phone = begin(stage, restart)
+    before = stage.connect()
+    stage.evapid.terminate()
+    scribble(stage.evapid, "ledger", at, bytes_)
+    stage.evapid.start_again()
+    stage.evapid.logged("the ledger can't be taken over: it .*; all clients are closed")
+    assert before.receive_ready() == [] and before.eof
+    stage.evapid.attached(stage.kamailio.pid)
+    client = stage.connect()
+    assert client.index == 1
+    works(stage, phone, client, b"on")
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+def test_a_ring_that_was_not_kept_is_that_of_the_next_attachment(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"FDSTOREREMOVE=1\nFDNAME=ring-wake", str(stage.evapid.path))
+    stage.evapid.notifications.sync()
+    stage.evapid.kill_and_restart()
+    stage.evapid.logged("the queue of the Kamailio before can't be read: it was not kept")
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    works(stage, phone, client, b"on")
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
+# ---- the configuration
+
+
+def test_a_bad_configuration_costs_nothing_once_it_is_corrected(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    client.send_bytes(netstring(b"in two parts")[:7])
+    client.wait_read()
+    good = dict(stage.evapid.settings)
+    stage.evapid.terminate()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"127.0.0.1:{server.getsockname()[1]}"
+        for wrong, complaint in (({"limits": 1}, "evapid.json:1:[0-9]+: limits: expected an object"),
+                                 ({"listeners": [{"address": taken}]}, f"listener {taken}: address in use"),
+                                 ({"control_socket": "/nowhere/control.sock"}, "/nowhere/control.sock: No such file"),
+                                 ({"kamailio_socket": "/nowhere/kamailio.sock"}, "/nowhere/kamailio.sock: No such")):
+            configure(stage.evapid, **wrong)
+            assert stage.evapid.start_in_vain() == 1
+            assert stage.evapid.lines(complaint)
+            configure(stage.evapid, **{"limits": {}, "listeners": [], **good})
+    stage.evapid.start_again()
+    assert ask(phone, "relay", b"on") == 1
+    assert client.receive() == b"on"
+    client.send_bytes(netstring(b"in two parts")[7:])
+    stage.kamailio.logged(rf"GOT {client.index} in two parts;")
+    assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 1
+
+
+def test_a_restart_with_another_configuration(stage):
+    """Listeners come and go, sockets move; clients stay."""
+    kept, left, new = (stage.new_address() for _ in range(3))
+    phone = begin(stage, restart, listeners=[{"address": kept}, {"address": left}])
+    clients = [stage.connect(kept), stage.connect(left), stage.connect()]
+    configure(stage.evapid, listeners=[{"address": kept, "max_clients": 1}, {"address": new}],
+              kamailio_socket=str(stage.folder / "moved.sock"))
+    stage.evapid.restart()
+    stage.evapid.clients(3)
+    assert refused(left)
+    full = stage._keep(Client(kept))
+    assert full.receive_rest() == []
+    clients.append(stage.connect(new))
+    assert ask(phone, "relay", b"to all") == 1
+    for client in clients:
+        assert client.receive() == b"to all"
+    assert (stage.folder / "moved.sock").exists()
+    until(lambda: not (stage.folder / "kamailio.sock").exists(), "the file that nobody listens at is removed")
+
+
+def test_a_listener_that_the_module_may_not_have_any_more_is_closed(stage):
+    begin(stage, restart)
+    client = stage.connect()
+    configure(stage.evapid, module_listener=False)
+    stage.evapid.restart()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    assert refused(stage.address)
+
+
+# ---- the end
+
+
+def test_stopped_and_not_started_again_ends_the_connections(stage):
+    phone = begin(stage, restart)
+    client = stage.connect()
+    assert ask(phone, "relay", b"last") == 1
+    assert client.receive() == b"last"
+    assert stage.evapid.stop() == 0
+    assert client.receive_ready() == [] and client.eof
+    assert refused(stage.address)
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    assert stage.connect().index == 1
+
+
+def test_nothing_grows_over_many_restarts(stage):
+    phone = begin(stage, restart, {"workers": 2})
+    client, slow = stage.connect(), stage.connect(receive_buffer=4096)
+
+    def descriptors():
+        return sorted(os.readlink(f"/proc/{stage.evapid.pid}/fd/{name}").split(":")[0].split(" ")[0]
+                      for name in os.listdir(f"/proc/{stage.evapid.pid}/fd"))
+
+    opened, sizes = [], []
+    for turn in range(50):
+        assert ask(phone, "relay", b"%d" % turn + b"x" * 50000) == 1
+        assert client.receive().startswith(b"%d" % turn)
+        stage.evapid.kill_and_restart() if turn == 25 else stage.evapid.restart()
+        stage.evapid.attached(stage.kamailio.pid, 2)
+        opened.append(len(descriptors()))
+        sizes.append(len(stage.evapid.stored()))
+    assert opened[40] == opened[49] <= opened[0], f"{opened} {descriptors()}"
+    assert sizes[40] == sizes[49] <= sizes[0], stage.evapid.stored()
+    balanced(stage.evapid.status())
