@@ -407,8 +407,11 @@ void bus_tick(struct bus *bus)
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
     HASH_ITER(hh, bus->clients, client, next)
-    if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
-        client_drop(client, DROP_CLOSED);
+    {
+        client_tick(client);
+        if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms)
+            client_drop(client, DROP_CLOSED);
+    }
 }
 
 bool bus_is_flushed(const struct bus *bus)

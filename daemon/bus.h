@@ -82,7 +82,7 @@ void bus_release(struct bus *bus, struct client *client);
 /* The client of that index, or NULL. */
 struct client *bus_find(const struct bus *bus, uint32_t index);
 
-/* Once a second: close those whose time to flush is over. */
+/* Once a second: close those whose time to flush is over, and watch those again that could not be watched. */
 void bus_tick(struct bus *bus);
 
 /* Has every client been sent all it was given? */

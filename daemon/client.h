@@ -78,7 +78,8 @@ struct client {
     const struct transport *transport;
     int fd; /* -1 when GONE */
     uv_poll_t poll;
-    int watched; /* what poll waits for, enum uv_poll_event */
+    int watched;    /* what poll waits for, enum uv_poll_event */
+    bool unwatched; /* the kernel would not: it is asked again in a second */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
     uint64_t since_ms; /* wall clock, milliseconds of the epoch */
@@ -171,6 +172,9 @@ void client_drop(struct client *client, enum drop_reason reason);
 
 /* Close and free a client that the host has had no use for yet, and hears no more of. */
 void client_discard(struct client *client);
+
+/* Once a second: watch the socket again when the kernel had no room for that. */
+void client_tick(struct client *client);
 
 /* Free a client that is GONE. */
 void client_free(struct client *client);

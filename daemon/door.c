@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "watch.h"
 
 #define DOOR_MODE 0660 /* the owner and its group: the unit's group is Kamailio's */
 #define BACKLOG 128
@@ -41,8 +42,7 @@ void door_tick(struct door *door)
 {
     if (!door->paused || door->fd < 0)
         return;
-    door->paused = false;
-    uv_poll_start(&door->poll, UV_READABLE, door_on_poll);
+    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
 }
 
 /* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */
@@ -95,7 +95,7 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, door
         return why;
     }
     door->poll.data = door;
-    uv_poll_start(&door->poll, UV_READABLE, door_on_poll);
+    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
     return NULL;
 }
 
