@@ -574,6 +574,7 @@ void bus_tick(struct bus *bus)
     const uint64_t now = uv_now(bus->loop);
     HASH_ITER(hh, bus->clients, client, next)
     {
+        client_tick(client);
         pace_note(client);
         client_check_deadline(client);
         if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms) {

@@ -549,10 +549,21 @@ static void client_watch(struct client *client)
     if (events == client->watched)
         return; /* libuv would ask the kernel anew */
     client->watched = events;
-    if (events == 0)
+    client->unwatched = false;
+    if (events == 0) {
         uv_poll_stop(&client->poll);
-    else
-        uv_poll_start(&client->poll, events, client_on_poll);
+        return;
+    }
+    if (watch_start(&client->poll, events, client_on_poll) == 0)
+        return;
+    client->watched = 0;
+    client->unwatched = true;
+}
+
+void client_tick(struct client *client)
+{
+    if (client->unwatched && client->state != CLIENT_GONE)
+        client_watch(client);
 }
 
 static void set_socket_options(int fd, const struct client_limits *limits)
@@ -623,7 +634,10 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     client->slot->cookie = client->transport->cookie(fd);
     memcpy(client->slot->address, client->address, sizeof(client->address));
     client_enter(client, CLIENT_ADMITTING);
-    return client;
+    if (!client->unwatched)
+        return client;
+    client_discard(client);
+    return NULL;
 }
 
 struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,

@@ -77,7 +77,8 @@ struct client {
     const struct transport *transport;
     int fd; /* -1 when GONE */
     uv_poll_t poll;
-    int watched; /* what poll waits for, enum uv_poll_event */
+    int watched;    /* what poll waits for, enum uv_poll_event */
+    bool unwatched; /* the kernel would not: it is asked again in a second */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
     struct network origin;    /* where it comes from, as its listener counts it (origin.h) */
@@ -209,6 +210,8 @@ void client_discard(struct client *client);
 
 /* Likewise one that was adopted, without a word to the peer and with its slot as it is: it may be another's still. */
 void client_abandon(struct client *client);
+/* Once a second: watch the socket again when the kernel had no room for that. */
+void client_tick(struct client *client);
 
 /* Free a client that is GONE. */
 void client_free(struct client *client);

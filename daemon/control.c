@@ -43,6 +43,13 @@ static void inquiry_close(struct inquiry *inquiry)
     uv_close((uv_handle_t *)&inquiry->pipe, inquiry_on_closed);
 }
 
+/* May the connection be waited for? */
+static bool inquiry_watch(struct inquiry *inquiry)
+{
+    uv_os_fd_t fd = -1;
+    return uv_fileno((const uv_handle_t *)&inquiry->pipe, &fd) == 0 && watch_reserve(inquiry->control->loop, fd) == 0;
+}
+
 static void inquiry_on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     struct inquiry *inquiry = handle->data;
@@ -73,6 +80,10 @@ static void inquiry_on_written(uv_write_t *write, int status)
     }
     DL_DELETE(inquiry->control->inquiries, inquiry);
     DL_APPEND(inquiry->control->inquiries, inquiry);
+    if (!inquiry_watch(inquiry)) {
+        inquiry_close(inquiry);
+        return;
+    }
     uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
     inquiry_look(inquiry);
 }
@@ -93,7 +104,8 @@ static void inquiry_answer(struct inquiry *inquiry, json_t *object)
     uv_buf_t buf = uv_buf_init(inquiry->answer, (unsigned)length + 1);
     inquiry->write.data = inquiry;
     uv_read_stop((uv_stream_t *)&inquiry->pipe);
-    if (uv_write(&inquiry->write, (uv_stream_t *)&inquiry->pipe, &buf, 1, inquiry_on_written) != 0)
+    if (!inquiry_watch(inquiry) ||
+        uv_write(&inquiry->write, (uv_stream_t *)&inquiry->pipe, &buf, 1, inquiry_on_written) != 0)
         inquiry_close(inquiry);
 }
 
@@ -193,7 +205,10 @@ static void control_on_connect(void *owner, int fd)
         inquiry_close(inquiry);
         return;
     }
-    uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
+    if (inquiry_watch(inquiry))
+        uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
+    else
+        inquiry_close(inquiry);
 }
 
 const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,

@@ -13,6 +13,7 @@
 #include "holding.h"
 #include "log.h"
 #include "state.h"
+#include "watch.h"
 
 #define BACKLOG 128
 
@@ -103,8 +104,7 @@ void door_tick(struct door *door)
     door->left[0] = '\0';
     if (!door->paused || door->fd < 0)
         return;
-    door->paused = false;
-    uv_poll_start(&door->poll, UV_READABLE, door_on_poll);
+    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
 }
 
 /* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */
@@ -225,7 +225,7 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
         return why;
     }
     door->poll.data = door;
-    uv_poll_start(&door->poll, UV_READABLE, door_on_poll);
+    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
     return NULL;
 }
 

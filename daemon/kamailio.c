@@ -554,6 +554,9 @@ void kamailio_tick(struct kamailio *kamailio)
     DL_FOREACH_SAFE(kamailio->strangers, worker, next)
     if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
         kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds");
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            worker_watch(kamailio->workers[i]);
     if (kamailio->queue != NULL)
         queue_tick(kamailio->queue);
     kamailio->resume_wanted = true; /* for a message that there was no memory to post */

@@ -193,6 +193,13 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
     }
 }
 
+/* Take clients, or wait for the next tick when the kernel has no room to watch for them. */
+static void listener_watch(struct listener *listener)
+{
+    const bool watched = watch_start(&listener->poll, UV_READABLE, listener_on_poll) == 0;
+    listener->state = watched ? LISTENER_LISTENING : LISTENER_PAUSED;
+}
+
 static int open_socket(const struct sockaddr_storage *address)
 {
     const int on = 1;
@@ -251,8 +258,7 @@ const char *listener_start(struct listener *listener)
         return uv_strerror(error);
     }
     listener->poll.data = listener;
-    listener->state = LISTENER_LISTENING;
-    uv_poll_start(&listener->poll, UV_READABLE, listener_on_poll);
+    listener_watch(listener);
     log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from %s",
              framing_name(listener->limits.framing), listener->max_clients,
              listener->source == LISTENER_CONFIG ? "the configuration" : "the module");
@@ -317,8 +323,7 @@ bool listener_is_exposed(const struct listener *listener)
 static void listener_tick(struct listeners *all, struct listener *listener)
 {
     if (listener->state == LISTENER_PAUSED) {
-        listener->state = LISTENER_LISTENING;
-        uv_poll_start(&listener->poll, UV_READABLE, listener_on_poll);
+        listener_watch(listener);
     }
     if (listener->state == LISTENER_IDLE)
         listener_start(listener);

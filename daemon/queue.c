@@ -19,6 +19,7 @@
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
 
 static void queue_on_turn(uv_idle_t *turn);
+static void queue_on_closed(uv_handle_t *handle);
 
 static bool queue_reads(const struct queue *queue)
 {
@@ -260,7 +261,17 @@ static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
         return;
     queue->open_handles++;
     queue->nap.data = queue;
-    uv_poll_start(&queue->nap, UV_READABLE, queue_on_nap_over);
+    if (watch_start(&queue->nap, UV_READABLE, queue_on_nap_over) == 0)
+        return;
+    uv_close((uv_handle_t *)&queue->nap, queue_on_closed);
+    close(queue->nap_fd);
+    queue->nap_fd = -1;
+}
+
+/* When the kernel has no room for that, the ring is read once a second, and it is asked again. */
+static void queue_watch_wake(struct queue *queue)
+{
+    queue->unwatched = watch_start(&queue->wake, UV_READABLE, queue_on_wake) != 0;
 }
 
 /* Both descriptors are good: watch them. */
@@ -274,7 +285,7 @@ static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
     queue->open_handles = 2;
     queue->wake.data = queue;
     queue->turn.data = queue;
-    uv_poll_start(&queue->wake, UV_READABLE, queue_on_wake);
+    queue_watch_wake(queue);
     uv_idle_start(&queue->turn, queue_on_turn);
     queue_open_nap(queue, loop);
     return NULL;
@@ -334,8 +345,11 @@ void queue_drain(struct queue *queue)
 
 void queue_tick(struct queue *queue)
 {
-    if (queue_reads(queue))
-        uv_idle_start(&queue->turn, queue_on_turn);
+    if (!queue_reads(queue))
+        return;
+    if (queue->unwatched)
+        queue_watch_wake(queue);
+    uv_idle_start(&queue->turn, queue_on_turn);
 }
 
 static void queue_on_closed(uv_handle_t *handle)

@@ -44,6 +44,7 @@ struct queue {
     uint64_t ahead; /* control records before this position have been read ahead */
     int eventfd;    /* ours, closed with the queue */
     uv_poll_t wake;
+    bool unwatched;          /* the kernel had no room to watch the eventfd */
     uv_idle_t turn;          /* active while there is more to read: the loop then does not sleep */
     struct patience events;  /* behind events come more: napping, they are gathered */
     struct patience answers; /* behind a message to a worker comes its route's answer: looking again at once */

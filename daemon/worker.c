@@ -16,13 +16,12 @@
 
 static void worker_on_poll(uv_poll_t *poll, int status, int events);
 
-static void worker_watch(struct worker *worker)
+void worker_watch(struct worker *worker)
 {
     const int events = UV_READABLE | (worker->blocked ? UV_WRITABLE : 0);
     if (events == worker->watched)
         return; /* libuv would ask the kernel anew */
-    worker->watched = events;
-    uv_poll_start(&worker->poll, events, worker_on_poll);
+    worker->watched = watch_start(&worker->poll, events, worker_on_poll) == 0 ? events : 0;
 }
 
 static uint32_t peer_pid(int fd)
@@ -47,7 +46,10 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     worker->opened_ms = uv_now(loop);
     worker->passed[0] = worker->passed[1] = -1;
     worker_watch(worker);
-    return worker;
+    if (worker->watched != 0)
+        return worker;
+    worker_close(worker);
+    return NULL;
 }
 
 /* ---- in -------------------------------------------------------------------------------------------------------- */

@@ -77,6 +77,9 @@ struct worker {
 /* Begin to wait for a HELLO on fd. NULL when there is no memory; fd is closed then. */
 struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host);
 
+/* Watch the link for what is awaited on it; also once a second, should the kernel have had no room for that. */
+void worker_watch(struct worker *worker);
+
 /* Make a post of a message of length bytes; NULL when there is no memory. */
 struct post *post_new(enum wire_type type, struct seat *seat, const char *message, size_t length);
 

@@ -1,6 +1,6 @@
 /* Fuzzing all that lies between the two sides of evapid: bus, clients, seats, workers, queue. The input says what
  * applications and a Kamailio do: connect, send, stall and hang up; attach, announce, answer, relay, close, tag, die; with
- * memory that runs out, and with a ring that is scribbled on.
+ * memory and watches that run out, and with a ring that is scribbled on.
  *
  * Whatever happens, the books balance after every turn, and a client gets whole netstrings. As long as nobody scribbles,
  * they are events in the order in which they were issued, none before its connection-new has begun, and routes are
@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -71,6 +73,19 @@ static struct {
     uint32_t routed[INDEXES + 1]; /* number of the last message whose route has begun */
     bool trusted;                 /* nobody has scribbled */
 } t;
+
+static bool crowded; /* the kernel takes no more watches */
+
+/* libuv calls this one too. At its limit the kernel refuses only what is not there yet. */
+int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    const int done = (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
+    if (!crowded || op != EPOLL_CTL_ADD || done != 0)
+        return done;
+    syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, event);
+    errno = ENOSPC;
+    return -1;
+}
 
 static uint32_t number_of(const char *payload, size_t length)
 {
@@ -368,6 +383,15 @@ static void link_run(struct link *link, struct input *in)
         link_say_done(link);
 }
 
+/* Say what has no place on the link: evapid closes it, and takes the worker for dead. One that is not, and went on with the
+ * frames that it has been sent, would begin routes that others begin too; so it dies. */
+static void link_break(struct link *link)
+{
+    send(link->fd, "x", 1, MSG_NOSIGNAL);
+    turn();
+    link_drop(link);
+}
+
 static void do_link(struct input *in)
 {
     const uint16_t worker = (uint16_t)input_below(in, t.workers);
@@ -378,7 +402,7 @@ static void do_link(struct input *in)
     }
     switch (input_below(in, 16)) {
     case 0: link_drop(link); break;
-    case 1: send(link->fd, "x", 1, MSG_NOSIGNAL); break;
+    case 1: link_break(link); break;
     case 2: link_say_done(link); break;
     default: link_run(link, in); break;
     }
@@ -447,13 +471,21 @@ static void do_time(struct input *in)
     }
 }
 
+/* Until after the next turn. */
+static void do_shortage(struct input *in)
+{
+    const uint64_t what = input_number(in, 1);
+    memory_limit((long)(what % 6));
+    crowded = what >= 192;
+}
+
 static void do_step(struct input *in)
 {
     switch (input_below(in, 16)) {
     case 0: kamailio_begin_anew(in); break;
     case 1: kamailio_die(); break;
     case 2: do_time(in); break;
-    case 3: memory_limit((long)input_below(in, 6)); break;
+    case 3: do_shortage(in); break;
     case 4: do_scribble(in); break;
     case 5:
     case 6:
@@ -466,6 +498,7 @@ static void do_step(struct input *in)
     default:
         turn();
         memory_limit(-1);
+        crowded = false;
         break;
     }
 }
@@ -505,6 +538,7 @@ static void begin(struct input *in)
 static void end(void)
 {
     memory_limit(-1);
+    crowded = false;
     kamailio_stop(&t.kamailio);
     turn();
     bus_close(&t.bus);
