@@ -173,7 +173,7 @@ class Books:
         return found
 
     def messages(self):
-        """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken from TCP."""
+        """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken."""
         def check(app, entry):
             taken = entry["in"]
             lost = sum(taken["dropped"].values())

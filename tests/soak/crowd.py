@@ -2,9 +2,10 @@
 
     python3 crowd.py CONTROL residents|visitors SEED LISTENER=ADDRESS...
 
-Listeners are called as the roles that come to them, "module" is that of all others. Somebody connects to the Unix socket CONTROL and sends lines: "quiet"
-(behave no more, read all), "report" (answered with a line of JSON). What must not happen is printed, a line each:
-"violation:" or, for a stream that ended within a frame, "torn:"."""
+Listeners are called as the roles that come to them, "module" is that of all others. Somebody connects to the Unix socket
+CONTROL and sends a line, "quiet" (behave no more, read all) or "report"; a line of JSON says then what
+has been seen. What must not happen is printed, a line each: "violation:"; "torn:" for a stream that ended within a frame;
+"early:" for an event that came before connection-new had let its client in."""
 
 import json
 import os

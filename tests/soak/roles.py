@@ -301,5 +301,6 @@ class Vandal(App):
             self.leave()
 
 
-RESIDENTS = [(App, 10), (Raw, 2), (Narrow, 3), (Slow, 3), (Staller, 4), (Newest, 3), (Oldest, 3), (Sender, 6), (Answerer, 2)]
+RESIDENTS = [(App, 10), (Raw, 2), (Narrow, 3), (Slow, 3), (Staller, 4), (Newest, 3), (Oldest, 3), (Sender, 6),
+             (Answerer, 2)]
 VISITORS = [(Visitor, 8), (Vandal, 5)]
