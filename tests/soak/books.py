@@ -12,6 +12,7 @@ LINGER_S = 10.0       # what evapid gives a client that it cuts off to read the 
 
 # evapid says that it has not waited for all clients before it delivered events.
 HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
+STALLING = re.compile("staller|newest|oldest")
 
 
 class Books:
@@ -52,7 +53,7 @@ class Books:
         def excused(line):
             at = float(line.split()[1])
             return (any(0 <= at - lost < KILL_NOTICED_S for lost in self.director.evapid_losses) or
-                    "staller" in line and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
+                    STALLING.search(line) and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
         return [line for line in self.lines("torn:") if not excused(line)]
 
     def early(self):
@@ -92,8 +93,9 @@ class Books:
             if kind not in kinds:
                 continue
             runs = runs_of.get((kind, source), [])
-            # It was there before the source was, whose first events have waited for it.
-            came_before = not self.held_short and int(source.split(".")[0]) > app["began"] + 1
+            # It was there before the source was, or before all traffic: then the source's first events were for it too.
+            was_there = app["connections"] == 1 or int(source.split(".")[0]) > app["began"] + 1
+            came_before = was_there and not self.held_short
             if not runs and not came_before:
                 continue
             first = 1 if came_before else runs[0][0]
@@ -105,10 +107,10 @@ class Books:
 
         def check(app, entry):
             missing, dropped = self.missing_of(app), sum(entry["dropped"].values())
-            least = missing
             # What it did not get may be of another kind; and of a source that was there before it, the first.
-            most = missing + kills if app["role"] not in ("narrow", "sender", "answerer") else dropped
-            return "" if least <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
+            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer")
+            most = missing + kills if exact else dropped
+            return "" if missing <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
         return self.each(check)
 
     def balance(self):
@@ -171,15 +173,13 @@ class Books:
         return found
 
     def messages(self):
-        """A dying Kamailio may take one message of each worker with it, a killed evapid those it had taken from TCP."""
-        allowed = self.director.kamailio_ends
-
+        """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken."""
         def check(app, entry):
-            if entry["in"]["frames"] != app["messages"] or entry["in"]["dropped"]:
-                if not self.director.evapid_losses:
-                    return f"has sent {app['messages']}, evapid has taken {entry['in']}"
-            if app["role"] != "sender":
-                return ""
-            missing = app["sent"] - app["heard"]
-            return f"{missing} of {app['sent']} were not run" if missing > allowed and not self.director.evapid_losses else ""
+            taken = entry["in"]
+            lost = sum(taken["dropped"].values())
+            if taken["frames"] != app["messages"] or taken["frames"] != taken["delivered"] + taken["waiting"] + lost:
+                return f"has sent {app['messages']}, evapid has taken {taken}"
+            missing = app["sent"] - app["heard"] + app["missing"] if app["role"] == "sender" else 0
+            allowed = self.director.kamailio_ends + lost
+            return f"{missing} of {app['sent']} were not run, evapid has taken {taken}" if missing > allowed else ""
         return self.each(check)

@@ -10,7 +10,7 @@ from process import Process
 SCENARIO = Path(__file__).resolve().parent / "request.xml"
 REQUESTS = 1000
 BODY = string.ascii_letters + string.digits
-KINDS = [("plain", 70), ("async", 15), ("large", 10), ("burst", 5), ("flood", 0.3)]
+KINDS = [("plain", 70), ("async", 15), ("large", 10), ("burst", 4), ("flood", 1)]
 FLOOD_BYTES = 200  # of its body, from which the route makes half a megabyte: enough for a queue that nobody empties
 GROUPS = [("r", 40), ("0", 10), ("1", 10), ("2", 10), ("u", 10)]
 

@@ -18,6 +18,8 @@ class Connection:
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            # And segments as in an Ethernet: for those of the loopback the other side would keep megabytes to send.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
         self.socket.settimeout(5)
         try:
             self.socket.connect(split_address(address))

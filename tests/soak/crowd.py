@@ -1,10 +1,11 @@
 """The clients of the soak: a program that plays some of them, and its handle.
 
-    python3 crowd.py CONTROL residents|visitors SEED MODULE RAW NARROW
+    python3 crowd.py CONTROL residents|visitors SEED LISTENER=ADDRESS...
 
-The last three are the addresses of the listeners. Somebody connects to the Unix socket CONTROL and sends lines: "quiet"
-(behave no more, read all), "report" (answered with a line of JSON). What must not happen is printed, a line each:
-"violation:" or, for a stream that ended within a frame, "torn:"."""
+Listeners are called as the roles that come to them, "module" is that of all others. Somebody connects to the Unix socket
+CONTROL and sends a line, "quiet" (behave no more, read all) or "report"; a line of JSON says then what
+has been seen. What must not happen is printed, a line each: "violation:"; "torn:" for a stream that ended within a frame;
+"early:" for an event that came before connection-new had let its client in."""
 
 import json
 import os
@@ -94,7 +95,8 @@ class CrowdProcess(Process):
         CrowdProcess.count += 1
         name = f"{kind}-{CrowdProcess.count}"
         self.control = folder / f"{name}.sock"
-        super().__init__(name, [sys.executable, "-B", __file__, self.control, kind, seed, *addresses], folder)
+        super().__init__(name, [sys.executable, "-B", __file__, self.control, kind, seed,
+                                *(f"{name}={address}" for name, address in addresses.items())], folder)
         until(self.control.exists, f"{name} is there")
 
     def ask(self, word):
@@ -117,10 +119,11 @@ class CrowdProcess(Process):
 
 
 def main():
-    control, kind, seed, module, raw, narrow = sys.argv[1:]
+    control, kind, seed, *listeners = sys.argv[1:]
+    addresses = dict(word.split("=", 1) for word in listeners)
     apps = []
     for role, count in RESIDENTS if kind == "residents" else VISITORS:
-        address = {"raw": raw, "narrow": narrow}.get(role.role, module)
+        address = addresses.get(role.role, addresses["module"])
         apps += [role(number, address, random.Random(f"{seed} {role.role} {number}")) for number in range(count)]
     crowd = Crowd(control, apps)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

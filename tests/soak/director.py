@@ -18,6 +18,10 @@ from stage import Stage
 
 RESIDENT_COUNT = sum(count for _, count in RESIDENTS)
 WORKERS = 2
+# evapid's own, beside the one that the module declares: what is said of them in its configuration.
+LISTENERS = {"raw": {"framing": "raw"}, "narrow": {"max_queued_bytes": 16384},
+             "newest": {"max_queued_bytes": 65536, "slow_policy": "drop-newest"},
+             "oldest": {"max_queued_bytes": 65536, "slow_policy": "drop-oldest"}}
 SETTLE_S = 120  # for all to come to rest in the end; what holds up a slow machine is no failure
 LONGEST_STOP_S = 3.0
 
@@ -45,11 +49,10 @@ class Director:
     def begin(self):
         """All programs but the traffic, at rest."""
         stage, given = self.stage, self.given
-        raw, narrow = stage.new_address(), stage.new_address()
-        self.addresses = [stage.address, raw, narrow]
+        listeners = {name: {"address": stage.new_address(), **keys} for name, keys in LISTENERS.items()}
+        self.addresses = {"module": stage.address, **{name: keys["address"] for name, keys in listeners.items()}}
         settings = {
-            "listeners": [{"address": raw, "framing": "raw"}, {"address": narrow, "max_queued_bytes": 16384}],
-            "limits": {"max_queued_bytes": 262144}, "log": {"level": "info"},
+            "listeners": list(listeners.values()), "limits": {"max_queued_bytes": 262144}, "log": {"level": "info"},
             "attach_hold_ms": 20000 if self.hands_over else 5000}
         (stage.start_supervised if self.supervised else stage.start_evapid)(**settings)
         self.config = stage.kamailio_config(

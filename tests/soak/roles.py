@@ -165,6 +165,18 @@ class Staller(App):
             self.change_at = now + (self.random.uniform(0.5, 8) if self.reading else self.random.uniform(0.5, 5))
 
 
+class Newest(Staller):
+    """The same, at a listener where it stays and misses the newest events."""
+
+    role = "newest"
+
+
+class Oldest(Staller):
+    """The same, where it misses the oldest."""
+
+    role = "oldest"
+
+
 class Sender(App):
     """Sends numbered messages and hears of each that a route has run for it, in order, once, with its bytes intact.
 
@@ -289,5 +301,6 @@ class Vandal(App):
             self.leave()
 
 
-RESIDENTS = [(App, 10), (Raw, 2), (Narrow, 3), (Slow, 3), (Staller, 5), (Sender, 6), (Answerer, 2)]
+RESIDENTS = [(App, 10), (Raw, 2), (Narrow, 3), (Slow, 3), (Staller, 4), (Newest, 3), (Oldest, 3), (Sender, 6),
+             (Answerer, 2)]
 VISITORS = [(Visitor, 8), (Vandal, 5)]

@@ -166,4 +166,5 @@ def script():
     calls = {"R": "evapi_relay($var(event))", "U": 'evapi_unicast($var(event), "answer")',
              "W": 'evapi_unicast($var(event), "$var(tag)")', "K": 'evapi_unicast($var(event), "$var(tag)")'}
     calls |= {f"M{group}": f'evapi_multicast($var(event), "g{group}")' for group in range(GROUPS)}
-    return PROCESS + "".join(ISSUE.format(kind=kind, call=call) for kind, call in calls.items()) + ASYNC + REQUESTS + EVENTS
+    issue = [ISSUE.format(kind=kind, call=call) for kind, call in calls.items()]
+    return "".join([PROCESS, *issue, ASYNC, REQUESTS, EVENTS])
