@@ -1,15 +1,16 @@
-/* Both ends of a replacement. They block, with a time limit on every step: nothing else may happen meanwhile. */
+/* Both ends of a replacement. They wait, with a time limit on every step: nothing else may happen meanwhile. */
 #include "replace.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "evapid/limits.h"
@@ -23,18 +24,40 @@ static const char go[] = "go\n";
 
 /* ---- both ------------------------------------------------------------------------------------------------------- */
 
-static void set_patience(int fd)
+/* One end of the conversation, and until when the step may take that it is in: a peer that says a byte now and again is not
+ * to hold us up any longer than one that is silent. */
+struct talk {
+    int fd;
+    int64_t end_ms; /* of CLOCK_MONOTONIC */
+};
+
+static int64_t now_ms(void)
 {
-    const struct timeval limit = { .tv_sec = REPLACE_MS / 1000 };
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static bool send_all(int fd, const char *bytes, size_t length)
+static struct talk begin_step(int fd)
+{
+    return (struct talk){ .fd = fd, .end_ms = now_ms() + REPLACE_MS };
+}
+
+/* What was tried would have blocked, or was interrupted: may it be tried again? */
+static bool try_again(const struct talk *talk, short events)
+{
+    if (errno != EAGAIN && errno != EINTR)
+        return false;
+    const int64_t left_ms = talk->end_ms - now_ms();
+    struct pollfd peer = { .fd = talk->fd, .events = events };
+    return left_ms > 0 && (poll(&peer, 1, (int)left_ms) > 0 || errno == EINTR);
+}
+
+static bool send_all(const struct talk *talk, const char *bytes, size_t length)
 {
     while (length > 0) {
-        const ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
+        const ssize_t n = send(talk->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && try_again(talk, POLLOUT))
             continue;
         if (n <= 0)
             return false;
@@ -45,11 +68,11 @@ static bool send_all(int fd, const char *bytes, size_t length)
 }
 
 /* Read a line of less than room bytes, and not a byte more: descriptors may follow. */
-static bool receive_line(int fd, char *line, size_t room)
+static bool receive_line(const struct talk *talk, char *line, size_t room)
 {
     for (size_t length = 0; length + 1 < room;) {
-        const ssize_t n = recv(fd, line + length, 1, 0);
-        if (n < 0 && errno == EINTR)
+        const ssize_t n = recv(talk->fd, line + length, 1, MSG_DONTWAIT);
+        if (n < 0 && try_again(talk, POLLIN))
             continue;
         if (n <= 0)
             return false;
@@ -78,7 +101,8 @@ union batch_control {
 };
 
 /* Send count descriptors with their names, beginning with holding; returns the one behind them, and whether it could. */
-static const struct holding *give_batch(int fd, const struct holding *holding, size_t count, bool *sent)
+static const struct holding *give_batch(const struct talk *talk, const struct holding *holding, size_t count,
+                                        bool *sent)
 {
     char names[BATCH * RECORD];
     union batch_control control;
@@ -99,48 +123,39 @@ static const struct holding *give_batch(int fd, const struct holding *holding, s
     }
     ssize_t n = -1;
     do
-        n = sendmsg(fd, &message, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    *sent = n > 0 && send_all(fd, names + n, count * RECORD - (size_t)n);
+        n = sendmsg(talk->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && try_again(talk, POLLOUT));
+    *sent = n > 0 && send_all(talk, names + n, count * RECORD - (size_t)n);
     return holding;
 }
 
-static const char *give(int fd, const struct holdings *holdings)
+const char *replace_give(int fd, const struct holdings *holdings)
 {
+    struct talk talk = begin_step(fd);
     char line[LINE_MAX_BYTES];
     size_t left = HASH_COUNT(holdings->all);
     bool sent = true;
     const int length =
         snprintf(line, sizeof(line), "{\"replace\":{\"pid\":%ld,\"descriptors\":%zu}}\n", (long)getpid(), left);
-    if (!send_all(fd, line, (size_t)length))
+    if (!send_all(&talk, line, (size_t)length))
         return "the answer could not be sent";
     for (const struct holding *holding = holdings->all; holding != NULL && sent;) {
         const size_t count = left < BATCH ? left : BATCH;
-        holding = give_batch(fd, holding, count, &sent);
+        holding = give_batch(&talk, holding, count, &sent);
         left -= count;
     }
     if (!sent)
         return "the descriptors could not be sent";
-    if (!receive_line(fd, line, sizeof(line)) || strcmp(line, ready) != 0)
+    talk = begin_step(fd);
+    if (!receive_line(&talk, line, sizeof(line)) || strcmp(line, ready) != 0)
         return "the successor did not get ready";
-    return send_all(fd, go, sizeof(go) - 1) ? NULL : "the successor has gone";
-}
-
-const char *replace_give(int fd, const struct holdings *holdings)
-{
-    const int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0)
-        return "the connection can't be waited on";
-    set_patience(fd);
-    const char *why = give(fd, holdings);
-    fcntl(fd, F_SETFL, flags);
-    return why;
+    return send_all(&talk, go, sizeof(go) - 1) ? NULL : "the successor has gone";
 }
 
 /* ---- the successor ---------------------------------------------------------------------------------------------- */
 
 /* Receive count descriptors and their names into the holdings. */
-static const char *take_batch(int fd, size_t count, struct holdings *holdings)
+static const char *take_batch(const struct talk *talk, size_t count, struct holdings *holdings)
 {
     char names[BATCH * RECORD];
     union batch_control control;
@@ -152,8 +167,8 @@ static const char *take_batch(int fd, size_t count, struct holdings *holdings)
         struct msghdr message = {
             .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
         };
-        const ssize_t n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-        if (n < 0 && errno == EINTR)
+        const ssize_t n = recvmsg(talk->fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (n < 0 && try_again(talk, POLLIN))
             continue;
         if (n <= 0)
             return "the running evapid broke off";
@@ -164,7 +179,7 @@ static const char *take_batch(int fd, size_t count, struct holdings *holdings)
         }
         length += (size_t)n;
     }
-    for (size_t i = 0; i < taken; i++) {
+    for (size_t i = 0; i < taken && i < count; i++) {
         names[(i + 1) * RECORD - 1] = '\0';
         if (!holdings_add(holdings, fds[i], "%s", names + i * RECORD))
             return "no memory for its descriptors";
@@ -179,7 +194,7 @@ static const char *read_answer(const char *line, size_t *descriptors)
     json_t *answer = json_loads(line, 0, NULL);
     const json_t *count = json_object_get(json_object_get(answer, "replace"), "descriptors");
     const char *detail = json_string_value(json_object_get(answer, "detail"));
-    *descriptors = json_is_integer(count) ? (size_t)json_integer_value(count) : 0;
+    *descriptors = json_integer_value(count) > 0 ? (size_t)json_integer_value(count) : 0;
     const bool given = *descriptors > 0;
     snprintf(why, sizeof(why), "the running evapid refuses: %s", detail != NULL ? detail : "it does not say why");
     json_decref(answer);
@@ -189,14 +204,15 @@ static const char *read_answer(const char *line, size_t *descriptors)
 static const char *take(int fd, struct holdings *holdings)
 {
     static const char request[] = "{\"command\":\"replace\"}\n";
+    const struct talk talk = begin_step(fd);
     char line[LINE_MAX_BYTES];
     size_t left = 0;
-    if (!send_all(fd, request, sizeof(request) - 1) || !receive_line(fd, line, sizeof(line)))
+    if (!send_all(&talk, request, sizeof(request) - 1) || !receive_line(&talk, line, sizeof(line)))
         return "the running evapid does not answer";
     const char *why = read_answer(line, &left);
     while (why == NULL && left > 0) {
         const size_t count = left < BATCH ? left : BATCH;
-        why = take_batch(fd, count, holdings);
+        why = take_batch(&talk, count, holdings);
         left -= count;
     }
     return why;
@@ -205,11 +221,12 @@ static const char *take(int fd, struct holdings *holdings)
 const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
+    const struct timeval limit = { .tv_sec = REPLACE_MS / 1000 };
     *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (*fd < 0)
         return strerror(errno);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    set_patience(*fd);
+    setsockopt(*fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)); /* should nobody accept */
     if (connect(*fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
         return errno == ENOENT || errno == ECONNREFUSED ? "no evapid runs there: start without --replace"
                                                         : strerror(errno);
@@ -219,8 +236,9 @@ const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
 const char *replace_begin(int fd)
 {
     char line[LINE_MAX_BYTES];
+    const struct talk talk = begin_step(fd);
     const bool begun =
-        send_all(fd, ready, sizeof(ready) - 1) && receive_line(fd, line, sizeof(line)) && strcmp(line, go) == 0;
+        send_all(&talk, ready, sizeof(ready) - 1) && receive_line(&talk, line, sizeof(line)) && strcmp(line, go) == 0;
     close(fd);
     return begun ? NULL : "the running evapid goes on";
 }
