@@ -322,9 +322,7 @@ void client_unfollow(struct client *client)
 
 static enum drop_reason client_refusal(const struct client *client, size_t size)
 {
-    return size > client->out.limit                              ? DROP_LARGE
-           : size > client->out.limit - outq_bytes(&client->out) ? DROP_SLOW
-                                                                 : DROP_MEMORY;
+    return size > client->out.limit ? DROP_LARGE : size > outq_room(&client->out) ? DROP_SLOW : DROP_MEMORY;
 }
 
 void client_refuse(struct client *client, enum drop_reason reason)
@@ -338,7 +336,7 @@ void client_refuse(struct client *client, enum drop_reason reason)
 /* Is there room in the queue? If need be, room is made by sending. */
 static bool client_has_room(struct client *client, size_t size)
 {
-    while (size > client->out.limit - outq_bytes(&client->out)) {
+    while (size > outq_room(&client->out)) {
         if (size > client->out.limit || client->state == CLIENT_ADMITTING || client->full || client->deaf)
             return false;
         client->host->sends(client);

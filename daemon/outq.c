@@ -237,7 +237,7 @@ uint64_t outq_keep_begun(struct outq *q)
 
 bool outq_push(struct outq *q, struct chunk *chunk)
 {
-    if (chunk->used > q->limit - outq_bytes(q) || !outq_catch_up(q, 1))
+    if (chunk->used > outq_room(q) || !outq_catch_up(q, 1))
         return false;
     outq_add_piece(q, chunk, 0, chunk->used);
     q->given++;

@@ -75,10 +75,17 @@ bool outq_is_begun(const struct outq *q);
 /* Events that were given, by outq_push and by the run, since this was last asked. */
 uint64_t outq_take_given(struct outq *q);
 
+/* Bytes that may still come. None when more wait than may: the limit was larger in the evapid before us. */
+static inline size_t outq_room(const struct outq *q)
+{
+    const size_t waiting = outq_bytes(q);
+    return waiting < q->limit ? q->limit - waiting : 0;
+}
+
 /* The position of the run up to which it may grow without the queue going over its limit. */
 static inline uint64_t outq_review_at(const struct outq *q)
 {
-    return q->byte + (q->limit - q->bytes);
+    return q->run->bytes + outq_room(q);
 }
 
 /* Point up to most iovecs at what is to be sent next; returns how many were set. */
