@@ -654,13 +654,19 @@ bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdin
     return !in->at.failed;
 }
 
+/* One that is corrupt is read no more, and nobody could open it again: that it was is all that a successor needs. */
+static bool has_readable_queue(const struct kamailio *kamailio)
+{
+    return kamailio->queue != NULL && kamailio->queue->state != QUEUE_CORRUPT;
+}
+
 void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL)
             seat_save_worker(kamailio->workers[i], out);
-    state_put(out, kamailio->queue != NULL, 1);
-    if (kamailio->queue != NULL)
+    state_put(out, has_readable_queue(kamailio), 1);
+    if (has_readable_queue(kamailio))
         queue_save(kamailio->queue, out);
     state_put(out, (uint64_t)kamailio->attachment, 1);
     state_put(out, uv_timer_get_due_in(&kamailio->hold), 8);
@@ -706,7 +712,7 @@ bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings)
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         held =
             held && (kamailio->workers[i] == NULL || holdings_add(holdings, kamailio->workers[i]->fd, "worker-%u", i));
-    if (kamailio->queue == NULL)
+    if (!has_readable_queue(kamailio))
         return held;
     return held && holdings_add(holdings, kamailio->queue->memfd, "ring") &&
            holdings_add(holdings, kamailio->queue->eventfd, "ring-wake");
