@@ -35,8 +35,19 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     uv_poll_stop(&door->poll);
 }
 
+/* Remove the file of a door if it is still that. */
+static void remove_file(const char *path, dev_t device, ino_t inode)
+{
+    struct stat file;
+    if (lstat(path, &file) == 0 && file.st_dev == device && file.st_ino == inode)
+        unlink(path);
+}
+
 void door_tick(struct door *door)
 {
+    if (door->left[0] != '\0')
+        remove_file(door->left, door->left_device, door->left_inode);
+    door->left[0] = '\0';
     if (!door->paused || door->fd < 0)
         return;
     door->paused = false;
@@ -75,6 +86,14 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
     return NULL;
 }
 
+/* The door was elsewhere before. Its file goes when the loop runs: until then it may still be another's. */
+static void door_leave(struct door *door, const char *path, const struct inherited_door *inherited)
+{
+    snprintf(door->left, sizeof(door->left), "%s", path);
+    door->left_device = inherited->device;
+    door->left_inode = inherited->inode;
+}
+
 /* Is the inherited socket's file still there, at that path? Then go on with both. */
 static bool door_inherit(struct door *door, const struct inherited_door *inherited)
 {
@@ -83,12 +102,16 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     socklen_t size = sizeof(address) - 1;
     if (inherited->fd < 0)
         return false;
-    if (getsockname(inherited->fd, (struct sockaddr *)&address, &size) != 0 ||
-        strcmp(address.sun_path, door->path) != 0 || lstat(door->path, &file) != 0 ||
-        file.st_dev != inherited->device || file.st_ino != inherited->inode) {
+    const bool named = getsockname(inherited->fd, (struct sockaddr *)&address, &size) == 0;
+    const bool moved = named && strcmp(address.sun_path, door->path) != 0;
+    if (moved)
+        door_leave(door, address.sun_path, inherited);
+    if (!named || moved || lstat(door->path, &file) != 0 || file.st_dev != inherited->device ||
+        file.st_ino != inherited->inode) {
         close(inherited->fd);
         return false;
     }
+    door->inherited = true;
     door->fd = inherited->fd;
     door->device = file.st_dev;
     door->inode = file.st_ino;
@@ -121,14 +144,12 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, stru
 
 void door_close(struct door *door)
 {
-    struct stat file;
     if (door->fd < 0)
         return;
     uv_close((uv_handle_t *)&door->poll, NULL);
     close(door->fd);
     door->fd = -1;
-    if (lstat(door->path, &file) == 0 && file.st_dev == door->device && file.st_ino == door->inode)
-        unlink(door->path);
+    remove_file(door->path, door->device, door->inode);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

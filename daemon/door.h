@@ -22,6 +22,10 @@ struct door {
     bool paused;  /* out of descriptors: listens again at the next tick */
     dev_t device; /* of our file, so that another's is never removed */
     ino_t inode;
+    bool inherited;                 /* it was open before us: on a failed start it may still be another's */
+    char left[EVAPID_PATH_MAX + 1]; /* where the inherited socket was, if that is another path: to be removed */
+    dev_t left_device;
+    ino_t left_inode;
     uv_poll_t poll;
     door_opened *opened;
     void *owner;
@@ -37,7 +41,7 @@ struct inherited_door {
 const char *door_open(struct door *door, uv_loop_t *loop, const char *path, struct inherited_door inherited,
                       door_opened *opened, void *owner);
 
-/* Once a second: listen again after a pause. */
+/* Once a second: listen again after a pause, and tidy up where the door was before. */
 void door_tick(struct door *door);
 
 /* Listen no more and remove the file. */

@@ -245,6 +245,7 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     const char *why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
     if (why == NULL)
         why = handover_open(&e->home, &holdings, replace, subject);
+    holdings_clear(&holdings, false);
     return why == NULL && replace ? replace_begin(successor) : why;
 }
 
@@ -255,10 +256,10 @@ static int evapid_run(struct evapid *e, bool replace)
     const char *why = evapid_open(e, replace, &subject);
     if (why != NULL) {
         log_line(LEVEL_ERROR, subject, "%s", why);
-        if (!replace && !store_is_there()) {
+        if (!e->home.control.door.inherited)
             door_close(&e->home.control.door);
+        if (!e->home.kamailio.door.inherited)
             door_close(&e->home.kamailio.door);
-        }
         return EXIT_BROKEN;
     }
     evapid_start_clocks(e);
