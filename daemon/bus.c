@@ -501,7 +501,7 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
         return client;
     if (client->hh.tbl != NULL)
         HASH_DEL(bus->clients, client);
-    client_discard(client);
+    client_abandon(client);
     return NULL;
 }
 

@@ -87,7 +87,7 @@ void bus_release(struct bus *bus, struct client *client);
 struct client *bus_find(const struct bus *bus, uint32_t index);
 
 /* Take over the client of a slot of the ledger from the evapid before us, on fd (-1: it is GONE). It waits, admitting, for
- * upstream unless it had been admitted. NULL when there is no memory, and then it is gone for good. */
+ * upstream unless it had been admitted. NULL when there is no memory: fd is closed, and the slot as it was. */
 struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                          struct listener *listener);
 

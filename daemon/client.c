@@ -645,6 +645,17 @@ void client_discard(struct client *client)
     client_free(client);
 }
 
+void client_abandon(struct client *client)
+{
+    client->host = NULL; /* freed when the poll is closed, which there is none of without a socket */
+    if (client->fd < 0) {
+        free(client);
+        return;
+    }
+    uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
+    close(client->fd);
+}
+
 void client_free(struct client *client)
 {
     client_discard_input(client);

@@ -203,6 +203,9 @@ void client_drop(struct client *client, enum drop_reason reason);
 /* Close and free a client that the host has had no use for yet, and hears no more of. */
 void client_discard(struct client *client);
 
+/* Likewise one that was adopted, without a word to the peer and with its slot as it is: it may be another's still. */
+void client_abandon(struct client *client);
+
 /* Free a client that is GONE. */
 void client_free(struct client *client);
 

@@ -30,6 +30,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
     bus_save(&household->bus, out);
     for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
         state_put(out, client->index, 4);
+        state_put(out, ledger_number(&household->ledger, client->slot), 4);
         bus_save_client(client, out);
         seat_save(client->seat, out);
     }
@@ -103,37 +104,27 @@ static struct listener *listener_of(struct household *household, struct ledger_s
                             : listener_remember(&household->listeners, slot->listener, &household->config.limits);
 }
 
-/* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. */
+/* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. NULL, and fd is closed: there is no memory. */
 static struct client *adopt(struct household *household, struct ledger_slot *slot, int fd)
 {
     struct listener *listener = fd >= 0 ? listener_of(household, slot) : NULL;
-    struct client *client = fd >= 0 && listener == NULL
-                                ? NULL
-                                : bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
+    if (fd >= 0 && listener == NULL) {
+        close(fd);
+        return NULL;
+    }
+    struct client *client = bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
     if (client != NULL && listener != NULL)
         listener_enter(listener);
     return client;
 }
 
-static struct ledger_slot *slot_of(struct ledger *ledger, uint32_t index)
-{
-    struct ledger_slot *slot = ledger_next(ledger, NULL);
-    while (slot != NULL && slot->index != index)
-        slot = ledger_next(ledger, slot);
-    return slot;
-}
-
 static bool load_clients(struct household *household, struct state_in *in, struct holdings *holdings)
 {
-    struct ledger_slot *slot = NULL;
     for (uint32_t index = 0; (index = (uint32_t)state_take(in, 4)) != 0 && !in->at.failed;) {
-        /* Slots are taken in about the order in which clients come: look on from the last one. */
-        while ((slot = ledger_next(&household->ledger, slot)) != NULL && slot->index != index)
-            continue;
-        if (slot == NULL)
-            slot = slot_of(&household->ledger, index);
-        struct client *client =
-            slot != NULL ? adopt(household, slot, holdings_take(holdings, "client-%u", index)) : NULL;
+        struct ledger_slot *slot = ledger_at(&household->ledger, (uint32_t)state_take(in, 4));
+        if (slot == NULL || slot->index != index || bus_find(&household->bus, index) != NULL)
+            return state_fail(in);
+        struct client *client = adopt(household, slot, holdings_take(holdings, "client-%u", index));
         if (client == NULL || !bus_load_client(&household->bus, client, in) ||
             !seat_load(&household->kamailio, client->seat, in))
             return state_fail(in);
@@ -145,7 +136,8 @@ static const char *load_state(struct household *household, struct state_in *in, 
 {
     struct listener *module = NULL;
     struct bus *bus = &household->bus;
-    if (!listeners_load(&household->listeners, in, &household->config.limits, &module))
+    if (!listeners_load(&household->listeners, in, &household->config.limits, household->config.module_listener,
+                        &module))
         return "the state of the listeners makes no sense";
     household->kamailio.declaration.listener = module;
     if (!kamailio_load(&household->kamailio, in, holdings))
@@ -233,11 +225,19 @@ static void recover(struct household *household, struct holdings *holdings)
     const int memfd = holdings_take(holdings, "ring");
     const int eventfd = holdings_take(holdings, "ring-wake");
     uint64_t tail = 0;
-    const char *why = instance == 0 || memfd < 0 || eventfd < 0 ? "it was not kept" : NULL;
-    if (why == NULL)
-        why = kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail);
+    const bool kept = instance != 0 && memfd >= 0 && eventfd >= 0;
+    const char *why =
+        kept ? kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail) : "it was not kept";
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
+    if (!kept && memfd >= 0)
+        close(memfd);
+    if (!kept && eventfd >= 0)
+        close(eventfd);
+    if (why != NULL) { /* those of the next one get these names */
+        store_forget("ring");
+        store_forget("ring-wake");
+    }
     recover_clients(household, holdings, why == NULL ? instance : 0, tail);
     kamailio_go_on_alone(&household->kamailio);
 }
@@ -370,18 +370,15 @@ static const char *open_legacy(struct household *household, struct holdings *hol
     return NULL;
 }
 
-const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
+/* Doors and listeners first, since they may fail for what can be set right; then what the evapid before us has left. */
+static const char *open_household(struct household *household, struct holdings *holdings, struct legacy *legacy,
+                                  const char **subject)
 {
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
-    struct legacy legacy = { .stated = false };
-    *subject = SUBJECT;
-    const char *why = open_legacy(household, holdings, replace, &legacy);
-    if (why != NULL)
-        return why;
-    if (legacy.stated) {
-        door_load(&kamailio, &legacy.in, holdings, kamailio_door);
-        door_load(&control, &legacy.in, holdings, control_door);
+    if (legacy->stated) {
+        door_load(&kamailio, &legacy->in, holdings, kamailio_door);
+        door_load(&control, &legacy->in, holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.upstream = kamailio_upstream(&household->kamailio);
@@ -391,20 +388,31 @@ const char *handover_open(struct household *household, struct holdings *holdings
                                                   .listeners = &household->listeners,
                                                   .started_ms = uv_now(&household->loop) };
     listeners_inherit(&household->listeners, holdings);
-    why = open_doors(household, kamailio, control, subject);
+    const char *why = open_doors(household, kamailio, control, subject);
     if (why == NULL)
         why = open_listeners(household, subject);
     if (why != NULL)
         return why;
     *subject = SUBJECT;
-    if (legacy.stated) {
-        forget_brought(household); /* not before: what could not be opened may be set right, and we be started again */
-        why = load_state(household, &legacy.in, holdings);
+    if (legacy->stated) {
+        forget_brought(household);
+        return load_state(household, &legacy->in, holdings);
     }
-    if (why != NULL)
-        return why;
-    if (legacy.adopted && !legacy.stated)
+    if (legacy->adopted)
         recover(household, holdings);
-    drop_rest(holdings);
     return NULL;
+}
+
+const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
+{
+    struct legacy legacy = { .stated = false };
+    *subject = SUBJECT;
+    const char *why = open_legacy(household, holdings, replace, &legacy);
+    if (why == NULL)
+        why = open_household(household, holdings, &legacy, subject);
+    if (legacy.stated)
+        state_close(&legacy.in);
+    if (why == NULL)
+        drop_rest(holdings);
+    return why;
 }

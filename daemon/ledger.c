@@ -135,11 +135,17 @@ struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index)
     return slot;
 }
 
-static uint32_t ledger_number(const struct ledger *ledger, const struct ledger_slot *slot)
+uint32_t ledger_number(const struct ledger *ledger, const struct ledger_slot *slot)
 {
     for (uint32_t i = 0;; i++)
         if (slot >= ledger->segments[i] && slot < ledger->segments[i] + LEDGER_SEGMENT)
             return i * LEDGER_SEGMENT + (uint32_t)(slot - ledger->segments[i]);
+}
+
+struct ledger_slot *ledger_at(const struct ledger *ledger, uint32_t number)
+{
+    struct ledger_slot *slot = number / LEDGER_SEGMENT < ledger->header->segments ? ledger_slot(ledger, number) : NULL;
+    return slot != NULL && slot->index != 0 ? slot : NULL;
 }
 
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot)

@@ -103,6 +103,10 @@ struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index);
 /* The client is no more: its books count among those of the gone. */
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot);
 
+/* The number of a slot that is in use, by which a successor finds it; and the slot of a number, NULL: it is not in use. */
+uint32_t ledger_number(const struct ledger *ledger, const struct ledger_slot *slot);
+struct ledger_slot *ledger_at(const struct ledger *ledger, uint32_t number);
+
 /* The slot after this one that is in use, the first for NULL; NULL: there is no more. */
 struct ledger_slot *ledger_next(struct ledger *ledger, const struct ledger_slot *slot);
 

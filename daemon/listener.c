@@ -59,8 +59,8 @@ struct listener *listener_revive(struct listeners *all, const struct sockaddr_st
 {
     struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
-    if (listener->state == LISTENER_CLOSED && listener->source == LISTENER_MODULE && !listener->poll_closing &&
-        address_equal(&listener->address, address)) {
+    if (listener->state == LISTENER_CLOSED && !listener->poll_closing && address_equal(&listener->address, address)) {
+        listener->source = LISTENER_MODULE;
         listener->limits = *limits;
         listener->max_clients = max_clients;
         listener->state = LISTENER_IDLE;
@@ -341,23 +341,24 @@ static struct listener *listener_load(struct listeners *all, const char *name, c
     return listener;
 }
 
-bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
+bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits, bool module_may,
                     struct listener **module)
 {
     for (struct wire_text text; (text = state_take_bytes(in)).length > 0;) {
         char name[ADDRESS_TEXT];
         snprintf(name, sizeof(name), "%.*s", (int)text.length, text.bytes);
         const bool of_module = state_take(in, 1) == LISTENER_MODULE;
-        const bool closed = state_take(in, 1) == 1;
+        const bool goes_on = state_take(in, 1) == 0 && of_module && module_may;
         struct client_limits theirs = *limits;
         theirs.framing = state_take(in, 1) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
         const uint32_t max_clients = (uint32_t)state_take(in, 4);
         struct listener *listener = listener_named(all, name);
         if (listener == NULL) {
-            listener = listener_load(all, name, &theirs, max_clients, of_module && !closed);
+            listener = listener_load(all, name, &theirs, max_clients, goes_on);
             if (listener == NULL)
                 return state_fail(in);
-            if (of_module && !closed)
+            listener->source = of_module ? LISTENER_MODULE : LISTENER_CONFIG;
+            if (goes_on)
                 *module = listener;
         }
         listener->accepted += state_take(in, 8);

@@ -63,8 +63,8 @@ struct listeners {
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
                               const struct client_limits *limits, uint32_t max_clients, enum listener_source source);
 
-/* Make the module's listener that was closed at that address, and still has clients, one that is to begin again. NULL: there
- * is none. */
+/* Make the listener that was closed at that address, and still has clients, the module's, and one that is to begin again.
+ * NULL: there is none. */
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
                                  const struct client_limits *limits, uint32_t max_clients);
 
@@ -98,10 +98,10 @@ struct listener *listener_remember(struct listeners *all, const char *name, cons
 /* The listener of that name, closed or not, or NULL. */
 struct listener *listener_named(const struct listeners *all, const char *name);
 
-/* Write all for a successor; read them back, behind those of the configuration. module: the one that the module had declared
- * and that is open again, NULL: none. False: it makes no sense. */
+/* Write all for a successor; read them back, behind those of the configuration. module_may: the one that the module had
+ * declared is opened again, and is then *module. False: it makes no sense. */
 void listeners_save(const struct listeners *all, struct state_out *out);
-bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
+bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits, bool module_may,
                     struct listener **module);
 
 /* Add the listening sockets to the holdings. */

@@ -136,8 +136,8 @@ bool run_load(struct run *run, struct state_in *in)
     uint64_t bytes = 0;
     uint64_t events = 0;
     for (struct chunk *chunk = NULL; (chunk = state_take_chunk(in)) != NULL;) {
-        if (chunk->next != NULL || chunk == run->last)
-            return state_fail(in);
+        if (chunk->refs > 1)
+            return state_fail(in); /* it is part of a run already */
         if (run->last != NULL)
             run->last->next = chunk;
         else

@@ -60,8 +60,8 @@ void store_keep(int fd, const char *name, ...)
     va_end(args);
     const unsigned kept = HASH_COUNT(store.kept.all);
     if (kept >= store.most || !holdings_add(&store.kept, -1, "%s", what)) {
-        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager, which has %u of %u (FDSTORE)", kept,
-                    store.most);
+        log_limited(&failures, LEVEL_WARNING, what, "not kept by the service manager, which has %u of %u (FDSTORE)",
+                    kept, store.most);
         return;
     }
     snprintf(told, sizeof(told), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", what);
