@@ -381,18 +381,15 @@ static const char *open_legacy(struct household *household, struct holdings *hol
     return NULL;
 }
 
-const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
+/* Doors and listeners first, since they may fail for what can be set right; then what the evapid before us has left. */
+static const char *open_household(struct household *household, struct holdings *holdings, struct legacy *legacy,
+                                  const char **subject)
 {
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
-    struct legacy legacy = { .stated = false };
-    *subject = SUBJECT;
-    const char *why = open_legacy(household, holdings, replace, &legacy);
-    if (why != NULL)
-        return why;
-    if (legacy.stated) {
-        door_load(&kamailio, &legacy.in, holdings, kamailio_door);
-        door_load(&control, &legacy.in, holdings, control_door);
+    if (legacy->stated) {
+        door_load(&kamailio, &legacy->in, holdings, kamailio_door);
+        door_load(&control, &legacy->in, holdings, control_door);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;
@@ -404,20 +401,31 @@ const char *handover_open(struct household *household, struct holdings *holdings
                                                   .control = &household->control.door,
                                                   .started_ms = uv_now(&household->loop) };
     listeners_inherit(&household->listeners, holdings);
-    why = open_doors(household, kamailio, control, subject);
+    const char *why = open_doors(household, kamailio, control, subject);
     if (why == NULL)
         why = open_listeners(household, subject);
     if (why != NULL)
         return why;
     *subject = SUBJECT;
-    if (legacy.stated) {
-        forget_brought(household); /* not before: what could not be opened may be set right, and we be started again */
-        why = load_state(household, &legacy.in, holdings);
+    if (legacy->stated) {
+        forget_brought(household);
+        return load_state(household, &legacy->in, holdings);
     }
-    if (why != NULL)
-        return why;
-    if (legacy.adopted && !legacy.stated)
+    if (legacy->adopted)
         recover(household, holdings);
-    drop_rest(holdings);
     return NULL;
+}
+
+const char *handover_open(struct household *household, struct holdings *holdings, bool replace, const char **subject)
+{
+    struct legacy legacy = { .stated = false };
+    *subject = SUBJECT;
+    const char *why = open_legacy(household, holdings, replace, &legacy);
+    if (why == NULL)
+        why = open_household(household, holdings, &legacy, subject);
+    if (legacy.stated)
+        state_close(&legacy.in);
+    if (why == NULL)
+        drop_rest(holdings);
+    return why;
 }

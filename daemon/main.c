@@ -259,6 +259,7 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
     if (why == NULL)
         why = handover_open(&e->home, &holdings, replace, subject);
+    holdings_clear(&holdings, false);
     return why == NULL && replace ? replace_begin(successor) : why;
 }
 

@@ -151,6 +151,8 @@ struct chunk *state_take_chunk(struct state_in *in)
 bool state_close(struct state_in *in)
 {
     const bool good = !in->at.failed && in->at.at == in->at.end;
+    if (in->memory == NULL)
+        return good;
     for (uint32_t i = 0; i < in->count; i++)
         chunk_unref(in->chunks[i]);
     free(in->chunks);

@@ -61,7 +61,7 @@ static inline bool state_fail(struct state_in *in)
     return false;
 }
 
-/* Unmap, and let go of the chunks. Returns whether all was read, up to the end, and good. */
+/* Unmap, and let go of the chunks; once more does no harm. Returns whether all was read, up to the end, and good. */
 bool state_close(struct state_in *in);
 
 #endif
