@@ -185,14 +185,15 @@ void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, cons
     header->batch++;
 }
 
-/* The page of the last commit. Without its ring it is the later one. */
+/* The page of the last commit. Without its ring it is the later one; with it the one before, if the ring's tail has not come
+ * to the later one's. */
 static const struct ledger_page *ledger_last_page(const struct ledger_header *header, uint64_t instance, uint64_t tail)
 {
     const bool later = header->pages[1].batch > header->pages[0].batch;
     const struct ledger_page *page = &header->pages[later];
     const struct ledger_page *before = &header->pages[!later];
     const bool begun = instance != 0 && page->instance == instance && page->tail != tail;
-    return begun && before->batch != 0 && before->instance == instance && before->tail == tail ? before : page;
+    return begun && (before->instance != instance || before->tail == tail) ? before : page;
 }
 
 /* Undo what the slot says of a batch that was not committed. */
@@ -221,5 +222,10 @@ struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uin
         slot->follows = slot->passed = false;
         slot->mark.batch = 0;
     }
+    /* A commit that did not count never will: the next one takes its place. */
+    header->batch = page->batch + 1;
+    for (int i = 0; i < 2; i++)
+        if (header->pages[i].batch > page->batch)
+            header->pages[i].batch = 0;
     return page->events;
 }

@@ -11,6 +11,7 @@
 
 #include "memory.h"
 #include "outq.h"
+#include "state.h"
 
 #define WHOLE (RUN_CHUNK - sizeof(uint32_t)) /* bytes of a raw event that fills a chunk */
 #define QUEUES 5
@@ -302,6 +303,31 @@ static void act_settle(struct run *of)
     }
 }
 
+/* Another evapid goes on with the run and the queues: they are written down, and read where there is nothing. */
+static void act_hand_over(struct run *of)
+{
+    struct state_out out;
+    struct state_in in;
+    const enum framing framing = of->framing;
+    act_settle(of);
+    assert_true(state_begin(&out));
+    run_save(of, &out);
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_save(&models[i].q, &out);
+    const int memfd = state_end(&out);
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_clear(&models[i].q);
+    run_close(of);
+    run_open(of, framing);
+    assert_null(state_open(&in, memfd));
+    assert_true(run_load(of, &in));
+    for (size_t i = 0; i < QUEUES; i++) {
+        outq_init(&models[i].q, framing, models[i].q.limit);
+        assert_true(outq_load(&models[i].q, &in) && outq_resume(&models[i].q, of));
+    }
+    assert_true(state_close(&in));
+}
+
 /* Books, bytes and pins agree with the model. */
 static void compare(const struct run *of)
 {
@@ -353,10 +379,12 @@ static void act(struct run *of, bool slow, unsigned *refused)
         model->follows = true;
     } else if (action < 970) {
         act_leave(model);
-    } else if (action < 992) {
+    } else if (action < 990) {
         act_drop(model);
-    } else {
+    } else if (action < 998) {
         act_clear(model);
+    } else {
+        act_hand_over(of);
     }
 }
 

@@ -1,0 +1,475 @@
+/* A state: what was written is read, and nothing else is: not a part of it, not another version, not garbage. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "memory.h"
+#include "outq.h"
+#include "run.h"
+#include "state.h"
+
+static unsigned seed = 4711;
+
+/* ---- memory files --------------------------------------------------------------------------------------------------- */
+
+/* The bytes of a state, whose memfd is closed. The caller frees them. */
+static char *bytes_of(int memfd, size_t *length)
+{
+    assert_true(memfd >= 0);
+    *length = (size_t)lseek(memfd, 0, SEEK_END);
+    char *bytes = malloc(*length);
+    assert_non_null(bytes);
+    assert_int_equal(pread(memfd, bytes, *length, 0), (ssize_t)*length);
+    close(memfd);
+    return bytes;
+}
+
+static int memfd_of(const char *bytes, size_t length)
+{
+    const int memfd = memfd_create("state of a test", MFD_CLOEXEC);
+    assert_true(memfd >= 0);
+    assert_int_equal(write(memfd, bytes, length), (ssize_t)length);
+    return memfd;
+}
+
+static struct payload text(const char *of)
+{
+    return (struct payload){ .part = { of, "" }, .length = { strlen(of), 0 } };
+}
+
+/* ---- round trips ---------------------------------------------------------------------------------------------------- */
+
+static void test_numbers_and_bytes_come_back(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    (void)state;
+    assert_true(state_begin(&out));
+    for (unsigned bytes = 1; bytes <= 8; bytes++)
+        state_put(&out, 0x1122334455667788U >> (64 - 8 * bytes), bytes);
+    state_put_bytes(&out, "hello\0world", 11);
+    state_put_bytes(&out, NULL, 0);
+    state_put(&out, UINT64_MAX, 8);
+    assert_null(state_open(&in, state_end(&out)));
+    for (unsigned bytes = 1; bytes <= 8; bytes++)
+        assert_int_equal(state_take(&in, bytes), 0x1122334455667788U >> (64 - 8 * bytes));
+    const struct wire_text hello = state_take_bytes(&in);
+    assert_int_equal(hello.length, 11);
+    assert_memory_equal(hello.bytes, "hello\0world", 11);
+    assert_int_equal(state_take_bytes(&in).length, 0);
+    assert_int_equal(state_take(&in, 8), UINT64_MAX);
+    assert_true(state_close(&in));
+    assert_true(state_close(&in)); /* there is nothing more to do */
+}
+
+static void assert_same_chunk(const struct chunk *a, const struct chunk *b)
+{
+    assert_int_equal(a->room, b->room);
+    assert_int_equal(a->used, b->used);
+    assert_int_equal(a->events, b->events);
+    assert_memory_equal(a->bytes, b->bytes, a->used);
+    for (uint32_t i = 0; i < a->events; i++)
+        assert_int_equal(chunk_end_of(a, i), chunk_end_of(b, i));
+}
+
+static struct chunk *any_chunk(void)
+{
+    struct chunk *chunk = chunk_new(1000, 0);
+    const struct payload events[] = { text("a"), text("and another one"), text("the third") };
+    assert_non_null(chunk);
+    for (unsigned i = (unsigned)rand_r(&seed) % 40; i > 0; i--) {
+        const struct payload *event = &events[i % 3];
+        const size_t size = framing_size(FRAMING_NETSTRING, payload_length(event));
+        if (chunk_fits(chunk, size))
+            chunk_append(chunk, FRAMING_NETSTRING, event, size);
+    }
+    return chunk;
+}
+
+static void test_chunks_that_are_shared_stay_shared(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    struct chunk *chunks[100];
+    (void)state;
+    for (size_t i = 0; i < 100; i++)
+        chunks[i] = any_chunk();
+    for (int turn = 0; turn < 2; turn++) { /* in the second state all is written anew */
+        assert_true(state_begin(&out));
+        for (size_t i = 0; i < 300; i++)
+            state_put_chunk(&out, i % 7 == 3 ? NULL : chunks[(i * 31) % 100]);
+        assert_null(state_open(&in, state_end(&out)));
+        struct chunk *read[100] = { NULL };
+        for (size_t i = 0; i < 300; i++) {
+            struct chunk *chunk = state_take_chunk(&in);
+            if (i % 7 == 3) {
+                assert_null(chunk);
+                continue;
+            }
+            struct chunk **before = &read[(i * 31) % 100];
+            if (*before == NULL) {
+                *before = chunk;
+                assert_same_chunk(chunk, chunks[(i * 31) % 100]);
+            }
+            assert_ptr_equal(chunk, *before);
+            assert_int_equal(chunk->refs, 1);
+        }
+        for (size_t i = 0; i < 100; i++)
+            assert_non_null(read[i]);
+        struct chunk *kept = chunk_ref(read[0]);
+        assert_true(state_close(&in));
+        assert_same_chunk(kept, chunks[0]); /* it outlives the state */
+        chunk_unref(kept);
+    }
+    for (size_t i = 0; i < 100; i++)
+        chunk_unref(chunks[i]);
+}
+
+static void test_a_state_that_is_not_read_to_its_end_is_not_good(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    (void)state;
+    assert_true(state_begin(&out));
+    state_put(&out, 1, 4);
+    state_put(&out, 2, 4);
+    assert_null(state_open(&in, state_end(&out)));
+    assert_int_equal(state_take(&in, 4), 1);
+    assert_false(state_close(&in));
+}
+
+static void test_what_failed_stays_so(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    (void)state;
+    assert_true(state_begin(&out));
+    state_put(&out, 1, 8);
+    assert_null(state_open(&in, state_end(&out)));
+    assert_false(state_fail(&in));
+    assert_int_equal(state_take(&in, 4), 0);
+    assert_int_equal(state_take_bytes(&in).length, 0);
+    assert_null(state_take_chunk(&in));
+    assert_false(state_close(&in));
+}
+
+/* ---- what is none --------------------------------------------------------------------------------------------------- */
+
+static void test_another_version_and_what_is_no_state_are_refused(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    size_t length = 0;
+    int ends[2];
+    (void)state;
+    assert_true(state_begin(&out));
+    char *bytes = bytes_of(state_end(&out), &length);
+    assert_int_equal(length, 12);
+    for (size_t i = 0; i < 12; i++) {
+        bytes[i] ^= 1;
+        assert_string_equal(state_open(&in, memfd_of(bytes, 12)), "it was written by another version");
+        bytes[i] ^= 1;
+        assert_string_equal(state_open(&in, memfd_of(bytes, i)), "it is too short");
+    }
+    assert_null(state_open(&in, memfd_of(bytes, 12)));
+    assert_true(state_close(&in));
+    free(bytes);
+    assert_int_equal(pipe(ends), 0);
+    assert_non_null(state_open(&in, ends[0]));
+    close(ends[1]);
+    assert_non_null(state_open(&in, -1));
+}
+
+static void test_a_state_that_can_not_be_written_whole_is_none(void **state)
+{
+    struct rlimit before;
+    struct state_out out;
+    static const char bytes[100000];
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const struct rlimit small = { .rlim_cur = 50000, .rlim_max = before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    assert_true(state_begin(&out));
+    state_put_bytes(&out, bytes, sizeof(bytes));
+    const int memfd = state_end(&out);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(memfd, -1);
+}
+
+/* ---- truncated and corrupted: a run, and queues that stand in it, with events of their own --------------------------- */
+
+#define QUEUES 4
+
+struct stand {
+    struct run run;
+    struct outq queues[QUEUES];
+};
+
+static void relay(struct stand *stand, size_t size)
+{
+    static char bytes[3 * RUN_CHUNK];
+    const struct payload payload = { .part = { bytes, "" }, .length = { size, 0 } };
+    memset(bytes, (int)('a' + size % 26), size);
+    assert_true(run_append(&stand->run, &payload));
+}
+
+static void give(struct stand *stand, size_t first, const char *of)
+{
+    const struct payload payload = text(of);
+    struct chunk *chunk = chunk_of_event(FRAMING_NETSTRING, &payload);
+    assert_non_null(chunk);
+    for (size_t i = first; i < QUEUES; i++)
+        assert_true(outq_push(&stand->queues[i], chunk));
+    chunk_unref(chunk);
+}
+
+static void settle(struct stand *stand)
+{
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_pin(&stand->queues[i]);
+    run_settle(&stand->run);
+}
+
+static void open_stand(struct stand *stand)
+{
+    run_open(&stand->run, FRAMING_NETSTRING);
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_init(&stand->queues[i], FRAMING_NETSTRING, 1 << 24);
+}
+
+/* One queue stands in the first chunk within an event, one in a later one, one has pieces, one does not follow. */
+static void build_stand(struct stand *stand)
+{
+    open_stand(stand);
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_follow(&stand->queues[i], &stand->run);
+    relay(stand, 1000);
+    for (int i = 0; i < 30; i++)
+        relay(stand, 3 + (size_t)i * 7);
+    outq_sent(&stand->queues[1], 1050);
+    outq_sent(&stand->queues[0], 13);
+    give(stand, 2, "for two");
+    relay(stand, 80000);
+    give(stand, 1, "for three");
+    assert_true(outq_leave(&stand->queues[3]));
+    relay(stand, 10);
+    outq_sent(&stand->queues[2], 3);
+    settle(stand);
+}
+
+static void close_stand(struct stand *stand)
+{
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_clear(&stand->queues[i]);
+    run_close(&stand->run);
+}
+
+static int save_stand(const struct stand *stand)
+{
+    struct state_out out;
+    assert_true(state_begin(&out));
+    run_save(&stand->run, &out);
+    for (size_t i = 0; i < QUEUES; i++)
+        outq_save(&stand->queues[i], &out);
+    return state_end(&out);
+}
+
+static bool load_stand(struct stand *stand, int memfd)
+{
+    struct state_in in;
+    open_stand(stand);
+    if (state_open(&in, memfd) != NULL)
+        return false;
+    bool good = run_load(&stand->run, &in);
+    for (size_t i = 0; i < QUEUES && good; i++)
+        good = outq_load(&stand->queues[i], &in) && outq_resume(&stand->queues[i], &stand->run);
+    return state_close(&in) && good;
+}
+
+/* Send all that waits, and the run goes on; returns the bytes and their sum. */
+static uint64_t send_all(struct stand *stand, size_t of, size_t at_a_time)
+{
+    struct outq *q = &stand->queues[of];
+    uint64_t sum = 0;
+    for (size_t n = 0; !outq_is_empty(q); n++) {
+        struct iovec iov;
+        assert_int_equal(outq_gather(q, &iov, 1), 1);
+        const size_t length = iov.iov_len < at_a_time ? iov.iov_len : at_a_time;
+        for (size_t i = 0; i < length; i++)
+            sum = sum * 31 + ((const unsigned char *)iov.iov_base)[i];
+        outq_sent(q, length);
+        outq_pin(q);
+    }
+    return sum;
+}
+
+static void test_queues_go_on_where_they_stood(void **state)
+{
+    struct stand before;
+    struct stand after;
+    (void)state;
+    build_stand(&before);
+    assert_true(load_stand(&after, save_stand(&before)));
+    assert_int_equal(after.run.bytes, before.run.bytes);
+    assert_int_equal(after.run.followers, before.run.followers);
+    for (size_t i = 0; i < QUEUES; i++) {
+        assert_int_equal(outq_bytes(&after.queues[i]), outq_bytes(&before.queues[i]));
+        assert_int_equal(outq_events(&after.queues[i]), outq_events(&before.queues[i]));
+        assert_int_equal(outq_begun(&after.queues[i]), outq_begun(&before.queues[i]));
+    }
+    for (int turn = 0; turn < 2; turn++) {
+        for (size_t i = 0; i < QUEUES; i++) {
+            assert_int_equal(outq_take_given(&after.queues[i]), outq_take_given(&before.queues[i]));
+            assert_int_equal(send_all(&after, i, 777), send_all(&before, i, 1 << 20));
+        }
+        relay(&before, 500);
+        relay(&after, 500);
+        give(&before, 0, "for all");
+        give(&after, 0, "for all");
+    }
+    settle(&before);
+    settle(&after);
+    assert_ptr_equal(after.run.first, after.run.last);
+    close_stand(&before);
+    close_stand(&after);
+}
+
+static void test_every_truncation_is_refused(void **state)
+{
+    struct stand stand;
+    size_t length = 0;
+    (void)state;
+    build_stand(&stand);
+    char *bytes = bytes_of(save_stand(&stand), &length);
+    close_stand(&stand);
+    for (size_t cut = 0; cut < length; cut += cut < 2000 || cut + 2000 > length ? 1 : 97) {
+        assert_false(load_stand(&stand, memfd_of(bytes, cut)));
+        close_stand(&stand);
+    }
+    assert_true(load_stand(&stand, memfd_of(bytes, length)));
+    close_stand(&stand);
+    free(bytes);
+}
+
+/* What is read all the same is sound: it can be sent to its end, and more put behind it. */
+static bool try_corrupted(const char *bytes, size_t length)
+{
+    struct stand stand;
+    const bool good = load_stand(&stand, memfd_of(bytes, length));
+    for (size_t i = 0; i < QUEUES && good; i++) {
+        outq_take_given(&stand.queues[i]);
+        outq_events(&stand.queues[i]);
+        send_all(&stand, i, 1 << 20);
+    }
+    if (good) {
+        relay(&stand, 100);
+        settle(&stand);
+    }
+    close_stand(&stand);
+    return good;
+}
+
+static void test_corruption_is_refused_or_does_no_harm(void **state)
+{
+    struct stand stand;
+    size_t length = 0;
+    unsigned refused = 0;
+    (void)state;
+    build_stand(&stand);
+    char *bytes = bytes_of(save_stand(&stand), &length);
+    close_stand(&stand);
+    for (unsigned round = 0; round < 6000; round++) {
+        char *corrupted = malloc(length);
+        assert_non_null(corrupted);
+        memcpy(corrupted, bytes, length);
+        for (unsigned n = 1 + (unsigned)rand_r(&seed) % 3; n > 0; n--) {
+            /* Numbers stand at both ends; payloads, in which anything may stand, between them. */
+            size_t at = (size_t)rand_r(&seed) % 400;
+            at = rand_r(&seed) % 2 == 0 ? at : length - 1 - at;
+            corrupted[at] = (char)(rand_r(&seed) % 3 == 0 ? rand_r(&seed) : corrupted[at] ^ (1 << rand_r(&seed) % 8));
+        }
+        refused += !try_corrupted(corrupted, length);
+        free(corrupted);
+    }
+    assert_in_range(refused, 3000, 6000);
+    free(bytes);
+}
+
+static void test_a_chunk_is_part_of_one_run_once(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    struct run runs[2];
+    struct chunk *chunk = any_chunk();
+    (void)state;
+    for (int twice = 0; twice < 2; twice++) {
+        assert_true(state_begin(&out));
+        for (int i = 0; i < 2; i++) {
+            state_put_chunk(&out, chunk);
+            state_put_chunk(&out, twice ? chunk : NULL);
+            if (twice)
+                state_put_chunk(&out, NULL);
+            state_put(&out, 10000, 8);
+            state_put(&out, 1000, 8);
+        }
+        assert_null(state_open(&in, state_end(&out)));
+        for (int i = 0; i < 2; i++)
+            run_open(&runs[i], FRAMING_RAW);
+        assert_int_equal(run_load(&runs[0], &in), !twice);
+        assert_false(run_load(&runs[1], &in));
+        for (int i = 0; i < 2; i++)
+            run_close(&runs[i]);
+        assert_false(state_close(&in));
+    }
+    chunk_unref(chunk);
+}
+
+static void test_without_memory_it_is_refused(void **state)
+{
+    struct stand stand;
+    size_t length = 0;
+    long calls = 0;
+    (void)state;
+    build_stand(&stand);
+    char *bytes = bytes_of(save_stand(&stand), &length);
+    close_stand(&stand);
+    for (bool good = false; !good; calls++) {
+        const int memfd = memfd_of(bytes, length);
+        memory_limit(calls);
+        good = load_stand(&stand, memfd);
+        const bool refused = memory_refused() > 0;
+        memory_limit(-1);
+        assert_int_equal(good, !refused);
+        close_stand(&stand);
+    }
+    assert_in_range(calls, 5, 60);
+    free(bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers_and_bytes_come_back),
+        cmocka_unit_test(test_chunks_that_are_shared_stay_shared),
+        cmocka_unit_test(test_a_state_that_is_not_read_to_its_end_is_not_good),
+        cmocka_unit_test(test_what_failed_stays_so),
+        cmocka_unit_test(test_another_version_and_what_is_no_state_are_refused),
+        cmocka_unit_test(test_a_state_that_can_not_be_written_whole_is_none),
+        cmocka_unit_test(test_queues_go_on_where_they_stood),
+        cmocka_unit_test(test_every_truncation_is_refused),
+        cmocka_unit_test(test_corruption_is_refused_or_does_no_harm),
+        cmocka_unit_test(test_a_chunk_is_part_of_one_run_once),
+        cmocka_unit_test(test_without_memory_it_is_refused),
+    };
+    return cmocka_run_group_tests_name("state", tests, NULL, NULL);
+}
