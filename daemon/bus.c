@@ -10,12 +10,12 @@
 #include "listener.h"
 #include "log.h"
 #include "pace.h"
+#include "shed.h"
 #include "state.h"
 #include "store.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
-static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
 static struct log_limit slow = { .kind = "clients: disconnected for being slow" };
 
 /* The host of every client is a bus. */
@@ -226,9 +226,7 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* ---- delivery -------------------------------------------------------------------------------------------------- */
 
-/* A client whose queue is full is closed, if that is its policy, and with it all that it had not read: it can tell that it
- * has missed something by that. */
-static void bus_disconnect_slow(struct bus *bus, struct client *client)
+void bus_disconnect_slow(struct bus *bus, struct client *client)
 {
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
@@ -260,115 +258,15 @@ static void bus_on_refused(struct bus *bus, struct client *client, size_t size, 
                 reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------
- *
- * What waits for all clients together may take max_total_queued_bytes of memory, each event once, however many wait for
- * it. An event that would take it over that has those go short for whom most waits, so that it reaches the others. */
-
-#define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
-#define PEERS_PART                                                                                                     \
-    8U /* whose queue is shorter than the longest by less than this part of it goes short with that one */
-
 size_t bus_queue_memory(void)
 {
     return chunk_memory() + outq_memory();
 }
 
-/* What an event of that length would add: to the runs, or in chunks of its own. */
-static size_t bus_cost(const struct bus *bus, size_t length, bool to_all, const struct client *guest)
-{
-    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->listening_count + 1) : 0;
-    for (int framing = 0; framing < FRAMINGS; framing++) {
-        const struct run *run = &bus->runs[framing];
-        const size_t size = framing_size((enum framing)framing, length);
-        if (size == 0 || size > bus->max_total_queued_bytes)
-            continue; /* nobody gets it */
-        if (to_all && run->followers > 0)
-            cost += run_cost(run, size);
-        if ((!to_all && run->followers > 0) || (guest != NULL && guest->out.framing == (enum framing)framing))
-            cost += chunk_cost(0, size);
-    }
-    return cost;
-}
-
-static size_t bus_longest_queue(const struct bus *bus)
-{
-    size_t longest = 0;
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        if (outq_bytes(&client->out) > longest)
-            longest = outq_bytes(&client->out);
-    return longest;
-}
-
-/* There is no other way to have the memory back than to let the frame go of which the client has got a part. */
-static void bus_break_off(struct client *client)
-{
-    char subject[CLIENT_SUBJECT];
-    client_subject(client, subject);
-    log_limited(&slow, LEVEL_WARNING, subject,
-                "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
-                client->address, client->port, outq_bytes(&client->out));
-    client_drop(client, DROP_SLOW);
-}
-
-/* Of what waits for the client, part goes: whole events by its policy; if it has none left, all, with the connection. It
- * may be freed. */
-static void bus_shed_client(struct bus *bus, struct client *client)
-{
-    const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
-    if (parts && client->state == CLIENT_FLUSHING)
-        client_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
-    else if (parts && client->slow_policy == SLOW_DISCONNECT)
-        bus_disconnect_slow(bus, client);
-    else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
-        bus_break_off(client);
-}
-
-static void bus_settle(struct bus *bus)
+void bus_settle(struct bus *bus)
 {
     for (int framing = 0; framing < FRAMINGS; framing++)
         run_settle(&bus->runs[framing]);
-}
-
-/* Shed until the queues take no more than that, or nothing waits. Each step leaves less to be shed. */
-static void bus_shed(struct bus *bus, size_t memory)
-{
-    struct client *client = NULL;
-    struct client *next = NULL;
-    for (size_t longest = 1; bus_queue_memory() > memory && longest > 0;) {
-        longest = bus_longest_queue(bus);
-        HASH_ITER(hh, bus->clients, client, next)
-        {
-            if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
-                continue;
-            bus_shed_client(bus, client);
-            bus_settle(bus);
-            if (bus_queue_memory() <= memory)
-                return;
-        }
-    }
-}
-
-/* See to it that there is memory for an event. Any client may be closed by that: returns the guest, if it is still there. */
-static struct client *bus_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
-{
-    const uint32_t index = guest != NULL ? guest->index : 0;
-    const size_t limit = bus->max_total_queued_bytes;
-    const size_t free_part = limit / SHED_PART;
-    const size_t cost = bus_cost(bus, payload_length(payload), to_all, guest);
-    if (cost <= limit && bus_queue_memory() <= limit - cost)
-        return guest;
-    bus->upstream.sends(bus->upstream.owner);
-    bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
-    if (bus_queue_memory() + cost > limit - free_part) {
-        log_limited(
-            &crowded, LEVEL_WARNING, "bus",
-            "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
-            "slowest",
-            bus_queue_memory(), limit);
-        bus_shed(bus, limit - free_part > cost ? limit - free_part - cost : 0);
-    }
-    return guest != NULL ? bus_find(bus, index) : NULL;
 }
 
 /* ---- to every client ------------------------------------------------------------------------------------------- */
@@ -481,7 +379,7 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
 void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
-    guest = bus_make_room(bus, payload, true, guest);
+    guest = shed_make_room(bus, payload, true, guest);
     bool received = bus->listening_count > 0;
     if (guest != NULL && !guest->listed)
         received |= bus_deliver(bus, guest, &parcel, guest);
@@ -496,7 +394,7 @@ void bus_relay(struct bus *bus, const struct payload *payload, struct client *gu
 void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                    struct client *guest)
 {
-    guest = bus_make_room(bus, payload, false, guest);
+    guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
@@ -514,7 +412,7 @@ void bus_multicast(struct bus *bus, const struct payload *payload, const char *t
 void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                  struct client *guest)
 {
-    guest = bus_make_room(bus, payload, false, guest);
+    guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };

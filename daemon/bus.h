@@ -111,6 +111,13 @@ void bus_tick(struct bus *bus);
 /* Bytes of memory that all that waits for clients takes, each event once. */
 size_t bus_queue_memory(void);
 
+/* Cut off a client whose queue is full, if that is its policy, and with it all that it had not read: it can tell that it
+ * has missed something by that. */
+void bus_disconnect_slow(struct bus *bus, struct client *client);
+
+/* Let the runs go of what nobody waits for. */
+void bus_settle(struct bus *bus);
+
 /* Has every client been sent all it was given? */
 bool bus_is_flushed(const struct bus *bus);
 

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "input.h"
 #include "ledger.h"
 #include "log.h"
 #include "origin.h"
@@ -20,10 +21,7 @@
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
-#define INPUT_FIRST                                                                                                    \
-    4096U /* the first room for an unfinished message; it grows as bytes come, not as they are promised */
 
-static struct log_limit bad_input = { .kind = "clients: malformed input" };
 static struct log_limit failures = { .kind = "clients: connection failures" };
 
 static void client_watch(struct client *client);
@@ -56,38 +54,7 @@ void client_count_dropped(struct client *client, enum drop_reason reason, uint64
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
-/* Is there an unfinished message, and is it being read on? */
-static bool input_is_awaited(const struct client *client)
-{
-    return client->in != NULL && client->state == CLIENT_OPEN && !client->held && !client->input_over;
-}
-
-/* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
-static void input_time(struct client *client)
-{
-    const bool awaited = input_is_awaited(client);
-    if (awaited == (client->message_since_ms != 0))
-        return;
-    const uint64_t now = uv_now(client->poll.loop);
-    client->message_spent_ms += awaited ? 0 : now - client->message_since_ms;
-    client->message_since_ms = awaited ? now : 0;
-}
-
-/* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
-static void input_use(struct client *client, size_t used)
-{
-    if (used > 0)
-        client->message_spent_ms = client->message_since_ms = 0; /* another message begins behind it */
-    client->in_start += used;
-    if (client->in_start < client->in_end)
-        return;
-    free(client->in);
-    client->in = NULL;
-    client->in_start = client->in_end = client->in_room = 0;
-}
-
-/* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
-static void client_end_input(struct client *client, const char *why)
+void client_end_input(struct client *client, const char *why)
 {
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
@@ -99,241 +66,31 @@ static void client_end_input(struct client *client, const char *why)
     client->host->ended(client);
 }
 
-/* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
-static void client_reject_input(struct client *client, enum netstring_status status, uint64_t at, unsigned char byte)
-{
-    char subject[CLIENT_SUBJECT];
-    client_subject(client, subject);
-    log_limited(&bad_input, LEVEL_WARNING, subject,
-                "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
-                client->address, client->port, (unsigned long long)at, byte, netstring_reason(status),
-                client->max_message_bytes);
-    input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
-    client_end_input(client, NULL);
-}
-
-/* A message has come whole, of length bytes. */
-static void count_message(struct client *client, size_t length)
-{
-    client->tally->messages++;
-    client->tally->message_bytes += length;
-    client->host->totals->messages++;
-    client->host->totals->message_bytes += length;
-}
-
 void client_count_message(struct client *client)
 {
     client->tally->messages_delivered++;
     client->host->totals->messages_delivered++;
 }
 
-static bool client_offer(struct client *client, const char *bytes, size_t length)
-{
-    if (!client->host->message(client, bytes, length)) {
-        client->held = true;
-        return false;
-    }
-    count_message(client, length);
-    return true;
-}
-
-/* Find messages in bytes and offer them, until one is not taken or none is whole. Returns the bytes done with. */
-static size_t client_parse(struct client *client, const char *bytes, size_t length)
-{
-    if (client->out.framing == FRAMING_RAW)
-        return length > 0 && client_offer(client, bytes, length) ? length : 0;
-    size_t used = 0;
-    while (used < length) {
-        struct netstring frame;
-        const enum netstring_status status =
-            netstring_scan(bytes + used, length - used, client->max_message_bytes, &frame);
-        if (status == NETSTRING_FRAME) {
-            if (!client_offer(client, frame.payload, frame.length))
-                break;
-            used += frame.used;
-            continue;
-        }
-        if (status == NETSTRING_MORE) {
-            used += frame.used;
-            client->in_need = frame.need;
-            break;
-        }
-        client_reject_input(client, status, client->in_offset + used + frame.at, (unsigned char)bytes[used + frame.at]);
-        return length;
-    }
-    return used;
-}
-
-/* Keep bytes that came into the scratch and are not used up. */
-static bool input_keep(struct client *client, const char *bytes, size_t length)
-{
-    if (length == 0)
-        return true;
-    const size_t room = length > INPUT_FIRST ? length : INPUT_FIRST;
-    client->in = malloc(room);
-    if (client->in == NULL)
-        return false;
-    memcpy(client->in, bytes, length);
-    client->in_start = 0;
-    client->in_end = length;
-    client->in_room = room;
-    client->message_spent_ms = client->message_since_ms = 0;
-    return true;
-}
-
-/* Make room behind the bytes that are kept: move them to the front, then double up to what the frame needs. */
-static bool input_make_room(struct client *client)
-{
-    const size_t kept = client->in_end - client->in_start;
-    if (client->in_start > 0) {
-        memmove(client->in, client->in + client->in_start, kept);
-        client->in_start = 0;
-        client->in_end = kept;
-    }
-    if (client->in_room - kept >= INPUT_FIRST || (client->in_need > kept && client->in_room >= client->in_need))
-        return true;
-    size_t room = client->in_room * 2;
-    if (client->in_need > kept && room > client->in_need + INPUT_FIRST)
-        room = client->in_need + INPUT_FIRST;
-    char *in = realloc(client->in, room);
-    if (in == NULL)
-        return false;
-    client->in = in;
-    client->in_room = room;
-    return true;
-}
-
-/* Offer what is kept. */
-static void client_parse_kept(struct client *client)
-{
-    const size_t used = client_parse(client, client->in + client->in_start, client->in_end - client->in_start);
-    client->in_offset += used;
-    input_use(client, used);
-}
-
-static void client_lose_message(struct client *client, size_t length, enum message_loss reason)
-{
-    count_message(client, length);
-    client->tally->messages_dropped[reason]++;
-    client->host->totals->messages_dropped[reason]++;
-}
-
-/* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
-static void client_lose_messages(struct client *client, const char *bytes, size_t length, enum message_loss reason)
-{
-    struct netstring frame;
-    if (client->out.framing == FRAMING_RAW) {
-        if (length > 0)
-            client_lose_message(client, length, reason);
-        return;
-    }
-    while (netstring_scan(bytes, length, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
-        client_lose_message(client, frame.length, reason);
-        bytes += frame.used;
-        length -= frame.used;
-    }
-}
-
-static void client_parse_scratch(struct client *client, size_t length)
-{
-    const char *scratch = client->host->scratch;
-    const size_t used = client_parse(client, scratch, length);
-    client->in_offset += used;
-    if (input_keep(client, scratch + used, length - used))
-        return;
-    client_lose_messages(client, scratch + used, length - used, LOSS_MEMORY);
-    client->held = false;
-    client_end_input(client, "no memory to keep what has come");
-}
-
-static void client_read_input(struct client *client)
-{
-    const bool kept = client->in != NULL;
-    client->in_need = kept ? client->in_need : 0;
-    if (kept && !input_make_room(client)) {
-        client_end_input(client, "no memory for an unfinished message");
-        return;
-    }
-    char *at = kept ? client->in + client->in_end : client->host->scratch;
-    size_t room = kept ? client->in_room - client->in_end : CLIENT_SCRATCH;
-    if (client->out.framing == FRAMING_RAW && room > client->max_message_bytes)
-        room = client->max_message_bytes;
-    const ssize_t n = client->transport->read(client->fd, at, room);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0) {
-        const char *why = n < 0 ? strerror(errno) : kept ? "ended in the middle of a message" : NULL;
-        input_use(client, client->in_end - client->in_start);
-        client_end_input(client, why);
-        return;
-    }
-    if (!kept) {
-        client_parse_scratch(client, (size_t)n);
-        return;
-    }
-    client->in_end += (size_t)n;
-    client_parse_kept(client);
-}
-
-static void client_read(struct client *client)
-{
-    client->slot->input_begun = true;
-    client_read_input(client);
-    client->slot->input_begun = client->in != NULL;
-}
-
-static bool input_is_late(const struct client *client)
-{
-    if (!input_is_awaited(client) || client->message_timeout_ms == 0)
-        return false;
-    const uint64_t now = uv_now(client->poll.loop);
-    const uint64_t since = client->message_since_ms != 0 ? client->message_since_ms : now;
-    return client->message_spent_ms + (now - since) >= client->message_timeout_ms;
-}
-
 /* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
 void client_check_deadline(struct client *client)
 {
-    char subject[CLIENT_SUBJECT];
     for (size_t before = 0; input_is_late(client) && client->in_end - client->in_start > before;) {
         before = client->in_end - client->in_start;
-        client_read(client);
+        input_read(client);
     }
-    if (!input_is_late(client)) {
-        if (client->state != CLIENT_GONE)
-            client_watch(client);
-        return;
-    }
-    client_subject(client, subject);
-    log_limited(
-        &bad_input, LEVEL_WARNING, subject,
-        "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
-        "come); closing it",
-        client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
-        client->in_end - client->in_start);
-    input_use(client, client->in_end - client->in_start);
-    client_end_input(client, NULL);
-}
-
-static void client_discard_input(struct client *client)
-{
-    if (client->in != NULL) {
-        client_lose_messages(client, client->in + client->in_start, client->in_end - client->in_start, LOSS_CLOSED);
-        input_use(client, client->in_end - client->in_start);
-    }
-    client->held = false;
-    client->input_over = true;
+    if (input_is_late(client))
+        input_end_late(client);
+    else if (client->state != CLIENT_GONE)
+        client_watch(client);
 }
 
 void client_resume(struct client *client)
 {
     if (client->state == CLIENT_ADMITTING)
         return;
-    if (client->held) {
-        client->held = false;
-        client_parse_kept(client);
-        client->slot->input_begun = client->in != NULL;
-    }
+    if (client->held)
+        input_offer_again(client);
     if (client->state == CLIENT_OPEN)
         client_watch(client);
 }
@@ -357,8 +114,9 @@ static void client_note_given(struct client *client)
 {
     ledger_touch(client->host->ledger, client->slot);
     client->tally->relayed += outq_take_given(&client->out);
-    client->slot->run_since = client->out.since;
     client->slot->follows = client->out.run != NULL;
+    if (client->slot->follows)
+        client->slot->run_since = client->out.since;
 }
 
 void client_follow(struct client *client, struct run *run)
@@ -530,7 +288,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
     if (client->blocked && (status < 0 || (events & UV_WRITABLE) != 0))
         client_flush(client);
     if (client->state == CLIENT_OPEN && !client->held && (status < 0 || (events & UV_READABLE) != 0))
-        client_read(client);
+        input_read(client);
     if (client->state != CLIENT_GONE)
         client_watch(client);
 }
@@ -697,7 +455,7 @@ void client_finish(struct client *client)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    client_discard_input(client);
+    input_discard(client);
     if (client->state == CLIENT_ADMITTING)
         client_count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
     client_flush_out(client);
@@ -758,7 +516,7 @@ void client_abandon(struct client *client)
 
 void client_free(struct client *client)
 {
-    client_discard_input(client);
+    input_discard(client);
     ledger_release(client->host->ledger, client->slot);
     client->host = NULL;
     if (client->poll.data == NULL)
@@ -767,24 +525,18 @@ void client_free(struct client *client)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-enum { SAVED_HELD = 1, SAVED_INPUT_OVER = 2, SAVED_BLOCKED = 4, SAVED_DEAF = 8 };
+enum { SAVED_BLOCKED = 1, SAVED_DEAF = 2 };
 
 void client_save(struct client *client, struct state_out *out)
 {
     client_note_given(client);
     const uint64_t now_ms = uv_now(client->poll.loop);
     state_put(out, (uint64_t)client->state, 1);
-    state_put(out,
-              (client->held ? SAVED_HELD : 0U) | (client->input_over ? SAVED_INPUT_OVER : 0U) |
-                  (client->blocked ? SAVED_BLOCKED : 0U) | (client->deaf ? SAVED_DEAF : 0U),
-              1);
+    state_put(out, (client->blocked ? SAVED_BLOCKED : 0U) | (client->deaf ? SAVED_DEAF : 0U), 1);
     state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
     state_put(out, client->admit_by_ms != 0, 1);
     state_put(out, client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0, 8);
-    state_put(out, client->message_spent_ms + (client->message_since_ms != 0 ? now_ms - client->message_since_ms : 0),
-              8);
-    state_put(out, client->in_offset, 8);
-    state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
+    input_save(client, out);
     outq_save(&client->out, out);
 }
 
@@ -807,15 +559,10 @@ bool client_load(struct client *client, struct state_in *in)
     client->deadline_ms = now_ms + state_take(in, 8);
     const bool admit_by = state_take(in, 1) == 1;
     client->admit_by_ms = (now_ms + state_take(in, 8)) * admit_by;
-    client->message_spent_ms = state_take(in, 8);
-    client->in_offset = state_take(in, 8);
-    const struct wire_text input = state_take_bytes(in);
     if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)
         return state_fail(in);
-    if (!input_keep(client, input.bytes, input.length) || !outq_load(&client->out, in))
-        return state_fail(in);
-    client->held = (flags & SAVED_HELD) != 0;
-    client->input_over = (flags & SAVED_INPUT_OVER) != 0;
+    if (!input_load(client, in) || !outq_load(&client->out, in))
+        return false;
     client->blocked = (flags & SAVED_BLOCKED) != 0;
     client->deaf = (flags & SAVED_DEAF) != 0;
     if (client->fd >= 0)

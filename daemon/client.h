@@ -87,7 +87,7 @@ struct client {
     struct tally *tally;      /* in the ledger */
     struct ledger_slot *slot; /* likewise */
 
-    /* Input: bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
+    /* Input (input.h): bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
     char *in; /* NULL while there are none */
     size_t in_start, in_end, in_room;
     uint64_t in_offset; /* bytes of the stream before in_start */
@@ -151,6 +151,9 @@ void client_readmit(struct client *client);
 
 /* Offer what was held to the host again, and go on reading when all was taken. */
 void client_resume(struct client *client);
+
+/* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. For input.c. */
+void client_end_input(struct client *client, const char *why);
 
 /* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
 void client_check_deadline(struct client *client);

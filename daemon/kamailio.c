@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "hold.h"
 #include "holding.h"
 #include "log.h"
 #include "state.h"
@@ -18,61 +19,9 @@
 static struct log_limit refusals = { .kind = "kamailio: refused attachments" };
 static struct log_limit losses = { .kind = "kamailio: lost workers" };
 
-static struct presence *presence_of(const struct kamailio *kamailio)
+struct presence *kamailio_presence(const struct kamailio *kamailio)
 {
     return kamailio->stopping || kamailio->queue == NULL ? NULL : queue_presence(kamailio->queue);
-}
-
-/* ---- holding the queue ------------------------------------------------------------------------------------------
- *
- * After an attachment the events in the ring wait until the clients that they are for are there (again): those that are
- * connected must have been announced to the new Kamailio; after a restart of evapid those that were connected before
- * must have come back. For attach_hold_ms at the most. */
-
-static bool kamailio_holds(const struct kamailio *kamailio)
-{
-    return kamailio->queue != NULL && kamailio->queue->state == QUEUE_HELD;
-}
-
-/* While the queue is held for clients that were here before, the next evapid would have to wait for them too. */
-static void kamailio_publish_clients(const struct kamailio *kamailio)
-{
-    struct presence *presence = presence_of(kamailio);
-    const uint32_t clients = kamailio->bus->listening_count;
-    if (presence == NULL)
-        return;
-    atomic_store_explicit(&presence->clients, clients, memory_order_release);
-    atomic_store_explicit(&presence->expected,
-                          kamailio_holds(kamailio) && kamailio->expected > clients ? kamailio->expected : clients,
-                          memory_order_relaxed);
-}
-
-static void kamailio_end_hold(struct kamailio *kamailio, const char *why)
-{
-    if (!kamailio_holds(kamailio) || kamailio->stopping)
-        return;
-    uv_timer_stop(&kamailio->hold);
-    log_line(LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
-             queue_used(kamailio->queue));
-    queue_resume(kamailio->queue);
-    kamailio_publish_clients(kamailio);
-}
-
-static void kamailio_check_hold(struct kamailio *kamailio)
-{
-    if (kamailio_holds(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 &&
-        kamailio->bus->listening_count >= kamailio->expected)
-        kamailio_end_hold(kamailio, "the clients are there");
-}
-
-static void kamailio_on_hold_over(uv_timer_t *timer)
-{
-    struct kamailio *kamailio = timer->data;
-    if (kamailio_holds(kamailio))
-        log_line(
-            LEVEL_WARNING, SUBJECT, "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
-            kamailio->bus->listening_count, kamailio->expected, kamailio->config->attach_hold_ms, kamailio->announced);
-    kamailio_end_hold(kamailio, "waited long enough");
 }
 
 /* ---- what routes say -------------------------------------------------------------------------------------------- */
@@ -126,7 +75,7 @@ static void kamailio_on_control(void *owner, const struct ring_record *record, c
 
 static void kamailio_on_crowded(void *owner)
 {
-    kamailio_end_hold(owner, "the queue is nearly full");
+    hold_end(owner, "the queue is nearly full");
 }
 
 static void kamailio_on_commit(void *owner, uint64_t tail)
@@ -143,7 +92,7 @@ static void kamailio_detached(struct kamailio *kamailio, const char *why)
     uv_timer_stop(&kamailio->gather);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
-    kamailio_end_hold(kamailio, "Kamailio has gone");
+    hold_end(kamailio, "Kamailio has gone");
     queue_drain(kamailio->queue); /* stopping: it is held, and only what control records say is heard */
 }
 
@@ -205,7 +154,7 @@ static void kamailio_on_corrupt(void *owner, uint64_t at, const char *why)
 /* Write into a freshly opened ring who is here. */
 static void kamailio_publish(struct kamailio *kamailio)
 {
-    struct presence *presence = presence_of(kamailio);
+    struct presence *presence = kamailio_presence(kamailio);
     if (presence == NULL)
         return;
     presence_clear(presence);
@@ -213,21 +162,6 @@ static void kamailio_publish(struct kamailio *kamailio)
         if (tag->listed > 0)
             presence_add(presence, tag->hash);
     atomic_store(&presence->session, kamailio->session);
-}
-
-/* Events wait for the clients when there are any of either: until when is said at kamailio_check_hold. */
-static void kamailio_begin_hold(struct kamailio *kamailio, uint32_t clients_before)
-{
-    const bool backlog = queue_used(kamailio->queue) > 0;
-    kamailio->expected = clients_before > 0 ? clients_before : backlog;
-    if (kamailio->config->attach_hold_ms == 0 || (kamailio->expected == 0 && kamailio->unplaced == NULL)) {
-        queue_resume(kamailio->queue);
-        kamailio_publish_clients(kamailio);
-        return;
-    }
-    queue_hold(kamailio->queue);
-    kamailio_publish_clients(kamailio);
-    uv_timer_start(&kamailio->hold, kamailio_on_hold_over, kamailio->config->attach_hold_ms, 0);
 }
 
 /* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
@@ -296,7 +230,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     copy_text(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
     kamailio->attachment = GATHERING;
     kamailio_publish(kamailio);
-    kamailio_begin_hold(kamailio, clients_before);
+    hold_begin(kamailio, clients_before);
     log_line(LEVEL_NOTICE, SUBJECT,
              "attached: pid %u, Kamailio %s, module %s, %u workers, queue of %zu bytes with %zu waiting", kamailio->pid,
              kamailio->kamailio_version, kamailio->module_version, kamailio->workers_declared,
@@ -455,7 +389,7 @@ static void upstream_settle(void *owner, struct client *client)
 
 static void upstream_present(void *owner, uint64_t hash, bool present)
 {
-    struct presence *presence = presence_of(owner);
+    struct presence *presence = kamailio_presence(owner);
     if (presence != NULL && present)
         presence_add(presence, hash);
     else if (presence != NULL)
@@ -464,7 +398,7 @@ static void upstream_present(void *owner, uint64_t hash, bool present)
 
 static void upstream_admitted(void *owner)
 {
-    kamailio_publish_clients(owner);
+    hold_publish_clients(owner);
 }
 
 static void upstream_sends(void *owner)
@@ -515,7 +449,7 @@ void kamailio_flush(struct kamailio *kamailio)
 {
     bool awaited = false;
     bool posted = false;
-    kamailio_check_hold(kamailio);
+    hold_check(kamailio);
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
         if (worker == NULL)
@@ -565,7 +499,7 @@ void kamailio_tick(struct kamailio *kamailio)
 /* What routes say of what has begun still counts (control records); events are left in the ring for the next evapid. */
 void kamailio_stop(struct kamailio *kamailio)
 {
-    struct presence *presence = presence_of(kamailio);
+    struct presence *presence = kamailio_presence(kamailio);
     kamailio->stopping = true;
     door_close(&kamailio->door);
     if (presence == NULL)
@@ -710,8 +644,8 @@ bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct 
     kamailio->resume_wanted = true;
     if (attachment == GATHERING)
         uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
-    if (kamailio_holds(kamailio))
-        uv_timer_start(&kamailio->hold, kamailio_on_hold_over, hold_ms, 0);
+    if (hold_is_on(kamailio))
+        uv_timer_start(&kamailio->hold, hold_on_over, hold_ms, 0);
     return true;
 }
 
@@ -744,5 +678,5 @@ void kamailio_go_on_alone(struct kamailio *kamailio)
     kamailio_publish(kamailio);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     queue_resume(kamailio->queue);
-    kamailio_publish_clients(kamailio);
+    hold_publish_clients(kamailio);
 }

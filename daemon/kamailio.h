@@ -71,6 +71,9 @@ struct kamailio {
 const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const struct config *config, struct bus *bus,
                           struct listeners *listeners, struct inherited_door inherited);
 
+/* What evapid publishes in the ring; NULL when there is none, or it is the next one's to say. */
+struct presence *kamailio_presence(const struct kamailio *kamailio);
+
 /* What the bus needs to know of us. */
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
 

@@ -1,0 +1,289 @@
+/* Finding messages in what comes. */
+#include "input.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ledger.h"
+#include "log.h"
+#include "state.h"
+
+/* The first room for an unfinished message; it grows as bytes come, not as they are promised. */
+#define INPUT_FIRST 4096U
+
+enum { SAVED_HELD = 1, SAVED_OVER = 2 };
+
+static struct log_limit bad_input = { .kind = "clients: malformed input" };
+
+/* Is there an unfinished message, and is it being read on? */
+static bool input_is_awaited(const struct client *client)
+{
+    return client->in != NULL && client->state == CLIENT_OPEN && !client->held && !client->input_over;
+}
+
+void input_time(struct client *client)
+{
+    const bool awaited = input_is_awaited(client);
+    if (awaited == (client->message_since_ms != 0))
+        return;
+    const uint64_t now = uv_now(client->poll.loop);
+    client->message_spent_ms += awaited ? 0 : now - client->message_since_ms;
+    client->message_since_ms = awaited ? now : 0;
+}
+
+/* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
+static void input_use(struct client *client, size_t used)
+{
+    if (used > 0)
+        client->message_spent_ms = client->message_since_ms = 0; /* another message begins behind it */
+    client->in_start += used;
+    if (client->in_start < client->in_end)
+        return;
+    free(client->in);
+    client->in = NULL;
+    client->in_start = client->in_end = client->in_room = 0;
+}
+
+/* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
+static void input_reject(struct client *client, enum netstring_status status, uint64_t at, unsigned char byte)
+{
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
+    log_limited(&bad_input, LEVEL_WARNING, subject,
+                "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
+                client->address, client->port, (unsigned long long)at, byte, netstring_reason(status),
+                client->max_message_bytes);
+    input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
+    client_end_input(client, NULL);
+}
+
+/* A message has come whole, of length bytes. */
+static void count_message(struct client *client, size_t length)
+{
+    client->tally->messages++;
+    client->tally->message_bytes += length;
+    client->host->totals->messages++;
+    client->host->totals->message_bytes += length;
+}
+
+static bool input_offer(struct client *client, const char *bytes, size_t length)
+{
+    if (!client->host->message(client, bytes, length)) {
+        client->held = true;
+        return false;
+    }
+    count_message(client, length);
+    return true;
+}
+
+/* Find messages in bytes and offer them, until one is not taken or none is whole. Returns the bytes done with. */
+static size_t input_parse(struct client *client, const char *bytes, size_t length)
+{
+    if (client->out.framing == FRAMING_RAW)
+        return length > 0 && input_offer(client, bytes, length) ? length : 0;
+    size_t used = 0;
+    while (used < length) {
+        struct netstring frame;
+        const enum netstring_status status =
+            netstring_scan(bytes + used, length - used, client->max_message_bytes, &frame);
+        if (status == NETSTRING_FRAME) {
+            if (!input_offer(client, frame.payload, frame.length))
+                break;
+            used += frame.used;
+            continue;
+        }
+        if (status == NETSTRING_MORE) {
+            used += frame.used;
+            client->in_need = frame.need;
+            break;
+        }
+        input_reject(client, status, client->in_offset + used + frame.at, (unsigned char)bytes[used + frame.at]);
+        return length;
+    }
+    return used;
+}
+
+/* Keep bytes that came into the scratch and are not used up. */
+static bool input_keep(struct client *client, const char *bytes, size_t length)
+{
+    if (length == 0)
+        return true;
+    const size_t room = length > INPUT_FIRST ? length : INPUT_FIRST;
+    client->in = malloc(room);
+    if (client->in == NULL)
+        return false;
+    memcpy(client->in, bytes, length);
+    client->in_start = 0;
+    client->in_end = length;
+    client->in_room = room;
+    client->message_spent_ms = client->message_since_ms = 0;
+    return true;
+}
+
+/* Make room behind the bytes that are kept: move them to the front, then double up to what the frame needs. */
+static bool input_make_room(struct client *client)
+{
+    const size_t kept = client->in_end - client->in_start;
+    if (client->in_start > 0) {
+        memmove(client->in, client->in + client->in_start, kept);
+        client->in_start = 0;
+        client->in_end = kept;
+    }
+    if (client->in_room - kept >= INPUT_FIRST || (client->in_need > kept && client->in_room >= client->in_need))
+        return true;
+    size_t room = client->in_room * 2;
+    if (client->in_need > kept && room > client->in_need + INPUT_FIRST)
+        room = client->in_need + INPUT_FIRST;
+    char *in = realloc(client->in, room);
+    if (in == NULL)
+        return false;
+    client->in = in;
+    client->in_room = room;
+    return true;
+}
+
+/* Offer what is kept. */
+static void input_parse_kept(struct client *client)
+{
+    const size_t used = input_parse(client, client->in + client->in_start, client->in_end - client->in_start);
+    client->in_offset += used;
+    input_use(client, used);
+}
+
+static void input_lose(struct client *client, size_t length, enum message_loss reason)
+{
+    count_message(client, length);
+    client->tally->messages_dropped[reason]++;
+    client->host->totals->messages_dropped[reason]++;
+}
+
+/* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
+static void input_lose_all(struct client *client, const char *bytes, size_t length, enum message_loss reason)
+{
+    struct netstring frame;
+    if (client->out.framing == FRAMING_RAW) {
+        if (length > 0)
+            input_lose(client, length, reason);
+        return;
+    }
+    while (netstring_scan(bytes, length, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+        input_lose(client, frame.length, reason);
+        bytes += frame.used;
+        length -= frame.used;
+    }
+}
+
+static void input_take_scratch(struct client *client, size_t length)
+{
+    const char *scratch = client->host->scratch;
+    const size_t used = input_parse(client, scratch, length);
+    client->in_offset += used;
+    if (input_keep(client, scratch + used, length - used))
+        return;
+    input_lose_all(client, scratch + used, length - used, LOSS_MEMORY);
+    client->held = false;
+    client_end_input(client, "no memory to keep what has come");
+}
+
+static void input_take(struct client *client)
+{
+    const bool kept = client->in != NULL;
+    client->in_need = kept ? client->in_need : 0;
+    if (kept && !input_make_room(client)) {
+        client_end_input(client, "no memory for an unfinished message");
+        return;
+    }
+    char *at = kept ? client->in + client->in_end : client->host->scratch;
+    size_t room = kept ? client->in_room - client->in_end : CLIENT_SCRATCH;
+    if (client->out.framing == FRAMING_RAW && room > client->max_message_bytes)
+        room = client->max_message_bytes;
+    const ssize_t n = client->transport->read(client->fd, at, room);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        const char *why = n < 0 ? strerror(errno) : kept ? "ended in the middle of a message" : NULL;
+        input_use(client, client->in_end - client->in_start);
+        client_end_input(client, why);
+        return;
+    }
+    if (!kept) {
+        input_take_scratch(client, (size_t)n);
+        return;
+    }
+    client->in_end += (size_t)n;
+    input_parse_kept(client);
+}
+
+void input_read(struct client *client)
+{
+    client->slot->input_begun = true;
+    input_take(client);
+    client->slot->input_begun = client->in != NULL;
+}
+
+bool input_is_late(const struct client *client)
+{
+    if (!input_is_awaited(client) || client->message_timeout_ms == 0)
+        return false;
+    const uint64_t now = uv_now(client->poll.loop);
+    const uint64_t since = client->message_since_ms != 0 ? client->message_since_ms : now;
+    return client->message_spent_ms + (now - since) >= client->message_timeout_ms;
+}
+
+void input_discard(struct client *client)
+{
+    if (client->in != NULL) {
+        input_lose_all(client, client->in + client->in_start, client->in_end - client->in_start, LOSS_CLOSED);
+        input_use(client, client->in_end - client->in_start);
+    }
+    client->held = false;
+    client->input_over = true;
+}
+
+void input_offer_again(struct client *client)
+{
+    client->held = false;
+    input_parse_kept(client);
+    client->slot->input_begun = client->in != NULL;
+}
+
+void input_end_late(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
+    log_limited(
+        &bad_input, LEVEL_WARNING, subject,
+        "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
+        "come); closing it",
+        client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
+        client->in_end - client->in_start);
+    input_use(client, client->in_end - client->in_start);
+    client_end_input(client, NULL);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void input_save(const struct client *client, struct state_out *out)
+{
+    const uint64_t running_ms =
+        client->message_since_ms != 0 ? uv_now(client->poll.loop) - client->message_since_ms : 0;
+    state_put(out, (client->held ? SAVED_HELD : 0U) | (client->input_over ? SAVED_OVER : 0U), 1);
+    state_put(out, client->message_spent_ms + running_ms, 8);
+    state_put(out, client->in_offset, 8);
+    state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
+}
+
+bool input_load(struct client *client, struct state_in *in)
+{
+    const uint64_t flags = state_take(in, 1);
+    const uint64_t spent_ms = state_take(in, 8);
+    client->in_offset = state_take(in, 8);
+    const struct wire_text bytes = state_take_bytes(in);
+    if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
+        return state_fail(in);
+    client->message_spent_ms = spent_ms;
+    client->held = (flags & SAVED_HELD) != 0;
+    client->input_over = (flags & SAVED_OVER) != 0;
+    return true;
+}

@@ -1,0 +1,34 @@
+/* A client's input: the bytes that have come and are no message yet, or one that the host would not take.
+ *
+ * It owns the fields of struct client that stand under "Input". Whole messages are found where the bytes were read to, and
+ * offered to the host there; only what is left is kept, in a buffer that an idle client doesn't have. */
+#ifndef EVAPID_INPUT_H
+#define EVAPID_INPUT_H
+
+#include <stdbool.h>
+
+#include "client.h"
+
+/* Read once, and offer the messages that are whole then. The input may end by that (client_end_input). */
+void input_read(struct client *client);
+
+/* Offer what was held to the host again. */
+void input_offer_again(struct client *client);
+
+/* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
+void input_time(struct client *client);
+
+/* Has an unfinished message taken longer than message_timeout_ms? */
+bool input_is_late(const struct client *client);
+
+/* It is: end the input. */
+void input_end_late(struct client *client);
+
+/* Throw away what is kept, count the messages in it as lost, and read no more. */
+void input_discard(struct client *client);
+
+/* Write it for a successor; read it back. False: it makes no sense, or there is no memory. */
+void input_save(const struct client *client, struct state_out *out);
+bool input_load(struct client *client, struct state_in *in);
+
+#endif

@@ -1,0 +1,101 @@
+/* Who goes short when memory for queues does. */
+#include "shed.h"
+
+#include "log.h"
+#include "pace.h"
+
+#define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
+#define PEERS_PART 8U /* who has less than the longest queue by no more than this part of it goes short with that one */
+
+static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
+static struct log_limit broken_off = { .kind = "clients: closed for want of memory" };
+
+/* What an event of that length would add: to the runs, or in chunks of its own. */
+static size_t shed_cost(const struct bus *bus, size_t length, bool to_all, const struct client *guest)
+{
+    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->listening_count + 1) : 0;
+    for (int framing = 0; framing < FRAMINGS; framing++) {
+        const struct run *run = &bus->runs[framing];
+        const size_t size = framing_size((enum framing)framing, length);
+        if (size == 0 || size > bus->max_total_queued_bytes)
+            continue; /* nobody gets it */
+        if (to_all && run->followers > 0)
+            cost += run_cost(run, size);
+        if ((!to_all && run->followers > 0) || (guest != NULL && guest->out.framing == (enum framing)framing))
+            cost += chunk_cost(0, size);
+    }
+    return cost;
+}
+
+static size_t shed_longest_queue(const struct bus *bus)
+{
+    size_t longest = 0;
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        if (outq_bytes(&client->out) > longest)
+            longest = outq_bytes(&client->out);
+    return longest;
+}
+
+/* There is no other way to have the memory back than to let the frame go of which the client has got a part. */
+static void shed_break_off(struct client *client)
+{
+    char subject[CLIENT_SUBJECT];
+    client_subject(client, subject);
+    log_limited(&broken_off, LEVEL_WARNING, subject,
+                "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
+                client->address, client->port, outq_bytes(&client->out));
+    client_drop(client, DROP_SLOW);
+}
+
+/* Of what waits for the client, part goes: whole events by its policy; if it has none left, all, with the connection. It
+ * may be freed. */
+static void shed_client(struct bus *bus, struct client *client)
+{
+    const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
+    if (parts && client->state == CLIENT_FLUSHING)
+        client_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
+    else if (parts && client->slow_policy == SLOW_DISCONNECT)
+        bus_disconnect_slow(bus, client);
+    else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
+        shed_break_off(client);
+}
+
+/* Shed until the queues take no more than that, or nothing waits. Each step leaves less to be shed. */
+static void shed_until(struct bus *bus, size_t memory)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    for (size_t longest = 1; bus_queue_memory() > memory && longest > 0;) {
+        longest = shed_longest_queue(bus);
+        HASH_ITER(hh, bus->clients, client, next)
+        {
+            if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
+                continue;
+            shed_client(bus, client);
+            bus_settle(bus);
+            if (bus_queue_memory() <= memory)
+                return;
+        }
+    }
+}
+
+struct client *shed_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
+{
+    const uint32_t index = guest != NULL ? guest->index : 0;
+    const size_t limit = bus->max_total_queued_bytes;
+    const size_t free_part = limit / SHED_PART;
+    const size_t cost = shed_cost(bus, payload_length(payload), to_all, guest);
+    if (cost <= limit && bus_queue_memory() <= limit - cost)
+        return guest;
+    bus->upstream.sends(bus->upstream.owner);
+    bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
+    if (bus_queue_memory() + cost > limit - free_part) {
+        log_limited(
+            &crowded, LEVEL_WARNING, "bus",
+            "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
+            "slowest",
+            bus_queue_memory(), limit);
+        shed_until(bus, limit - free_part > cost ? limit - free_part - cost : 0);
+    }
+    return guest != NULL ? bus_find(bus, index) : NULL;
+}
