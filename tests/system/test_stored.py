@@ -12,6 +12,7 @@ import pytest
 
 from client import Client, netstring, refused
 from process import until
+from test_async import NATIVE as ASYNC
 from test_handover import ask, begin, events_of, lost_by, restart
 
 ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
@@ -232,6 +233,32 @@ def test_clients_for_whom_there_is_no_room_in_the_store_are_closed_and_the_other
         works(stage, phone, client, b"%d" % number)
         clients[(number + 1) % 3].receive(), clients[(number + 2) % 3].receive()
     assert balanced(stage.evapid.status())["delivered"] == 5 + 3 * 3
+
+
+def test_a_client_that_was_not_kept_beside_a_state_is_lost_and_missed_by_nobody(stage):
+    """The store has been full, and is not any more when the state is stored."""
+    stage.start_supervised(store=9)
+    stage.start_kamailio(ASYNC)
+    phone = stage.phone()
+    clients = [stage.connect() for _ in range(6)]
+    stage.evapid.logged("client-6: not kept")
+    clients[5].send(b"tag:blue")
+    until(lambda: stage.evapid.client(clients[5])["tag"] == "blue", "it has its tag")
+    for client in clients[:5]:
+        client.close()
+    stage.evapid.clients(1)
+    stage.evapid.restart()
+    stage.evapid.logged("1 clients are closed: their connections were not kept")
+    assert clients[5].receive_ready() == [] and clients[5].eof
+    status = stage.evapid.attached(stage.kamailio.pid)
+    assert (status["totals"]["clients"]["accepted"], status["totals"]["clients"]["closed"]) == (6, 6)
+    for user in ("relay", "multicast"):
+        answer = phone.ask("INVITE", user, headers={"X-Word": "x"})
+        assert answer.code == 480 and int(answer["X-Rc"]) < 0, "nobody is there to answer"
+    client = stage.connect()
+    call = phone.start("INVITE", "relay", headers={"X-Word": "y"})
+    client.send(client.receive().replace(b":y", b":486:y"))
+    assert phone.finish(call).code == 486
 
 
 def test_room_in_the_store_is_used_again(stage):
