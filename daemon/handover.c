@@ -173,9 +173,13 @@ static bool stream_is_whole(struct ledger_slot *slot, int fd)
     return true;
 }
 
-static void count_lost(struct tally *tally)
+/* What was in memory only: events that it was not sent, messages that no worker was sent. */
+static void count_lost(struct ledger_slot *slot)
 {
+    struct tally *tally = &slot->tally;
     tally->dropped[DROP_LOST] += tally->relayed - tally->delivered - tally_dropped(tally);
+    tally->messages_dropped += tally->messages - slot->written;
+    slot->written = tally->messages;
 }
 
 /* The client of a slot goes on, or it is over. Returns which. */
@@ -184,7 +188,7 @@ static bool recover_client(struct household *household, struct ledger_slot *slot
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", slot->index);
     const bool whole = fd >= 0 && stream_is_whole(slot, fd);
-    count_lost(&slot->tally);
+    count_lost(slot);
     struct client *client = whole ? adopt(household, slot, fd) : NULL;
     if (client != NULL) {
         if (slot->admitted)

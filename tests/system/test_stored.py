@@ -148,6 +148,26 @@ def test_events_in_the_ring_arrive_though_evapid_and_kamailio_were_killed(stage)
     works(stage, phone, clients[0], b"back")
 
 
+def test_messages_that_no_worker_had_yet_are_counted_as_dropped(stage):
+    phone = begin(stage, restart, limits={"worker_window_frames": 65536, "worker_window_bytes": 1 << 28})
+    client = stage.connect()
+    ask(phone, "gate", gate="2")
+    for number in range(400):
+        client.send(b"%d" % number + b" " * 3000)
+    stage.evapid.until_status(lambda s: s["clients"][0]["in"]["frames"] == 400, "evapid has read all")
+    stage.evapid.kill_and_restart()
+    ask(phone, "gate", gate="0")
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    client.send(b"end")
+    stage.kamailio.logged(rf"GOT {client.index} end;")
+    heard = [text.strip() for event, text in events_of(stage.kamailio, client.index) if event == "GOT"]
+    assert heard == [str(number) for number in range(len(heard) - 1)] + ["end"]
+    entry, totals = stage.evapid.client(client), stage.evapid.status()["totals"]
+    assert entry["in"]["frames"] == 401 and 0 < entry["in"]["dropped"] == 401 - len(heard)
+    assert totals["in"]["dropped"]["closed"] == entry["in"]["dropped"]
+
+
 # ---- Kamailio ends meanwhile
 
 
