@@ -625,8 +625,11 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
 {
     struct run *run = &bus->runs[client->out.framing];
     const bool listed = state_take(in, 1) == 1;
-    if (!client_load(client, in) || !pace_load(client, run, in))
+    bool lost = false;
+    if (!client_load(client, in, &lost) || !pace_load(client, run, in))
         return false;
+    bus->lost += lost;
+    bus->ledger->header->closed += lost;
     if (!listed || client->state == CLIENT_GONE)
         return true;
     if (client->out.followed == (client->passed_by != NULL) || !outq_resume(&client->out, run))

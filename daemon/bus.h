@@ -45,6 +45,7 @@ struct bus {
     struct tally totals;
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
+    uint32_t lost;             /* clients that were taken over without their sockets */
     char scratch[CLIENT_SCRATCH];
 };
 

@@ -506,12 +506,12 @@ void client_discard(struct client *client)
 void client_abandon(struct client *client)
 {
     client->host = NULL; /* freed when the poll is closed, which there is none of without a socket */
-    if (client->fd < 0) {
+    if (client->fd >= 0) {
+        uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
+        close(client->fd);
+    } else if (client->poll.data == NULL) {
         free(client);
-        return;
     }
-    uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
-    close(client->fd);
 }
 
 void client_free(struct client *client)
@@ -551,7 +551,7 @@ static void client_lose(struct client *client)
     client_count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
 }
 
-bool client_load(struct client *client, struct state_in *in)
+bool client_load(struct client *client, struct state_in *in, bool *lost)
 {
     const uint64_t state = state_take(in, 1);
     const uint64_t flags = state_take(in, 1);
@@ -565,9 +565,10 @@ bool client_load(struct client *client, struct state_in *in)
         return false;
     client->blocked = (flags & SAVED_BLOCKED) != 0;
     client->deaf = (flags & SAVED_DEAF) != 0;
-    if (client->fd >= 0)
-        client_enter(client, (enum client_state)state);
-    else if (state != CLIENT_GONE)
+    *lost = client->fd < 0 && state != CLIENT_GONE;
+    if (*lost)
         client_lose(client);
+    else if (client->fd >= 0)
+        client_enter(client, (enum client_state)state);
     return true;
 }

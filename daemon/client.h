@@ -135,10 +135,10 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
 struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                             const struct client_host *host);
 
-/* Write what a successor needs beside the slot; and read it into a client that has just been adopted. False: it makes no
- * sense. */
+/* Write what a successor needs beside the slot; and read it into a client that has just been adopted. *lost: it is GONE only
+ * because it was adopted without its socket. False: it makes no sense. */
 void client_save(struct client *client, struct state_out *out);
-bool client_load(struct client *client, struct state_in *in);
+bool client_load(struct client *client, struct state_in *in, bool *lost);
 
 /* ADMITTING: let it take part. */
 void client_admit(struct client *client);

@@ -153,6 +153,8 @@ static const char *load_state(struct household *household, struct state_in *in, 
     bus_settle_gone(bus);
     listeners_drop_spares(&household->listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->clients));
+    if (bus->lost > 0)
+        log_line(LEVEL_WARNING, SUBJECT, "%u clients are closed: their connections were not kept", bus->lost);
     return NULL;
 }
 

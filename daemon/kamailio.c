@@ -615,16 +615,21 @@ void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out)
     state_put(out, uv_timer_get_due_in(&kamailio->hold), 8);
 }
 
-/* The presence in the ring is as the evapid before us has left it, and true. */
+/* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. */
 static bool kamailio_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const int memfd = holdings_take(holdings, "ring");
     const int eventfd = holdings_take(holdings, "ring-wake");
     const char *why = memfd >= 0 && eventfd >= 0 ? kamailio_open_queue(kamailio, memfd, eventfd) : "it is not there";
-    if (why == NULL)
-        return queue_load(kamailio->queue, in);
-    log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
-    return state_fail(in);
+    if (why != NULL) {
+        log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
+        return state_fail(in);
+    }
+    if (kamailio->bus->lost > 0) {
+        kamailio_publish(kamailio);
+        hold_publish_clients(kamailio);
+    }
+    return queue_load(kamailio->queue, in);
 }
 
 bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)

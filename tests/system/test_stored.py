@@ -12,6 +12,7 @@ import pytest
 
 from client import Client, netstring, refused
 from process import until
+from test_async import NATIVE as ASYNC
 from test_handover import ask, begin, events_of, lost_by, restart
 
 ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
@@ -147,6 +148,27 @@ def test_events_in_the_ring_arrive_though_evapid_and_kamailio_were_killed(stage)
     works(stage, phone, clients[0], b"back")
 
 
+def test_messages_that_no_worker_had_yet_are_counted_as_dropped(stage):
+    phone = begin(stage, restart, limits={"worker_window_frames": 65536, "worker_window_bytes": 1 << 28})
+    client = stage.connect()
+    ask(phone, "gate", gate="2")
+    for number in range(400):
+        client.send(b"%d" % number + b" " * 3000)
+    stage.evapid.until_status(lambda s: s["clients"][0]["in"]["frames"] == 400, "evapid has read all")
+    stage.evapid.kill_and_restart()
+    ask(phone, "gate", gate="0")
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.client(client)
+    client.send(b"end")
+    stage.kamailio.logged(rf"GOT {client.index} end;")
+    heard = [text.strip() for event, text in events_of(stage.kamailio, client.index) if event == "GOT"]
+    assert heard == [str(number) for number in range(len(heard) - 1)] + ["end"]
+    entry, totals = stage.evapid.client(client), stage.evapid.status()["totals"]
+    assert entry["in"]["frames"] == 401 and 0 < entry["in"]["dropped"]["lost"] == 401 - len(heard)
+    stage.evapid.until_status(lambda s: s["clients"][0]["in"]["delivered"] == len(heard), "what was heard counts as delivered")
+    assert totals["in"]["dropped"]["lost"] == entry["in"]["dropped"]["lost"]
+
+
 # ---- Kamailio ends meanwhile
 
 
@@ -232,6 +254,32 @@ def test_clients_for_whom_there_is_no_room_in_the_store_are_closed_and_the_other
         works(stage, phone, client, b"%d" % number)
         clients[(number + 1) % 3].receive(), clients[(number + 2) % 3].receive()
     assert balanced(stage.evapid.status())["delivered"] == 5 + 3 * 3
+
+
+def test_a_client_that_was_not_kept_beside_a_state_is_lost_and_missed_by_nobody(stage):
+    """The store has been full, and is not any more when the state is stored."""
+    stage.start_supervised(store=9)
+    stage.start_kamailio(ASYNC)
+    phone = stage.phone()
+    clients = [stage.connect() for _ in range(6)]
+    stage.evapid.logged("client-6: not kept")
+    clients[5].send(b"tag:blue")
+    until(lambda: stage.evapid.client(clients[5])["tag"] == "blue", "it has its tag")
+    for client in clients[:5]:
+        client.close()
+    stage.evapid.clients(1)
+    stage.evapid.restart()
+    stage.evapid.logged("1 clients are closed: their connections were not kept")
+    assert clients[5].receive_ready() == [] and clients[5].eof
+    status = stage.evapid.attached(stage.kamailio.pid)
+    assert (status["totals"]["clients"]["accepted"], status["totals"]["clients"]["closed"]) == (6, 6)
+    for user in ("relay", "multicast"):
+        answer = phone.ask("INVITE", user, headers={"X-Word": "x"})
+        assert answer.code == 480 and int(answer["X-Rc"]) < 0, "nobody is there to answer"
+    client = stage.connect()
+    call = phone.start("INVITE", "relay", headers={"X-Word": "y"})
+    client.send(client.receive().replace(b":y", b":486:y"))
+    assert phone.finish(call).code == 486
 
 
 def test_room_in_the_store_is_used_again(stage):
