@@ -112,6 +112,24 @@ def test_killed_at_any_moment_of_its_start(stage):
     assert stage.evapid.stored() == ["client-1", *ORDINARY]
 
 
+def test_killed_while_it_leaves_everything(stage):
+    """A part of what a restart needs has been stored, or all, or nothing."""
+    phone = begin(stage, restart, {"workers": 2})
+    client = stage.connect()
+    moments = random.Random(1871)
+    for turn in range(25):
+        stage.evapid.expect_end = True
+        stage.evapid.signal(signal.SIGTERM)
+        time.sleep(moments.uniform(0, 0.003))
+        stage.evapid.kill_and_restart()
+        stage.evapid.attached(stage.kamailio.pid, 2)
+        stage.evapid.client(client)
+        works(stage, phone, client, b"turn %d" % turn)
+    assert lost_by(client, stage.evapid.status()) == 0
+    assert balanced(stage.evapid.status())["delivered"] == 25
+    assert stage.evapid.stored() == ["client-1", *ORDINARY]
+
+
 def test_a_second_sigterm_changes_nothing(stage):
     phone = begin(stage, restart)
     client = stage.connect()
@@ -188,6 +206,25 @@ def test_kamailio_ends_while_evapid_is_away(stage, end):
     stage.kamailio.logged(rf"GOT {client.index} in two parts;")
     assert [event for event, _ in events_of(stage.kamailio, client.index)] == ["NEW", "GOT"]
     works(stage, stage.phone(), client, b"on")
+
+
+def test_messages_at_a_worker_that_dies_while_evapid_is_away_are_heard_once(stage):
+    """The one that had begun is not begun again, the others are for the next Kamailio."""
+    phone = begin(stage, restart, limits={"worker_window_frames": 4})
+    client = stage.connect()
+    ask(phone, "gate", gate="2")
+    for number in range(10):
+        client.send(b"%d" % number)
+    stage.kamailio.logged(rf"GOT {client.index} 0;")
+    stage.evapid.until_status(lambda s: s["kamailio"]["workers"][0]["waiting"] == 1, "the window is full")
+    stage.evapid.terminate()
+    stage.kamailio.kill()
+    assert [text for event, text in events_of(stage.kamailio, client.index) if event == "GOT"] == ["0"]
+    stage.evapid.start_again()
+    stage.evapid.detached()
+    stage.restart_kamailio()
+    stage.kamailio.logged(rf"GOT {client.index} 9;")
+    assert events_of(stage.kamailio, client.index) == [("NEW", "[<null>]"), *(("GOT", str(n)) for n in range(1, 10))]
 
 
 def test_another_kamailio_waits_when_evapid_comes_back(stage):
@@ -317,6 +354,42 @@ def test_a_state_that_makes_no_sense_is_as_none(stage, at, bytes_):
     stage.evapid.clients(1)
     works(stage, phone, clients[1], b"on")
     assert stage.evapid.stored() == ["client-2", *ORDINARY]
+
+
+def test_no_scribble_on_the_state_crashes_evapid(stage):
+    """It is refused, or read as if it were true; in any case evapid serves, and without it, it stands again on the ledger."""
+    phone = begin(stage, restart, {"workers": 2}, limits={"worker_window_frames": 4})
+    scribbles, refused_ = random.Random(1848), 0
+    for turn in range(30):
+        clients = [stage.connect(receive_buffer=4096) for _ in range(4)]
+        clients[0].send(b"tag:blue")
+        until(lambda: stage.evapid.client(clients[0])["tag"] == "blue", "it has its tag")
+        for number in range(30):
+            assert ask(phone, "relay", b"%d" % number + b"x" * 50000) == 1
+        ask(phone, "gate", gate="2")
+        clients[1].send_bytes(netstring(b"said") * 20 + b"9:part")
+        clients[2].half_close()
+        stage.kamailio.logged(rf"GOT {clients[1].index} said;")
+        stage.evapid.terminate()
+        size = os.fstat(stored_as(stage.evapid, "state")).st_size
+        for _ in range(scribbles.randint(1, 3)):
+            at = 52 + scribbles.randrange(600)
+            at = scribbles.choice([at, size - at])
+            scribble(stage.evapid, "state", at, bytes([scribbles.choice([0, 1, 2, 127, 255, scribbles.randrange(256)])]))
+        code = stage.evapid.start_in_vain(unless_ready=True)
+        if code is not None:
+            assert code == 1, stage.evapid.tail()
+            refused_ += 1
+            stage.evapid.start_again()
+        ask(phone, "gate", gate="0")
+        assert ask(phone, "relay", b"on") == 1
+        stage.evapid.status()
+        stage.evapid.kill_and_restart()
+        stage.evapid.attached(stage.kamailio.pid)
+        for client in clients:
+            client.close()
+        stage.evapid.clients(0)
+    assert 0 < refused_ < 30
 
 
 @pytest.mark.parametrize("at, bytes_", [(8, b"\xff"), (0, b"garbage!"), (52, b"\xff\xff\xff\xff")],
