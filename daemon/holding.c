@@ -53,7 +53,7 @@ void holdings_clear(struct holdings *holdings, bool close_them)
     struct holding *next = NULL;
     HASH_ITER(hh, holdings->all, holding, next)
     {
-        HASH_DEL(holdings->all, holding);
+        HASH_DEL(holdings->all, holding); /* NOLINT(clang-analyzer-unix.Malloc): next is not freed yet */
         if (close_them)
             close(holding->fd);
         free(holding);

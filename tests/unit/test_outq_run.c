@@ -342,7 +342,7 @@ static void test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks(void **st
 {
     (void)state;
     outq_follow(&q, &run);
-    for (char with = 'a'; with < 'k'; with++)
+    for (int with = 'a'; with < 'k'; with++)
         append_whole(&run, with);
     assert_int_equal(outq_sent(&q, 1), 0);
     end_turn(&run, &q);
