@@ -416,14 +416,14 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     client->state = CLIENT_GONE;
     if (fd >= 0)
         client_enter(client, CLIENT_ADMITTING);
-    if (!slot->admitted && limits->admission_timeout_ms > 0)
+    if (slot->standing == STANDING_NEW && limits->admission_timeout_ms > 0)
         client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     return client;
 }
 
 void client_admit(struct client *client)
 {
-    client->slot->admitted = true;
+    client->slot->standing = STANDING_ADMITTED;
     if (client->state != CLIENT_ADMITTING)
         return;
     client->admit_by_ms = 0;
@@ -437,8 +437,10 @@ bool client_is_overdue(const struct client *client, uint64_t now_ms)
 
 void client_readmit(struct client *client)
 {
-    if (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING)
-        client_enter(client, CLIENT_ADMITTING);
+    if (client->state != CLIENT_OPEN && client->state != CLIENT_FINISHING)
+        return;
+    client->slot->standing = STANDING_AGAIN;
+    client_enter(client, CLIENT_ADMITTING);
 }
 
 static void client_flush_out(struct client *client)

@@ -193,7 +193,7 @@ static bool recover_client(struct household *household, struct ledger_slot *slot
     count_lost(slot);
     struct client *client = whole ? adopt(household, slot, fd) : NULL;
     if (client != NULL) {
-        if (slot->admitted)
+        if (slot->standing == STANDING_ADMITTED)
             bus_admit(&household->bus, client);
         return true;
     }
@@ -229,6 +229,15 @@ static void recover_clients(struct household *household, struct holdings *holdin
              (unsigned long long)household->bus.totals.messages_dropped[LOSS_LOST]);
 }
 
+/* Clients that were about to be let in by a Kamailio that was new to them: they get what waits for them all the same. */
+static uint32_t count_readmitting(const struct bus *bus)
+{
+    uint32_t count = 0;
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        count += client->slot->standing == STANDING_AGAIN;
+    return count;
+}
+
 static void recover(struct household *household, struct holdings *holdings)
 {
     const uint64_t instance = household->ledger.header->instance;
@@ -249,7 +258,7 @@ static void recover(struct household *household, struct holdings *holdings)
         store_forget("ring-wake");
     }
     recover_clients(household, holdings, why == NULL ? instance : 0, tail);
-    kamailio_go_on_alone(&household->kamailio);
+    kamailio_go_on_alone(&household->kamailio, count_readmitting(&household->bus));
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */

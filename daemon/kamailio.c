@@ -676,12 +676,16 @@ const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, 
     return NULL;
 }
 
-void kamailio_go_on_alone(struct kamailio *kamailio)
+void kamailio_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
 {
     if (kamailio->queue == NULL)
         return;
     kamailio_publish(kamailio);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+    if (awaited > 0) {
+        hold_begin(kamailio, awaited + kamailio->bus->listening_count);
+        return;
+    }
     queue_resume(kamailio->queue);
     hold_publish_clients(kamailio);
 }

@@ -105,9 +105,10 @@ bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct 
 bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings);
 
 /* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
- * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached. */
+ * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached; but hold it if clients are
+ * awaited that its Kamailio has not let in again yet. */
 const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd, uint64_t *tail);
-void kamailio_go_on_alone(struct kamailio *kamailio);
+void kamailio_go_on_alone(struct kamailio *kamailio, uint32_t awaited);
 
 /* Close everything. The bus has been closed before. */
 void kamailio_close(struct kamailio *kamailio);

@@ -34,13 +34,20 @@ struct ledger_mark {
     bool follows, passed;
 };
 
+/* What a client is to Kamailio's routes. */
+enum standing {
+    STANDING_NEW,      /* no connection-new route has let it in yet */
+    STANDING_ADMITTED, /* one has */
+    STANDING_AGAIN     /* the one of an earlier Kamailio has, and that of the present one not yet */
+};
+
 struct ledger_slot {
     uint32_t index; /* the client's; 0: the slot is free */
     uint32_t next;  /* free: number of the next free slot, LEDGER_NONE: none */
     enum framing framing;
     uint16_t port;
     uint8_t tag_length;
-    bool admitted;     /* its connection-new route has let it in */
+    enum standing standing;
     bool follows;      /* it gets what is appended to its framing's run */
     bool passed;       /* it is passed over by that run (pace.h) */
     bool input_begun;  /* bytes have been read that are in memory only */

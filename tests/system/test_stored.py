@@ -517,3 +517,23 @@ def test_nothing_grows_over_many_restarts(stage):
     assert opened[40] == opened[49] <= opened[0], f"{opened} {descriptors()}"
     assert sizes[40] == sizes[49] <= sizes[0], stage.evapid.stored()
     balanced(stage.evapid.status())
+
+
+def test_killed_while_clients_are_announced_again_nobody_gets_an_event_before_it_is_let_in(stage):
+    phone = begin(stage, restart, evapi={"workers": 1})
+    client = stage.connect()
+    stage.kamailio.terminate()
+    stage.evapid.detached()
+    stage.evapid.stopped()
+    stage.restart_kamailio(attach=False)
+    ask(phone, "gate", gate="1")
+    stage.evapid.goes_on()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.kamailio.logged(rf"NEW {client.index}\b")
+    assert ask(phone, "relay", b"held") == 1
+    stage.evapid.kill_and_restart()
+    assert stage.evapid.status()["kamailio"]["ring"]["held"]
+    assert client.receive_ready() == []
+    ask(phone, "gate", gate="0")
+    assert client.receive() == b"held"
+    assert stage.kamailio.text().count(f"NEW {client.index} ") == 2
