@@ -153,5 +153,6 @@ class Evapid(Process):
 
 
 def is_of(entry, client):
-    """Is the status entry that of the client?"""
-    return entry["address"].rpartition(":")[2] == str(client.port)
+    """Is the status entry that of the client? Clients of two addresses may have the same port."""
+    host, _, port = entry["address"].rpartition(":")
+    return (host.strip("[]"), port) == (client.host, str(client.port))

@@ -52,11 +52,11 @@ class Stage:
         self.processes.append(self.evapid)
         return self.evapid.ready()
 
-    def replace_evapid(self, before=(), **settings):
+    def replace_evapid(self, before=(), environment=None, **settings):
         """A successor takes over from the evapid that runs, which ends."""
         last = self.evapid
         last.expect_end = True
-        self.evapid = Evapid(self.folder, {**last.settings, **settings}, options=["--replace"], before=before)
+        self.evapid = Evapid(self.folder, {**last.settings, **settings}, environment, ["--replace"], before)
         self.processes.append(self.evapid)
         code = last.ended()
         assert code == 0, f"{last.name} ended with {code} when it was replaced: {last.tail(20)}"

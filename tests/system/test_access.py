@@ -12,7 +12,7 @@ import pytest
 
 import wire
 from client import Client
-from evapid import run_evapid
+from evapid import is_of, run_evapid
 from process import until
 
 ROUTES = """
@@ -49,7 +49,7 @@ def is_taken(stage, address, source=None):
     client = stage.connect(address, admitted=False, source=source)
 
     def look():
-        if any(entry["address"].rpartition(":")[2] == str(client.port) for entry in stage.evapid.status()["clients"]):
+        if any(is_of(entry, client) for entry in stage.evapid.status()["clients"]):
             return "taken"
         client.socket.setblocking(False)
         try:

@@ -22,6 +22,7 @@ NOBODY = pwd.getpwnam("nobody")
 SANITIZED = b"__asan_init" in EVAPID.read_bytes() if EVAPID.exists() else False
 # The sanitizer's own: it looks at its stack and its threads. Its search for leaks at the end would trace the process.
 SANITIZER_CALLS = ["@process", "@resources", "personality", "sysinfo", "sched_getparam", "sched_getscheduler"] * SANITIZED
+LEAKS_ALLOWED = {"ASAN_OPTIONS": evapid.SANITIZER["ASAN_OPTIONS"] + ":detect_leaks=0"}
 
 ROUTES = """
 route[TEST] {
@@ -75,8 +76,7 @@ def filtered(folder):
 
 def start(house, before):
     """Start evapid by that command, and a Kamailio."""
-    leaks = {"ASAN_OPTIONS": evapid.SANITIZER["ASAN_OPTIONS"] + ":detect_leaks=0"}
-    house.start_evapid(leaks, before, kamailio_access={"users": []}, control_access={"group": "nogroup", "mode": "0600"},
+    house.start_evapid(LEAKS_ALLOWED, before, kamailio_access={"users": []}, control_access={"group": "nogroup", "mode": "0600"},
                        listeners=[{"address": house.new_address(), "framing": "raw",
                                    "access": {"allow": ["127.0.0.0/8"], "max_clients_per_address": 10}}])
     house.start_kamailio(ROUTES)
@@ -151,8 +151,7 @@ def test_evapid_needs_no_system_call_that_its_unit_forbids(house):
 def test_evapid_is_restarted_and_killed_within_what_its_unit_allows(house):
     """The hand-over by the service manager's store, and what is left after a kill."""
     before = [*UNPRIVILEGED, *filtered(house.folder)]
-    leaks = {"ASAN_OPTIONS": evapid.SANITIZER["ASAN_OPTIONS"] + ":detect_leaks=0"}
-    house.start_supervised(environment=leaks, before=before)
+    house.start_supervised(environment=LEAKS_ALLOWED, before=before)
     house.start_kamailio(ROUTES)
     client = house.connect()
     for again in (house.evapid.restart, house.evapid.kill_and_restart, house.evapid.restart):
@@ -167,7 +166,7 @@ def test_evapid_is_restarted_and_killed_within_what_its_unit_allows(house):
 def test_evapid_is_replaced_within_what_its_unit_allows(house):
     start(house, [*UNPRIVILEGED, *filtered(house.folder)])
     client = house.connect()
-    house.replace_evapid(before=[*UNPRIVILEGED, *filtered(house.folder)])
+    house.replace_evapid([*UNPRIVILEGED, *filtered(house.folder)], LEAKS_ALLOWED)
     assert status_of(house.evapid.pid)["Seccomp"] == "2"
     client.send(b"still there")
     assert client.receive() == b"still there"
