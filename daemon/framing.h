@@ -27,6 +27,9 @@ static inline const char *framing_name(enum framing framing)
     return framing == FRAMING_NETSTRING ? "netstring" : "raw";
 }
 
+/* The most bytes that a framing puts around a payload: a length of 20 digits, a colon, a comma. */
+#define FRAMING_MAX 22U
+
 /* Bytes of a framed payload of length bytes. */
 static inline size_t framing_size(enum framing framing, size_t length)
 {

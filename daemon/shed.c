@@ -79,12 +79,23 @@ static void shed_until(struct bus *bus, size_t memory)
     }
 }
 
+/* Is there room whatever the event costs? Nearly always: the exact cost need not be known then. */
+static inline bool shed_is_far_off(const struct bus *bus, size_t length)
+{
+    const size_t most =
+        FRAMINGS * 2 * chunk_cost(RUN_CHUNK, length + FRAMING_MAX) + outq_growth(bus->listening_count + 1);
+    return most <= bus->max_total_queued_bytes && bus_queue_memory() <= bus->max_total_queued_bytes - most;
+}
+
 struct client *shed_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
 {
+    const size_t length = payload_length(payload);
+    if (shed_is_far_off(bus, length))
+        return guest;
     const uint32_t index = guest != NULL ? guest->index : 0;
     const size_t limit = bus->max_total_queued_bytes;
     const size_t free_part = limit / SHED_PART;
-    const size_t cost = shed_cost(bus, payload_length(payload), to_all, guest);
+    const size_t cost = shed_cost(bus, length, to_all, guest);
     if (cost <= limit && bus_queue_memory() <= limit - cost)
         return guest;
     bus->upstream.sends(bus->upstream.owner);
