@@ -637,5 +637,6 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     client->listed = true;
     DL_APPEND(bus->listening, client);
     bus->listening_count++;
+    pace_note_policy(client);
     return true;
 }

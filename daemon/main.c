@@ -63,6 +63,7 @@ static void evapid_finish(struct evapid *e)
     bus_close(&e->home.bus);
     kamailio_close(&e->home.kamailio);
     control_close(&e->home.control);
+    store_forget_all(); /* or else who comes next would take it for that of one that was killed */
 }
 
 static void evapid_on_stopping(uv_timer_t *timer)
@@ -109,8 +110,15 @@ static void evapid_leave_in_store(struct evapid *e)
     for (const struct holding *holding = holdings.all; holding != NULL; holding = holding->hh.next)
         if (!handover_is_stored(holding->name))
             store_keep(holding->fd, "%s", holding->name);
-    log_line(LEVEL_NOTICE, SUBJECT, "stopping: SIGTERM; %u clients are left to the service manager",
-             HASH_COUNT(e->home.bus.clients));
+    /* If nobody comes for it, that is what is lost: it is said by the only one that knows. */
+    const struct tally *totals = &e->home.bus.totals;
+    log_line(
+        LEVEL_NOTICE, SUBJECT,
+        "stopping: SIGTERM; %u clients are left to the service manager, and %llu events and %llu messages that are on "
+        "their way",
+        HASH_COUNT(e->home.bus.clients),
+        (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
+        (unsigned long long)tally_messages_waiting(totals));
     sd_notify(0, "STOPPING=1");
     store_settle();
     evapid_leave();

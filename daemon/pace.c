@@ -141,19 +141,26 @@ void pace_end_pass(struct client *client)
     client->passed_by = NULL;
 }
 
-void pace_sent(struct client *client)
+/* It gets what the run is given from now on. */
+static void pace_take_up(struct client *client)
 {
     struct run *run = client->passed_by;
-    if (run == NULL || !is_half_free(client))
-        return;
     pace_end_pass(client);
     client_follow(client, run);
 }
 
+void pace_sent(struct client *client)
+{
+    if (client->passed_by != NULL && is_half_free(client))
+        pace_take_up(client);
+}
+
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-void pace_save(const struct client *client, struct state_out *out)
+/* What it has missed is counted here: these books are the successor's, too, and are still ours if that one fails. */
+void pace_save(struct client *client, struct state_out *out)
 {
+    pace_count_passed(client);
     state_put(out, client->passed_by != NULL, 1);
     state_put(out, client->passed_since, 8);
     state_put(out, client->slow_since_ms, 8);
@@ -173,4 +180,10 @@ bool pace_load(struct client *client, struct run *run, struct state_in *in)
     client->passed_by = run;
     run->passed++;
     return true;
+}
+
+void pace_note_policy(struct client *client)
+{
+    if (client->passed_by != NULL && client->slow_policy != SLOW_DROP_NEWEST)
+        pace_take_up(client);
 }

@@ -43,7 +43,10 @@ void pace_count_passed(struct client *client);
 void pace_note(struct client *client);
 
 /* Write it for a successor; read it back, for a client of that run. False: it makes no sense. */
-void pace_save(const struct client *client, struct state_out *out);
+void pace_save(struct client *client, struct state_out *out);
 bool pace_load(struct client *client, struct run *run, struct state_in *in);
+
+/* It has come over and is listed, perhaps with another policy than it had: by that one the next event finds its queue full. */
+void pace_note_policy(struct client *client);
 
 #endif

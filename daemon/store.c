@@ -97,6 +97,12 @@ void store_forget(const char *name, ...)
     sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
 }
 
+void store_forget_all(void)
+{
+    while (store.kept.all != NULL)
+        store_forget("%s", store.kept.all->name);
+}
+
 void store_settle(void)
 {
     if (store.most > 0)

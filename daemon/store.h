@@ -23,6 +23,9 @@ bool store_is_there(void);
 __attribute__((format(printf, 2, 3))) void store_keep(int fd, const char *name, ...);
 __attribute__((format(printf, 1, 2))) void store_forget(const char *name, ...);
 
+/* Let go of all that is kept: nobody is to go on with it. */
+void store_forget_all(void);
+
 /* Wait until the service manager has all that it was told, 5 seconds at most. */
 void store_settle(void);
 

@@ -57,6 +57,27 @@ def goes_on(stage, phone, clients, word=b"on"):
     assert not stage.kamailio.lines("lost evapid")
 
 
+def batches(descriptors):
+    """How many come together, time after time."""
+    return [min(BATCH, descriptors - at) for at in range(0, descriptors, BATCH)]
+
+
+def close_all(descriptors):
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def read_line(peer):
+    """Up to the newline or the end, and not a byte more."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = peer.recv(1)
+        if not byte:
+            return line
+        line += byte
+    return line
+
+
 class Successor:
     """One that speaks the protocol by itself, as far as a test wants."""
 
@@ -70,29 +91,25 @@ class Successor:
         return self
 
     def line(self):
-        line = b""
-        while not line.endswith(b"\n"):
-            byte = self.socket.recv(1)
-            if not byte:
-                return line
-            line += byte
-        return line
+        return read_line(self.socket)
 
     def take(self):
         """All that is handed over, by name; the descriptors are closed."""
         answer = json.loads(self.line())
-        left, names = answer["replace"]["descriptors"], []
-        while left > 0:
-            count = min(left, BATCH)
-            bytes_, descriptors, _, _ = socket.recv_fds(self.socket, count * NAME, BATCH)
-            while len(bytes_) < count * NAME:
-                bytes_ += self.socket.recv(count * NAME - len(bytes_))
-            assert len(descriptors) == count
-            for descriptor in descriptors:
-                os.close(descriptor)
+        names = []
+        for count in batches(answer["replace"]["descriptors"]):
+            bytes_, descriptors = self.batch(count)
+            close_all(descriptors)
             names += [bytes_[i:i + NAME].rstrip(b"\0").decode() for i in range(0, len(bytes_), NAME)]
-            left -= count
         return names
+
+    def batch(self, count):
+        """The next so many names, as they come, and descriptors."""
+        bytes_, descriptors, _, _ = socket.recv_fds(self.socket, count * NAME, BATCH)
+        while len(bytes_) < count * NAME:
+            bytes_ += self.socket.recv(count * NAME - len(bytes_))
+        assert len(descriptors) == count
+        return bytes_, descriptors
 
     def say(self, bytes_):
         self.socket.sendall(bytes_)

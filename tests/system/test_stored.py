@@ -14,6 +14,7 @@ from client import Client, netstring, refused
 from process import until
 from test_async import NATIVE as ASYNC
 from test_handover import ask, begin, events_of, lost_by, restart
+from test_replace import stall
 
 ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
 
@@ -496,6 +497,35 @@ def test_stopped_and_not_started_again_ends_the_connections(stage):
     stage.evapid.start_again()
     stage.evapid.attached(stage.kamailio.pid)
     assert stage.connect().index == 1
+
+
+def test_what_is_lost_by_a_stop_is_said(stage):
+    phone = begin(stage, restart)
+    slow, quick = stage.connect(receive_buffer=4096), stage.connect()
+    stall(stage, phone, slow, [quick])
+    ask(phone, "gate", gate="2")
+    for _ in range(2):
+        quick.send(b"not worked on")
+    waits = stage.evapid.until_status(lambda s: s["totals"]["in"]["waiting"] == 2, "two messages wait")["totals"]["out"]
+    assert stage.evapid.stop() == 0
+    stage.evapid.logged(rf"2 clients are left to the service manager, and {waits['queued_frames']} events and 2 messages")
+
+
+def test_an_ordinary_stop_leaves_nothing_in_the_store(stage):
+    """SIGINT: clients get what waits for them, and who comes next doesn't take it for a kill."""
+    phone = begin(stage, restart)
+    slow = stage.connect(receive_buffer=4096)
+    events = stall(stage, phone, slow)
+    stage.evapid.signal(signal.SIGINT)
+    assert slow.receive_rest() == events
+    assert stage.evapid.ended() == 0
+    assert stage.evapid.stored() == []
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    assert not stage.evapid.lines("evapid was killed")
+    client = stage.connect()
+    assert client.index == 1
+    works(stage, phone, client, b"on")
 
 
 def test_nothing_grows_over_many_restarts(stage):
