@@ -144,7 +144,8 @@ static const char *door_set_access(const struct door *door, const struct stat *f
     static char why[128];
     const struct door_access *access = door->access;
     const gid_t group = access->group != DOOR_OWN_GROUP ? access->group : getegid();
-    if (chmod(door->path, file->st_mode & access->mode) != 0)
+    const mode_t before = file->st_mode & 07777;
+    if ((before & ~access->mode) != 0 && chmod(door->path, before & access->mode) != 0)
         return strerror(errno);
     if (file->st_gid != group && chown(door->path, (uid_t)-1, group) != 0) {
         snprintf(why, sizeof(why), "cannot give it to group %u (group): %s", (unsigned)group, strerror(errno));

@@ -374,7 +374,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
         stage.evapid.terminate()
         size = os.fstat(stored_as(stage.evapid, "state")).st_size
         for _ in range(scribbles.randint(1, 3)):
-            at = 52 + scribbles.randrange(600)
+            at = 68 + scribbles.randrange(600)  # behind what says which doors these are
             at = scribbles.choice([at, size - at])
             scribble(stage.evapid, "state", at, bytes([scribbles.choice([0, 1, 2, 127, 255, scribbles.randrange(256)])]))
         code = stage.evapid.start_in_vain(unless_ready=True)
@@ -542,9 +542,10 @@ def test_nothing_grows_over_many_restarts(stage):
         assert client.receive().startswith(b"%d" % turn)
         stage.evapid.kill_and_restart() if turn == 25 else stage.evapid.restart()
         stage.evapid.attached(stage.kamailio.pid, 2)
-        opened.append(len(descriptors()))
+        if turn in (0, 40, 49):  # evapictl's connection may still be open for a moment
+            opened.append(min((time.sleep(0.01) or descriptors() for _ in range(20)), key=len))
         sizes.append(len(stage.evapid.stored()))
-    assert opened[40] == opened[49] <= opened[0], f"{opened} {descriptors()}"
+    assert opened[1] == opened[2] and len(opened[2]) <= len(opened[0]), opened
     assert sizes[40] == sizes[49] <= sizes[0], stage.evapid.stored()
     balanced(stage.evapid.status())
 
