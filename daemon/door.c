@@ -137,13 +137,17 @@ static int bind_shut(int fd, const struct sockaddr_un *address)
     return result;
 }
 
-/* Give the file the mode and group that the configuration says. */
-static const char *door_set_access(const struct door *door)
+/* Give the file the mode and group that the configuration says, from which those of the evapid before may differ. In between
+ * it has only what both allow. */
+static const char *door_set_access(const struct door *door, const struct stat *file)
 {
     static char why[128];
     const struct door_access *access = door->access;
-    if (access->group != DOOR_OWN_GROUP && chown(door->path, (uid_t)-1, access->group) != 0) {
-        snprintf(why, sizeof(why), "cannot give it to group %u (group): %s", (unsigned)access->group, strerror(errno));
+    const gid_t group = access->group != DOOR_OWN_GROUP ? access->group : getegid();
+    if ((file->st_mode & 0777 & ~access->mode) != 0 && chmod(door->path, file->st_mode & access->mode) != 0)
+        return strerror(errno);
+    if (file->st_gid != group && chown(door->path, (uid_t)-1, group) != 0) {
+        snprintf(why, sizeof(why), "cannot give it to group %u (group): %s", (unsigned)group, strerror(errno));
         return why;
     }
     return chmod(door->path, access->mode) == 0 ? NULL : strerror(errno);
@@ -158,7 +162,7 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
     door->device = file.st_dev;
     door->inode = file.st_ino;
     /* Nobody comes in before the file is as it shall be. */
-    const char *why = door_set_access(door);
+    const char *why = door_set_access(door, &file);
     if (why == NULL && listen(door->fd, BACKLOG) != 0)
         why = strerror(errno);
     return why;
@@ -173,9 +177,8 @@ static void door_leave(struct door *door, const char *path, const struct inherit
 }
 
 /* Is the inherited socket's file still there, at that path? Then go on with both. */
-static bool door_inherit(struct door *door, const struct inherited_door *inherited)
+static bool door_inherit(struct door *door, const struct inherited_door *inherited, struct stat *file)
 {
-    struct stat file;
     struct sockaddr_un address = { 0 };
     socklen_t size = sizeof(address) - 1;
     if (inherited->fd < 0)
@@ -184,15 +187,15 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     const bool moved = named && strcmp(address.sun_path, door->path) != 0;
     if (moved)
         door_leave(door, address.sun_path, inherited);
-    if (!named || moved || lstat(door->path, &file) != 0 || file.st_dev != inherited->device ||
-        file.st_ino != inherited->inode) {
+    if (!named || moved || lstat(door->path, file) != 0 || file->st_dev != inherited->device ||
+        file->st_ino != inherited->inode) {
         close(inherited->fd);
         return false;
     }
     door->inherited = true;
     door->fd = inherited->fd;
-    door->device = file.st_dev;
-    door->inode = file.st_ino;
+    door->device = file->st_dev;
+    door->inode = file->st_ino;
     return true;
 }
 
@@ -207,11 +210,12 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
                       struct inherited_door inherited, door_opened *opened, void *owner)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    *door = (struct door){ .fd = -1, .access = access, .opened = opened, .owner = owner };
+    struct stat file;
+    *door = (struct door){ .fd = -1, .access = access, .refused = inherited.refused, .opened = opened, .owner = owner };
     snprintf(door->path, sizeof(door->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    const bool goes_on = door_inherit(door, &inherited);
-    const char *why = goes_on ? door_set_access(door) : clear_stale(&address);
+    const bool goes_on = door_inherit(door, &inherited, &file);
+    const char *why = goes_on ? door_set_access(door, &file) : clear_stale(&address);
     if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
     if (why == NULL && uv_poll_init(loop, &door->poll, door->fd) != 0)
@@ -245,11 +249,13 @@ void door_save(const struct door *door, struct state_out *out)
 {
     state_put(out, (uint64_t)door->device, 8);
     state_put(out, (uint64_t)door->inode, 8);
+    state_put(out, door->refused, 8);
 }
 
 void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name)
 {
     inherited->device = (dev_t)state_take(in, 8);
     inherited->inode = (ino_t)state_take(in, 8);
+    inherited->refused = state_take(in, 8);
     inherited->fd = holdings_take(holdings, "%s", name);
 }

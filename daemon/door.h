@@ -54,6 +54,7 @@ struct inherited_door {
     int fd;
     dev_t device;
     ino_t inode;
+    uint64_t refused; /* up to now */
 };
 
 /* Listen at path, going on with an inherited socket if it is still there; access outlives the door. Returns NULL, or why it

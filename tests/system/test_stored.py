@@ -374,7 +374,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
         stage.evapid.terminate()
         size = os.fstat(stored_as(stage.evapid, "state")).st_size
         for _ in range(scribbles.randint(1, 3)):
-            at = 52 + scribbles.randrange(600)
+            at = 68 + scribbles.randrange(600)
             at = scribbles.choice([at, size - at])
             scribble(stage.evapid, "state", at, bytes([scribbles.choice([0, 1, 2, 127, 255, scribbles.randrange(256)])]))
         code = stage.evapid.start_in_vain(unless_ready=True)

@@ -9,10 +9,18 @@ import threading
 import pytest
 
 from books import balanced, entry_of, number_of, numbered
-from client import Client, refused
-from process import DEADLINE_S, until
-from test_handover import ask, begin, both, replace
+from client import Client
+from process import DEADLINE_S
+from test_access import NOBODY, ask_as, house  # noqa: F401: a fixture
+from test_handover import ROUTES, ask, begin, replace
 from test_replace import Successor, batches, close_all, goes_on, read_line, stall, try_replace
+from test_stored import configure
+
+
+def configured_restart(stage, **settings):
+    configure(stage.evapid, **settings)
+    stage.evapid.restart()
+
 
 # ---- it is let down
 
@@ -112,3 +120,33 @@ def test_a_client_that_got_the_older_events_gets_the_newer_ones_when_that_is_the
     assert numbers == sorted(set(numbers)) and numbers[-1] == count - 1
     assert len(numbers) + mine["dropped"]["slow"] == count
     assert balanced(stage.evapid.status())
+
+
+def test_who_is_connected_stays_when_access_speaks_against_it_now(stage):
+    phone = begin(stage, replace)
+    client = stage.connect()
+    stage.replace_evapid(access={"deny": ["127.0.0.0/8"]})
+    assert stage._keep(Client(stage.address)).receive_rest() == []
+    assert stage.evapid.status()["listeners"][0]["refusals"]["denied"] == 1
+    goes_on(stage, phone, [client])
+
+
+@pytest.mark.parametrize("how", [replace, configured_restart])
+def test_the_sockets_get_the_group_and_mode_that_they_have_now(house, how):
+    other = NOBODY.pw_gid
+    (house.start_evapid if how is replace else house.start_supervised)(
+        control_access={"group": other, "mode": "0660"}, kamailio_access={"mode": "0666", "users": []})
+    house.start_kamailio(ROUTES)
+    assert ask_as(NOBODY.pw_uid, house.evapid.kamailio_socket) == ""
+    assert json.loads(ask_as(NOBODY.pw_uid, house.evapid.control_socket))["pid"] == house.evapid.pid
+    inodes = [path.stat().st_ino for path in (house.evapid.control_socket, house.evapid.kamailio_socket)]
+    if how is replace:
+        house.replace_evapid(control_access={}, kamailio_access={"mode": "0640", "group": other})
+    else:
+        configured_restart(house, control_access={}, kamailio_access={"mode": "0640", "group": other})
+    control, kamailio = house.evapid.control_socket.stat(), house.evapid.kamailio_socket.stat()
+    assert [control.st_ino, kamailio.st_ino] == inodes
+    assert (control.st_mode & 0o7777, control.st_gid) == (0o660, os.getegid())
+    assert (kamailio.st_mode & 0o7777, kamailio.st_gid) == (0o640, other)
+    assert ask_as(NOBODY.pw_uid, house.evapid.control_socket) == "no permission"
+    assert house.evapid.status()["sockets"]["kamailio"]["refused"] == 1  # counted on from there
