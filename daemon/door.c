@@ -99,9 +99,6 @@ static void remove_file(const char *path, dev_t device, ino_t inode)
 
 void door_tick(struct door *door)
 {
-    if (door->left[0] != '\0')
-        remove_file(door->left, door->left_device, door->left_inode);
-    door->left[0] = '\0';
     if (!door->paused || door->fd < 0)
         return;
     door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
@@ -178,8 +175,9 @@ static void door_leave(struct door *door, const char *path, const struct inherit
 }
 
 /* Is the inherited socket's file still there, at that path? Then go on with both. */
-static bool door_inherit(struct door *door, const struct inherited_door *inherited, struct stat *file)
+static bool door_inherit(struct door *door, const struct inherited_door *inherited)
 {
+    struct stat file;
     struct sockaddr_un address = { 0 };
     socklen_t size = sizeof(address) - 1;
     if (inherited->fd < 0)
@@ -188,15 +186,15 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     const bool moved = named && strcmp(address.sun_path, door->path) != 0;
     if (moved)
         door_leave(door, address.sun_path, inherited);
-    if (!named || moved || lstat(door->path, file) != 0 || file->st_dev != inherited->device ||
-        file->st_ino != inherited->inode) {
+    if (!named || moved || lstat(door->path, &file) != 0 || file.st_dev != inherited->device ||
+        file.st_ino != inherited->inode) {
         close(inherited->fd);
         return false;
     }
     door->inherited = true;
     door->fd = inherited->fd;
-    door->device = file->st_dev;
-    door->inode = file->st_ino;
+    door->device = file.st_dev;
+    door->inode = file.st_ino;
     return true;
 }
 
@@ -211,12 +209,11 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
                       struct inherited_door inherited, door_opened *opened, void *owner)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct stat file;
     *door = (struct door){ .fd = -1, .access = access, .refused = inherited.refused, .opened = opened, .owner = owner };
     snprintf(door->path, sizeof(door->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    const bool goes_on = door_inherit(door, &inherited, &file);
-    const char *why = goes_on ? door_set_access(door, &file) : clear_stale(&address);
+    const bool goes_on = door_inherit(door, &inherited);
+    const char *why = goes_on ? NULL : clear_stale(&address);
     if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
     if (why == NULL && uv_poll_init(loop, &door->poll, door->fd) != 0)
@@ -232,6 +229,19 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
     door->poll.data = door;
     door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
     return NULL;
+}
+
+void door_settle(struct door *door)
+{
+    struct stat file;
+    if (door->left[0] != '\0')
+        remove_file(door->left, door->left_device, door->left_inode);
+    door->left[0] = '\0';
+    if (!door->inherited || lstat(door->path, &file) != 0)
+        return;
+    const char *why = door_set_access(door, &file);
+    if (why != NULL)
+        log_line(LEVEL_ERROR, door->path, "%s", why);
 }
 
 void door_close(struct door *door)

@@ -65,7 +65,11 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
 /* May a process of that user come in? */
 bool door_admits(const struct door_access *access, uid_t user);
 
-/* Once a second: listen again after a pause, and tidy up where the door was before. */
+/* It is ours for good: give an inherited socket's file the mode and group that the configuration says, and remove the file
+ * of one that was elsewhere. Not before, for until then both may still be another's. */
+void door_settle(struct door *door);
+
+/* Once a second: listen again after a pause. */
 void door_tick(struct door *door);
 
 /* Listen no more and remove the file. */

@@ -130,7 +130,7 @@ static const char *evapid_on_replace(void *owner, int fd)
     struct evapid *e = owner;
     struct holdings holdings = { 0 };
     const char *why = e->stop_deadline_ms != 0 ? "evapid is stopping"
-                      : store_is_there()       ? "it is run by a service manager: restart the service instead"
+                      : store_is_managed()     ? "it is run by a service manager: restart the service instead"
                                                : replace_permit(fd);
     if (why != NULL) {
         log_line(LEVEL_WARNING, SUBJECT, "not replaced: %s", why);
@@ -284,6 +284,8 @@ static int evapid_run(struct evapid *e, bool replace)
             door_close(&e->home.kamailio.door);
         return EXIT_BROKEN;
     }
+    door_settle(&e->home.kamailio.door);
+    door_settle(&e->home.control.door);
     evapid_start_clocks(e);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);

@@ -82,6 +82,8 @@ static const char *parse_prefix(const char *text, struct network *out)
     unsigned value = 0;
     if (*text == '\0')
         return "the prefix behind / is missing";
+    if (text[0] == '0' && text[1] != '\0')
+        return "the prefix behind / begins with a 0";
     for (; *text != '\0'; text++) {
         if (*text < '0' || *text > '9')
             return "the prefix behind / is not a number";

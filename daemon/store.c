@@ -51,6 +51,11 @@ bool store_is_there(void)
     return store.most > 0;
 }
 
+bool store_is_managed(void)
+{
+    return getenv("NOTIFY_SOCKET") != NULL;
+}
+
 void store_keep(int fd, const char *name, ...)
 {
     char what[HOLDING_NAME_MAX + 1];

@@ -14,8 +14,9 @@
 /* Look into the environment for a store, and put what it kept for us into holdings. Returns whether there is a store. */
 bool store_open(struct holdings *holdings);
 
-/* Is there a store? */
+/* Is there a store? Is there a service manager, whether it has one or not? */
 bool store_is_there(void);
+bool store_is_managed(void);
 
 /* Keep a copy of the descriptor under that name (holding.h), which is none that is kept already; or let go of it, if it is
  * kept. A peer that hangs up does not end it (FDPOLL=0): what it has sent is still to be read. A store that is full keeps no

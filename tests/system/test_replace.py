@@ -147,8 +147,10 @@ def test_a_listener_that_can_not_be_had_ends_the_successor_only(stage):
     before = sorted(os.listdir(stage.folder))
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = f"127.0.0.1:{server.getsockname()[1]}"
-        code, said = try_replace(stage, listeners=[{"address": taken}], kamailio_socket=str(stage.folder / "moved.sock"))
+        code, said = try_replace(stage, listeners=[{"address": taken}], kamailio_socket=str(stage.folder / "moved.sock"),
+                                 control_access={"mode": "0600"})
     assert code == 1 and f"error listener {taken}: address in use" in said
+    assert stage.evapid.control_socket.stat().st_mode & 0o777 == 0o660
     stage.evapid.logged("warning evapid: not replaced: the successor did not get ready; going on")
     goes_on(stage, phone, [client])
     assert sorted(os.listdir(stage.folder)) == sorted([*before, "successor.json"])
@@ -222,8 +224,9 @@ def test_another_user_may_not(stage):
     goes_on(stage, phone, [client])
 
 
-def test_a_service_is_restarted_instead(stage):
-    stage.start_supervised()
+@pytest.mark.parametrize("store", [4096, 0])
+def test_a_service_is_restarted_instead(stage, store):
+    stage.start_supervised(store)
     stage.start_kamailio(ROUTES)
     client = stage.connect()
     code, said = try_replace(stage)

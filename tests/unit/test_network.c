@@ -127,6 +127,7 @@ static void test_what_is_no_network_is_refused_with_the_reason(void **state)
         { "2001:db8:::/32", "not an IPv6 address" },
         { "10.0.0.0/", "the prefix behind / is missing" },
         { "10.0.0.0/8 ", "the prefix behind / is not a number" },
+        { "10.0.0.0/08", "the prefix behind / begins with a 0" },
         { "10.0.0.0/-8", "the prefix behind / is not a number" },
         { "10.0.0.0/+8", "the prefix behind / is not a number" },
         { "10.0.0.0/8/8", "the prefix behind / is not a number" },
