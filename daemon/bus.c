@@ -632,7 +632,8 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     bus->ledger->header->closed += lost;
     if (!listed || client->state == CLIENT_GONE)
         return true;
-    if (client->out.followed == (client->passed_by != NULL) || !outq_resume(&client->out, run))
+    if (!client_listens(client) || client->out.followed == (client->passed_by != NULL) ||
+        !outq_resume(&client->out, run))
         return state_fail(in);
     client->listed = true;
     DL_APPEND(bus->listening, client);

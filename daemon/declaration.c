@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "state.h"
 
 #define SUBJECT "kamailio"
 #define CLIENTS_MAX 1000000U
@@ -37,6 +38,23 @@ static void declaration_warn(struct worker *worker, const struct listener *liste
         notify(worker, WIRE_NOTICE_WARNING, "listener %s: " LISTENER_EXPOSED, listener->name);
 }
 
+/* Add the listener that was declared, and begin to listen; *why says why that was in vain. False: there is no memory. */
+static bool declaration_open(struct declaration *declaration, const char **why)
+{
+    const struct config *config = declaration->config;
+    struct client_limits limits = config->limits;
+    limits.framing = declaration->framing;
+    declaration->listener = listener_revive(declaration->listeners, &declaration->address, &limits, &config->access,
+                                            declaration->max_clients);
+    if (declaration->listener == NULL)
+        declaration->listener = listener_add(declaration->listeners, &declaration->address, &limits, &config->access,
+                                             declaration->max_clients, LISTENER_MODULE);
+    if (declaration->listener == NULL)
+        return false;
+    *why = listener_start(declaration->listener);
+    return true;
+}
+
 /* Open the listener that kamailio.cfg asks for, or take over its values. */
 static bool declaration_apply(struct declaration *declaration, struct worker *worker,
                               const struct sockaddr_storage *address, enum framing framing, uint32_t max_clients)
@@ -44,6 +62,10 @@ static bool declaration_apply(struct declaration *declaration, struct worker *wo
     struct client_limits limits = declaration->config->limits;
     struct listener *there = listener_find(declaration->listeners, address);
     limits.framing = framing;
+    declaration->made = true;
+    declaration->address = *address;
+    declaration->framing = framing;
+    declaration->max_clients = max_clients;
     if (there != NULL && there->source == LISTENER_CONFIG) {
         declaration_drop(declaration);
         const bool same = there->limits.framing == framing && there->max_clients == max_clients;
@@ -61,14 +83,9 @@ static bool declaration_apply(struct declaration *declaration, struct worker *wo
         return true;
     }
     declaration_drop(declaration);
-    declaration->listener =
-        listener_revive(declaration->listeners, address, &limits, &declaration->config->access, max_clients);
-    if (declaration->listener == NULL)
-        declaration->listener = listener_add(declaration->listeners, address, &limits, &declaration->config->access,
-                                             max_clients, LISTENER_MODULE);
-    if (declaration->listener == NULL)
+    const char *why = NULL;
+    if (!declaration_open(declaration, &why))
         return false;
-    const char *why = listener_start(declaration->listener);
     if (why != NULL)
         notify(worker, WIRE_NOTICE_ERROR, "listener %s: %s; trying again every second", declaration->listener->name,
                why);
@@ -81,6 +98,7 @@ static bool declaration_read(struct declaration *declaration, struct worker *wor
     struct sockaddr_storage address;
     char text[ADDRESS_TEXT];
     if (hello->bind_addr.length == 0) {
+        declaration->made = false;
         declaration_drop(declaration);
         return true;
     }
@@ -105,4 +123,39 @@ bool declaration_take(struct declaration *declaration, struct worker *worker, co
     const bool taken = declaration_read(declaration, worker, hello);
     listeners_drop_spares(declaration->listeners); /* nobody will ask for them any more */
     return taken;
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void declaration_save(const struct declaration *declaration, struct state_out *out)
+{
+    char name[ADDRESS_TEXT] = "";
+    if (declaration->made)
+        address_print(&declaration->address, name);
+    state_put_bytes(out, name, strlen(name));
+    state_put(out, (uint64_t)declaration->framing, 1);
+    state_put(out, declaration->max_clients, 4);
+}
+
+bool declaration_load(struct declaration *declaration, struct state_in *in)
+{
+    char name[ADDRESS_TEXT];
+    const struct wire_text text = state_take_bytes(in);
+    snprintf(name, sizeof(name), "%.*s", (int)(text.length < sizeof(name) ? text.length : 0), text.bytes);
+    declaration->framing = state_take(in, 1) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+    declaration->max_clients = (uint32_t)state_take(in, 4);
+    declaration->made = name[0] != '\0';
+    return !in->at.failed && (!declaration->made || address_parse(name, &declaration->address) == NULL);
+}
+
+void declaration_go_on(struct declaration *declaration)
+{
+    const char *why = NULL;
+    if (!declaration->made || !declaration->config->module_listener ||
+        listener_find(declaration->listeners, &declaration->address) != NULL)
+        return;
+    if (!declaration_open(declaration, &why))
+        why = "no memory";
+    if (why != NULL)
+        log_line(LEVEL_ERROR, SUBJECT, "the module's listener can't be opened again: %s", why);
 }

@@ -9,14 +9,29 @@
 #include "listener.h"
 #include "worker.h"
 
+struct state_in;
+struct state_out;
+
 struct declaration {
     struct listeners *listeners;
     const struct config *config;
     struct listener *listener; /* the one that stands, NULL: none */
+
+    /* What was declared last, whether a listener of its own stands for it or one of the configuration. */
+    bool made;
+    struct sockaddr_storage address;
+    enum framing framing;
+    uint32_t max_clients;
 };
 
 /* Open what the HELLO declares, in place of what was declared before. What Kamailio's operator should know of it is sent
  * to the worker as notices. False: there is no memory for the listener, and none stands. */
 bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
+
+/* Write what was declared for a successor; read it back. And then, when all listeners are open: open the one that was declared
+ * if no other stands for it any more. False: it makes no sense. */
+void declaration_save(const struct declaration *declaration, struct state_out *out);
+bool declaration_load(struct declaration *declaration, struct state_in *in);
+void declaration_go_on(struct declaration *declaration);
 
 #endif

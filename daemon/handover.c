@@ -144,6 +144,7 @@ static const char *load_state(struct household *household, struct state_in *in, 
     household->kamailio.declaration.listener = module;
     if (!kamailio_load(&household->kamailio, in, holdings))
         return "the state of the workers makes no sense";
+    declaration_go_on(&household->kamailio.declaration);
     if (!bus_load(bus, in) || !load_clients(household, in, holdings))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;

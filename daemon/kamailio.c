@@ -549,6 +549,7 @@ void kamailio_save(const struct kamailio *kamailio, struct state_out *out)
     state_put(out, kamailio->corrupt_instance, 8);
     state_put(out, kamailio->expected, 4);
     state_put(out, kamailio->stale, 8);
+    declaration_save(&kamailio->declaration, out);
     state_put(out, kamailio->workers_attached, 2);
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL) {
@@ -590,6 +591,8 @@ bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdin
     kamailio->corrupt_instance = state_take(in, 8);
     kamailio->expected = (uint32_t)state_take(in, 4);
     kamailio->stale = state_take(in, 8);
+    if (!declaration_load(&kamailio->declaration, in))
+        return state_fail(in);
     if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
         return state_fail(in);
     for (uint64_t workers = state_take(in, 2); workers > 0 && !in->at.failed; workers--)

@@ -641,3 +641,17 @@ def test_nothing_grows_over_many_replacements(stage):
         opened = descriptors()
     assert memory[49] < memory[9] + (4 << 20), memory
     assert len(slow.receive_many(50)) == 50
+
+
+def test_an_address_that_goes_from_the_configuration_stays_when_the_module_declares_it_too(stage):
+    phone = begin(stage, replace, listeners=[{"address": stage.address, "max_clients": 7}])
+    client = stage.connect()
+    stage.replace_evapid(listeners=[])
+    shown = stage.evapid.listening(stage.address)["listeners"]
+    assert [(entry["source"], entry["max_clients"], entry["clients"]) for entry in shown] == [("module", 100, 1)]
+    other = stage.connect()
+    assert ask(phone, "relay", b"to both") == 1
+    assert client.receive() == other.receive() == b"to both"
+    stage.replace_evapid(module_listener=False)
+    assert refused(stage.address)
+    stage.evapid.clients(2)
