@@ -100,6 +100,25 @@ static const struct number_key *find_number(const struct number_key *keys, const
     return NULL;
 }
 
+/* Reads the value of a key of an object into what to points at. */
+typedef bool key_reader(struct reading *in, const char *name, json_t *value, void *to);
+
+static bool read_object(struct reading *in, json_t *object, key_reader *read_one, void *to)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    if (!is_object(in, object))
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        const size_t outer = enter(in, name);
+        if (!read_one(in, name, value, to))
+            return false;
+        leave(in, outer);
+    }
+    return true;
+}
+
 /* An object that holds numbers alone. */
 static bool read_numbers(struct reading *in, json_t *object, const struct number_key *keys)
 {
@@ -197,9 +216,15 @@ static bool read_allow(struct reading *in, json_t *value, struct network_list *l
     return read_networks(in, value, list);
 }
 
-static bool read_access_key(struct reading *in, const char *name, json_t *value, struct access *access,
-                            struct client_limits *limits)
+struct access_keys {
+    struct access *access;
+    struct client_limits *limits;
+};
+
+static bool read_access_key(struct reading *in, const char *name, json_t *value, void *to)
 {
+    struct access *access = ((struct access_keys *)to)->access;
+    struct client_limits *limits = ((struct access_keys *)to)->limits;
     const struct number_key keys[] = {
         { "max_clients_per_address", &access->max_clients_per_address, 4, 0, 1000000 },
         { "max_connects_per_second", &access->max_connects_per_second, 4, 0, BUCKET_RATE_MAX },
@@ -218,18 +243,8 @@ static bool read_access_key(struct reading *in, const char *name, json_t *value,
 
 static bool read_access(struct reading *in, json_t *object, struct access *access, struct client_limits *limits)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    if (!is_object(in, object))
-        return false;
-    json_object_foreach(object, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (!read_access_key(in, name, value, access, limits))
-            return false;
-        leave(in, outer);
-    }
-    return true;
+    struct access_keys to = { access, limits };
+    return read_object(in, object, read_access_key, &to);
 }
 
 static bool read_mode(struct reading *in, const json_t *value, mode_t *mode)
@@ -279,29 +294,16 @@ static bool read_users(struct reading *in, json_t *array, struct door_access *ac
     return true;
 }
 
-static bool read_door_access(struct reading *in, json_t *object, struct door_access *access)
+static bool read_door_key(struct reading *in, const char *name, json_t *value, void *to)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    bool good = is_object(in, object);
-    if (!good)
-        return false;
-    json_object_foreach(object, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (strcmp(name, "mode") == 0)
-            good = read_mode(in, value, &access->mode);
-        else if (strcmp(name, "group") == 0)
-            good = read_identity(in, value, "group", &access->group);
-        else if (strcmp(name, "users") == 0)
-            good = read_users(in, value, access);
-        else
-            good = fail(in, "unknown key");
-        if (!good)
-            return false;
-        leave(in, outer);
-    }
-    return true;
+    struct door_access *access = to;
+    if (strcmp(name, "mode") == 0)
+        return read_mode(in, value, &access->mode);
+    if (strcmp(name, "group") == 0)
+        return read_identity(in, value, "group", &access->group);
+    if (strcmp(name, "users") == 0)
+        return read_users(in, value, access);
+    return fail(in, "unknown key");
 }
 
 static bool read_address(struct reading *in, const json_t *value, struct sockaddr_storage *address)
@@ -312,8 +314,9 @@ static bool read_address(struct reading *in, const json_t *value, struct sockadd
     return why == NULL || fail(in, "\"%s\": %s", json_string_value(value), why);
 }
 
-static bool read_listener_key(struct reading *in, const char *name, json_t *value, struct config_listener *listener)
+static bool read_listener_key(struct reading *in, const char *name, json_t *value, void *to)
 {
+    struct config_listener *listener = to;
     const struct number_key keys[] = {
         { "max_clients", &listener->max_clients, 4, 1, 1000000 },
         { "max_message_bytes", &listener->limits.max_message_bytes, 8, 1, EVAPID_MESSAGE_MAX },
@@ -339,18 +342,9 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
 
 static bool read_listener(struct reading *in, json_t *object, struct config *config, struct config_listener *listener)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    if (!is_object(in, object))
-        return false;
     *listener = (struct config_listener){ .limits = config->limits, .access = config->access, .max_clients = 1024 };
-    json_object_foreach(object, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (!read_listener_key(in, name, value, listener))
-            return false;
-        leave(in, outer);
-    }
+    if (!read_object(in, object, read_listener_key, listener))
+        return false;
     if (json_object_get(object, "address") == NULL)
         return fail(in, "address is missing");
     for (const struct config_listener *other = config->listeners; other < listener; other++)
@@ -384,26 +378,18 @@ static bool read_listeners(struct reading *in, json_t *array, struct config *con
     return true;
 }
 
-static bool read_log(struct reading *in, json_t *object, struct config *config)
+static bool read_log_key(struct reading *in, const char *name, json_t *value, void *to)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    if (!is_object(in, object))
-        return false;
-    json_object_foreach(object, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (strcmp(name, "level") != 0)
-            return fail(in, "unknown key");
-        if (!json_is_string(value) || !log_level_find(json_string_value(value), &config->log_level))
-            return fail(in, "expected \"error\", \"warning\", \"notice\", \"info\" or \"debug\"");
-        leave(in, outer);
-    }
-    return true;
+    struct config *config = to;
+    if (strcmp(name, "level") != 0)
+        return fail(in, "unknown key");
+    return (json_is_string(value) && log_level_find(json_string_value(value), &config->log_level)) ||
+           fail(in, "expected \"error\", \"warning\", \"notice\", \"info\" or \"debug\"");
 }
 
-static bool read_limit(struct reading *in, const char *name, json_t *value, struct config *config)
+static bool read_limit(struct reading *in, const char *name, json_t *value, void *to)
 {
+    struct config *config = to;
     const struct number_key keys[] = {
         { "max_message_bytes", &config->limits.max_message_bytes, 8, 1, EVAPID_MESSAGE_MAX },
         { "max_queued_bytes", &config->limits.max_queued_bytes, 8, 1024, 1UL << 40 },
@@ -422,30 +408,15 @@ static bool read_limit(struct reading *in, const char *name, json_t *value, stru
     return fail(in, "unknown key");
 }
 
-static bool read_limits(struct reading *in, json_t *object, struct config *config)
-{
-    const char *name = NULL;
-    json_t *value = NULL;
-    if (!is_object(in, object))
-        return false;
-    json_object_foreach(object, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (!read_limit(in, name, value, config))
-            return false;
-        leave(in, outer);
-    }
-    return true;
-}
-
 static bool read_boolean(struct reading *in, const json_t *value, bool *to)
 {
     *to = json_is_true(value);
     return json_is_boolean(value) || fail(in, "expected true or false, found %s", type_name(value));
 }
 
-static bool read_key(struct reading *in, const char *name, json_t *value, struct config *config)
+static bool read_key(struct reading *in, const char *name, json_t *value, void *to)
 {
+    struct config *config = to;
     const struct number_key keys[] = {
         { "shutdown_grace_ms", &config->shutdown_grace_ms, 4, 0, 600000 },
         { "attach_hold_ms", &config->attach_hold_ms, 4, 0, 600000 },
@@ -461,34 +432,25 @@ static bool read_key(struct reading *in, const char *name, json_t *value, struct
     if (strcmp(name, "module_listener") == 0)
         return read_boolean(in, value, &config->module_listener);
     if (strcmp(name, "limits") == 0)
-        return read_limits(in, value, config);
+        return read_object(in, value, read_limit, config);
     if (strcmp(name, "keepalive") == 0)
         return read_keepalive(in, value, &config->limits);
     if (strcmp(name, "log") == 0)
-        return read_log(in, value, config);
+        return read_object(in, value, read_log_key, config);
     if (strcmp(name, "access") == 0)
         return read_access(in, value, &config->access, &config->limits);
     if (strcmp(name, "kamailio_access") == 0)
-        return read_door_access(in, value, &config->kamailio_access);
+        return read_object(in, value, read_door_key, &config->kamailio_access);
     if (strcmp(name, "control_access") == 0)
-        return read_door_access(in, value, &config->control_access);
+        return read_object(in, value, read_door_key, &config->control_access);
     return strcmp(name, "listeners") == 0 || fail(in, "unknown key");
 }
 
 /* Listeners come last: they begin from the limits that the rest of the file sets. */
 static bool read_root(struct reading *in, json_t *root, struct config *config)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    if (!is_object(in, root))
+    if (!read_object(in, root, read_key, config))
         return false;
-    json_object_foreach(root, name, value)
-    {
-        const size_t outer = enter(in, name);
-        if (!read_key(in, name, value, config))
-            return false;
-        leave(in, outer);
-    }
     if (strcmp(config->kamailio_socket, config->control_socket) == 0) {
         enter(in, "control_socket");
         return fail(in, "the same path as kamailio_socket");
