@@ -2,8 +2,11 @@
 
 A configuration answers OPTIONS to sip:ready@ by itself, by which the test knows that Kamailio is up."""
 
+import os
 import re
+import signal
 import subprocess
+import time
 
 from evapid import MODULE
 from process import DEADLINE_S, Process, until
@@ -123,6 +126,24 @@ class Kamailio(Process):
         finally:
             phone.close()
         return self
+
+    def ended(self):
+        """As of any process. A child that is told to end while it is just starting may take that for its parent's signal and
+        go on: Kamailio would kill it after a minute (exit_timeout). It is told again."""
+        told = time.monotonic()
+
+        def gone():
+            nonlocal told
+            if self.expect_end and self.alive() and time.monotonic() > told + 5:
+                told = time.monotonic()
+                for pid in set(self.members()) - {self.pid}:
+                    try:
+                        os.kill(pid, signal.SIGTERM)
+                    except ProcessLookupError:
+                        pass
+            return not self.alive()
+        until(gone, f"{self.name} ends")
+        return super().ended()
 
     def problems(self):
         found = []
