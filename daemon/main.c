@@ -17,6 +17,7 @@
 #include "log.h"
 #include "replace.h"
 #include "store.h"
+#include "watch.h"
 
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
@@ -323,6 +324,7 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
+    watch_prepare();
     log_open(LEVEL_INFO);
     if (!config_read(&evapid.home.config, path, error)) {
         log_bare(LEVEL_ERROR, error);

@@ -10,23 +10,15 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <uv.h>
 
-/* Could the loop begin to watch fd now? To be asked before uv_poll_init or uv_pipe_open; nothing else may take memory
- * before the handle is started. */
-static inline bool watch_has_room(const uv_loop_t *loop, int fd)
-{
-    size_t entries = 4;
-    if ((unsigned)fd < loop->nwatchers)
-        return true;
-    while (entries < (size_t)fd + 3)
-        entries *= 2;
-    void *volatile probe = malloc(entries * sizeof(void *)); /* volatile: else it is optimized away */
-    free(probe);
-    return probe != NULL;
-}
+/* Have libuv take the memory for its table from what watch_has_room has laid by. To be called once, before libuv is used. */
+void watch_prepare(void);
+
+/* Could the loop begin to watch fd now? To be asked before uv_poll_init or uv_pipe_open. Lays by the memory that libuv's
+ * table then needs: that a block of some size was free a moment ago does not mean that realloc finds it. */
+bool watch_has_room(const uv_loop_t *loop, int fd);
 
 /* See to it that libuv may watch fd when it next waits. Returns 0, or an errno value when the kernel does not take it. */
 static inline int watch_reserve(uv_loop_t *loop, int fd)

@@ -281,7 +281,7 @@ def counted(totals):
     return out["relayed"] == out["delivered"] + sum(out["dropped"].values())
 
 
-@pytest.mark.parametrize("free, begun", [(0, 100), (64 * KIB, 3000), (512 * KIB, 30), (2048 * KIB, 60000)])
+@pytest.mark.parametrize("free, begun", [(0, 100), (64 * KIB, 3000), (512 * KIB, 30), (1920 * KIB, 60000), (2048 * KIB, 60000)])
 def test_without_memory_evapid_drops_refuses_counts_and_recovers(stage, free, begun):
     """Many clients that begin a message and never end it take what memory there is, while events pass."""
     own = stage.new_address()

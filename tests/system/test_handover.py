@@ -402,7 +402,14 @@ def test_what_a_client_misses_after_kills_under_traffic_is_what_is_counted_as_lo
     phone = begin(stage, restart, {"workers": 2}, limits={"max_queued_bytes": 1 << 28})
     readers = [stage.connect() for _ in range(8)]
     got = {reader: [] for reader in readers}
-    relayed, ended = 0, threading.Event()
+    relayed, ended, failures = 0, threading.Event(), {}
+
+    def said(work, *arguments):
+        """What goes wrong in a thread is for the test to judge."""
+        try:
+            work(*arguments)
+        except (AssertionError, OSError) as error:
+            failures[arguments] = error
 
     def read(reader):
         for event in iter(reader.receive, b"the end"):
@@ -413,10 +420,10 @@ def test_what_a_client_misses_after_kills_under_traffic_is_what_is_counted_as_lo
         while not ended.is_set():
             batch = [phone.start("MESSAGE", "relay", body=b"%d:" % (relayed + i) + b"x" * (i * 97 % 5000)) for i in range(50)]
             relayed += len(batch)
-            assert all(int(answer["X-Rc"]) == 1 for answer in phone.finish_all(batch))
+            assert [int(answer["X-Rc"]) for answer in phone.finish_all(batch)] == [1] * len(batch)
 
-    threads = [threading.Thread(target=read, args=[reader]) for reader in readers]
-    threads.append(threading.Thread(target=publish))
+    threads = [threading.Thread(target=said, args=[read, reader]) for reader in readers]
+    threads.append(threading.Thread(target=said, args=[publish]))
     for thread in threads:
         thread.start()
     try:
@@ -432,12 +439,14 @@ def test_what_a_client_misses_after_kills_under_traffic_is_what_is_counted_as_lo
         assert ask(phone, "relay", b"the end") == 1
         for thread in threads[:-1]:
             thread.join(60)
+    assert () not in failures, f"publishing: {failures[()]}"
     status = stage.evapid.status()
     assert status["totals"]["events"]["relay"] == relayed + 1
     there = {entry["index"] for entry in status["clients"]}
     for reader in readers:
         if reader.index not in there:
             continue  # it was closed in the middle of a frame, which its own log line says
+        assert (reader,) not in failures, f"client {reader.index}: {failures[(reader,)]}"
         assert len(set(got[reader])) == len(got[reader])
         missing = sorted(set(range(relayed)) - set(got[reader]))
         assert len(missing) == lost_by(reader, status), f"{missing} {status['totals']}"

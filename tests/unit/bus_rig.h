@@ -31,6 +31,7 @@
 #include "listener.h"
 #include "log.h"
 #include "memory.h"
+#include "watch.h"
 
 /* ---- the upstream ------------------------------------------------------------------------------------------------- */
 

@@ -2,7 +2,9 @@
  * comes then is closed; one that is there is watched again as soon as there is room. */
 #include "bus_rig.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 
 static bool crowded;
@@ -95,12 +97,44 @@ static void test_a_client_that_is_behind_is_sent_the_rest_though_it_could_not_be
     hang_up(&a);
 }
 
+static void on_never(uv_poll_t *poll, int status, int events)
+{
+    (void)poll;
+    (void)status;
+    (void)events;
+}
+
+/* Without memory libuv ends the process in uv_poll_start when its table has to grow. */
+static void test_memory_for_the_table_that_was_there_when_asked_is_there_when_needed(void **state)
+{
+    (void)state;
+    uv_poll_t poll;
+    const int low = eventfd(0, EFD_NONBLOCK);
+    const int fd = fcntl(low, F_DUPFD, 900);
+    close(low);
+    assert_true(fd >= 900 && (unsigned)fd >= loop.nwatchers);
+    memory_limit(0);
+    assert_false(watch_has_room(&loop, fd));
+    memory_limit(-1);
+    assert_true(watch_has_room(&loop, fd));
+    memory_limit(0);
+    assert_int_equal(uv_poll_init(&loop, &poll, fd), 0);
+    assert_int_equal(watch_start(&poll, UV_READABLE, on_never), 0);
+    memory_limit(-1);
+    assert_true((unsigned)fd < loop.nwatchers);
+    uv_close((uv_handle_t *)&poll, NULL);
+    turn();
+    close(fd);
+}
+
 int main(void)
 {
+    watch_prepare();
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_a_client_that_cannot_be_watched_is_closed),
         WITH_BUS(test_a_client_that_cannot_be_watched_is_watched_a_second_later),
         WITH_BUS(test_a_client_that_is_behind_is_sent_the_rest_though_it_could_not_be_watched),
+        WITH_BUS(test_memory_for_the_table_that_was_there_when_asked_is_there_when_needed),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
