@@ -453,6 +453,7 @@ static void bus_flush_runs(struct bus *bus)
 void bus_flush(struct bus *bus)
 {
     bool grown = false;
+    waits_refresh(&bus->waits);
     for (int framing = 0; framing < FRAMINGS; framing++)
         grown |= bus->runs[framing].bytes != bus->runs[framing].mark;
     if (grown)
@@ -501,6 +502,7 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
 {
     bus->loop = loop;
     bus->ledger = ledger;
+    bus->waits = (struct waits){ .histogram = &ledger->header->meter.queue_wait };
     bus->max_total_queued_bytes = SIZE_MAX;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
@@ -509,6 +511,7 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
                                       .sends = bus_on_sends,
                                       .ledger = ledger,
                                       .totals = &bus->totals,
+                                      .waits = &bus->waits,
                                       .scratch = bus->scratch };
     for (int framing = 0; framing < FRAMINGS; framing++)
         run_open(&bus->runs[framing], (enum framing)framing);

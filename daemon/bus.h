@@ -13,6 +13,7 @@
 #include "client.h"
 #include "ledger.h"
 #include "tag.h"
+#include "waits.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag has
@@ -43,6 +44,7 @@ struct bus {
     struct ledger *ledger;
     size_t max_total_queued_bytes; /* of memory for all queues together; none until it is set */
     struct tally totals;
+    struct waits waits;
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
     uint32_t lost;             /* clients that were taken over without their sockets */

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "waits.h"
+
 static size_t memory; /* bytes that chunks in use take */
 
 size_t chunk_memory(void)
@@ -22,11 +24,12 @@ void chunk_take_up(const struct chunk *chunk)
 
 struct chunk *chunk_new(size_t room, size_t size)
 {
-    const size_t ends = sizeof(uint32_t);
+    const size_t align = _Alignof(struct chunk_end);
+    const size_t least = size + sizeof(struct chunk_end);
     if (size > CHUNK_EVENT_MAX)
         return NULL;
-    if (room < size + ends)
-        room = (size + ends + ends - 1) & ~(ends - 1);
+    if (room < least)
+        room = (least + align - 1) & ~(align - 1);
     struct chunk *chunk = malloc(sizeof(*chunk) + room);
     if (chunk == NULL)
         return NULL;
@@ -53,16 +56,26 @@ void chunk_unref(struct chunk *chunk)
 }
 
 /* Where the end of event i is noted. */
-static uint32_t *chunk_end(const struct chunk *chunk, uint32_t i)
+static struct chunk_end *chunk_end(const struct chunk *chunk, uint32_t i)
 {
-    return (uint32_t *)(uintptr_t)(chunk->bytes + chunk->room) - 1 - i;
+    return (struct chunk_end *)(uintptr_t)(chunk->bytes + chunk->room) - 1 - i;
+}
+
+/* How long after the chunk's first event one was taken. */
+static uint32_t chunk_age(const struct chunk *chunk, uint64_t taken_ns)
+{
+    const uint64_t age = histogram_since_ns(chunk->taken_ns, taken_ns) / CHUNK_AGE_NS;
+    return age < UINT32_MAX ? (uint32_t)age : UINT32_MAX;
 }
 
 void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size)
 {
+    const uint64_t taken_ns = payload->taken_ns != 0 ? payload->taken_ns : histogram_clock_ns();
+    if (chunk->events == 0)
+        chunk->taken_ns = taken_ns;
     framing_write(framing, chunk->bytes + chunk->used, payload);
     chunk->used += (uint32_t)size;
-    *chunk_end(chunk, chunk->events++) = chunk->used;
+    *chunk_end(chunk, chunk->events++) = (struct chunk_end){ chunk->used, chunk_age(chunk, taken_ns) };
 }
 
 uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)
@@ -73,7 +86,7 @@ uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)
         return high;
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
-        if (*chunk_end(chunk, middle) <= offset)
+        if (chunk_end(chunk, middle)->at <= offset)
             low = middle + 1;
         else
             high = middle;
@@ -84,25 +97,54 @@ uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)
 uint32_t chunk_event_begin(const struct chunk *chunk, uint32_t offset)
 {
     const uint32_t before = chunk_events_before(chunk, offset);
-    return before > 0 ? *chunk_end(chunk, before - 1) : 0;
+    return before > 0 ? chunk_end(chunk, before - 1)->at : 0;
 }
 
 uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
 {
-    return chunk_event_begin(chunk, offset) == offset ? offset : *chunk_end(chunk, chunk_events_before(chunk, offset));
+    return chunk_event_begin(chunk, offset) == offset ? offset
+                                                      : chunk_end(chunk, chunk_events_before(chunk, offset))->at;
+}
+
+/* The first event behind first, and before end, that has another age. Most often there is none: one look tells. */
+static uint32_t chunk_other_age(const struct chunk *chunk, uint32_t first, uint32_t end)
+{
+    const uint32_t age = chunk_end(chunk, first)->age;
+    uint32_t other = end;
+    if (chunk_end(chunk, end - 1)->age == age)
+        return end;
+    while (first + 1 < other) {
+        const uint32_t middle = first + (other - first) / 2;
+        if (chunk_end(chunk, middle)->age == age)
+            first = middle;
+        else
+            other = middle;
+    }
+    return other;
+}
+
+void chunk_note_waits(const struct chunk *chunk, uint32_t first, uint32_t end, struct waits *waits)
+{
+    while (first < end) {
+        const uint32_t other = chunk_other_age(chunk, first, end);
+        waits_add(waits, chunk->taken_ns + (uint64_t)chunk_end(chunk, first)->age * CHUNK_AGE_NS, other - first);
+        first = other;
+    }
 }
 
 struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to)
 {
     const uint32_t first = chunk_events_before(chunk, *from);
     const uint32_t events = chunk_events_before(chunk, *to) - first;
-    const uint32_t begin = first > 0 ? *chunk_end(chunk, first - 1) : 0;
-    struct chunk *part = chunk_new(0, *to - begin + sizeof(uint32_t) * (size_t)events);
+    const uint32_t begin = first > 0 ? chunk_end(chunk, first - 1)->at : 0;
+    struct chunk *part = chunk_new(0, *to - begin + sizeof(struct chunk_end) * (size_t)events);
     if (part == NULL)
         return NULL;
     memcpy(part->bytes, chunk->bytes + begin, *to - begin);
     for (uint32_t i = 0; i < events; i++)
-        *chunk_end(part, i) = *chunk_end(chunk, first + i) - begin;
+        *chunk_end(part, i) =
+            (struct chunk_end){ chunk_end(chunk, first + i)->at - begin, chunk_end(chunk, first + i)->age };
+    part->taken_ns = chunk->taken_ns; /* and its first event's age is not 0 then */
     part->used = *to - begin;
     part->events = events;
     *from -= begin;
@@ -110,20 +152,22 @@ struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to
     return part;
 }
 
-uint32_t chunk_end_of(const struct chunk *chunk, uint32_t i)
+struct chunk_end chunk_end_of(const struct chunk *chunk, uint32_t i)
 {
     return *chunk_end(chunk, i);
 }
 
-struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const uint32_t *ends, uint32_t events)
+struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const struct chunk_end *ends, uint32_t events,
+                            uint64_t taken_ns)
 {
-    uint32_t end = 0;
-    if (room > UINT32_MAX || room % sizeof(uint32_t) != 0 || used > room || events > (room - used) / sizeof(uint32_t))
+    struct chunk_end end = { 0 };
+    if (room > UINT32_MAX || room % _Alignof(struct chunk_end) != 0 || used > room ||
+        events > (room - used) / sizeof(struct chunk_end))
         return NULL;
     for (uint32_t i = 0; i < events; end = ends[i++])
-        if (ends[i] <= end)
+        if (ends[i].at <= end.at || ends[i].age < end.age)
             return NULL;
-    struct chunk *chunk = end == used ? chunk_new(room, 0) : NULL;
+    struct chunk *chunk = end.at == used ? chunk_new(room, 0) : NULL;
     if (chunk == NULL || chunk->room != room) {
         free(chunk);
         return NULL;
@@ -132,6 +176,7 @@ struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const u
         memcpy(chunk->bytes, bytes, used);
     for (uint32_t i = 0; i < events; i++)
         *chunk_end(chunk, i) = ends[i];
+    chunk->taken_ns = taken_ns;
     chunk->used = (uint32_t)used;
     chunk->events = events;
     return chunk;

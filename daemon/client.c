@@ -17,6 +17,7 @@
 #include "origin.h"
 #include "pace.h"
 #include "state.h"
+#include "waits.h"
 #include "watch.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
@@ -200,6 +201,7 @@ static void client_count_sent(struct client *client, size_t bytes)
 {
     struct tally *totals = client->host->totals;
     client->slot->output_begun = true; /* should we be killed before all is noted */
+    waits_sent(client->host->waits);
     const uint64_t events = outq_sent(&client->out, bytes);
     client->tally->delivered += events;
     client->tally->delivered_bytes += bytes;
@@ -285,8 +287,10 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
         return;
     }
     /* An error makes both a read and a write say what it is. */
-    if (client->blocked && (status < 0 || (events & UV_WRITABLE) != 0))
+    if (client->blocked && (status < 0 || (events & UV_WRITABLE) != 0)) {
+        waits_refresh(client->host->waits);
         client_flush(client);
+    }
     if (client->state == CLIENT_OPEN && !client->held && (status < 0 || (events & UV_READABLE) != 0))
         input_read(client);
     if (client->state != CLIENT_GONE)
@@ -363,6 +367,12 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     return client;
 }
 
+static void client_init_out(struct client *client, enum framing framing, const struct client_limits *limits)
+{
+    outq_init(&client->out, framing, limits->max_queued_bytes);
+    client->out.waits = client->host->waits;
+}
+
 struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
                            const struct client_limits *limits, const struct client_host *host)
 {
@@ -382,10 +392,11 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     address_host(peer, client->address);
     client->port = address_port(peer);
     client->origin = origin_of(peer);
-    outq_init(&client->out, limits->framing, limits->max_queued_bytes);
+    client_init_out(client, limits->framing, limits);
     set_socket_options(fd, limits);
     client->slot->framing = limits->framing;
     client->slot->since_ms = client->since_ms;
+    client->slot->connected_ns = histogram_clock_ns();
     client->slot->port = client->port;
     client->slot->peer = client->origin;
     client->slot->origin = client->transport->position(fd);
@@ -412,7 +423,7 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     memcpy(client->address, slot->address, sizeof(client->address));
     client->address[sizeof(client->address) - 1] = '\0';
     client->origin = slot->peer;
-    outq_init(&client->out, slot->framing, limits->max_queued_bytes);
+    client_init_out(client, slot->framing, limits);
     client->state = CLIENT_GONE;
     if (fd >= 0)
         client_enter(client, CLIENT_ADMITTING);
@@ -423,9 +434,13 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
 
 void client_admit(struct client *client)
 {
+    const bool first = client->slot->standing == STANDING_NEW;
     client->slot->standing = STANDING_ADMITTED;
     if (client->state != CLIENT_ADMITTING)
         return;
+    if (first)
+        histogram_add(&client->host->ledger->header->meter.admission,
+                      histogram_since_ns(client->slot->connected_ns, histogram_clock_ns()), 1);
     client->admit_by_ms = 0;
     client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
 }

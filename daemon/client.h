@@ -54,6 +54,7 @@ struct client_host {
     void (*sends)(struct client *client);
     struct ledger *ledger;
     struct tally *totals; /* of all clients; kept beside each client's own */
+    struct waits *waits;  /* likewise: for how long events have waited */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
 };
 
@@ -96,6 +97,7 @@ struct client {
     uint32_t message_timeout_ms;
     uint64_t message_spent_ms; /* on reading the message at in_start, until message_since_ms */
     uint64_t message_since_ms; /* loop time since when it is being read; 0: it is not, or there is none */
+    uint64_t read_ns;          /* when bytes were last read, by CLOCK_MONOTONIC: what is held was whole by then */
     bool held;                 /* the host would not take a message: no reading */
     bool input_over;           /* the peer has ended, or the socket failed: no reading any more */
 

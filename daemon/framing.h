@@ -3,6 +3,7 @@
 #define EVAPID_FRAMING_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "evapid/netstring.h"
@@ -13,7 +14,8 @@ enum framing { FRAMING_NETSTRING, FRAMING_RAW, FRAMINGS };
  * so it is copied before anything is made of it. */
 struct payload {
     const void *part[2];
-    size_t length[2]; /* bytes of the parts */
+    size_t length[2];  /* bytes of the parts */
+    uint64_t taken_ns; /* when evapid took it out of the ring, by CLOCK_MONOTONIC; 0: just now */
 };
 
 static inline size_t payload_length(const struct payload *payload)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "evapid/histogram.h"
 #include "ledger.h"
 #include "log.h"
 #include "state.h"
@@ -207,6 +208,7 @@ static void input_take(struct client *client)
         client_end_input(client, why);
         return;
     }
+    client->read_ns = histogram_clock_ns(); /* one for all messages that the read has brought */
     if (!kept) {
         input_take_scratch(client, (size_t)n);
         return;
@@ -271,6 +273,7 @@ void input_save(const struct client *client, struct state_out *out)
     state_put(out, (client->held ? SAVED_HELD : 0U) | (client->input_over ? SAVED_OVER : 0U), 1);
     state_put(out, client->message_spent_ms + running_ms, 8);
     state_put(out, client->in_offset, 8);
+    state_put(out, client->read_ns, 8);
     state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
 }
 
@@ -279,6 +282,7 @@ bool input_load(struct client *client, struct state_in *in)
     const uint64_t flags = state_take(in, 1);
     const uint64_t spent_ms = state_take(in, 8);
     client->in_offset = state_take(in, 8);
+    client->read_ns = state_take(in, 8);
     const struct wire_text bytes = state_take_bytes(in);
     if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
         return state_fail(in);

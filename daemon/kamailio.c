@@ -182,6 +182,7 @@ static const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int
 static void kamailio_keep_queue(const struct kamailio *kamailio, uint64_t instance)
 {
     kamailio->bus->ledger->header->instance = instance;
+    meter_begin(&kamailio->bus->ledger->header->meter, instance);
     store_keep(kamailio->queue->memfd, "ring");
     store_keep(kamailio->queue->eventfd, "ring-wake");
 }
@@ -191,6 +192,7 @@ static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t insta
 {
     if (kamailio->queue != NULL) {
         queue_drain(kamailio->queue); /* what processes of the Kamailio before wrote after it had detached */
+        meter_read(&kamailio->bus->ledger->header->meter, kamailio->queue->ring.header);
         queue_close(kamailio->queue);
         store_forget("ring");
         store_forget("ring-wake");

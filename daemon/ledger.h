@@ -19,6 +19,7 @@
 
 #include "client.h"
 #include "evapid/limits.h"
+#include "meter.h"
 
 /* Events that came from the ring, by their kind. */
 struct event_counts {
@@ -59,10 +60,11 @@ struct ledger_slot {
     uint64_t tag_order;  /* clients of a tag stand in this order */
     uint64_t cookie;     /* SO_COOKIE: which socket it is */
     uint64_t since_ms;
-    uint64_t origin;    /* position of the socket's stream (transport.h) when nothing had been sent */
-    uint64_t offered;   /* during a write of all that is queued: bytes that will have been sent then; else 0 */
-    uint64_t run_since; /* follows, passed: events of the run that are in its books */
-    uint64_t written;   /* messages that a worker has been sent whole */
+    uint64_t connected_ns; /* likewise, by CLOCK_MONOTONIC */
+    uint64_t origin;       /* position of the socket's stream (transport.h) when nothing had been sent */
+    uint64_t offered;      /* during a write of all that is queued: bytes that will have been sent then; else 0 */
+    uint64_t run_since;    /* follows, passed: events of the run that are in its books */
+    uint64_t written;      /* messages that a worker has been sent whole */
     struct tally tally;
     struct ledger_mark mark;
 };
@@ -88,6 +90,7 @@ struct ledger_header {
     uint32_t segments; /* that the file has */
     uint64_t accepted, closed;
     struct tally gone; /* the sum of those whose slots are free again */
+    struct meter meter;
     struct ledger_page pages[2];
 };
 

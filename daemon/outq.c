@@ -425,12 +425,21 @@ int outq_gather(const struct outq *q, struct iovec *iov, int most)
     return n;
 }
 
+/* The bytes of the chunk between these offsets have left. Returns how many events have left whole by that. */
+static uint32_t outq_chunk_sent(const struct outq *q, const struct chunk *chunk, uint32_t from, uint32_t to)
+{
+    const uint32_t first = chunk_events_before(chunk, from);
+    const uint32_t end = chunk_events_before(chunk, to);
+    if (q->waits != NULL)
+        chunk_note_waits(chunk, first, end, q->waits);
+    return end - first;
+}
+
 /* Bytes of the first piece have left. */
 static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
 {
     struct piece *piece = outq_piece(q, 0);
-    const uint32_t before = chunk_events_before(piece->chunk, piece->from);
-    const uint32_t events = chunk_events_before(piece->chunk, piece->from + bytes) - before;
+    const uint32_t events = outq_chunk_sent(q, piece->chunk, piece->from, piece->from + bytes);
     piece->from += bytes;
     q->bytes -= bytes;
     if (piece->from < piece->to)
@@ -444,9 +453,15 @@ static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
 /* Bytes of the run have left. */
 static uint64_t outq_run_sent(struct outq *q, size_t bytes)
 {
-    const uint64_t events = outq_run_events(q);
-    outq_move_on(q, q->byte + bytes);
-    return events - outq_run_events(q);
+    const uint64_t end = q->byte + bytes;
+    uint64_t events = 0;
+    for (const struct chunk *chunk = outq_chunk(q); chunk != NULL && chunk->first_byte < end; chunk = chunk->next) {
+        const uint64_t from = q->byte > chunk->first_byte ? q->byte - chunk->first_byte : 0;
+        const uint64_t to = end - chunk->first_byte < chunk->used ? end - chunk->first_byte : chunk->used;
+        events += outq_chunk_sent(q, chunk, (uint32_t)from, (uint32_t)to);
+    }
+    outq_move_on(q, end);
+    return events;
 }
 
 uint64_t outq_sent(struct outq *q, size_t bytes)

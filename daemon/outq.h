@@ -38,6 +38,9 @@ struct outq {
     uint64_t since;    /* events that the run had when they were last counted as given */
     uint64_t given;    /* events given since outq_take_given */
     bool followed;     /* it has been loaded, and is to follow its run again */
+
+    struct waits
+        *waits; /* where is noted for how long events waited, when they have left; NULL: nowhere. The owner's to set */
 };
 
 void outq_init(struct outq *q, enum framing framing, size_t limit);

@@ -54,12 +54,16 @@ static void queue_note_high_water(struct queue *queue)
 }
 
 /* The bytes of the ring from position at on. */
-static struct payload queue_payload(const struct queue *queue, uint64_t at, size_t length)
+static struct payload queue_payload(struct queue *queue, uint64_t at, size_t length)
 {
+    if (queue->taken_ns == 0)
+        queue->taken_ns = histogram_clock_ns();
     const unsigned char *records = ring_records(queue->ring.header);
     const size_t place = (size_t)at & (queue->ring.capacity - 1);
     const size_t first = length < queue->ring.capacity - place ? length : queue->ring.capacity - place;
-    return (struct payload){ .part = { records + place, records }, .length = { first, length - first } };
+    return (struct payload){ .part = { records + place, records },
+                             .length = { first, length - first },
+                             .taken_ns = queue->taken_ns };
 }
 
 /* Copy the record's tag out of the ring, then hand the record over: what the ring holds may change under our eyes, what
@@ -171,6 +175,7 @@ static size_t queue_read(struct queue *queue, bool *emptied)
 {
     size_t bytes = 0;
     *emptied = false;
+    queue->taken_ns = 0;
     for (unsigned i = 0; i < BATCH_RECORDS && bytes < BATCH_BYTES && queue_reads(queue) && !*emptied; i++) {
         const size_t size = queue_step(queue);
         *emptied = size == 0;
@@ -337,6 +342,7 @@ void queue_drain(struct queue *queue)
     if (!queue_reads(queue) || !ring_refresh(&queue->ring))
         return;
     const uint64_t end = queue->ring.head;
+    queue->taken_ns = 0;
     while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
         continue;
     if (queue_reads(queue))

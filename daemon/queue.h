@@ -48,6 +48,7 @@ struct queue {
     uv_idle_t turn;          /* active while there is more to read: the loop then does not sleep */
     struct patience events;  /* behind events come more: napping, they are gathered */
     struct patience answers; /* behind a message to a worker comes its route's answer: looking again at once */
+    uint64_t taken_ns;       /* when the first event was taken of those that are handed over now; 0: none was */
     bool awaited;            /* an answer is: nothing may be left lying for the time of a nap */
     int nap_fd;              /* a timerfd, -1: no naps */
     bool napping;

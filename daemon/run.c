@@ -36,7 +36,7 @@ static struct chunk *run_last(struct run *run, size_t size)
 {
     if (run->last != NULL && chunk_fits(run->last, size))
         return run->last;
-    const bool fits_spare = run->spare != NULL && size <= RUN_CHUNK - sizeof(uint32_t);
+    const bool fits_spare = run->spare != NULL && size <= RUN_CHUNK - sizeof(struct chunk_end);
     struct chunk *chunk = fits_spare ? run_take_spare(run) : chunk_new(RUN_CHUNK, size);
     if (chunk == NULL)
         return NULL;

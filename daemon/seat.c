@@ -168,6 +168,7 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
         seat_wait(kamailio, seat);
         return false;
     }
+    post->read_ns = seat->client->read_ns;
     seat_post(kamailio, seat, post);
     return true;
 }
@@ -337,7 +338,10 @@ void seat_save(const struct seat *seat, struct state_out *out)
     state_put(out, seat->worker != NULL ? seat->worker->index + 1U : 0, 4);
     state_put(out, returned, 4);
     DL_FOREACH(seat->returned, post)
-    state_put_bytes(out, post->message, post->length);
+    {
+        state_put(out, post->read_ns, 8);
+        state_put_bytes(out, post->message, post->length);
+    }
 }
 
 /* The seat stands among those that have no worker: give it the one that it had. */
@@ -362,10 +366,12 @@ bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in
     if (state > SEAT_LEAVING || in->at.failed || !seat_load_place(kamailio, seat, place))
         return state_fail(in);
     for (uint64_t returned = state_take(in, 4); returned > 0 && !in->at.failed; returned--) {
+        const uint64_t read_ns = state_take(in, 8);
         const struct wire_text message = state_take_bytes(in);
         struct post *post = post_new(WIRE_MESSAGE, seat, message.bytes, message.length);
         if (post == NULL)
             return state_fail(in);
+        post->read_ns = read_ns;
         DL_APPEND(seat->returned, post);
     }
     seat_enter(kamailio, seat, (enum seat_state)state);

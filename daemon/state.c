@@ -39,6 +39,12 @@ void state_put_bytes(struct state_out *out, const void *bytes, size_t length)
         fwrite(bytes, 1, length, out->file);
 }
 
+static void state_put_end(struct state_out *out, struct chunk_end end)
+{
+    state_put(out, end.at, 4);
+    state_put(out, end.age, 4);
+}
+
 void state_put_chunk(struct state_out *out, struct chunk *chunk)
 {
     if (chunk == NULL || chunk->state_serial == out->serial) {
@@ -51,7 +57,8 @@ void state_put_chunk(struct state_out *out, struct chunk *chunk)
     state_put(out, chunk->room, 4);
     state_put(out, chunk->events, 4);
     for (uint32_t i = 0; i < chunk->events; i++)
-        state_put(out, chunk_end_of(chunk, i), 4);
+        state_put_end(out, chunk_end_of(chunk, i));
+    state_put(out, chunk->taken_ns, 8);
     state_put_bytes(out, chunk->bytes, chunk->used);
 }
 
@@ -120,15 +127,18 @@ static struct chunk *state_read_chunk(struct state_in *in)
 {
     const size_t room = (size_t)state_take(in, 4);
     const uint32_t events = (uint32_t)state_take(in, 4);
-    uint32_t *ends = NULL;
-    if (in->at.failed || events > (size_t)(in->at.end - in->at.at) / sizeof(uint32_t))
+    struct chunk_end *ends = NULL;
+    if (in->at.failed || events > (size_t)(in->at.end - in->at.at) / sizeof(*ends))
         return NULL;
-    ends = malloc(events * sizeof(uint32_t) + 1);
-    for (uint32_t i = 0; ends != NULL && i < events; i++)
-        ends[i] = (uint32_t)state_take(in, 4);
+    ends = malloc(events * sizeof(*ends) + 1);
+    for (uint32_t i = 0; ends != NULL && i < events; i++) {
+        ends[i].at = (uint32_t)state_take(in, 4);
+        ends[i].age = (uint32_t)state_take(in, 4);
+    }
+    const uint64_t taken_ns = state_take(in, 8);
     const struct wire_text bytes = state_take_bytes(in);
     struct chunk *chunk =
-        ends != NULL && !in->at.failed ? chunk_restore(room, bytes.bytes, bytes.length, ends, events) : NULL;
+        ends != NULL && !in->at.failed ? chunk_restore(room, bytes.bytes, bytes.length, ends, events, taken_ns) : NULL;
     free(ends);
     return chunk;
 }

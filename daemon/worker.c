@@ -164,6 +164,7 @@ struct post *post_new(enum wire_type type, struct seat *seat, const char *messag
     post->type = type;
     post->seat = seat;
     post->sequence = 0;
+    post->read_ns = 0;
     post->written = false;
     post->head_length = 0;
     post->length = length;
@@ -185,6 +186,7 @@ void worker_post(struct worker *worker, struct post *post, const struct wire_eve
 {
     struct wire_event numbered = *event;
     numbered.sequence = ++worker->last_sequence;
+    numbered.read_ns = post->read_ns;
     numbered.message = (struct wire_text){ post->message, post->length };
     post->sequence = numbered.sequence;
     post->written = false;
@@ -316,6 +318,7 @@ bool worker_load(struct worker *worker, struct state_in *in)
 void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out)
 {
     state_put(out, post->sequence, 8);
+    state_put(out, post->read_ns, 8);
     state_put(out, post == worker->unsent, 1);
     state_put(out, post->written, 1);
     state_put_bytes(out, post->head, post->head_length);
@@ -324,6 +327,7 @@ void worker_save_post(const struct worker *worker, const struct post *post, stru
 void worker_load_post(struct worker *worker, struct post *post, struct state_in *in)
 {
     post->sequence = state_take(in, 8);
+    post->read_ns = state_take(in, 8);
     const bool unsent = state_take(in, 1) == 1;
     post->written = state_take(in, 1) == 1;
     const struct wire_text head = state_take_bytes(in);

@@ -23,6 +23,7 @@ struct post {
     enum wire_type type;
     uint64_t sequence;
     struct seat *seat;
+    uint64_t read_ns;   /* a message: when the client's bytes had been read, by CLOCK_MONOTONIC; else 0 */
     bool written;       /* wholly, on a link */
     size_t head_length; /* of the frame without its message; written when it is put on a link */
     unsigned char head[WIRE_HEADER + WIRE_EVENT_HEAD_MAX];

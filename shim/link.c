@@ -125,6 +125,8 @@ static void run_event(const struct inbox_frame *frame, const struct wire_event *
     const unsigned char next = *end;
     *end = '\0';
     queue_started(worker.index, wire->sequence);
+    if (frame->type == WIRE_MESSAGE)
+        queue_note_start(worker.index, wire->read_ns);
     events_run(&event);
     *end = next;
     if (frame->type == WIRE_CLOSED)

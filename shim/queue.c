@@ -114,6 +114,11 @@ void queue_started(unsigned worker, uint64_t sequence)
     atomic_store_explicit(&ring->workers[worker].started, sequence, memory_order_release);
 }
 
+void queue_note_start(unsigned worker, uint64_t read_ns)
+{
+    ring_note_start(&ring->workers[worker].starts, histogram_since_ns(read_ns, histogram_clock_ns()));
+}
+
 uint64_t queue_awaited(unsigned worker)
 {
     return atomic_load_explicit(&ring->workers[worker].awaited, memory_order_seq_cst);

@@ -44,6 +44,9 @@ struct presence *queue_presence(void);
 /* Say that this worker begins the route of the frame with that sequence number; 0: of none yet. */
 void queue_started(unsigned worker, uint64_t sequence);
 
+/* Count for how long the message waited whose route this worker begins: since evapid had read it. */
+void queue_note_start(unsigned worker, uint64_t read_ns);
+
 /* The sequence number up to which evapid wants to be woken when this worker has finished. Read behind queue_put: evapid
  * looks into the queue after it has changed this. */
 uint64_t queue_awaited(unsigned worker);

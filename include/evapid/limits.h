@@ -25,4 +25,7 @@
 #define EVAPID_KAMAILIO_SOCKET "/run/evapid/kamailio.sock"
 #define EVAPID_CONTROL_SOCKET "/run/evapid/control.sock"
 
+/* Where HTTP is spoken when only that it is has been said. */
+#define EVAPID_METRICS_ADDRESS "127.0.0.1:9464"
+
 #endif

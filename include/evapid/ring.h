@@ -24,12 +24,21 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "evapid/histogram.h"
 #include "evapid/limits.h"
 #include "evapid/presence.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
-#define RING_VERSION 2U
+#define RING_VERSION 3U
 #define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
+
+/* How long messages of clients have waited for their event routes: from the time at which evapid had read one whole, which
+ * stands in its frame, until its route began. Written by one worker alone, just before a route; counts of an earlier process
+ * in its place go on. */
+struct ring_starts {
+    _Alignas(RING_LINE) _Atomic uint64_t counts[HISTOGRAM_BUCKETS]; /* evapid/histogram.h */
+    _Atomic uint64_t sum_ns;
+};
 
 /* How far an evapi worker has come, and what evapid wants to hear of it.
  *
@@ -39,6 +48,7 @@
 struct ring_worker {
     _Alignas(RING_LINE) _Atomic uint64_t started;
     _Atomic uint64_t awaited;
+    struct ring_starts starts;
 };
 
 struct ring_header {
@@ -252,6 +262,16 @@ static inline enum ring_push ring_push(struct ring_header *header, struct ring_l
     atomic_store_explicit(&header->head, at + size, memory_order_seq_cst);
     ring_unlock(lane);
     return RING_PUSHED;
+}
+
+/* A message's route is about to start in the worker of these. Nobody else writes there, so that no locked instruction is
+ * needed. */
+static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_ns)
+{
+    _Atomic uint64_t *count = &starts->counts[histogram_bucket(waited_ns)];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_store_explicit(&starts->sum_ns, atomic_load_explicit(&starts->sum_ns, memory_order_relaxed) + waited_ns,
+                          memory_order_relaxed);
 }
 
 /* After a push: 0, or evapid sleeps: write to the eventfd, then call ring_woken with what this returned. A producer that

@@ -9,7 +9,7 @@
  *     WELCOME   evapid → worker   u32 version, u32 session, u32 pid, u16-string evapid version
  *     REFUSED   evapid → worker   u32 version, u16-string reason; the connection is then closed
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log
- *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u16 port, u8-string address, u8-string tag
+ *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8-string address, u8-string tag
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
  *
@@ -25,13 +25,13 @@
 
 #include "evapid/limits.h"
 
-#define WIRE_VERSION 1U
+#define WIRE_VERSION 2U
 #define WIRE_MAGIC "evapid\0\0"
 #define WIRE_MAGIC_SIZE 8U
 #define WIRE_HEADER 8U
 #define WIRE_HELLO_MAX 1024U                                            /* the largest HELLO body accepted */
 #define WIRE_TEXT_MAX 512U                                              /* the longest reason, notice or version */
-#define WIRE_EVENT_HEAD_MAX (16U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
+#define WIRE_EVENT_HEAD_MAX (24U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
 #define WIRE_BODY_MAX (WIRE_EVENT_HEAD_MAX + EVAPID_MESSAGE_MAX)
 
 enum wire_type {
@@ -73,6 +73,7 @@ struct wire_welcome {
 struct wire_event {
     uint64_t sequence;
     uint32_t connection;
+    uint64_t read_ns; /* MESSAGE: when evapid had read it whole, by CLOCK_MONOTONIC; else 0 */
     uint16_t port;
     struct wire_text address, tag, message;
 };
@@ -298,6 +299,7 @@ static inline size_t wire_write_event(void *out, size_t room, enum wire_type typ
     struct wire_cursor c = wire_begin(out, room);
     wire_put(&c, event->sequence, 8);
     wire_put(&c, event->connection, 4);
+    wire_put(&c, event->read_ns, 8);
     wire_put(&c, event->port, 2);
     wire_put_text(&c, event->address, 1);
     wire_put_text(&c, event->tag, 1);
@@ -309,6 +311,7 @@ static inline bool wire_read_event(const void *body, size_t length, struct wire_
     struct wire_cursor c = wire_reading(body, length);
     event->sequence = wire_take(&c, 8);
     event->connection = (uint32_t)wire_take(&c, 4);
+    event->read_ns = wire_take(&c, 8);
     event->port = (uint16_t)wire_take(&c, 2);
     event->address = wire_take_text(&c, 1);
     event->tag = wire_take_text(&c, 1);

@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 
-MAGIC, VERSION = b"avidring", 2
+MAGIC, VERSION = b"avidring", 3
 RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
 
 HEAD = 64        # producers' line
@@ -14,7 +14,9 @@ TAIL = 128       # evapid's line
 SLEEPING = 192
 WORKERS_MAX = 128
 WORKERS = 256
-PRESENCE = WORKERS + 64 * WORKERS_MAX
+WORKER = 256      # bytes of one worker's slot
+STARTS = 64       # offset in it: for how long messages waited for their routes
+PRESENCE = WORKERS + WORKER * WORKERS_MAX
 TAG_SLOTS = 32768
 HEADER = PRESENCE + 64 + 8 * TAG_SLOTS
 RECORDS = (HEADER + 4095) & ~4095

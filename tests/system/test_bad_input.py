@@ -13,7 +13,7 @@ import pytest
 from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
-from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKERS, Ring, make_ring
+from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, make_ring
 from wire import WELCOME, Link, hello
 
 ROUTES = """
@@ -94,7 +94,7 @@ PLACES = {
     "records": somewhere((RECORDS, 65536)),
     "positions": somewhere((HEAD, 24), (TAIL, 8)),
     "sleep": somewhere((SLEEPING, 16)),
-    "workers": somewhere((WORKERS, 32), (WORKERS + 64, 32)),
+    "workers": somewhere((WORKERS, 32), (WORKERS + WORKER, 32)),
     "presence": somewhere((PRESENCE, 24), (PRESENCE + 64, 8 * TAG_SLOTS)),
     "shape": somewhere((0, 24)),
     "everything": somewhere((0, 320), (PRESENCE, 64), (RECORDS, 4096)),

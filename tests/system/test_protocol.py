@@ -7,7 +7,7 @@ import pytest
 
 import wire
 from process import until
-from ring import CLOSE, DONE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, WORKERS, make_ring, record
+from ring import CLOSE, DONE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, WORKER, WORKERS, make_ring, record
 
 INSTANCE = 0x1234567890ABCDEF
 
@@ -19,7 +19,7 @@ class Worker:
         self.index = index
         self.memory, self.eventfd = ring or (make_ring(65536), os.eventfd(0, os.EFD_NONBLOCK))
         self.ring = Ring(None, os.dup(self.memory))
-        self.ring.set(WORKERS + 64 * index, 0)
+        self.ring.set(WORKERS + WORKER * index, 0)
         self.link = wire.Link(stage.evapid.kamailio_socket)
         self.link.send(wire.hello(instance=instance, pid=os.getpid(), worker=index, workers=workers, **more),
                        [self.memory, self.eventfd])
@@ -41,7 +41,7 @@ class Worker:
         """The next event; its route counts as begun."""
         kind, body = self.link.frame()
         event = wire.event(body)
-        self.ring.set(WORKERS + 64 * self.index, event[0])
+        self.ring.set(WORKERS + WORKER * self.index, event[0])
         return kind, event
 
     def done(self, sequence, wake=True):
@@ -49,7 +49,7 @@ class Worker:
 
     def awaited(self):
         """The sequence number up to which evapid wants to be woken by a DONE."""
-        return self.ring.get(WORKERS + 64 * self.index + 8)
+        return self.ring.get(WORKERS + WORKER * self.index + 8)
 
     def run(self):
         """The next event, whose route ends at once."""

@@ -7,7 +7,7 @@ import struct
 from process import DEADLINE_S
 
 HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE = range(1, 8)
-VERSION = 1
+VERSION = 2
 
 
 def text(bytes_):
@@ -26,9 +26,14 @@ def hello(version=VERSION, instance=1, pid=1, worker=0, workers=1, max_clients=8
 
 def event(body):
     """An event's sequence, connection, port, address, tag and message."""
-    sequence, connection, port, length = struct.unpack_from("<QIHB", body)
-    address, rest = body[15:15 + length], body[15 + length:]
+    sequence, connection, _, port, length = struct.unpack_from("<QIQHB", body)
+    address, rest = body[23:23 + length], body[23 + length:]
     return sequence, connection, port, address, rest[1:1 + rest[0]], rest[1 + rest[0]:]
+
+
+def read_ns(body):
+    """When evapid had read the event's message, by CLOCK_MONOTONIC."""
+    return struct.unpack_from("<Q", body, 12)[0]
 
 
 class Link:

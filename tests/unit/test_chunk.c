@@ -161,13 +161,13 @@ static void test_a_chunk_has_the_room_that_was_asked_for(void **state)
     for (size_t room = 0; room <= 64; room += 4)
         for (size_t size = 1; size <= 80; size++) {
             struct chunk *chunk = new_chunk(room, size);
-            const size_t least = size + sizeof(uint32_t);
+            const size_t least = size + sizeof(struct chunk_end);
             assert_true(chunk->room >= room && chunk->room >= least);
             assert_true(chunk->room < (room > least ? room : least) + sizeof(uint32_t));
             assert_int_equal(chunk->room % sizeof(uint32_t), 0); /* or the ends would lie askew */
             assert_true(chunk_fits(chunk, size));
-            assert_true(chunk_fits(chunk, chunk->room - sizeof(uint32_t)));
-            assert_false(chunk_fits(chunk, chunk->room - sizeof(uint32_t) + 1));
+            assert_true(chunk_fits(chunk, chunk->room - sizeof(struct chunk_end)));
+            assert_false(chunk_fits(chunk, chunk->room - sizeof(struct chunk_end) + 1));
             assert_false(chunk_fits(chunk, SIZE_MAX));
             chunk_unref(chunk);
         }
@@ -179,18 +179,18 @@ static void test_an_event_may_have_exactly_the_room(void **state)
     (void)state;
     struct chunk *chunk = new_chunk(RUN_CHUNK, 1);
     assert_int_equal(chunk->room, RUN_CHUNK);
-    append(chunk, RUN_CHUNK - sizeof(uint32_t), 'x');
-    assert_int_equal(chunk->used, RUN_CHUNK - sizeof(uint32_t));
+    append(chunk, RUN_CHUNK - sizeof(struct chunk_end), 'x');
+    assert_int_equal(chunk->used, RUN_CHUNK - sizeof(struct chunk_end));
     assert_false(chunk_fits(chunk, 0));
     assert_int_equal(chunk_events_before(chunk, chunk->used), 1);
     assert_int_equal(chunk_events_before(chunk, chunk->used - 1), 0);
     for (size_t i = 0; i < chunk->used; i++)
         assert_int_equal(chunk->bytes[i], 'x');
     chunk_unref(chunk);
-    chunk = new_chunk(RUN_CHUNK, RUN_CHUNK - sizeof(uint32_t));
+    chunk = new_chunk(RUN_CHUNK, RUN_CHUNK - sizeof(struct chunk_end));
     assert_int_equal(chunk->room, RUN_CHUNK);
     chunk_unref(chunk);
-    chunk = new_chunk(RUN_CHUNK, RUN_CHUNK - sizeof(uint32_t) + 1);
+    chunk = new_chunk(RUN_CHUNK, RUN_CHUNK - sizeof(struct chunk_end) + 1);
     assert_int_equal(chunk->room, RUN_CHUNK + sizeof(uint32_t));
     chunk_unref(chunk);
 }
@@ -215,7 +215,7 @@ static void test_a_chunk_is_filled_from_both_sides(void **state)
             uint32_t events = 0;
             for (; chunk_fits(chunk, size); events++)
                 append(chunk, size, (char)('a' + events % 26));
-            assert_int_equal(events, chunk->room / (size + sizeof(uint32_t)));
+            assert_int_equal(events, chunk->room / (size + sizeof(struct chunk_end)));
             assert_int_equal(chunk->events, events);
             assert_int_equal(chunk->used, events * size);
             for (size_t i = 0; i < chunk->used; i++)

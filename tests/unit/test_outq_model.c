@@ -13,7 +13,7 @@
 #include "outq.h"
 #include "state.h"
 
-#define WHOLE (RUN_CHUNK - sizeof(uint32_t)) /* bytes of a raw event that fills a chunk */
+#define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of a raw event that fills a chunk */
 #define QUEUES 5
 #define ROOM ((size_t)1 << 20)   /* bytes that a model can hold: more than any queue's limit */
 #define EVENTS ((size_t)1 << 19) /* events likewise */

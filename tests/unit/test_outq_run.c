@@ -14,7 +14,7 @@
 
 #define NO_LIMIT ((size_t)1 << 30)
 #define IOVECS 16
-#define WHOLE (RUN_CHUNK - sizeof(uint32_t)) /* bytes of a raw event that fills a chunk */
+#define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of a raw event that fills a chunk */
 
 static struct payload payload_of(const char *bytes, size_t length)
 {

@@ -6,7 +6,7 @@
 static void test_a_new_ring_is_empty(void **state)
 {
     struct rig *rig = *state;
-    assert_memory_equal(rig->header, "avidring\x02\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
+    assert_memory_equal(rig->header, "avidring\x03\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
     assert_int_equal(rig->header->head, 0);
     assert_int_equal(rig->header->tail, 0);
     assert_int_equal(ring_sleeper(rig->header), 0);
@@ -22,7 +22,8 @@ static void test_each_writer_has_its_own_line(void **state)
     assert_int_equal(offsetof(struct ring_header, sleeping) % RING_LINE, 0);
     assert_true(offsetof(struct ring_header, sleeping) - offsetof(struct ring_header, tail) >= RING_LINE);
     assert_int_equal(offsetof(struct ring_header, workers) % RING_LINE, 0);
-    assert_int_equal(sizeof(struct ring_worker), RING_LINE);
+    assert_int_equal(sizeof(struct ring_worker) % RING_LINE, 0);
+    assert_int_equal(offsetof(struct ring_worker, starts), RING_LINE);
     assert_int_equal(offsetof(struct ring_header, presence) % RING_LINE, 0);
     assert_true(offsetof(struct ring_header, tail) > offsetof(struct ring_header, refused_large));
     assert_int_equal(RING_DATA_OFFSET % 4096, 0);

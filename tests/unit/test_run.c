@@ -12,7 +12,7 @@
 #include "run.h"
 
 #define LARGEST (3 * RUN_CHUNK)
-#define WHOLE (RUN_CHUNK - sizeof(uint32_t)) /* bytes of an event that fills a chunk */
+#define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of an event that fills a chunk */
 
 /* Byte i of the stream. */
 static char byte_at(uint64_t i)

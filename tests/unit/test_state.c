@@ -77,8 +77,11 @@ static void assert_same_chunk(const struct chunk *a, const struct chunk *b)
     assert_int_equal(a->used, b->used);
     assert_int_equal(a->events, b->events);
     assert_memory_equal(a->bytes, b->bytes, a->used);
-    for (uint32_t i = 0; i < a->events; i++)
-        assert_int_equal(chunk_end_of(a, i), chunk_end_of(b, i));
+    assert_int_equal(a->taken_ns, b->taken_ns);
+    for (uint32_t i = 0; i < a->events; i++) {
+        assert_int_equal(chunk_end_of(a, i).at, chunk_end_of(b, i).at);
+        assert_int_equal(chunk_end_of(a, i).age, chunk_end_of(b, i).age);
+    }
 }
 
 static struct chunk *any_chunk(void)

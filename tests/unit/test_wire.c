@@ -111,6 +111,7 @@ static void check_event(const struct wire_event *written)
     assert_true(wire_read_event(at_the_end(frame + WIRE_HEADER, length), length, &read));
     assert_true(read.sequence == written->sequence);
     assert_int_equal(read.connection, written->connection);
+    assert_true(read.read_ns == written->read_ns);
     assert_int_equal(read.port, written->port);
     assert_text(read.address, written->address);
     assert_text(read.tag, written->tag);
@@ -284,7 +285,7 @@ static void test_a_text_too_long_for_its_length(void **state)
     struct wire_event e = event;
     e.address = (struct wire_text){ text, 255 };
     e.tag = (struct wire_text){ text, 255 };
-    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), WIRE_HEADER + 16 + 510);
+    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), WIRE_HEADER + 24 + 510);
     e.tag.length = 256;
     assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), 0);
     e.tag.length = 4;

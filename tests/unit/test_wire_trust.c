@@ -30,12 +30,12 @@ static void test_a_hello_of_another_version(void **state)
     struct wire_hello read;
     for (size_t i = 0; i < 4; i++) {
         assert_false(read_changed_hello(WIRE_MAGIC_SIZE + i, 7, &read));
-        assert_int_equal(read.version, i == 0 ? 7 : 1U + (7U << 8 * i));
+        assert_int_equal(read.version, i == 0 ? 7 : WIRE_VERSION + (7U << 8 * i));
         assert_true(read.instance == 0);
     }
-    static const unsigned char shortest[] = "evapid\0\0\x02\0\0\0";
+    static const unsigned char shortest[] = "evapid\0\0\x03\0\0\0";
     assert_false(wire_read_hello(at_the_end(shortest, 12), 12, &read));
-    assert_int_equal(read.version, 2);
+    assert_int_equal(read.version, 3);
     assert_false(wire_read_hello(at_the_end(shortest, 11), 11, &read));
     assert_int_equal(read.version, 0);
 }

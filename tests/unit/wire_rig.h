@@ -64,7 +64,7 @@ static const struct wire_hello hello = {
 
 static const unsigned char hello_bytes[] = "\x39\0\0\0\x01\0\0\0"
                                            "evapid\0\0"
-                                           "\x01\0\0\0"
+                                           "\x02\0\0\0"
                                            "\x88\x77\x66\x55\x44\x33\x22\x11"
                                            "\x04\x03\x02\x01"
                                            "\x01\0"
@@ -91,7 +91,7 @@ static const unsigned char welcome_bytes[] = "\x13\0\0\0\x02\0\0\0"
 static const struct wire_text reason = { "attached: 4711", 14 };
 
 static const unsigned char refused_bytes[] = "\x14\0\0\0\x03\0\0\0"
-                                             "\x01\0\0\0"
+                                             "\x02\0\0\0"
                                              "\x0e\0"
                                              "attached: 4711";
 
@@ -103,6 +103,7 @@ static const unsigned char notice_bytes[] = "\x11\0\0\0\x04\0\0\0"
 static const struct wire_event event = {
     .sequence = 0x8877665544332211U,
     .connection = 0xfedcba98,
+    .read_ns = 0x0807060504030201U,
     .port = 0xabcd,
     .address = { "127.0.0.1", 9 },
     .tag = { "ta\0g", 4 },
@@ -111,6 +112,7 @@ static const struct wire_event event = {
 
 static const unsigned char event_head[] = "\x11\x22\x33\x44\x55\x66\x77\x88"
                                           "\x98\xba\xdc\xfe"
+                                          "\x01\x02\x03\x04\x05\x06\x07\x08"
                                           "\xcd\xab"
                                           "\x09"
                                           "127.0.0.1"

@@ -1,0 +1,44 @@
+/* Adding up what Kamailio's processes have counted. */
+#include "meter.h"
+
+#include <stdatomic.h>
+
+void meter_begin(struct meter *meter, uint64_t instance)
+{
+    if (meter->instance == instance)
+        return; /* it was read already, perhaps by the evapid before us */
+    meter->instance = instance;
+    meter->seen_full = meter->seen_large = 0;
+    meter->seen_starts = (struct histogram){ .sum_ns = 0 };
+}
+
+/* Add to total by how much the count has grown beyond the most that was seen. One that goes back a little is right: a refusal
+ * that is tried again is taken out of the count (queue_forgive). */
+static void catch_up(uint64_t *total, uint64_t *seen, uint64_t now)
+{
+    if (now <= *seen)
+        return;
+    *total += now - *seen;
+    *seen = now;
+}
+
+static uint64_t count_of(const _Atomic uint64_t *shared)
+{
+    return atomic_load_explicit(shared, memory_order_relaxed);
+}
+
+void meter_read(struct meter *meter, const struct ring_header *ring)
+{
+    struct histogram starts = { .sum_ns = 0 };
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++) {
+        const struct ring_starts *of_worker = &ring->workers[i].starts;
+        for (unsigned bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++)
+            starts.counts[bucket] += count_of(&of_worker->counts[bucket]);
+        starts.sum_ns += count_of(&of_worker->sum_ns);
+    }
+    for (unsigned bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++)
+        catch_up(&meter->route_start.counts[bucket], &meter->seen_starts.counts[bucket], starts.counts[bucket]);
+    catch_up(&meter->route_start.sum_ns, &meter->seen_starts.sum_ns, starts.sum_ns);
+    catch_up(&meter->refused_full, &meter->seen_full, count_of(&ring->refused_full));
+    catch_up(&meter->refused_large, &meter->seen_large, count_of(&ring->refused_large));
+}
