@@ -4,14 +4,15 @@
 # shellcheck shell=bash disable=SC2034
 
 # To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
-packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev uthash-dev dpkg-dev bison flex)
+packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev libmicrohttpd-dev uthash-dev dpkg-dev bison flex)
 
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
 
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua, others
-# under the unit's rules (systemd has systemd-analyze, which knows them); SIP load and a memory checker for the soak.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 valgrind)
+# under the unit's rules (systemd has systemd-analyze, which knows them), or with a Prometheus that looks on; SIP load and a memory
+# checker for the soak.
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 prometheus valgrind)
 
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)
@@ -20,7 +21,7 @@ packages_fuzz=(clang libclang-rt-dev)
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 
 # Servers that start when they are installed, of those that the lists name: package=unit.
-declare -A package_units=([kamailio]=kamailio.service [redis-server]=redis-server.service [nats-server]=nats-server.service)
+declare -A package_units=([kamailio]=kamailio.service [redis-server]=redis-server.service [nats-server]=nats-server.service [prometheus]=prometheus.service)
 
 # Install those of the named packages that are missing. Nothing is asked for, and apt isn't touched, when none is. Returns 1
 # with the command to run when there are no rights to do it.

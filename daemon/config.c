@@ -352,6 +352,10 @@ static bool read_listener(struct reading *in, json_t *object, struct config *con
             enter(in, "address");
             return fail(in, "the same address as listeners[%d]", (int)(other - config->listeners));
         }
+    if (config->metrics.ss_family != AF_UNSPEC && address_equal(&config->metrics, &listener->address)) {
+        enter(in, "address");
+        return fail(in, "the same address as metrics");
+    }
     return true;
 }
 
@@ -408,6 +412,18 @@ static bool read_limit(struct reading *in, const char *name, json_t *value, void
     return fail(in, "unknown key");
 }
 
+/* The object alone turns it on, where nobody else can reach it. */
+static bool read_metrics_key(struct reading *in, const char *name, json_t *value, void *to)
+{
+    return strcmp(name, "address") == 0 ? read_address(in, value, to) : fail(in, "unknown key");
+}
+
+static bool read_metrics(struct reading *in, json_t *object, struct sockaddr_storage *address)
+{
+    address_parse(EVAPID_METRICS_ADDRESS, address);
+    return read_object(in, object, read_metrics_key, address);
+}
+
 static bool read_boolean(struct reading *in, const json_t *value, bool *to)
 {
     *to = json_is_true(value);
@@ -437,6 +453,8 @@ static bool read_key(struct reading *in, const char *name, json_t *value, void *
         return read_keepalive(in, value, &config->limits);
     if (strcmp(name, "log") == 0)
         return read_object(in, value, read_log_key, config);
+    if (strcmp(name, "metrics") == 0)
+        return read_metrics(in, value, &config->metrics);
     if (strcmp(name, "access") == 0)
         return read_access(in, value, &config->access, &config->limits);
     if (strcmp(name, "kamailio_access") == 0)

@@ -32,6 +32,7 @@ struct config {
     size_t max_total_queued_bytes;                    /* memory of the queues of all clients */
     size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */
     uint32_t shutdown_grace_ms, attach_hold_ms;
+    struct sockaddr_storage metrics; /* where HTTP is spoken; AF_UNSPEC: nowhere */
     enum log_level log_level;
 };
 

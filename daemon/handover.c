@@ -44,7 +44,8 @@ static bool hold_all(const struct household *household, struct holdings *holding
     bool held = holdings_add(holdings, household->ledger.memfd, "ledger") &&
                 holdings_add(holdings, household->kamailio.door.fd, "%s", kamailio_door) &&
                 holdings_add(holdings, household->control.door.fd, "%s", control_door) &&
-                listeners_hold(&household->listeners, holdings) && kamailio_hold(&household->kamailio, holdings);
+                listeners_hold(&household->listeners, holdings) && kamailio_hold(&household->kamailio, holdings) &&
+                http_hold(household->http, holdings);
     for (const struct client *client = household->bus.clients; held && client != NULL; client = client->hh.next)
         held = client->fd < 0 || holdings_add(holdings, client->fd, "client-%u", client->index);
     return held;
@@ -353,6 +354,19 @@ static const char *open_listeners(struct household *household, const char **subj
     return NULL;
 }
 
+static const char *open_http(struct household *household, struct holdings *holdings, const char **subject)
+{
+    static char name[HTTP_SUBJECT];
+    const char *why = NULL;
+    if (household->config.metrics.ss_family == AF_UNSPEC)
+        return NULL;
+    http_subject(&household->config.metrics, name);
+    *subject = name;
+    household->http = http_open(&household->loop, &household->config.metrics, holdings_take(holdings, "metrics"),
+                                &household->subject, &why);
+    return why;
+}
+
 static const char *open_doors(struct household *household, struct inherited_door kamailio,
                               struct inherited_door control, const char **subject)
 {
@@ -416,6 +430,8 @@ static const char *open_household(struct household *household, struct holdings *
     const char *why = open_doors(household, kamailio, control, subject);
     if (why == NULL)
         why = open_listeners(household, subject);
+    if (why == NULL)
+        why = open_http(household, holdings, subject);
     if (why != NULL)
         return why;
     *subject = SUBJECT;

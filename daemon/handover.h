@@ -18,6 +18,7 @@
 #include "config.h"
 #include "control.h"
 #include "holding.h"
+#include "http.h"
 #include "kamailio.h"
 #include "listener.h"
 
@@ -31,6 +32,7 @@ struct household {
     struct kamailio kamailio;
     struct control control;
     struct status_subject subject;
+    struct http *http; /* NULL: there is none */
 };
 
 /* Put everything into holdings; the state, too, which is ours to close. It was flushed, and stands still until it has been

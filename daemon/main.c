@@ -64,6 +64,7 @@ static void evapid_finish(struct evapid *e)
     bus_close(&e->home.bus);
     kamailio_close(&e->home.kamailio);
     control_close(&e->home.control);
+    http_close(e->home.http);
     store_forget_all(); /* or else who comes next would take it for that of one that was killed */
 }
 
@@ -95,6 +96,7 @@ static _Noreturn void evapid_leave(void)
 /* Nothing is on its way within a turn any more. */
 static void evapid_stand_still(struct evapid *e)
 {
+    http_settle(e->home.http); /* first: an answer may have something read from the ring */
     kamailio_flush(&e->home.kamailio);
     bus_flush(&e->home.bus);
 }
@@ -192,6 +194,7 @@ static void evapid_on_tick(uv_timer_t *timer)
     bus_tick(&e->home.bus);
     kamailio_tick(&e->home.kamailio);
     control_tick(&e->home.control);
+    http_tick(e->home.http);
     log_tick(false);
 }
 

@@ -40,7 +40,7 @@ def calls(folder, call):
                 yield file, match.group(), arguments
 
 
-SUBJECTS = {"listener->subject": "listener <address>", "door->path": "<path>", "address->sun_path": "<path>",
+SUBJECTS = {"listener->subject": "listener <address>", "http->subject": "metrics <address>", "door->path": "<path>", "address->sun_path": "<path>",
             "what": "<name>", "limit->kind": "<kind>"}
 
 

@@ -16,6 +16,7 @@ import sandbox
 from client import netstring
 from evapid import EVAPID, ROOT
 from process import until
+from scrape import metrics
 
 UNIT = ROOT / "conf/evapid.service"
 NOBODY = pwd.getpwnam("nobody")
@@ -77,6 +78,7 @@ def filtered(folder):
 def start(house, before):
     """Start evapid by that command, and a Kamailio."""
     house.start_evapid(LEAKS_ALLOWED, before, kamailio_access={"users": []}, control_access={"group": "nogroup", "mode": "0600"},
+                       metrics={"address": house.new_address()},
                        listeners=[{"address": house.new_address(), "framing": "raw",
                                    "access": {"allow": ["127.0.0.0/8"], "max_clients_per_address": 10}}])
     house.start_kamailio(ROUTES)
@@ -103,6 +105,7 @@ def play(house):
     assert phone.finish(invite).code == 486
     client.send_bytes(b"nonsense\n")
     assert client.receive_rest() == []
+    assert metrics(house.evapid.settings["metrics"]["address"]).value("process_open_fds") > 0
     assert house.evapid.ctl("status").returncode == 0
 
 

@@ -1,0 +1,468 @@
+/* Connections and answers of the HTTP endpoint. */
+#include "http.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "holding.h"
+#include "log.h"
+#include "metrics.h"
+#include "network.h"
+#include "store.h"
+#include "watch.h"
+
+#define BACKLOG 128
+#define ACCEPT_BATCH 16 /* connections taken in one turn of the loop */
+#define SETTLE_MS 20    /* how long those who have connected are waited for, before somebody else takes over */
+
+static const char socket_name[] = "metrics";
+
+static struct log_limit failures = { .kind = "metrics: failed accepts" };
+
+/* One connection; libmicrohttpd has its socket. */
+struct visit {
+    int fd;
+    bool begun;        /* libmicrohttpd has told us that it has begun with it, and will tell of its end */
+    uint64_t began_ms; /* loop time */
+    struct visit *prev, *next;
+};
+
+struct http {
+    uv_loop_t *loop;
+    struct sockaddr_storage address;
+    char subject[HTTP_SUBJECT];
+    const struct status_subject *of;
+    struct MHD_Daemon *daemon;
+    int fd; /* the listening socket */
+    uv_poll_t door, work;
+    uv_timer_t again; /* libmicrohttpd has more to do that no descriptor tells of */
+    unsigned open_handles;
+    bool paused;          /* no descriptor for another connection: tried again in a second */
+    bool unwatched;       /* the kernel had no room to watch libmicrohttpd's descriptor */
+    struct visit *visits; /* list, the oldest first */
+    unsigned count;
+};
+
+static void http_work(struct http *http);
+
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
+
+/* Answer with text, which libmicrohttpd frees if it is ours to free. */
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type, char *text,
+                              size_t length, enum MHD_ResponseMemoryMode memory)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(length, text, memory);
+    if (response == NULL) {
+        if (memory == MHD_RESPMEM_MUST_FREE)
+            free(text);
+        return MHD_NO; /* which closes the connection */
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    const enum MHD_Result queued = MHD_queue_response(connection, status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+/* A line of words. */
+static enum MHD_Result answer_line(struct MHD_Connection *connection, unsigned status, const char *words)
+{
+    char line[256];
+    const int length = snprintf(line, sizeof(line), "%s\n", words);
+    return answer(connection, status, "text/plain; charset=utf-8", line, (size_t)length, MHD_RESPMEM_MUST_COPY);
+}
+
+static enum MHD_Result answer_metrics(const struct http *http, struct MHD_Connection *connection)
+{
+    size_t length = 0;
+    kamailio_catch_up(http->of->kamailio);
+    char *text = metrics_describe(http->of, &length);
+    if (text == NULL)
+        return answer_line(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "no memory");
+    return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, length,
+                  MHD_RESPMEM_MUST_FREE);
+}
+
+static enum MHD_Result answer_ready(const struct http *http, struct MHD_Connection *connection)
+{
+    const char *why = metrics_objection(http->of);
+    return answer_line(connection, why == NULL ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+                       why == NULL ? "ready" : why);
+}
+
+static enum MHD_Result http_on_request(void *owner, struct MHD_Connection *connection, const char *url,
+                                       const char *method, const char *version, const char *upload, size_t *upload_size,
+                                       void **request)
+{
+    const struct http *http = owner;
+    (void)version;
+    (void)upload;
+    (void)upload_size;
+    (void)request;
+    const bool metrics = strcmp(url, "/metrics") == 0;
+    const bool health = strcmp(url, "/healthz") == 0;
+    const bool ready = strcmp(url, "/readyz") == 0;
+    if (!metrics && !health && !ready)
+        return answer_line(connection, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz");
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+        return answer_line(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "this can only be read");
+    if (metrics)
+        return answer_metrics(http, connection);
+    return ready ? answer_ready(http, connection) : answer_line(connection, MHD_HTTP_OK, "evapid is alive");
+}
+
+/* ---- connections ------------------------------------------------------------------------------------------------ */
+
+static struct visit *visit_of(const struct http *http, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct visit *visit = NULL;
+    DL_FOREACH(http->visits, visit)
+    if (info != NULL && visit->fd == info->connect_fd)
+        return visit;
+    return NULL;
+}
+
+static void http_drop(struct http *http, struct visit *visit)
+{
+    DL_DELETE(http->visits, visit);
+    http->count--;
+    free(visit);
+}
+
+/* libmicrohttpd has begun with a connection, or is about to close it. */
+static void http_on_connection(void *owner, struct MHD_Connection *connection, void **context,
+                               enum MHD_ConnectionNotificationCode what)
+{
+    struct http *http = owner;
+    struct visit *visit = what == MHD_CONNECTION_NOTIFY_STARTED ? visit_of(http, connection) : *context;
+    *context = NULL;
+    if (visit == NULL)
+        return;
+    if (what != MHD_CONNECTION_NOTIFY_STARTED) {
+        http_drop(http, visit);
+        return;
+    }
+    visit->begun = true;
+    *context = visit;
+}
+
+/* Its time is over: libmicrohttpd finds the connection at its end, and closes it. */
+static void visit_end(const struct visit *visit)
+{
+    shutdown(visit->fd, SHUT_RDWR);
+}
+
+/* Hand a new connection to libmicrohttpd. */
+static void http_take(struct http *http, int fd, const struct sockaddr_storage *peer)
+{
+    if (http->count >= HTTP_CONNECTIONS) {
+        visit_end(http->visits);
+        http_work(http);
+    }
+    struct visit *visit = http->count < HTTP_CONNECTIONS ? calloc(1, sizeof(*visit)) : NULL;
+    if (visit == NULL) {
+        close(fd);
+        return;
+    }
+    visit->fd = fd;
+    visit->began_ms = uv_now(http->loop);
+    DL_APPEND(http->visits, visit);
+    http->count++;
+    MHD_add_connection(http->daemon, fd, (const struct sockaddr *)peer, address_size(peer));
+}
+
+/* Out of descriptors: the socket would be readable again and again, so wait for the next tick. */
+static void http_pause(struct http *http, int error)
+{
+    log_limited(&failures, LEVEL_ERROR, http->subject, "cannot accept connections: %s; trying again every second",
+                strerror(error));
+    http->paused = true;
+    uv_poll_stop(&http->door);
+}
+
+static void http_accept(struct http *http)
+{
+    for (int i = 0; i < ACCEPT_BATCH && !http->paused; i++) {
+        struct sockaddr_storage peer;
+        socklen_t size = sizeof(peer);
+        const int fd = accept4(http->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)
+            http_take(http, fd, &peer);
+        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            http_pause(http, errno);
+        else if (errno != ECONNABORTED && errno != EINTR)
+            return;
+    }
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
+
+static void http_on_again(uv_timer_t *timer)
+{
+    http_work(timer->data);
+}
+
+/* Connections that libmicrohttpd has not begun with by now it has closed: it had no memory for them. */
+static void http_drop_unbegun(struct http *http)
+{
+    struct visit *visit = NULL;
+    struct visit *next = NULL;
+    DL_FOREACH_SAFE(http->visits, visit, next)
+    if (!visit->begun)
+        http_drop(http, visit);
+}
+
+/* Let libmicrohttpd do what there is to do. */
+static void http_work(struct http *http)
+{
+    MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
+    MHD_run(http->daemon);
+    http_drop_unbegun(http);
+    if (MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES)
+        uv_timer_start(&http->again, http_on_again, timeout_ms, 0);
+    else
+        uv_timer_stop(&http->again);
+}
+
+static void http_on_work(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    http_work(poll->data);
+}
+
+static void http_on_door(uv_poll_t *poll, int status, int events)
+{
+    struct http *http = poll->data;
+    (void)status;
+    (void)events;
+    http_accept(http);
+    http_work(http);
+}
+
+static void http_watch_door(struct http *http)
+{
+    http->paused = watch_start(&http->door, UV_READABLE, http_on_door) != 0;
+}
+
+static void http_watch_work(struct http *http)
+{
+    http->unwatched = watch_start(&http->work, UV_READABLE, http_on_work) != 0;
+}
+
+void http_tick(struct http *http)
+{
+    struct visit *visit = NULL;
+    if (http == NULL)
+        return;
+    DL_FOREACH(http->visits, visit)
+    if (uv_now(http->loop) - visit->began_ms >= HTTP_LIFETIME_MS)
+        visit_end(visit);
+    if (http->paused)
+        http_watch_door(http);
+    if (http->unwatched)
+        http_watch_work(http);
+    http_work(http);
+}
+
+void http_settle(struct http *http)
+{
+    if (http == NULL)
+        return;
+    const uint64_t until_ns = uv_hrtime() + SETTLE_MS * 1000000U;
+    http_work(http);
+    while (http->count > 0 && uv_hrtime() < until_ns) {
+        const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+        struct pollfd work = { .fd = info->epoll_fd, .events = POLLIN };
+        poll(&work, 1, 1);
+        http_work(http);
+    }
+}
+
+void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT])
+{
+    char name[ADDRESS_TEXT];
+    address_print(address, name);
+    snprintf(out, HTTP_SUBJECT, "metrics %s", name);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+static int open_socket(const struct sockaddr_storage *address)
+{
+    const int on = 1;
+    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (address->ss_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    const int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+/* Is the descriptor, of the evapid before us, a socket at that address? */
+static bool is_at(int fd, const struct sockaddr_storage *address)
+{
+    struct sockaddr_storage bound;
+    socklen_t size = sizeof(bound);
+    return getsockname(fd, (struct sockaddr *)&bound, &size) == 0 && address_equal(&bound, address);
+}
+
+/* NULL, or why there is no listening socket. */
+static const char *http_take_socket(struct http *http, int inherited)
+{
+    if (inherited >= 0 && is_at(inherited, &http->address)) {
+        http->fd = inherited;
+        return NULL;
+    }
+    if (inherited >= 0) {
+        store_forget("%s", socket_name);
+        close(inherited);
+    }
+    http->fd = open_socket(&http->address);
+    if (http->fd < 0)
+        return errno == EADDRINUSE ? "address in use" : strerror(errno);
+    return NULL;
+}
+
+static const char *http_start_daemon(struct http *http)
+{
+    const unsigned flags = MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET;
+    http->daemon =
+        MHD_start_daemon(flags, 0, NULL, NULL, http_on_request, http, MHD_OPTION_CONNECTION_LIMIT,
+                         HTTP_CONNECTIONS + 1U, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
+                         MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, http, MHD_OPTION_END);
+    return http->daemon != NULL ? NULL : "libmicrohttpd can't be started";
+}
+
+static void http_on_closed(uv_handle_t *handle)
+{
+    struct http *http = handle->data;
+    if (--http->open_handles == 0)
+        free(http);
+}
+
+/* Watch the descriptor; false: there is no room for that. */
+static bool http_begin_poll(struct http *http, uv_poll_t *poll, int fd)
+{
+    if (!watch_has_room(http->loop, fd) || uv_poll_init(http->loop, poll, fd) != 0)
+        return false;
+    poll->data = http;
+    http->open_handles++;
+    return true;
+}
+
+static const char *http_begin(struct http *http)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    uv_timer_init(http->loop, &http->again);
+    http->again.data = http;
+    http->open_handles = 1;
+    if (info == NULL || !http_begin_poll(http, &http->door, http->fd) ||
+        !http_begin_poll(http, &http->work, info->epoll_fd))
+        return "no memory";
+    http_watch_door(http);
+    http_watch_work(http);
+    return NULL;
+}
+
+/* Let go of what there is of it. The socket stays with the service manager, as it is when it is inherited, and closed here. */
+static void http_free(struct http *http)
+{
+    const unsigned handles = http->open_handles;
+    if (handles > 1)
+        uv_close((uv_handle_t *)&http->door, http_on_closed);
+    if (handles > 2)
+        uv_close((uv_handle_t *)&http->work, http_on_closed);
+    if (handles > 0)
+        uv_close((uv_handle_t *)&http->again, http_on_closed);
+    if (http->daemon != NULL)
+        MHD_stop_daemon(http->daemon);
+    if (http->fd >= 0)
+        close(http->fd);
+    if (handles == 0)
+        free(http);
+}
+
+static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
+                              const struct status_subject *subject, const char **why)
+{
+    struct http *http = calloc(1, sizeof(*http));
+    if (http == NULL) {
+        *why = "no memory";
+        return NULL;
+    }
+    http->loop = loop;
+    http->address = *address;
+    http->of = subject;
+    http_subject(address, http->subject);
+    *why = http_take_socket(http, inherited);
+    if (*why == NULL)
+        *why = http_start_daemon(http);
+    if (*why == NULL)
+        *why = http_begin(http);
+    if (*why != NULL) {
+        http_free(http);
+        return NULL;
+    }
+    const struct network host = network_of(address);
+    log_line(LEVEL_NOTICE, http->subject, "listening: /metrics for Prometheus, /healthz and /readyz");
+    if (network_is_public(&host))
+        log_line(LEVEL_WARNING, http->subject,
+                 "reachable from public networks: whoever can reach it learns how much passes here");
+    return http;
+}
+
+struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
+                       const struct status_subject *subject, const char **why)
+{
+    struct http *http = http_make(loop, address, inherited, subject, why);
+    if (http != NULL && http->fd != inherited)
+        store_keep(http->fd, "%s", socket_name);
+    return http;
+}
+
+const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct sockaddr_storage *address,
+                             const struct status_subject *subject)
+{
+    const bool wanted = address->ss_family != AF_UNSPEC;
+    const char *why = NULL;
+    if (wanted && *http != NULL && address_equal(&(*http)->address, address))
+        return NULL;
+    struct http *next = wanted ? http_make(loop, address, -1, subject, &why) : NULL;
+    if (why != NULL)
+        return why;
+    http_close(*http);
+    if (next != NULL)
+        store_keep(next->fd, "%s", socket_name);
+    *http = next;
+    return NULL;
+}
+
+bool http_hold(const struct http *http, struct holdings *holdings)
+{
+    return http == NULL || holdings_add(holdings, http->fd, "%s", socket_name);
+}
+
+void http_close(struct http *http)
+{
+    if (http == NULL)
+        return;
+    store_forget("%s", socket_name);
+    http_free(http);
+}

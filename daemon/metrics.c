@@ -1,0 +1,343 @@
+/* Putting the metrics together. Like the status, this only reads; but for the meter, which is brought up to date. */
+#include "metrics.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "exposition.h"
+#include "hold.h"
+#include "process.h"
+
+#define LABELS(...)                                                                                                    \
+    (const struct label[])                                                                                             \
+    {                                                                                                                  \
+        __VA_ARGS__,                                                                                                   \
+        {                                                                                                              \
+            NULL, NULL                                                                                                 \
+        }                                                                                                              \
+    }
+
+const char *metrics_objection(const struct status_subject *subject)
+{
+    static char why[ADDRESS_TEXT + 64];
+    const struct kamailio *kamailio = subject->kamailio;
+    const struct listener *listener = NULL;
+    if (kamailio->stopping)
+        return "evapid is stopping";
+    if (kamailio->attachment != ATTACHED)
+        return "no Kamailio is attached";
+    if (hold_is_on(kamailio))
+        return "events are held until the clients are there";
+    bool listening = false;
+    DL_FOREACH(subject->listeners->first, listener)
+    {
+        listening |= listener->state == LISTENER_LISTENING;
+        if (listener->state != LISTENER_IDLE && listener->state != LISTENER_PAUSED)
+            continue;
+        snprintf(why, sizeof(why), "%s takes no clients", listener->subject);
+        return why;
+    }
+    return listening ? NULL : "there is no listener";
+}
+
+/* ---- clients and listeners -------------------------------------------------------------------------------------- */
+
+#define STATES ((unsigned)CLIENT_GONE) /* of those that are connected */
+
+/* The clients of one listener, by their states. */
+struct crowd {
+    const struct listener *listener;
+    uint32_t clients[STATES];
+};
+
+/* What is found by looking at every client once. */
+struct census {
+    struct crowd *crowds; /* one for each listener; NULL: no memory */
+    size_t count;
+    uint64_t slow, queued_bytes;
+    double fullest; /* the longest queue, as a part of what it may be */
+};
+
+static void census_add(struct census *census, const struct client *client)
+{
+    if (client->state == CLIENT_GONE)
+        return;
+    const size_t bytes = outq_bytes(&client->out);
+    const double full = (double)bytes / (double)client->out.limit;
+    census->slow += client->slow_since_ms != 0;
+    census->queued_bytes += bytes;
+    census->fullest = full > census->fullest ? full : census->fullest;
+    for (size_t i = 0; i < census->count; i++)
+        if (census->crowds[i].listener == client->listener)
+            census->crowds[i].clients[client->state]++;
+}
+
+static struct census take_census(const struct status_subject *subject)
+{
+    struct census census = { .count = 0 };
+    const struct listener *listener = NULL;
+    size_t listeners = 0;
+    DL_FOREACH(subject->listeners->first, listener)
+    listeners++;
+    census.crowds = calloc(listeners + 1, sizeof(*census.crowds));
+    if (census.crowds == NULL)
+        return census;
+    DL_FOREACH(subject->listeners->first, listener)
+    census.crowds[census.count++].listener = listener;
+    for (const struct client *client = subject->bus->clients; client != NULL; client = client->hh.next)
+        census_add(&census, client);
+    return census;
+}
+
+static void describe_crowds(struct exposition *out, const struct census *census)
+{
+    exposition_family(out, "evapid_clients", "gauge", "Clients that are connected, by the listener they came to.");
+    for (size_t i = 0; i < census->count; i++)
+        for (unsigned state = 0; state < STATES; state++)
+            exposition_value(out,
+                             LABELS({ "listener", listener_name(census->crowds[i].listener) },
+                                    { "state", client_state_name((enum client_state)state) }),
+                             census->crowds[i].clients[state]);
+    exposition_gauge(out, "evapid_clients_slow", "Clients that do not keep up.", census->slow);
+    exposition_gauge(out, "evapid_queued_bytes", "Bytes that wait for clients, those of each client added up.",
+                     census->queued_bytes);
+    exposition_family(out, "evapid_fullest_queue_ratio", "gauge",
+                      "The longest queue of a client, as a part of max_queued_bytes.");
+    exposition_decimal(out, NULL, census->fullest);
+}
+
+static uint64_t listener_up(const struct listener *listener)
+{
+    return listener->state == LISTENER_LISTENING;
+}
+
+static uint64_t listener_max_clients(const struct listener *listener)
+{
+    return listener->max_clients;
+}
+
+static uint64_t listener_accepted(const struct listener *listener)
+{
+    return listener->accepted;
+}
+
+static void describe_each_listener(struct exposition *out, const struct listeners *all,
+                                   uint64_t (*value)(const struct listener *listener))
+{
+    const struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    exposition_value(out, LABELS({ "listener", listener_name(listener) }), value(listener));
+}
+
+static void describe_listeners(struct exposition *out, const struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    exposition_family(out, "evapid_listener_up", "gauge", "Whether the listener takes clients.");
+    describe_each_listener(out, all, listener_up);
+    exposition_family(out, "evapid_listener_max_clients", "gauge", "Clients that may be connected to the listener.");
+    describe_each_listener(out, all, listener_max_clients);
+    exposition_family(out, "evapid_listener_accepted_total", "counter", "Clients whose connection was taken.");
+    describe_each_listener(out, all, listener_accepted);
+    exposition_family(out, "evapid_listener_refused_total", "counter", "Clients that were refused, by the reason.");
+    DL_FOREACH(all->first, listener)
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        exposition_value(
+            out, LABELS({ "listener", listener_name(listener) }, { "reason", refusal_name((enum refusal)refusal) }),
+            listener->refused[refusal]);
+}
+
+/* ---- the books -------------------------------------------------------------------------------------------------- */
+
+static void describe_events(struct exposition *out, const struct bus *bus)
+{
+    const struct event_counts *events = &bus->events;
+    const struct tally *totals = &bus->totals;
+    exposition_family(out, "evapid_events_total", "counter", "Events that were read from the ring, by their kind.");
+    exposition_value(out, LABELS({ "kind", "relay" }), events->relay);
+    exposition_value(out, LABELS({ "kind", "multicast" }), events->multicast);
+    exposition_value(out, LABELS({ "kind", "unicast" }), events->unicast);
+    exposition_counter(out, "evapid_events_without_receiver_total", "Events that nobody was there to get.",
+                       events->no_receiver);
+    exposition_counter(out, "evapid_deliveries_begun_total",
+                       "Events that a client was meant to get, one for each client.", totals->relayed);
+    exposition_counter(out, "evapid_deliveries_done_total",
+                       "Events that a client's kernel has taken whole, one for each client.", totals->delivered);
+    exposition_family(out, "evapid_deliveries_dropped_total", "counter",
+                      "Events that a client did not get, one for each client, by the reason.");
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        exposition_value(out, LABELS({ "reason", drop_reason_name((enum drop_reason)reason) }),
+                         totals->dropped[reason]);
+    exposition_gauge(out, "evapid_deliveries_queued", "Events that wait for a client, one for each client.",
+                     totals->relayed - totals->delivered - tally_dropped(totals));
+    exposition_counter(out, "evapid_delivered_bytes_total", "Bytes that clients' kernels have taken.",
+                       totals->delivered_bytes);
+}
+
+static void describe_messages(struct exposition *out, const struct tally *totals)
+{
+    exposition_counter(out, "evapid_messages_total",
+                       "Messages of clients that came whole, and were handed on or dropped.", totals->messages);
+    exposition_counter(out, "evapid_messages_done_total", "Messages whose event routes have ended.",
+                       totals->messages_delivered);
+    exposition_family(out, "evapid_messages_dropped_total", "counter",
+                      "Messages that never start a route, by the reason.");
+    for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
+        exposition_value(out, LABELS({ "reason", message_loss_name((enum message_loss)reason) }),
+                         totals->messages_dropped[reason]);
+    exposition_gauge(out, "evapid_messages_waiting", "Messages whose event routes have not ended.",
+                     tally_messages_waiting(totals));
+    exposition_counter(out, "evapid_message_bytes_total", "Bytes of the messages, without framing.",
+                       totals->message_bytes);
+}
+
+static void describe_bus(struct exposition *out, const struct bus *bus)
+{
+    exposition_counter(out, "evapid_clients_accepted_total", "Clients whose connection was taken, at any listener.",
+                       bus->accepted);
+    exposition_counter(out, "evapid_clients_closed_total", "Clients whose connection has ended.", bus->closed);
+    exposition_gauge(out, "evapid_clients_listening", "Clients that get events now.", bus->listening_count);
+    exposition_gauge(out, "evapid_queue_memory_bytes", "Memory that all that waits for clients takes, each event once.",
+                     bus_queue_memory());
+    exposition_gauge(out, "evapid_queue_memory_limit_bytes", "The most that it may take (max_total_queued_bytes).",
+                     bus->max_total_queued_bytes);
+}
+
+/* ---- Kamailio --------------------------------------------------------------------------------------------------- */
+
+static uint64_t worker_clients(const struct worker *worker)
+{
+    return worker->seat_count;
+}
+
+static uint64_t worker_in_flight(const struct worker *worker)
+{
+    return worker->in_flight;
+}
+
+static uint64_t worker_waiting(const struct worker *worker)
+{
+    return worker->waiting_count;
+}
+
+static void describe_each_worker(struct exposition *out, const struct kamailio *kamailio,
+                                 uint64_t (*value)(const struct worker *worker))
+{
+    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
+        const struct worker *worker = kamailio->workers[i];
+        char index[8];
+        snprintf(index, sizeof(index), "%u", i);
+        if (worker != NULL)
+            exposition_value(out, LABELS({ "worker", index }), value(worker));
+    }
+}
+
+static void describe_workers(struct exposition *out, const struct kamailio *kamailio)
+{
+    const bool attached = kamailio->attachment != DETACHED;
+    exposition_gauge(out, "evapid_kamailio_attached", "Kamailios that are attached: 0 or 1.", attached);
+    exposition_family(out, "evapid_kamailio_info", "gauge", "The Kamailio that is attached.");
+    if (attached)
+        exposition_value(out, LABELS({ "version", kamailio->kamailio_version }, { "module", kamailio->module_version }),
+                         1);
+    exposition_gauge(out, "evapid_workers", "Kamailio's evapi workers that are attached.", kamailio->workers_attached);
+    exposition_gauge(out, "evapid_workers_declared", "Evapi workers that the attached Kamailio has.",
+                     attached ? kamailio->workers_declared : 0);
+    exposition_family(out, "evapid_worker_clients", "gauge", "Clients that belong to the worker.");
+    describe_each_worker(out, kamailio, worker_clients);
+    exposition_family(out, "evapid_worker_messages_in_flight", "gauge",
+                      "Messages that the worker was sent and whose routes have not ended.");
+    describe_each_worker(out, kamailio, worker_in_flight);
+    exposition_family(out, "evapid_worker_clients_waiting", "gauge",
+                      "Clients that have a message for the worker and find its window closed.");
+    describe_each_worker(out, kamailio, worker_waiting);
+}
+
+static void describe_ring(struct exposition *out, const struct kamailio *kamailio, const struct meter *meter)
+{
+    const struct queue *queue = kamailio->queue;
+    exposition_gauge(out, "evapid_ring_capacity_bytes", "Size of Kamailio's queue; 0: there is none.",
+                     queue != NULL ? queue->ring.capacity : 0);
+    exposition_gauge(out, "evapid_ring_used_bytes", "Bytes that wait in Kamailio's queue.",
+                     queue != NULL ? queue_used(queue) : 0);
+    exposition_gauge(out, "evapid_ring_high_water_bytes", "The most bytes that evapid has found waiting there.",
+                     queue != NULL ? queue->high_water : 0);
+    exposition_gauge(out, "evapid_ring_held", "Whether events wait there for the clients to be there.",
+                     queue != NULL && queue->state == QUEUE_HELD);
+    exposition_gauge(out, "evapid_ring_corrupt", "Whether it can't be read any more: Kamailio must be restarted.",
+                     queue != NULL && queue->state == QUEUE_CORRUPT);
+    exposition_family(out, "evapid_ring_refused_total", "counter",
+                      "Events and commands of scripts that found no room in it or were too large.");
+    exposition_value(out, LABELS({ "reason", "full" }), meter->refused_full);
+    exposition_value(out, LABELS({ "reason", "large" }), meter->refused_large);
+    exposition_counter(out, "evapid_ring_stale_total", "Commands that were meant for an earlier evapid, and ignored.",
+                       kamailio->stale);
+}
+
+static void describe_doors(struct exposition *out, const struct status_subject *subject)
+{
+    exposition_family(out, "evapid_socket_refused_total", "counter",
+                      "Connections to a Unix socket of users who may not connect.");
+    exposition_value(out, LABELS({ "socket", "control" }), subject->control->refused);
+    exposition_value(out, LABELS({ "socket", "kamailio" }), subject->kamailio->door.refused);
+}
+
+static void describe_latencies(struct exposition *out, const struct meter *meter)
+{
+    exposition_histogram(out, "evapid_queue_wait_seconds",
+                         "From taking an event out of the ring until a client's kernel has taken it whole.",
+                         &meter->queue_wait);
+    exposition_histogram(out, "evapid_admission_seconds",
+                         "From taking a client's connection until a connection-new route has let it in.",
+                         &meter->admission);
+    exposition_histogram(out, "evapid_route_start_seconds",
+                         "From reading a client's message whole until its event route has begun.", &meter->route_start);
+}
+
+/* ---- this process ----------------------------------------------------------------------------------------------- */
+
+static void describe_process(struct exposition *out)
+{
+    const struct process process = process_look();
+    exposition_family(out, "process_cpu_seconds_total", "counter", "User and system time of evapid.");
+    exposition_decimal(out, NULL, process.cpu_s);
+    exposition_family(out, "process_start_time_seconds", "gauge", "When evapid was started, since the epoch.");
+    exposition_decimal(out, NULL, process.started_s);
+    exposition_gauge(out, "process_resident_memory_bytes", "Memory of evapid that is resident.",
+                     process.resident_bytes);
+    exposition_gauge(out, "process_virtual_memory_bytes", "Memory of evapid that is mapped.", process.virtual_bytes);
+    exposition_gauge(out, "process_open_fds", "File descriptors that evapid has open.", process.descriptors);
+    exposition_gauge(out, "process_max_fds", "File descriptors that evapid may have open.", process.descriptors_limit);
+}
+
+static void describe_evapid(struct exposition *out, const struct status_subject *subject)
+{
+    exposition_family(out, "evapid_build_info", "gauge", "The version of evapid.");
+    exposition_value(out, LABELS({ "version", EVAPID_VERSION }), 1);
+    exposition_gauge(out, "evapid_ready", "Whether /readyz says that evapid is ready.",
+                     metrics_objection(subject) == NULL);
+}
+
+char *metrics_describe(const struct status_subject *subject, size_t *length)
+{
+    struct exposition out = { .failed = false };
+    struct meter *meter = &subject->bus->ledger->header->meter;
+    struct census census = take_census(subject);
+    if (census.crowds == NULL)
+        return NULL;
+    if (subject->kamailio->queue != NULL)
+        meter_read(meter, subject->kamailio->queue->ring.header);
+    describe_evapid(&out, subject);
+    describe_crowds(&out, &census);
+    describe_listeners(&out, subject->listeners);
+    describe_bus(&out, subject->bus);
+    describe_events(&out, subject->bus);
+    describe_messages(&out, &subject->bus->totals);
+    describe_workers(&out, subject->kamailio);
+    describe_ring(&out, subject->kamailio, meter);
+    describe_doors(&out, subject);
+    describe_latencies(&out, meter);
+    describe_process(&out);
+    free(census.crowds);
+    return exposition_finish(&out, length);
+}
