@@ -65,6 +65,7 @@ static const char every_key[] = "{\n"
                                 "  \"keepalive\": { \"idle_s\": 41, \"interval_s\": 42, \"probes\": 43 },\n"
                                 "  \"shutdown_grace_ms\": 51,\n"
                                 "  \"attach_hold_ms\": 52,\n"
+                                "  \"metrics\": { \"address\": \"[::1]:9999\" },\n"
                                 "  \"log\": { \"level\": \"debug\" }\n"
                                 "} # the end";
 
@@ -90,7 +91,26 @@ static void test_every_key_is_read(void **state)
     assert_int_equal(config.shutdown_grace_ms, 51);
     assert_int_equal(config.attach_hold_ms, 52);
     assert_int_equal(config.log_level, LEVEL_DEBUG);
+    assert_int_equal(config.metrics.ss_family, AF_INET6);
     assert_int_equal(config.listener_count, 2);
+    config_free(&config);
+}
+
+/* Off by default, and for nobody else when it is only turned on. */
+static void test_metrics_are_at_loopback_unless_an_address_is_given(void **state)
+{
+    (void)state;
+    char text[ADDRESS_TEXT];
+    struct config config = read_text("{}");
+    assert_int_equal(config.metrics.ss_family, AF_UNSPEC);
+    config_free(&config);
+    config = read_text("{\"metrics\":{}}");
+    address_print(&config.metrics, text);
+    assert_string_equal(text, "127.0.0.1:9464");
+    config_free(&config);
+    config = read_text("{\"metrics\":{\"address\":\"10.0.0.1:80\"}}");
+    address_print(&config.metrics, text);
+    assert_string_equal(text, "10.0.0.1:80");
     config_free(&config);
 }
 
@@ -370,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_object_gives_the_defaults),
         cmocka_unit_test(test_empty_objects_and_lists_change_no_default),
         cmocka_unit_test(test_every_key_is_read),
+        cmocka_unit_test(test_metrics_are_at_loopback_unless_an_address_is_given),
         cmocka_unit_test(test_a_listener_begins_from_the_limits_of_the_file),
         cmocka_unit_test(test_a_listener_s_own_limits_are_its_own),
         cmocka_unit_test(test_one_limit_of_a_listener_leaves_the_others),
