@@ -340,7 +340,7 @@ def test_a_message_waits_until_its_route_begins_also_over_a_restart_of_kamailio(
     assert client.receive_many(2) == [b"wait", b"behind it"]
     seen = until_metrics(house, lambda seen: seen.value("evapid_messages_waiting") == 0, "the routes end")
     count, total, _ = of(seen, "evapid_route_start_seconds")
-    assert count == 7 and total - before[1] >= 0.25
+    assert count == 7 and 0.25 <= total - before[1] < 2 * 30
     client.send(b"looked at by nobody")
     assert client.receive() == b"looked at by nobody"
     house.kamailio.kill()
@@ -351,7 +351,7 @@ def test_a_message_waits_until_its_route_begins_also_over_a_restart_of_kamailio(
     assert client.receive() == b"to the next one"
     seen = until_metrics(house, lambda seen: seen.value("evapid_messages_waiting") == 0, "the route ends")
     assert of(seen, "evapid_route_start_seconds")[0] == 9
-    assert of(seen, "evapid_route_start_seconds")[1] - total >= 0  # it was read when there was somebody to hand it to
+    assert 0 <= of(seen, "evapid_route_start_seconds")[1] - total < 2 * 30
 
 
 def test_nonsense_in_the_ring_can_not_make_a_count_go_back_or_evapid_fail(house):
@@ -504,7 +504,7 @@ def test_a_thousand_connections_keep_nobody_out(house):
 
 def test_one_that_sends_a_byte_now_and_then_is_closed_in_time(house):
     client = house.connect()
-    slow, request = connect(house.metrics), b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 10000
+    slow, request = connect(house.metrics), b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 100000
     sent = iter(range(len(request)))
 
     def closed():
