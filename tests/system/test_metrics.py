@@ -321,7 +321,7 @@ def test_an_admission_lasts_until_the_route_has_run(house):
         os.kill(pid, signal.SIGCONT)
     house.evapid.client(client)
     count, total, _ = of(metrics(house.metrics), "evapid_admission_seconds")
-    assert count == 2 and total - first[1] >= 0.6
+    assert count == 2 and 0.6 <= total - first[1] < 60
     house.kamailio.kill()  # those who have been let in once are not counted again
     house.evapid.detached()
     house.restart_kamailio()
@@ -434,6 +434,7 @@ def test_counts_and_the_door_stay_over_restarts_and_kills_by_a_service_manager(s
     stage.start_kamailio(ROUTES)
     client, phone, once = stage.connect(), stage.phone(), ("evapid_listener_", "process_", "evapid_ring_stale", "evapid_socket_")
     for again in (stage.evapid.restart, stage.evapid.kill_and_restart, stage.evapid.restart):
+        assert "metrics" in stage.evapid.stored()  # whoever connects meanwhile waits in the kernel
         phone.ask("MESSAGE", body=b"event")
         client.receive()
         client.send(b"message")
