@@ -56,14 +56,13 @@ endfunction()
 
 set(_version ${PROJECT_VERSION}-${EVAPID_PACKAGE_RELEASE})
 package_papers(daemon evapid ${_version})
-set(_packages daemon)
 set(_targets evapid evapictl)
+set(_module_version "")
 if(TARGET evapi AND KAMAILIO_PACKAGE_VERSION)
     # Without epoch and hyphen, which are not allowed there. What is later stays so: 5.6.3-2 before 5.6.3-2+deb12u1.
     string(REGEX REPLACE "^[0-9]+:" "" _module_version "${KAMAILIO_PACKAGE_VERSION}")
     string(REPLACE "-" "." _module_version "${PROJECT_VERSION}+kamailio${_module_version}")
     package_papers(module kamailio-evapid-module ${_module_version}-${EVAPID_PACKAGE_RELEASE})
-    list(APPEND _packages module)
     list(APPEND _targets evapi)
 elseif(TARGET evapi)
     message(STATUS "Which package of Kamailio the module is for is not known (KAMAILIO_PACKAGE_VERSION): no package of it")
@@ -130,13 +129,6 @@ set(CPACK_OUTPUT_CONFIG_FILE ${PROJECT_BINARY_DIR}/CPackPackages.cmake)
 set(CPACK_SOURCE_OUTPUT_CONFIG_FILE ${PROJECT_BINARY_DIR}/CPackSources.cmake)
 include(CPack)
 
-set(_run ${CMAKE_COMMAND} -E env SOURCE_DATE_EPOCH=${_epoch} ${CMAKE_CPACK_COMMAND} --config ${CPACK_OUTPUT_CONFIG_FILE})
-set(_commands COMMAND ${_run})
-if(module IN_LIST _packages)
-    list(APPEND _commands
-        COMMAND ${_run} -D CPACK_COMPONENTS_ALL=module -D CPACK_DEBIAN_PACKAGE_VERSION=${_module_version})
-endif()
-list(APPEND _commands COMMAND ${CMAKE_COMMAND} -E env SOURCE_DATE_EPOCH=${_epoch}
-    ${PROJECT_SOURCE_DIR}/cmake/debian/finish-symbols ${PROJECT_BINARY_DIR})
-add_custom_target(packages ${_commands} DEPENDS ${_targets}
-    WORKING_DIRECTORY ${PROJECT_BINARY_DIR} COMMENT "Packing" VERBATIM)
+add_custom_target(packages
+    COMMAND ${PROJECT_SOURCE_DIR}/cmake/debian/pack ${_epoch} ${CMAKE_CPACK_COMMAND} ${CPACK_OUTPUT_CONFIG_FILE} ${_module_version}
+    DEPENDS ${_targets} WORKING_DIRECTORY ${PROJECT_BINARY_DIR} COMMENT "Packing" VERBATIM)
