@@ -41,8 +41,8 @@ endif()
 execute_process(COMMAND date -u -R -d @${_epoch}
     OUTPUT_VARIABLE changelog_date OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
 
-# package(COMPONENT NAME VERSION): what every package has besides its files. Not for `cmake --install`, which does as it is
-# told for all that has no EXCLUDE_FROM_ALL.
+# package_papers(COMPONENT NAME VERSION): what every package has besides its files. EXCLUDE_FROM_ALL: `cmake --install` of
+# everything leaves them out.
 function(package_papers component name version)
     set(changelog_package ${name})
     set(changelog_version ${version})
