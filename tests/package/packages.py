@@ -58,9 +58,9 @@ def field(package, name):
     return completed(["dpkg-deb", "-f", package, name], "dpkg-deb").strip()
 
 
-def changed(package, folder, version, change=lambda files: None):
-    """A package as this one, of another version; change(FILES) changes what is in it."""
-    files = folder / "files"
+def newer(package, folder, change=lambda files: None):
+    """A package as this one, of a higher version; change(FILES) changes what is in it."""
+    files, version = folder / "files", field(package, "Version") + "+newer"
     completed(["dpkg-deb", "-R", package, files], "dpkg-deb")
     control = files / "DEBIAN/control"
     control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
