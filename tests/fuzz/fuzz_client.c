@@ -8,6 +8,7 @@
 
 #include "client.h"
 #include "ledger.h"
+#include "waits.h"
 #include "input.h"
 
 static uv_loop_t loop;
@@ -61,6 +62,9 @@ static void on_sends(struct client *client)
     assert(client->state != CLIENT_GONE);
 }
 
+static struct histogram histogram;
+static struct waits waits = { .histogram = &histogram };
+
 static const struct client_host client_host = { .message = on_message,
                                                 .ended = on_ended,
                                                 .deaf = on_deaf,
@@ -68,6 +72,7 @@ static const struct client_host client_host = { .message = on_message,
                                                 .sends = on_sends,
                                                 .ledger = &ledger,
                                                 .totals = &totals,
+                                                .waits = &waits,
                                                 .scratch = scratch };
 
 static struct client *open_client(struct input *in, int *peer)
