@@ -10,8 +10,9 @@ packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjanss
 packages_run=(kamailio python3)
 
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua, others
-# under the unit's rules (systemd has systemd-analyze, which knows them); SIP load and a memory checker for the soak.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 valgrind)
+# under the unit's rules (systemd has systemd-analyze, which knows them); SIP load and a memory checker for the soak; kamcli, one of
+# Kamailio's tools (kamcmd comes with Kamailio).
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 valgrind kamcli)
 
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)

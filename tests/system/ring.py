@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 
-MAGIC, VERSION = b"avidring", 2
+MAGIC, VERSION = b"avidring", 3
 RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
 
 HEAD = 64        # producers' line
@@ -16,7 +16,9 @@ WORKERS_MAX = 128
 WORKERS = 256
 PRESENCE = WORKERS + 64 * WORKERS_MAX
 TAG_SLOTS = 32768
-HEADER = PRESENCE + 64 + 8 * TAG_SLOTS
+FIGURES = PRESENCE + 64 + 8 * TAG_SLOTS
+FIGURE_COUNT = 23
+HEADER = FIGURES + 8 * FIGURE_COUNT
 RECORDS = (HEADER + 4095) & ~4095
 RECORD = struct.Struct("=IBBHIIQ")  # size, type, tag length, worker, payload length, session, target
 
