@@ -58,7 +58,11 @@ def daemon_lines():
     for file, _, arguments in calls("daemon", DAEMON_CALL):
         subject, text = re.match(rf"[^\"]*?(?:LEVEL_\w+|level\]?),\s*({LITERAL}|[\w>-]+),(.*)", arguments, re.S).groups()
         levels = {level.lower() for level in re.findall(r"LEVEL_(\w+)", arguments)}
-        yield file.name, subject_of(file, subject), pattern_of(text), levels
+        patterns = [pattern_of(text)]
+        if patterns == ["*"]:  # what it says is among the literals behind, if any
+            patterns = [CONVERSION.sub("*", literal[1:-1]) for literal in re.findall(LITERAL, text)[1:]] or patterns
+        for pattern in patterns:
+            yield file.name, subject_of(file, subject), pattern, levels
 
 
 def documented(module):
