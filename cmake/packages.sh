@@ -17,6 +17,9 @@ packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-t
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)
 
+# To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
+packages_versions=(liblua5.1-0-dev)
+
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 

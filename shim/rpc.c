@@ -30,13 +30,13 @@ struct nest {
     unsigned depth;
 };
 
-/* An int where it will do: kamcmd's protocol carries anything larger as a fraction. */
+/* Larger numbers than an int as a fraction: all interfaces know that, and show it whole up to 2^53. */
 static int add_number(rpc_t *rpc, void *handle, const char *name, uint64_t number)
 {
     char *field = (char *)(uintptr_t)name;
     if (number <= INT_MAX)
         return rpc->struct_add(handle, "d", field, (int)number);
-    return rpc->struct_add(handle, "J", field, (unsigned long long)number);
+    return rpc->struct_add(handle, "f", field, (double)number);
 }
 
 static int add_text(rpc_t *rpc, void *handle, const char *name, struct wire_text text)

@@ -19,6 +19,16 @@ KAMAILIO = [os.environ.get("EVAPID_KAMAILIO", "kamailio")]
 if "EVAPID_KAMAILIO_MODULES" in os.environ:
     KAMAILIO += ["-L", os.environ["EVAPID_KAMAILIO_MODULES"]]
 
+
+def version():
+    """(6, 0, 1)."""
+    shown = subprocess.run([KAMAILIO[0], "-v"], capture_output=True, text=True, timeout=DEADLINE_S, check=True).stdout
+    return tuple(int(number) for number in re.search(r"version: \S+ (\d+)\.(\d+)\.(\d+)", shown).groups())
+
+
+# Requests of any size that a datagram takes: Kamailio 6 drops those of 32 KiB if it is not told.
+SIZE = "msg_recv_max_size=65535" if version() >= (6,) else ""
+
 # tm first: sl binds to it.
 MODULES = ("tm", "tmx", "sl", "pv", "xlog", "textops", "cfgutils")
 CRASHED = re.compile(r"exited by a signal|core was (not )?generated|BUG:|Segmentation|corrupted|ABORT")
@@ -32,6 +42,7 @@ disable_tcp=yes
 enable_sctp=0
 auto_aliases=no
 max_while_loops=0
+{size}
 {settings}
 """
 
@@ -82,7 +93,7 @@ class Config:
 
     def write(self, folder, name, port):
         """Write the files; returns the path of the configuration."""
-        lines = [HEAD.format(children=self.children, port=port, settings=self.settings)]
+        lines = [HEAD.format(children=self.children, port=port, size=SIZE, settings=self.settings)]
         lines += [f'loadmodule "{name_}.so"' for name_ in self.modules]
         lines.append(f'loadmodule "{MODULE}"')
         if self.lua is not None:

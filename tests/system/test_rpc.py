@@ -23,6 +23,7 @@ event_route[evapi:connection-new] { evapi_set_tag("c$evapi(conidx)"); }
 event_route[evapi:message-received] { evapi_multicast("$evapi(msg)", "c$evapi(conidx)"); }
 event_route[xhttp:request] {
     if ($hu =~ "^/rpc") jsonrpc_dispatch();
+    else if ($hu =~ "^/web") dispatch_xhttp_rpc();
     else prom_dispatch();
 }
 """
@@ -37,8 +38,8 @@ class Office(Stage):
         params = {"ctl": {"binrpc": f"unix:{self.ctl}"},
                   "jsonrpcs": {"transport": 7, "fifo_name": str(self.fifo), "fifo_reply_dir": f"{self.folder}/",
                                "dgram_socket": str(self.socket)},
-                  "xhttp_prom": {"xhttp_prom_stats": "evapi:"}}
-        self.start_kamailio(routes, modules=("ctl", "kex", "xhttp", "xhttp_prom", "jsonrpcs"), params=params,
+                  "xhttp_prom": {"xhttp_prom_stats": "evapi:"}, "xhttp_rpc": {"xhttp_rpc_root": "web"}}
+        self.start_kamailio(routes, modules=("ctl", "kex", "xhttp", "xhttp_prom", "xhttp_rpc", "jsonrpcs"), params=params,
                             settings=f"disable_tcp=no\nlisten=tcp:127.0.0.1:{self.http}\ntcp_accept_no_cl=yes", **more)
         return self
 
@@ -180,6 +181,14 @@ def test_status_says_what_evapid_says(office, calm):
     assert len(evapid["listeners"]) == 2
     for listener, entry in zip(evapid["listeners"], seen["listeners"]):
         assert listener.items() <= entry.items() and "refused" in listener
+
+
+def test_the_web_page_of_xhttp_rpc_shows_the_status_and_the_clients(office, calm):
+    client = office.connect()
+    page = office._http("/web/evapi/evapi.status?arg=")
+    for text in ("attached", str(office.evapid.pid), str(office.evapid.kamailio_socket), office.address):
+        assert text in page, page
+    assert f"127.0.0.1:{client.port}" in office._http("/web/evapi/evapi.clients?arg=")
 
 
 def test_every_tool_shows_the_same_status(office, calm):
