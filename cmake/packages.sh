@@ -20,6 +20,9 @@ packages_fuzz=(clang libclang-rt-dev)
 # To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
 packages_versions=(liblua5.1-0-dev)
 
+# To make its Debian packages, and to install them in Debians of their own.
+packages_package=(debootstrap lintian)
+
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 
