@@ -11,11 +11,14 @@ packages_run=(kamailio python3)
 
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua, others
 # under the unit's rules (systemd has systemd-analyze, which knows them), or with a Prometheus that looks on; SIP load and a memory
-# checker for the soak.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 prometheus valgrind)
+# checker for the soak; kamcli, one of Kamailio's tools (kamcmd comes with Kamailio).
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 prometheus valgrind kamcli)
 
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)
+
+# To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
+packages_versions=(liblua5.1-0-dev)
 
 # To make its Debian packages, and to install them in Debians of their own.
 packages_package=(debootstrap lintian)

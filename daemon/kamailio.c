@@ -433,6 +433,7 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     kamailio->declaration = (struct declaration){ .listeners = listeners, .config = config };
     kamailio->worker_host = (struct worker_host){ .owner = kamailio,
                                                   .hello = kamailio_on_hello,
+                                                  .query = kamailio->asked,
                                                   .bad_hello = kamailio_on_bad_hello,
                                                   .lost = kamailio_on_lost,
                                                   .written = kamailio_on_written };
@@ -489,7 +490,7 @@ void kamailio_tick(struct kamailio *kamailio)
     door_tick(&kamailio->door);
     DL_FOREACH_SAFE(kamailio->strangers, worker, next)
     if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
-        kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds");
+        kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds, or no answer been read");
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL)
             worker_watch(kamailio->workers[i]);

@@ -22,6 +22,7 @@
 struct holdings;
 struct state_in;
 struct state_out;
+struct status_subject;
 
 enum attachment {
     DETACHED,
@@ -37,6 +38,9 @@ struct kamailio {
     struct door door;
     struct worker_host worker_host;
     struct worker *strangers; /* list: links whose HELLO has not come */
+    /* Whoever has asked is answered by this, about that (answer.h); to be set before kamailio_open, NULL: nobody is. */
+    void (*asked)(struct worker *worker, const struct wire_query *query);
+    const struct status_subject *subject;
     uint32_t stranger_count;
     uint32_t session; /* of this evapid: in presence, and in what routes send back */
     bool stopping;

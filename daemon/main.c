@@ -13,6 +13,8 @@
 #include <systemd/sd-daemon.h>
 #include <uv.h>
 
+#include "answer.h"
+#include "figures.h"
 #include "handover.h"
 #include "log.h"
 #include "replace.h"
@@ -62,6 +64,7 @@ static void evapid_finish(struct evapid *e)
     uv_close((uv_handle_t *)&e->interrupt, NULL);
     uv_close((uv_handle_t *)&e->hang_up, NULL);
     bus_close(&e->home.bus);
+    figures_publish(&e->home.kamailio); /* what is read until there is an evapid again */
     kamailio_close(&e->home.kamailio);
     control_close(&e->home.control);
     http_close(e->home.http);
@@ -99,6 +102,7 @@ static void evapid_stand_still(struct evapid *e)
     http_settle(e->home.http); /* first: an answer may have something read from the ring */
     kamailio_flush(&e->home.kamailio);
     bus_flush(&e->home.bus);
+    figures_publish(&e->home.kamailio);
 }
 
 /* The service manager ends us, perhaps to start us again: leave everything with it. Returns when it can't be. */
@@ -185,6 +189,7 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     struct evapid *e = prepare->data;
     kamailio_flush(&e->home.kamailio); /* first: routes run while clients are served */
     bus_flush(&e->home.bus);
+    figures_publish(&e->home.kamailio);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
@@ -265,6 +270,8 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     const int error = uv_loop_init(&e->home.loop);
     if (error != 0)
         return uv_strerror(error);
+    e->home.kamailio.asked = answer_query;
+    e->home.kamailio.subject = &e->home.subject;
     e->home.control.replace = evapid_on_replace;
     e->home.control.owner = e;
     *subject = e->home.config.control_socket;

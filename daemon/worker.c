@@ -101,7 +101,17 @@ static ssize_t worker_receive(struct worker *worker)
     return n;
 }
 
-/* Look for a whole HELLO in the input. */
+static void worker_take_query(struct worker *worker, size_t body)
+{
+    struct wire_hello hello = { 0 };
+    struct wire_query query = { 0 };
+    if (worker->host->query != NULL && wire_read_query(worker->input + WIRE_HEADER, body, &query, &hello.version))
+        worker->host->query(worker, &query);
+    else
+        worker->host->bad_hello(worker, &hello);
+}
+
+/* Look for a whole HELLO in the input, or a QUERY. */
 static void worker_parse(struct worker *worker)
 {
     struct wire_hello hello = { 0 };
@@ -110,12 +120,16 @@ static void worker_parse(struct worker *worker)
     const enum wire_status status = wire_header(worker->input, worker->input_length, WIRE_HELLO_MAX, &type, &body);
     if (status == WIRE_MORE)
         return;
-    if (status == WIRE_BAD || type != WIRE_HELLO) {
+    if (status == WIRE_BAD || (type != WIRE_HELLO && type != WIRE_QUERY)) {
         worker->host->bad_hello(worker, &hello);
         return;
     }
     if (worker->input_length < WIRE_HEADER + body)
         return;
+    if (type == WIRE_QUERY) {
+        worker_take_query(worker, body);
+        return;
+    }
     if (!wire_read_hello(worker->input + WIRE_HEADER, body, &hello) || worker->passed[1] < 0) {
         worker->host->bad_hello(worker, &hello);
         return;
@@ -135,7 +149,7 @@ static void worker_read(struct worker *worker)
         worker->host->lost(worker, n < 0 ? strerror(errno) : "it has gone");
         return;
     }
-    if (worker->state == WORKER_ATTACHED) {
+    if (worker->state != WORKER_GREETING) {
         worker->host->lost(worker, "it sent something after its HELLO");
         return;
     }
@@ -282,7 +296,17 @@ void worker_flush(struct worker *worker)
         }
         worker_sent(worker, (size_t)n);
     }
-    worker_watch(worker);
+    if (worker->state == WORKER_ANSWERED && worker->unsent == NULL)
+        worker->host->lost(worker, NULL);
+    else
+        worker_watch(worker);
+}
+
+void worker_answer(struct worker *worker, const void *frame, size_t length)
+{
+    worker->state = WORKER_ANSWERED;
+    worker_say(worker, frame, length);
+    worker_flush(worker);
 }
 
 void worker_refuse(struct worker *worker, const char *reason)

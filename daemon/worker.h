@@ -32,17 +32,20 @@ struct post {
 };
 
 enum worker_state {
-    WORKER_GREETING, /* HELLO is awaited */
+    WORKER_GREETING, /* HELLO or QUERY is awaited */
     WORKER_ATTACHED,
+    WORKER_ANSWERED, /* it was none, but somebody with a QUERY: the answer is being written */
     WORKER_CLOSED
 };
 
-/* hello: a HELLO has come, with two descriptors that now belong to the callee. bad_hello: something else has come; hello
- * holds the version if that is what is wrong; or worker->curtailed: its descriptors found no room here. lost: the peer has
- * gone or broken the protocol; the callee closes. written: an event has been written whole. */
+/* hello: a HELLO has come, with two descriptors that now belong to the callee. query: a QUERY has come in its place; NULL:
+ * nobody answers those. bad_hello: something else has come; hello holds the version if that is what is wrong; or
+ * worker->curtailed: its descriptors found no room here. lost: the peer has gone or broken the protocol, or has its answer;
+ * the callee closes. written: an event has been written whole. */
 struct worker_host {
     void *owner;
     void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd);
+    void (*query)(struct worker *worker, const struct wire_query *query);
     void (*bad_hello)(struct worker *worker, const struct wire_hello *hello);
     void (*lost)(struct worker *worker, const char *why);
     void (*written)(struct worker *worker, struct post *post);
@@ -99,6 +102,9 @@ struct post *worker_take_back(struct worker *worker);
 
 /* Write what the kernel takes now. */
 void worker_flush(struct worker *worker);
+
+/* Give who has asked the frame of an answer (length 0: there is none); the link is lost when it has been written. */
+void worker_answer(struct worker *worker, const void *frame, size_t length);
 
 /* Tell the peer why it can't attach; the link is then lost. */
 void worker_refuse(struct worker *worker, const char *reason);

@@ -1,5 +1,6 @@
 /* The Kamailio module evapi: what kamailio.cfg sees of evapid. Owns the parameters and the tables of what is exported;
- * the work is done in publish (calls), events (routes and variables) and link (evapi worker processes). */
+ * the work is done in publish (calls), events (routes and variables), link (evapi worker processes), and rpc and statistics
+ * (Kamailio's own tools). */
 #include <arpa/inet.h>
 #include <limits.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include "link.h"
 #include "publish.h"
 #include "queue.h"
+#include "rpc.h"
+#include "statistics.h"
 #include "text.h"
 
 /* Kamailio calls with fixed parameters; few functions need them all. */
@@ -315,8 +318,9 @@ static int mod_init(void)
         LM_ERR("the queue of %d bytes can't be made: %s: %s\n", queue_size, failed, strerror(errno));
         return -1;
     }
-    if (!publish_init())
+    if (!publish_init() || !statistics_init())
         return -1;
+    rpc_init(&settings);
     events_init(event_callback);
     register_procs(workers);
     cfg_register_child(workers);
@@ -363,6 +367,7 @@ struct module_exports exports = {
     .dlflags = DEFAULT_DLFLAGS,
     .cmds = functions,
     .params = parameters,
+    .rpc_methods = rpc_commands,
     .pv_items = variables,
     .init_mod_f = mod_init,
     .init_child_f = child_init,

@@ -91,9 +91,7 @@ enum ring_push queue_probe(size_t tag_length, size_t payload_length)
         return RING_LARGE;
     }
     const size_t size = sizeof(struct ring_record) + tag_length + payload_length + RING_ALIGN;
-    const uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-    const uint64_t used = atomic_load_explicit(&ring->head, memory_order_acquire) - tail;
-    if (used + size <= capacity - ring_reserve(capacity))
+    if (queue_used() + size <= capacity - ring_reserve(capacity))
         return RING_PUSHED;
     atomic_fetch_add_explicit(&ring->refused_full, 1, memory_order_relaxed);
     return RING_FULL;
@@ -107,6 +105,19 @@ void queue_forgive(void)
 struct presence *queue_presence(void)
 {
     return &ring->presence;
+}
+
+const struct ring_header *queue_ring(void)
+{
+    return ring;
+}
+
+/* tail first: head only grows, so that it is not behind. */
+size_t queue_used(void)
+{
+    const uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
+    const uint64_t used = atomic_load_explicit(&ring->head, memory_order_acquire) - tail;
+    return used < queue_capacity() ? (size_t)used : queue_capacity();
 }
 
 void queue_started(unsigned worker, uint64_t sequence)

@@ -41,6 +41,12 @@ void queue_forgive(void);
 /* What evapid publishes about its clients. */
 struct presence *queue_presence(void);
 
+/* The ring's header, for who reads what either side has written there. */
+const struct ring_header *queue_ring(void);
+
+/* Bytes that wait in the queue now. */
+size_t queue_used(void);
+
 /* Say that this worker begins the route of the frame with that sequence number; 0: of none yet. */
 void queue_started(unsigned worker, uint64_t sequence);
 

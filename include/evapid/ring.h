@@ -5,7 +5,7 @@
  * lock; evapid reads at tail. Both sides live on one host, so that integers are in its own byte order.
  *
  *     header (RING_DATA_OFFSET bytes)                          | records ...
- *     shape, head, refusals | tail | sleeping | workers | presence |
+ *     shape, head, refusals | tail | sleeping | workers | presence | figures |
  *
  * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
  * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity, reads head and each record's header once,
@@ -24,6 +24,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "evapid/figures.h"
 #include "evapid/histogram.h"
 #include "evapid/limits.h"
 #include "evapid/presence.h"
@@ -71,6 +72,7 @@ struct ring_header {
 
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
+    _Alignas(RING_LINE) struct figures figures;
 };
 
 #define RING_DATA_OFFSET ((sizeof(struct ring_header) + 4095) & ~(size_t)4095)

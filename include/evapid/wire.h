@@ -12,8 +12,11 @@
  *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8-string address, u8-string tag
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
+ *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit: no worker but any
+ *                                 process of Kamailio that wants to know something, in place of HELLO
+ *     ANSWER    evapid → asker    the answer (evapid/answer.h); the connection is then closed
  *
- * The magic and version stay at the start of HELLO in every version of the protocol, and REFUSED keeps its form, so that
+ * The magic and version stay at the start of HELLO and QUERY in every version of the protocol, and REFUSED keeps its form, so that
  * two versions can always tell each other apart. Pure functions: no allocation, no I/O. */
 #ifndef EVAPID_WIRE_H
 #define EVAPID_WIRE_H
@@ -32,6 +35,7 @@
 #define WIRE_HELLO_MAX 1024U                                            /* the largest HELLO body accepted */
 #define WIRE_TEXT_MAX 512U                                              /* the longest reason, notice or version */
 #define WIRE_EVENT_HEAD_MAX (24U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
+#define WIRE_ANSWER_MAX 65536U /* the longest body of an ANSWER: it fits the buffer of any new Unix socket */
 #define WIRE_BODY_MAX (WIRE_EVENT_HEAD_MAX + EVAPID_MESSAGE_MAX)
 
 enum wire_type {
@@ -42,9 +46,15 @@ enum wire_type {
     WIRE_NEW,
     WIRE_CLOSED,
     WIRE_MESSAGE,
+    WIRE_QUERY,
+    WIRE_ANSWER,
 };
 
+#define WIRE_TYPE_LAST WIRE_ANSWER
+
 enum { WIRE_NOTICE_INFO = 0, WIRE_NOTICE_WARNING = 1, WIRE_NOTICE_ERROR = 2 };
+
+enum wire_subject { WIRE_ASK_STATUS = 1, WIRE_ASK_CLIENTS = 2 };
 
 enum { WIRE_FRAMING_NETSTRING = 0, WIRE_FRAMING_RAW = 1 };
 
@@ -76,6 +86,12 @@ struct wire_event {
     uint64_t read_ns; /* MESSAGE: when evapid had read it whole, by CLOCK_MONOTONIC; else 0 */
     uint16_t port;
     struct wire_text address, tag, message;
+};
+
+struct wire_query {
+    enum wire_subject subject;
+    uint32_t after; /* clients: those with a larger index */
+    uint16_t limit; /* clients: so many at most */
 };
 
 /* A place in a body that is being written or read. Once something does not fit, failed stays true and nothing more is
@@ -188,7 +204,7 @@ static inline enum wire_status wire_header(const void *bytes, size_t len, size_t
     struct wire_cursor c = wire_reading(bytes, WIRE_HEADER);
     const uint64_t length = wire_take(&c, 4);
     const uint64_t kind = wire_take(&c, 4);
-    if (kind < WIRE_HELLO || kind > WIRE_MESSAGE || length > body_max)
+    if (kind < WIRE_HELLO || kind > WIRE_TYPE_LAST || length > body_max)
         return WIRE_BAD;
     *type = (enum wire_type)kind;
     *body = (size_t)length;
@@ -317,6 +333,35 @@ static inline bool wire_read_event(const void *body, size_t length, struct wire_
     event->tag = wire_take_text(&c, 1);
     event->message = wire_take_bytes(&c, (size_t)(c.end - c.at));
     return !c.failed && event->address.length <= EVAPID_ADDRESS_MAX && event->tag.length <= EVAPID_TAG_MAX;
+}
+
+static inline size_t wire_write_query(void *out, size_t room, const struct wire_query *query)
+{
+    struct wire_cursor c = wire_begin(out, room);
+    wire_put_bytes(&c, WIRE_MAGIC, WIRE_MAGIC_SIZE);
+    wire_put(&c, WIRE_VERSION, 4);
+    wire_put(&c, query->subject, 1);
+    wire_put(&c, query->after, 4);
+    wire_put(&c, query->limit, 2);
+    return wire_finish(&c, out, WIRE_QUERY, 0);
+}
+
+/* *version: as in wire_read_hello. */
+static inline bool wire_read_query(const void *body, size_t length, struct wire_query *query, uint32_t *version)
+{
+    struct wire_cursor c = wire_reading(body, length);
+    const struct wire_text magic = wire_take_bytes(&c, WIRE_MAGIC_SIZE);
+    *version = (uint32_t)wire_take(&c, 4);
+    if (c.failed || memcmp(magic.bytes, WIRE_MAGIC, WIRE_MAGIC_SIZE) != 0) {
+        *version = 0;
+        return false;
+    }
+    const uint64_t subject = wire_take(&c, 1);
+    query->subject = (enum wire_subject)subject;
+    query->after = (uint32_t)wire_take(&c, 4);
+    query->limit = (uint16_t)wire_take(&c, 2);
+    return *version == WIRE_VERSION && !c.failed && c.at == c.end && subject >= WIRE_ASK_STATUS &&
+           subject <= WIRE_ASK_CLIENTS;
 }
 
 #endif

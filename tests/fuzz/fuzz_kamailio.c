@@ -17,6 +17,8 @@
 #include <utlist.h>
 
 #include "../unit/memory.h"
+#include "answer.h"
+#include "figures.h"
 #include "input.h"
 #include "kamailio.h"
 
@@ -56,6 +58,7 @@ static struct {
     struct listeners listeners;
     struct listener *listener;
     struct kamailio kamailio;
+    struct status_subject subject;
 
     struct peer peers[PEERS];
     uint32_t last_peer_index;
@@ -124,6 +127,7 @@ static void on_turn_end(uv_prepare_t *prepare)
     (void)prepare;
     kamailio_flush(&t.kamailio);
     bus_flush(&t.bus);
+    figures_publish(&t.kamailio);
 }
 
 /* ---- applications ---------------------------------------------------------------------------------------------------- */
@@ -292,6 +296,24 @@ static void send_with_descriptors(int fd, const void *bytes, size_t length, size
     sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
+/* Ask in a worker's place. There is one answer and then the end; or the end, when there is no memory. */
+static void ask(struct input *in)
+{
+    static unsigned char answer[WIRE_HEADER + WIRE_ANSWER_MAX + 1];
+    int pair[2];
+    const struct wire_query query = { .subject = input_below(in, 2) == 0 ? WIRE_ASK_STATUS : WIRE_ASK_CLIENTS,
+                                      .after = (uint32_t)input_below(in, 8),
+                                      .limit = (uint16_t)input_below(in, 8) };
+    const size_t size = wire_write_query(answer, sizeof(answer), &query);
+    assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    t.kamailio.door.opened(t.kamailio.door.owner, pair[0]);
+    send(pair[1], answer, size, MSG_NOSIGNAL);
+    turn();
+    const ssize_t n = recv(pair[1], answer, sizeof(answer), 0);
+    assert(n <= 0 || (answer[4] == WIRE_ANSWER && answer_is_good(answer + WIRE_HEADER, (size_t)n - WIRE_HEADER)));
+    close(pair[1]);
+}
+
 /* Connect, and send a HELLO that is good but for what the input does to it. */
 static void link_attach(struct link *link, uint16_t worker, struct input *in)
 {
@@ -305,6 +327,8 @@ static void link_attach(struct link *link, uint16_t worker, struct input *in)
                                 .kamailio_version = { "5.6.3", 5 } };
     const size_t size = wire_write_hello(frame, sizeof(frame), &hello);
     const size_t harm = input_below(in, 16);
+    if (harm == 6)
+        ask(in);
     if (harm == 1)
         frame[input_below(in, size)] ^= (unsigned char)(1 + input_below(in, 255));
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
@@ -524,6 +548,9 @@ static void begin(struct input *in)
     bus_open(&t.bus, &t.loop, &t.ledger);
     t.bus.upstream = kamailio_upstream(&t.kamailio);
     t.listeners.bus = &t.bus;
+    t.subject = (struct status_subject){ .bus = &t.bus, .kamailio = &t.kamailio, .listeners = &t.listeners };
+    t.kamailio.asked = answer_query;
+    t.kamailio.subject = &t.subject;
     assert(kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct inherited_door){ .fd = -1 }) ==
            NULL);
     const struct sockaddr_storage address = { .ss_family = AF_INET };

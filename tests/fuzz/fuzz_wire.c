@@ -80,6 +80,17 @@ static bool event(const void *body, size_t length, unsigned char *out, size_t ro
     return true;
 }
 
+static bool query(const void *body, size_t length, unsigned char *out, size_t room)
+{
+    struct wire_query read;
+    uint32_t version = 0;
+    if (!wire_read_query(body, length, &read, &version))
+        return false;
+    assert(version == WIRE_VERSION && (read.subject == WIRE_ASK_STATUS || read.subject == WIRE_ASK_CLIENTS));
+    check_written(out, wire_write_query(out, room, &read), WIRE_QUERY, body, length);
+    return true;
+}
+
 typedef bool reader(const void *body, size_t length, unsigned char *out, size_t room);
 
 /* open: its body ends with a message of any length, so that a shorter one may be good too. */
@@ -119,7 +130,7 @@ static void check_header(const uint8_t *bytes, size_t length)
     const enum wire_status status = wire_header(frame, length, WIRE_HELLO_MAX, &type, &body);
     assert((status == WIRE_MORE) == (length < WIRE_HEADER));
     if (status == WIRE_FRAME) {
-        assert(type >= WIRE_HELLO && type <= WIRE_MESSAGE && type == bytes[4]);
+        assert(type >= WIRE_HELLO && type <= WIRE_ANSWER && type == bytes[4]);
         assert(body <= WIRE_HELLO_MAX && body == (bytes[0] | (size_t)bytes[1] << 8));
         assert(bytes[2] == 0 && bytes[3] == 0 && bytes[5] == 0 && bytes[6] == 0 && bytes[7] == 0);
     }
@@ -128,10 +139,10 @@ static void check_header(const uint8_t *bytes, size_t length)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-    static reader *const readers[] = { hello, welcome, refused, notice, event };
+    static reader *const readers[] = { hello, welcome, refused, notice, event, NULL, query }; /* NULL: a header */
     struct input in = input_of(bytes, length);
-    const size_t which = input_below(&in, sizeof(readers) / sizeof(*readers) + 1);
-    if (which == sizeof(readers) / sizeof(*readers)) {
+    const size_t which = input_below(&in, sizeof(readers) / sizeof(*readers));
+    if (readers[which] == NULL) {
         check_header(in.at, input_left(&in));
         return 0;
     }

@@ -1,6 +1,9 @@
 """The packaged Kamailio, with a configuration made of pieces.
 
-A configuration answers OPTIONS to sip:ready@ by itself, by which the test knows that Kamailio is up."""
+A configuration answers OPTIONS to sip:ready@ by itself, by which the test knows that Kamailio is up.
+
+EVAPID_KAMAILIO names another kamailio than the packaged one, and EVAPID_KAMAILIO_MODULES the folder of its modules; the module
+under test must be built for it (EVAPID_MODULE). tests/versions/run does so."""
 
 import os
 import re
@@ -11,6 +14,20 @@ import time
 from evapid import MODULE
 from process import DEADLINE_S, Process, until
 from sip import Phone
+
+KAMAILIO = [os.environ.get("EVAPID_KAMAILIO", "kamailio")]
+if "EVAPID_KAMAILIO_MODULES" in os.environ:
+    KAMAILIO += ["-L", os.environ["EVAPID_KAMAILIO_MODULES"]]
+
+
+def version():
+    """(6, 0, 1)."""
+    shown = subprocess.run([KAMAILIO[0], "-v"], capture_output=True, text=True, timeout=DEADLINE_S, check=True).stdout
+    return tuple(int(number) for number in re.search(r"version: \S+ (\d+)\.(\d+)\.(\d+)", shown).groups())
+
+
+# Requests of any size that a datagram takes: Kamailio 6 drops those of 32 KiB if it is not told.
+SIZE = "msg_recv_max_size=65535" if version() >= (6,) else ""
 
 # tm first: sl binds to it.
 MODULES = ("tm", "tmx", "sl", "pv", "xlog", "textops", "cfgutils")
@@ -25,6 +42,7 @@ disable_tcp=yes
 enable_sctp=0
 auto_aliases=no
 max_while_loops=0
+{size}
 {settings}
 """
 
@@ -75,7 +93,7 @@ class Config:
 
     def write(self, folder, name, port):
         """Write the files; returns the path of the configuration."""
-        lines = [HEAD.format(children=self.children, port=port, settings=self.settings)]
+        lines = [HEAD.format(children=self.children, port=port, size=SIZE, settings=self.settings)]
         lines += [f'loadmodule "{name_}.so"' for name_ in self.modules]
         lines.append(f'loadmodule "{MODULE}"')
         if self.lua is not None:
@@ -94,7 +112,7 @@ class Config:
 def check_config(config, folder, port):
     """kamailio -c: what it printed, and its exit code."""
     path = config.write(folder, "checked", port)
-    ran = subprocess.run(["kamailio", "-c", "-E", "-f", str(path)], capture_output=True, text=True, timeout=DEADLINE_S)
+    ran = subprocess.run([*KAMAILIO, "-c", "-E", "-f", str(path)], capture_output=True, text=True, timeout=DEADLINE_S)
     return ran.returncode, ran.stdout + ran.stderr
 
 
@@ -108,7 +126,7 @@ class Kamailio(Process):
         path = config.write(folder, name, port)
         run = folder / name
         run.mkdir()
-        super().__init__(name, ["kamailio", "-f", path, "-DD", "-E", "-m", "64", "-M", "16", "-Y", run, "-w", run],
+        super().__init__(name, [*KAMAILIO, "-f", path, "-DD", "-E", "-m", "64", "-M", "16", "-Y", run, "-w", run],
                          folder)
 
     def ready(self):

@@ -18,7 +18,9 @@ WORKER = 256      # bytes of one worker's slot
 STARTS = 64       # offset in it: for how long messages waited for their routes
 PRESENCE = WORKERS + WORKER * WORKERS_MAX
 TAG_SLOTS = 32768
-HEADER = PRESENCE + 64 + 8 * TAG_SLOTS
+FIGURES = PRESENCE + 64 + 8 * TAG_SLOTS
+FIGURE_COUNT = 23
+HEADER = FIGURES + 8 * FIGURE_COUNT
 RECORDS = (HEADER + 4095) & ~4095
 RECORD = struct.Struct("=IBBHIIQ")  # size, type, tag length, worker, payload length, session, target
 

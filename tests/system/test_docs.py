@@ -262,3 +262,29 @@ def test_the_document_has_every_key_of_the_status(demo):
     demo.connect()
     table = text_of("docs/protocol.md").split("<!-- test: the status -->\n", 1)[1].split("\n\n", 1)[0]
     assert {row[0].strip("`") for row in rows(table)[2:]} == keys_of(demo.evapid.status())
+
+
+# ---- docs/module.md
+
+
+def marked_rows(path, mark):
+    """The rows of the table behind a comment <!-- test: MARK -->."""
+    return rows(text_of(path).split(f"<!-- test: {mark} -->\n", 1)[1].split("\n\n", 1)[0])[2:]
+
+
+def test_the_document_has_every_rpc_command_and_statistic():
+    commands = re.findall(r'^ +\{ "(evapi\.\w+)", \w+, \w+, 0 \},', text_of("shim/rpc.c"), re.M)
+    assert len(commands) == 7 and [row[0].strip("`") for row in marked_rows("docs/module.md", "the commands")] == commands
+    source = text_of("shim/statistics.c")
+    own = re.findall(r'\[OWN_\w+\] = \{ "(\w+)", OWN_\w+, "(.*?)" \}', source)
+    figures = re.findall(r'FIGURE\((\w+), "(.*?)"\)', source)
+    shown = [(row[0].strip("`"), row[1]) for row in marked_rows("docs/module.md", "the statistics")]
+    assert len(own) == 7 and len(figures) == 23 and shown == own + figures
+
+
+def test_the_figures_are_totals_that_the_status_has():
+    table = text_of("docs/protocol.md").split("`struct figures`", 1)[1].split("\n\n", 2)[1]
+    status = text_of("docs/protocol.md").split("<!-- test: the status -->\n", 1)[1]
+    fields = [row[2].strip("`") for row in rows(table)[2:]]
+    assert fields == re.findall(r'FIGURE\((\w+), "', text_of("shim/statistics.c"))
+    assert [row[3] for row in rows(table)[2:] if f"| `totals.{row[3].strip('`')}` |" not in status] == []

@@ -275,3 +275,88 @@ def test_a_worker_that_talks_after_its_hello_is_cut_off(stage, worker):
     assert worker.link.read() == b""
     stage.evapid.detached()
     assert re.search(r"(warning|notice|error) ", stage.evapid.text())
+
+
+# ---- questions
+
+
+@pytest.fixture
+def ask(stage):
+    """Open a connection and send a QUERY on it."""
+    links = []
+
+    def send(*parts, **of):
+        link = wire.Link(stage.evapid.kamailio_socket)
+        links.append(link)
+        for part in parts or [wire.query(**of)]:
+            link.send(part)
+        return link
+    yield send
+    for link in links:
+        link.close()
+
+
+def answered(link):
+    kind, body = link.frame()
+    assert kind == wire.ANSWER
+    assert link.read() == b"", "behind the answer is nothing"
+    return wire.answer(body)
+
+
+def test_a_query_is_answered_and_then_the_connection_ends(stage, ask):
+    stage.start_evapid()
+    answer = answered(ask())
+    assert answer["pid"] == stage.evapid.pid and answer["kamailio"] == {"state": "detached"}
+    assert "ring" not in answer and answer["workers"] == answer["listeners"] == []
+    assert answered(ask(subject=wire.CLIENTS)) == {"total": 0, "clients": [], "shown": 0, "left": 0}
+
+
+def test_a_query_may_come_in_pieces(stage, ask):
+    stage.start_evapid()
+    whole = wire.query(subject=wire.CLIENTS, limit=1)
+    assert answered(ask(*(whole[at:at + 1] for at in range(len(whole)))))["total"] == 0
+
+
+def test_questions_leave_the_attachment_in_peace(stage, worker, ask):
+    client = let_in(stage, worker)
+    for _ in range(300):  # more than may be strangers at a time
+        assert answered(ask())["kamailio"]["pid"] == os.getpid()
+    worker.push(RELAY, payload=b"event")
+    assert client.receive() == b"event"
+    answer = answered(ask(subject=wire.CLIENTS))
+    assert [entry["address"] for entry in answer["clients"]] == [f"127.0.0.1:{client.port}"]
+
+
+def test_an_answer_counts_what_the_ring_has_without_a_wake(stage, worker, ask):
+    let_in(stage, worker)
+    worker.push(RELAY, payload=b"event", wake=False)
+    assert answered(ask(subject=wire.CLIENTS))["clients"][0]["relayed"] == 1
+
+
+@pytest.mark.parametrize("bad", [wire.query(version=9), wire.query(magic=b"evapid\0\1"), wire.query(subject=3),
+                                 wire.frame(wire.QUERY, b""), wire.query()[:8] + wire.query()[9:] + b"\0",
+                                 wire.frame(wire.QUERY, wire.query()[8:] + b"\0"), wire.frame(wire.ANSWER, b"")])
+def test_what_is_no_query_is_refused(stage, ask, bad):
+    stage.start_evapid()
+    version, reason = ask(bad).refused()
+    assert version == wire.VERSION
+    assert re.search("speaks version 1 .* version 9" if bad == wire.query(version=9) else "that is no HELLO", reason)
+
+
+def test_who_has_asked_is_no_worker(stage, ask):
+    stage.start_evapid()
+    link = ask(wire.query(), wire.hello())
+    assert link.frame()[0] == wire.ANSWER
+    assert link.read() == b"" and stage.evapid.status()["kamailio"]["state"] == "detached"
+
+
+def test_who_does_not_read_the_answer_holds_nobody_up(stage, ask):
+    """Answers are as long as a socket takes, so that evapid has none of them to keep."""
+    stage.start_evapid(listeners=[{"address": stage.new_address(), "max_clients": 200}])
+    address = stage.evapid.settings["listeners"][0]["address"]
+    for _ in range(150):
+        stage.connect(address, admitted=False)
+    stage.evapid.until_status(lambda s: len(s["clients"]) == 150, "all have come")
+    deaf = [ask(subject=wire.CLIENTS) for _ in range(40)]
+    assert answered(ask(subject=wire.CLIENTS))["left"] == 50
+    assert all(len(answered(link)["clients"]) == 100 for link in deaf)

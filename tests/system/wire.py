@@ -6,7 +6,8 @@ import struct
 
 from process import DEADLINE_S
 
-HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE = range(1, 8)
+HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE, QUERY, ANSWER = range(1, 10)
+STATUS, CLIENTS = 1, 2  # what a QUERY asks for
 VERSION = 2
 
 
@@ -22,6 +23,36 @@ def hello(version=VERSION, instance=1, pid=1, worker=0, workers=1, max_clients=8
           magic=b"evapid\0\0"):
     return frame(HELLO, magic + struct.pack("<IQIHHIB", version, instance, pid, worker, workers, max_clients, framing) +
                  text(bind_addr) + text(b"0.0") + text(b"5.6.3"))
+
+
+def query(subject=STATUS, after=0, limit=100, version=VERSION, magic=b"evapid\0\0"):
+    return frame(QUERY, magic + struct.pack("<IBIH", version, subject, after, limit))
+
+
+def answer(body):
+    """What an ANSWER says: structs as dictionaries, lists of them as lists."""
+    def items(at):
+        found = {}
+        while at < len(body) and body[at]:
+            kind, length = body[at], body[at + 1]
+            name, at = body[at + 2:at + 2 + length].decode(), at + 2 + length
+            if kind == 1:
+                found[name], at = items(at)
+            elif kind == 2:
+                found[name] = []
+                while body[at]:
+                    inner, at = items(at + 2)
+                    found[name].append(inner)
+                at += 1
+            elif kind == 3:
+                found[name], at = int.from_bytes(body[at:at + 8], "little"), at + 8
+            else:
+                size = int.from_bytes(body[at:at + 2], "little")
+                found[name], at = body[at + 2:at + 2 + size].decode(), at + 2 + size
+        return found, at + 1
+    found, end = items(0)
+    assert end == len(body) + 1, body
+    return found
 
 
 def event(body):

@@ -1,5 +1,5 @@
 /* Attaching, when memory runs out in the middle of it: the worker is closed, nothing is left half attached, and whoever
- * comes next, the same Kamailio or another, is let in. */
+ * comes next, the same Kamailio or another, is let in. And asking, when the answer is not read at once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -167,11 +167,97 @@ static void test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_n
     assert_in_range(calls, 4, 12); /* it takes more than one: the queue, the answer, the listener */
 }
 
+/* ---- asking ----------------------------------------------------------------------------------------------------- */
+
+#define ANSWER_BYTES 60000U
+
+static unsigned char answer[ANSWER_BYTES];
+
+static void answer_at_length(struct worker *worker, const struct wire_query *query)
+{
+    assert_int_equal(query->subject, WIRE_ASK_STATUS);
+    worker_answer(worker, answer, sizeof(answer));
+}
+
+/* Ask over a socket that does not take the answer at once; returns the asker's end. */
+static int ask(void)
+{
+    unsigned char frame[64];
+    int ends[2];
+    const int small = 1;
+    const struct wire_query query = { .subject = WIRE_ASK_STATUS };
+    const size_t size = wire_write_query(frame, sizeof(frame), &query);
+    for (size_t i = 0; i < sizeof(answer); i++)
+        answer[i] = (unsigned char)(i * 7);
+    t.kamailio.worker_host.query = answer_at_length;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+    t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
+    assert_int_equal(send(ends[0], frame, size, MSG_NOSIGNAL), size);
+    turns(3);
+    assert_int_equal(t.kamailio.stranger_count, 1);
+    return ends[0];
+}
+
+/* What comes on fd until it ends. */
+static size_t read_all(int fd, unsigned char *out, size_t room)
+{
+    size_t length = 0;
+    for (int idle = 0; idle < 100; idle++) {
+        const ssize_t n = recv(fd, out + length, room - length, MSG_DONTWAIT);
+        if (n == 0)
+            return length;
+        length += n > 0 ? (size_t)n : 0;
+        idle = n > 0 ? 0 : idle;
+        turns(1);
+    }
+    fail_msg("it does not end after %zu bytes", length);
+    return 0;
+}
+
+static void test_an_answer_that_is_read_slowly_comes_whole(void **state)
+{
+    (void)state;
+    static unsigned char got[ANSWER_BYTES + 1];
+    const int fd = ask();
+    assert_int_equal(read_all(fd, got, sizeof(got)), ANSWER_BYTES);
+    assert_memory_equal(got, answer, ANSWER_BYTES);
+    assert_int_equal(t.kamailio.stranger_count, 0);
+    close(fd);
+}
+
+static void test_who_is_being_answered_and_says_more_is_closed(void **state)
+{
+    (void)state;
+    const int fd = ask();
+    assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+    turns(2);
+    assert_int_equal(t.kamailio.stranger_count, 0);
+    close(fd);
+}
+
+static void test_who_does_not_read_the_answer_is_closed_in_time(void **state)
+{
+    (void)state;
+    const int fd = ask();
+    kamailio_tick(&t.kamailio);
+    assert_int_equal(t.kamailio.stranger_count, 1);
+    t.kamailio.strangers->opened_ms -= HELLO_MS;
+    kamailio_tick(&t.kamailio);
+    turns(1);
+    assert_int_equal(t.kamailio.stranger_count, 0);
+    close(fd);
+}
+
+#define WITH_KAMAILIO(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next, set_up,
-                                        tear_down),
+        WITH_KAMAILIO(test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next),
+        WITH_KAMAILIO(test_an_answer_that_is_read_slowly_comes_whole),
+        WITH_KAMAILIO(test_who_is_being_answered_and_says_more_is_closed),
+        WITH_KAMAILIO(test_who_does_not_read_the_answer_is_closed_in_time),
     };
     return cmocka_run_group_tests_name("attach", tests, NULL, NULL);
 }

@@ -38,11 +38,25 @@ static void test_the_types_are_part_of_the_protocol(void **state)
     assert_int_equal(WIRE_HELLO, 1);
     assert_int_equal(WIRE_REFUSED, 3);
     assert_int_equal(WIRE_MESSAGE, 7);
+    assert_int_equal(WIRE_ANSWER, 9);
     assert_int_equal(WIRE_HEADER, 8);
     assert_memory_equal(WIRE_MAGIC, "evapid\0\0", WIRE_MAGIC_SIZE);
 }
 
 /* ---- round trips ------------------------------------------------------------------------------------------------- */
+
+static void test_a_query_comes_back(void **state)
+{
+    (void)state;
+    const size_t length = sizeof(query_bytes) - 1 - WIRE_HEADER;
+    struct wire_query read;
+    uint32_t version = 0;
+    assert_true(wire_read_query(at_the_end(query_bytes + WIRE_HEADER, length), length, &read, &version));
+    assert_int_equal(version, WIRE_VERSION);
+    assert_int_equal(read.subject, query.subject);
+    assert_int_equal(read.after, query.after);
+    assert_int_equal(read.limit, query.limit);
+}
 
 static void test_a_hello_comes_back(void **state)
 {
@@ -359,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_the_bytes_of_an_event),
         cmocka_unit_test(test_the_types_are_part_of_the_protocol),
         cmocka_unit_test(test_a_hello_comes_back),
+        cmocka_unit_test(test_a_query_comes_back),
         cmocka_unit_test(test_a_welcome_comes_back),
         cmocka_unit_test(test_a_refusal_comes_back),
         cmocka_unit_test(test_a_notice_comes_back),

@@ -80,6 +80,29 @@ static enum wire_status header_of(const void *bytes, size_t len, size_t body_max
     return wire_header(at_the_end(bytes, len), len, body_max, type, body);
 }
 
+static void test_a_query_of_another_magic_version_or_subject(void **state)
+{
+    (void)state;
+    const size_t length = sizeof(query_bytes) - 1 - WIRE_HEADER;
+    unsigned char body[sizeof(query_bytes)];
+    struct wire_query read;
+    uint32_t version = 0;
+    memcpy(body, query_bytes + WIRE_HEADER, length);
+    body[0] ^= 1;
+    assert_false(wire_read_query(at_the_end(body, length), length, &read, &version));
+    assert_int_equal(version, 0);
+    body[0] ^= 1;
+    body[8] = 9;
+    assert_false(wire_read_query(at_the_end(body, length), length, &read, &version));
+    assert_int_equal(version, 9);
+    body[8] = WIRE_VERSION;
+    for (unsigned subject = 0; subject < 256; subject++) {
+        body[12] = (unsigned char)subject;
+        const bool known = subject == WIRE_ASK_STATUS || subject == WIRE_ASK_CLIENTS;
+        assert_int_equal(wire_read_query(at_the_end(body, length), length, &read, &version), known);
+    }
+}
+
 static void test_a_header_cut_at_every_byte(void **state)
 {
     (void)state;
@@ -99,7 +122,7 @@ static void test_every_type_known_and_unknown(void **state)
         const unsigned char bytes[WIRE_HEADER] = { 1, 0, 0, 0, (unsigned char)t };
         enum wire_type type = 0;
         size_t body = 0;
-        const bool known = t >= 1 && t <= 7;
+        const bool known = t >= 1 && t <= 9;
         assert_int_equal(header_of(bytes, 8, 1024, &type, &body), known ? WIRE_FRAME : WIRE_BAD);
         if (known)
             assert_int_equal(type, t);
@@ -167,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_a_hello_of_another_version),
         cmocka_unit_test(test_a_hello_of_a_worker_that_cannot_be),
         cmocka_unit_test(test_a_hello_of_a_framing_that_cannot_be),
+        cmocka_unit_test(test_a_query_of_another_magic_version_or_subject),
         cmocka_unit_test(test_a_header_cut_at_every_byte),
         cmocka_unit_test(test_every_type_known_and_unknown),
         cmocka_unit_test(test_reserved_bytes_are_zero),

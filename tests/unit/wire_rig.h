@@ -100,6 +100,15 @@ static const unsigned char notice_bytes[] = "\x11\0\0\0\x04\0\0\0"
                                             "\x0e\0"
                                             "attached: 4711";
 
+static const struct wire_query query = { .subject = WIRE_ASK_CLIENTS, .after = 0x01020304, .limit = 0x0506 };
+
+static const unsigned char query_bytes[] = "\x13\0\0\0\x08\0\0\0"
+                                           "evapid\0\0"
+                                           "\x01\0\0\0"
+                                           "\x02"
+                                           "\x04\x03\x02\x01"
+                                           "\x06\x05";
+
 static const struct wire_event event = {
     .sequence = 0x8877665544332211U,
     .connection = 0xfedcba98,
@@ -129,10 +138,9 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-    { WIRE_HELLO, BYTES(hello_bytes) },
-    { WIRE_WELCOME, BYTES(welcome_bytes) },
-    { WIRE_REFUSED, BYTES(refused_bytes) },
-    { WIRE_NOTICE, BYTES(notice_bytes) },
+    { WIRE_HELLO, BYTES(hello_bytes) },     { WIRE_WELCOME, BYTES(welcome_bytes) },
+    { WIRE_REFUSED, BYTES(refused_bytes) }, { WIRE_NOTICE, BYTES(notice_bytes) },
+    { WIRE_QUERY, BYTES(query_bytes) },
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -144,6 +152,7 @@ static inline size_t write_kind(enum wire_type type, void *out, size_t room)
     case WIRE_WELCOME: return wire_write_welcome(out, room, &welcome);
     case WIRE_REFUSED: return wire_write_refused(out, room, WIRE_VERSION, reason);
     case WIRE_NOTICE: return wire_write_notice(out, room, WIRE_NOTICE_WARNING, reason);
+    case WIRE_QUERY: return wire_write_query(out, room, &query);
     default: return wire_write_event(out, room, type, &event);
     }
 }
@@ -161,6 +170,7 @@ static inline bool read_kind(enum wire_type type, const unsigned char *body, siz
     struct wire_hello h;
     struct wire_welcome w;
     struct wire_event e;
+    struct wire_query q;
     struct wire_text text = { NULL, 0 };
     uint32_t version;
     uint8_t level;
@@ -179,6 +189,7 @@ static inline bool read_kind(enum wire_type type, const unsigned char *body, siz
         break;
     case WIRE_REFUSED: good = wire_read_refused(body, length, &version, &text); break;
     case WIRE_NOTICE: good = wire_read_notice(body, length, &level, &text); break;
+    case WIRE_QUERY: good = wire_read_query(body, length, &q, &version); break;
     default:
         if (!wire_read_event(body, length, &e))
             return false;

@@ -1,0 +1,219 @@
+/* Putting answers together. They are written straight into one buffer, of a size that is known: nobody who asks can make
+ * evapid use memory, or take longer than it takes to look at each client once. */
+#include "answer.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+static uint64_t wall_clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Seconds since then; the wall clock may have been set back. */
+static uint64_t seconds_since(uint64_t then_ms)
+{
+    const uint64_t now_ms = wall_clock_ms();
+    return now_ms > then_ms ? (now_ms - then_ms) / 1000 : 0;
+}
+
+#define TAIL 64U /* bytes that are left free in a list for what comes behind it */
+
+/* Did what was written since before leave room? If not, it is taken back: the list ends in front of it. */
+static bool leaves_room(struct wire_cursor *c, const struct wire_cursor *before)
+{
+    const bool leaves = !c->failed && (size_t)(c->end - c->at) >= TAIL;
+    if (!leaves)
+        *c = *before;
+    return leaves;
+}
+
+static void put_string(struct wire_cursor *c, const char *name, const char *text)
+{
+    answer_put_text(c, name, text, strlen(text));
+}
+
+/* ---- the status ----------------------------------------------------------------------------------------------------- */
+
+static void put_attachment(struct wire_cursor *c, const struct kamailio *kamailio)
+{
+    answer_put_struct(c, "kamailio");
+    put_string(c, "state", kamailio->attachment == DETACHED ? "detached" : "attached");
+    if (kamailio->attachment != DETACHED) {
+        answer_put_number(c, "pid", kamailio->pid);
+        put_string(c, "version", kamailio->kamailio_version);
+        put_string(c, "module", kamailio->module_version);
+        answer_put_number(c, "attached_s", seconds_since(kamailio->since_ms));
+        answer_put_number(c, "workers_declared", kamailio->workers_declared);
+    }
+    answer_put_end(c);
+}
+
+static void put_workers(struct wire_cursor *c, const struct kamailio *kamailio)
+{
+    answer_put_list(c, "workers");
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++) {
+        const struct worker *worker = kamailio->workers[i];
+        if (worker == NULL)
+            continue;
+        answer_put_struct(c, "");
+        answer_put_number(c, "index", i);
+        answer_put_number(c, "pid", worker->pid);
+        answer_put_number(c, "clients", worker->seat_count);
+        answer_put_number(c, "in_flight", worker->in_flight);
+        answer_put_number(c, "waiting", worker->waiting_count);
+        answer_put_end(c);
+    }
+    answer_put_end(c);
+}
+
+static void put_ring(struct wire_cursor *c, const struct kamailio *kamailio)
+{
+    static const char *const states[] = { "running", "held", "corrupt" };
+    const struct queue *queue = kamailio->queue;
+    if (queue == NULL)
+        return;
+    answer_put_struct(c, "ring");
+    put_string(c, "state", states[queue->state]);
+    answer_put_number(c, "capacity", queue->ring.capacity);
+    answer_put_number(c, "used", queue_used(queue));
+    answer_put_number(c, "high_water", queue->high_water);
+    answer_put_number(c, "stale", kamailio->stale);
+    answer_put_end(c);
+}
+
+static void put_listener(struct wire_cursor *c, const struct listener *listener)
+{
+    static const char *const states[] = { "failed", "listening", "paused", "closed" };
+    answer_put_struct(c, "");
+    put_string(c, "address", listener->name);
+    put_string(c, "framing", framing_name(listener->limits.framing));
+    put_string(c, "source", listener->source == LISTENER_CONFIG ? "config" : "module");
+    put_string(c, "state", states[listener->state]);
+    answer_put_number(c, "clients", listener->clients);
+    answer_put_number(c, "max_clients", listener->max_clients);
+    answer_put_number(c, "accepted", listener->accepted);
+    answer_put_number(c, "refused", listener_refused(listener));
+    answer_put_end(c);
+}
+
+static void put_status(struct wire_cursor *c, const struct status_subject *subject)
+{
+    const struct bus *bus = subject->bus;
+    const struct listener *listener = NULL;
+    put_string(c, "version", EVAPID_VERSION);
+    answer_put_number(c, "pid", (uint64_t)getpid());
+    answer_put_number(c, "uptime_s", (uv_now(bus->loop) - subject->started_ms) / 1000);
+    answer_put_number(c, "session", subject->kamailio->session);
+    answer_put_number(c, "clients", HASH_COUNT(bus->clients));
+    answer_put_number(c, "admitted", bus->listening_count);
+    put_attachment(c, subject->kamailio);
+    put_ring(c, subject->kamailio);
+    put_workers(c, subject->kamailio);
+    answer_put_list(c, "listeners");
+    DL_FOREACH(subject->listeners->first, listener)
+    {
+        const struct wire_cursor before = *c;
+        put_listener(c, listener);
+        if (!leaves_room(c, &before))
+            break;
+    }
+    answer_put_end(c);
+}
+
+/* ---- the clients ---------------------------------------------------------------------------------------------------- */
+
+/* The clients with the lowest indexes behind after, in their order; *left: how many more are behind those. They need not
+ * stand in the hash by index: those that were taken over do as they came. */
+static unsigned choose_clients(const struct bus *bus, const struct wire_query *query,
+                               struct client *chosen[ANSWER_CLIENTS_MAX], uint64_t *left)
+{
+    const unsigned most = query->limit < ANSWER_CLIENTS_MAX ? query->limit : ANSWER_CLIENTS_MAX;
+    unsigned count = 0;
+    *left = 0;
+    for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+        if (client->index <= query->after)
+            continue;
+        unsigned at = count;
+        while (at > 0 && chosen[at - 1]->index > client->index)
+            at--;
+        *left += count == most;
+        if (at == most)
+            continue;
+        count += count < most;
+        memmove(chosen + at + 1, chosen + at, (count - at - 1) * sizeof(struct client *));
+        chosen[at] = client;
+    }
+    return count;
+}
+
+static void put_client(struct wire_cursor *c, struct client *client)
+{
+    char address[EVAPID_ADDRESS_MAX + 16];
+    const struct tally *tally = client_tally(client);
+    const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
+    snprintf(address, sizeof(address), form, client->address, client->port);
+    answer_put_struct(c, "");
+    answer_put_number(c, "index", client->index);
+    put_string(c, "address", address);
+    put_string(c, "listener", client->listener != NULL ? listener_name(client->listener) : "");
+    answer_put_text(c, "tag", client->tag != NULL ? client->tag->name : "",
+                    client->tag != NULL ? client->tag->length : 0);
+    put_string(c, "state", client_state_name(client->state));
+    answer_put_number(c, "connected_s", seconds_since(client->since_ms));
+    answer_put_number(c, "slow", client->slow_since_ms != 0);
+    answer_put_number(c, "relayed", tally->relayed);
+    answer_put_number(c, "delivered", tally->delivered);
+    answer_put_number(c, "queued", outq_events(&client->out));
+    answer_put_number(c, "queued_bytes", outq_bytes(&client->out));
+    answer_put_number(c, "dropped", tally_dropped(tally));
+    answer_put_number(c, "messages", tally->messages);
+    answer_put_number(c, "messages_waiting", tally_messages_waiting(tally));
+    answer_put_number(c, "messages_dropped", tally_messages_dropped(tally));
+    answer_put_end(c);
+}
+
+static void put_clients(struct wire_cursor *c, const struct bus *bus, const struct wire_query *query)
+{
+    struct client *chosen[ANSWER_CLIENTS_MAX];
+    uint64_t left = 0;
+    const unsigned count = choose_clients(bus, query, chosen, &left);
+    unsigned shown = 0;
+    answer_put_number(c, "total", HASH_COUNT(bus->clients));
+    answer_put_list(c, "clients");
+    for (; shown < count; shown++) {
+        const struct wire_cursor before = *c;
+        put_client(c, chosen[shown]);
+        if (!leaves_room(c, &before))
+            break;
+    }
+    answer_put_end(c);
+    answer_put_number(c, "shown", shown);
+    answer_put_number(c, "left", left + count - shown);
+}
+
+/* ---- answering ------------------------------------------------------------------------------------------------------ */
+
+size_t answer_write(const struct status_subject *subject, const struct wire_query *query, void *out, size_t room)
+{
+    struct wire_cursor c = wire_begin(out, room);
+    if (query->subject == WIRE_ASK_STATUS)
+        put_status(&c, subject);
+    else
+        put_clients(&c, subject->bus, query);
+    return wire_finish(&c, out, WIRE_ANSWER, 0);
+}
+
+void answer_query(struct worker *worker, const struct wire_query *query)
+{
+    static unsigned char frame[WIRE_HEADER + WIRE_ANSWER_MAX];
+    struct kamailio *kamailio = worker->host->owner;
+    kamailio_catch_up(kamailio);
+    const size_t length = answer_write(kamailio->subject, query, frame, sizeof(frame));
+    worker_answer(worker, frame, length);
+}

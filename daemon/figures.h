@@ -1,0 +1,10 @@
+/* The figures in the ring's header: evapid's totals, for Kamailio's statistics (evapid/figures.h). */
+#ifndef EVAPID_DAEMON_FIGURES_H
+#define EVAPID_DAEMON_FIGURES_H
+
+#include "kamailio.h"
+
+/* The end of a loop turn, when all that it did has been counted: write them into the ring, if there is one. */
+void figures_publish(const struct kamailio *kamailio);
+
+#endif
