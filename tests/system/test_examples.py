@@ -1,6 +1,7 @@
 """The examples in docs/examples do what they say: with the real Kamailio, real SIP, and whoever else they speak to; while
 one after the other goes away and comes back."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -299,3 +300,217 @@ def test_a_call_log_that_is_told_to_end_stores_what_it_has(logged):
     start_calllog(logged)
     stored(logged, calls)
     proxy.close()
+
+
+# ---- docs/examples/billing-lua
+
+
+class Billing:
+    """The billing stub: alice can pay, bob can not."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.accounts, self.ledger = stage.folder / "accounts", stage.folder / "ledger"
+        self.accounts.write_text("alice 20\nbob 0\nodd%20name 1\n")
+
+    def start(self, host=None, port=None, with_tag=True):
+        if host is None:
+            host, port = self.stage.address.rsplit(":", 1)
+        self.program = Program(self.stage, "lua5.1", EXAMPLES / "billing-lua/billing.lua", host, port, self.accounts, self.ledger)
+        if with_tag:
+            tagged(self.stage, "billing")
+        return self.program
+
+    def charged(self, calls, account="alice"):
+        """Wait until the ledger has just these calls, each with one unit of the account."""
+        want = sorted(f"{hashlib.md5(call.call_id.encode()).hexdigest()} {account}" for call in calls)
+
+        def look():
+            lines = [line.split() for line in self.ledger.read_text().splitlines()]
+            assert all(len(words) == 4 and int(words[3]) == max(1, -(-int(words[2]) // 60)) for words in lines), lines
+            return sorted(" ".join(words[:2]) for words in lines) == want
+        until(look, f"{len(calls)} calls are in the ledger")
+
+
+@pytest.fixture
+def billed(stage):
+    stage.gateway = stage.callee(200, "OK")
+    stage.start_evapid()
+    stage.billing = Billing(stage)
+    stage.defined = {"SCRIPT": quoted(EXAMPLES / "billing-lua/kamailio.lua"), "GATEWAY": f"sip:127.0.0.1:{stage.gateway.port}"}
+    return stage
+
+
+@pytest.fixture
+def patiently_billed(billed):
+    """Billing may take its time: the script's DECISION_MS is another."""
+    patient = billed.folder / "kamailio.lua"
+    script = (EXAMPLES / "billing-lua/kamailio.lua").read_text()
+    assert "DECISION_MS = 2000" in script
+    patient.write_text(script.replace("DECISION_MS = 2000", "DECISION_MS = 30000"))
+    start_example(billed, "billing-lua", **{**billed.defined, "SCRIPT": quoted(patient)})
+    return billed
+
+
+def test_who_can_pay_may_call_and_is_charged(patiently_billed):
+    stage = patiently_billed
+    program = stage.billing.start()
+    phone = stage.phone()
+    answer = phone.ask("INVITE", caller="bob")
+    assert (answer.code, answer.reason) == (402, "Payment Required")
+    assert phone.ask("INVITE", caller="nobody").code == 402
+    call = call_and_hang_up(phone, caller="alice")
+    assert call.final.code == 200
+    stage.billing.charged([call])
+    program.logged("^charge .*: 1 units from alice, who has 19 left")
+
+
+def test_an_account_that_is_used_up_may_not_call(patiently_billed):
+    patiently_billed.billing.accounts.write_text("alice 1\n")
+    patiently_billed.billing.start()
+    phone = patiently_billed.phone()
+    call = call_and_hang_up(phone, caller="alice")
+    patiently_billed.billing.charged([call])
+    assert phone.ask("INVITE", caller="alice").code == 402
+
+
+def test_a_call_that_was_not_answered_costs_nothing(patiently_billed):
+    stage = patiently_billed
+    stage.billing.start()
+    phone = stage.phone()
+    stage.gateway.status = "486 Busy"
+    assert phone.ask("INVITE", caller="alice").code == 486
+    stage.gateway.status = "200 OK"
+    call = call_and_hang_up(phone, caller="alice")
+    stage.billing.charged([call])
+
+
+def test_without_billing_there_is_no_call(billed):
+    start_example(billed, "billing-lua", **billed.defined)
+    phone = billed.phone()
+    answer = phone.ask("INVITE", caller="alice")
+    assert (answer.code, answer.reason) == (503, "No Billing")
+    program = billed.billing.start()
+    program.signal(signal.SIGSTOP)
+    answer = phone.ask("INVITE", caller="alice")
+    assert (answer.code, answer.reason) == (503, "No Billing")
+    program.signal(signal.SIGCONT)
+    billed.kamailio.logged("billing's answer comes too late")
+    assert billed.gateway.requests == []
+
+
+def test_each_call_is_charged_once_whoever_is_away(patiently_billed):
+    stage = patiently_billed
+    program = stage.billing.start()
+    phone, calls = stage.phone(), []
+
+    def begin():
+        call = phone.start("INVITE", caller="alice")
+        assert phone.finish(call).code == 200
+        calls.append(call)
+
+    def end():
+        assert phone.hang_up(calls[-1]).code == 200
+    begin()
+    program.kill()
+    end()
+    program = stage.billing.start()
+    stage.billing.charged(calls)
+    begin()
+    stage.evapid.kill()
+    end()
+    stage.restart_evapid()
+    tagged(stage, "billing")
+    stage.billing.charged(calls)
+    begin()
+    program.kill()
+    with open(stage.billing.ledger, "a") as ledger:
+        ledger.write("a torn line 1")  # a crash while it wrote
+    end()
+    stage.billing.start()
+    until(lambda: len(stage.billing.ledger.read_text().splitlines()) == 4, "the third call is charged")
+    assert stage.billing.ledger.read_text().splitlines()[2] == "a torn line 1 torn"
+    stage.billing.program.terminate()
+    program = stage.billing.start()
+    begin()
+    end()
+    program.logged("^charge .*: 1 units from alice, who has 16 left")
+
+
+def test_a_charge_whose_confirmation_was_lost_is_not_charged_twice(patiently_billed):
+    stage = patiently_billed
+    proxy = Proxy(stage)
+    program = stage.billing.start(proxy.host, proxy.port)
+    phone = stage.phone()
+    call = phone.start("INVITE", caller="alice")
+    assert phone.finish(call).code == 200
+    proxy.mute = True
+    assert phone.hang_up(call).code == 200
+    stage.billing.charged([call])
+    assert program.terminate() == 0
+    stage.evapid.clients(0)
+    program = stage.billing.start()
+    program.logged("^charge .*: known already")
+    stage.billing.charged([call])
+    assert program.terminate() == 0
+    stage.evapid.clients(0)
+    program = stage.billing.start()
+    another = call_and_hang_up(phone, caller="alice")
+    stage.billing.charged([call, another])
+    assert len(program.logged("^charge")) == 1, "what is confirmed is not sent again"
+    proxy.close()
+
+
+def test_an_account_may_have_any_name(patiently_billed):
+    stage = patiently_billed
+    program = stage.billing.start()
+    phone = stage.phone()
+    answers = [phone.ask("INVITE", caller=name) for name in ("o'brien", "a%20b", "größe")]
+    assert [answer.code for answer in answers] == [402, 402, 402]
+    assert len(program.lines(": deny")) == 3
+    assert program.lines("^gr%c3%b6%c3%9fe: deny")
+
+
+# ---- docs/examples/shell
+
+SHELL = "docs/examples/shell/README.md"
+
+
+@pytest.fixture
+def shell(stage):
+    stage.start_evapid()
+    start_example(stage, "shell")
+    stage.evapid.listening(stage.address)
+    return stage
+
+
+def test_a_one_liner_prints_events(shell):
+    script = commands.staged(shell, commands.text_of(SHELL, "print events"))
+    program = Program(shell, "bash", "-c", script, ends_with=(0, -signal.SIGTERM))
+    shell.evapid.clients(1)
+    shell.phone().ask("MESSAGE", "bob", caller="o'brien")
+    shell.phone().ask("OPTIONS", "bob")
+    first, second = program.logged('^{ "method": ', 2)
+    assert json.loads(first)["from"].startswith("sip%3ao%27brien%40127.0.0.1")
+    assert json.loads(second)["method"] == "OPTIONS"
+
+
+def test_a_one_liner_sends_a_message(shell):
+    client = shell.connect()
+    commands.run(shell, SHELL, "send a message")
+    assert client.receive().decode() == "größer als gedacht"
+
+
+def test_the_scripts_print_events_and_answers(shell):
+    script = commands.staged(shell, commands.text_of(SHELL, "follow a tag"))
+    program = Program(shell, "bash", "-c", f"cd {EXAMPLES / 'shell'}; exec {script}", ends_with=(0, -signal.SIGTERM))
+    tagged(shell, "operators")
+    ran = commands.run(shell, SHELL, "send messages", folder=EXAMPLES / "shell")
+    assert ran.stdout.replace("3:bye,", "").replace("4:pong,", "") == ""
+    assert ran.stdout.count("4:pong,") == 2
+    program.logged("^bye$")
+    shell.evapid.kill()
+    shell.restart_evapid()
+    tagged(shell, "operators")
+    shell.phone().ask("OPTIONS", "bob")
+    program.logged('^{ "method": "OPTIONS"')

@@ -3,7 +3,7 @@
 //
 //     engine.mjs HOST PORT ROUTES.json
 //
-// The question      { "ask": "route", "call": "17:4711", "caller": "sip%3Aalice%40example.org", "callee": "4930123" }
+// The question      { "ask": "route", "call": "17:4711", "caller": "sip%3aalice%40example.org", "callee": "4930123" }
 // and its answers   { "call": "17:4711", "to": "sip:4930123@192.0.2.7:5060" }
 //                   { "call": "17:4711", "code": 403, "reason": "Forbidden" }
 
