@@ -44,6 +44,7 @@ while :; do
     [ $((SECONDS - since)) -le 10 ] || pause_ms=$first_pause_ms
     wait_ms=$((pause_ms / 2 + RANDOM % (pause_ms / 2 + 1))) # not all clients at the same moment
     echo "no connection; again in $wait_ms ms" >&2
-    sleep "$((wait_ms / 1000)).$(printf %03d $((wait_ms % 1000)))"
+    # sleep(1) would outlive this script when it is told to end. Nobody writes to this pipe.
+    read -r -t "$((wait_ms / 1000)).$(printf %03d $((wait_ms % 1000)))" _ <> <(:)
     pause_ms=$((2 * pause_ms < longest_pause_ms ? 2 * pause_ms : longest_pause_ms))
 done
