@@ -11,8 +11,10 @@ install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf
 file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md LICENSE docs/*.md)
 install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 file(GLOB manual8 CONFIGURE_DEPENDS docs/*.8)
+file(GLOB manual5 CONFIGURE_DEPENDS docs/*.5)
 file(GLOB manual1 CONFIGURE_DEPENDS docs/*.1)
 install(FILES ${manual8} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES ${manual5} DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
 install(FILES ${manual1} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 
 # The unit names files, and they are where --prefix says at install time. A prefix of /usr means /etc, as GNUInstallDirs

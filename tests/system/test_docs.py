@@ -170,6 +170,17 @@ def test_every_key_that_evapid_knows_is_in_the_document():
     assert {part.removesuffix("[]") for key in KEYS for part in key.split(".")} == known
 
 
+def test_the_manual_page_has_the_keys_of_the_document_with_their_defaults():
+    page = text_of("docs/evapid.json.5")
+    keys = [key for names in re.findall(r"^\.It Ic (.*)", page, re.M) for key in names.split(" , ")]
+    assert keys == list(KEYS)
+    for key, text in re.findall(r"^\.It Ic (\S+)\n(.*)\.$", page, re.M):
+        _, range_, default = KEYS[key]
+        default = "" if default.startswith("that of") else default.strip("`")
+        assert text.partition("; default ")[2] == default, key
+        assert not range_ or re.sub(r'[`"]', "", range_) in text, key
+
+
 def test_errors_of_the_configuration_look_as_the_document_shows(tmp_path):
     wrong = ['{\n    // the only one\n    "listeners": [\n        { "address": "127.0.0.1:8449", "max_clients": 0 }\n    ]\n}',
              '{ "listners": [] }', '{ "log": { "level": "loud" } }', '{ "limits": { "max_message_bytes": 1.5 } }',

@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import socket
 import time
 
 import pytest
@@ -326,3 +327,25 @@ def test_a_client_that_floods_is_held_back_and_loses_nothing(stage):
     assert len(heard(stage, flooder)) == count
     order = re.findall(r"GOT (\d+) ", stage.kamailio.text())
     assert order.index(str(other.index)) < 40, "the other one had its turn"
+
+
+# ---- silence
+
+TCP_REPAIR = 19  # linux/tcp.h
+
+
+def vanish(client):
+    """Go as a host does whose power fails: not a packet tells of it (tcp_repair in criu's documentation; needs
+    CAP_NET_ADMIN)."""
+    client.socket.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    client.close()
+
+
+def test_a_client_that_has_gone_without_a_word_is_found_out_by_keepalive(stage):
+    phone = begin(stage, keepalive={"idle_s": 1, "interval_s": 1, "probes": 2})
+    silent, gone = stage.connect(), stage.connect()
+    vanish(gone)
+    until(lambda: f"CLOSED {gone.index};" in stage.kamailio.text(), "the route of the one that has gone")
+    stage.evapid.until_status(lambda s: [entry["index"] for entry in s["clients"]] == [silent.index], "it has gone")
+    relay(phone, b"to who is there")
+    assert silent.receive() == b"to who is there"
