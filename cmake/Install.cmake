@@ -10,6 +10,8 @@ endif()
 install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf)
 file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md LICENSE docs/*.md)
 install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/examples DESTINATION ${CMAKE_INSTALL_DOCDIR} USE_SOURCE_PERMISSIONS
+    PATTERN __pycache__ EXCLUDE)
 file(GLOB manual8 CONFIGURE_DEPENDS docs/*.8)
 file(GLOB manual5 CONFIGURE_DEPENDS docs/*.5)
 file(GLOB manual1 CONFIGURE_DEPENDS docs/*.1)

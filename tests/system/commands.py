@@ -31,12 +31,12 @@ class Block:
 
 
 def blocks(path):
-    return [Block(path, found) for found in BLOCK.finditer((ROOT / path).read_text())]
+    return [Block(ROOT / path, found) for found in BLOCK.finditer((ROOT / path).read_text())]
 
 
 def text_of(path, name):
     """The commands of the block with that name."""
-    found = [block.text for block in blocks(ROOT / path) if block.name == name]
+    found = [block.text for block in blocks(path) if block.name == name]
     assert len(found) == 1, f"{path} has {len(found)} blocks of shell that are named {name}"
     return found[0]
 
@@ -68,8 +68,8 @@ def environment(stage):
 
 
 def run(stage, path, name, more=(), folder=None, timeout_s=2 * DEADLINE_S):
-    """Run the block of the document as it stands there, but for its paths and addresses; returns what subprocess.run does.
-    Any command that fails is a failure."""
+    """Run the block of the document as it stands there, but for its paths and addresses; returns what subprocess.run
+    does. Any command that fails is a failure."""
     script = staged(stage, text_of(path, name), more)
     ran = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder or stage.folder, env=environment(stage),
                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)

@@ -19,7 +19,8 @@ EXAMPLES = ROOT / "docs/examples"
 
 
 class Example:
-    """The kamailio.cfg of an example, with the definitions that it leaves to who uses it. For Kamailio, what a Config is."""
+    """The kamailio.cfg of an example, with the definitions that it leaves to who uses it. For Kamailio, what a Config
+    is."""
 
     def __init__(self, stage, name, **defined):
         self.path = EXAMPLES / name / "kamailio.cfg"
@@ -29,7 +30,8 @@ class Example:
 
     def write(self, folder, name, port):
         defined = {**self.defined, "SIP_LISTEN": f"udp:127.0.0.1:{port}"}
-        lines = ["#!KAMAILIO", *(f"#!define {key} {value}" for key, value in defined.items()), f'include_file "{self.path}"']
+        lines = ["#!KAMAILIO", *(f"#!define {key} {value}" for key, value in defined.items()),
+                 f'include_file "{self.path}"']
         path = folder / f"{name}.cfg"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -179,4 +181,6 @@ def start_example(stage, name, **defined):
 
 def tagged(stage, tag):
     """Wait until a client carries the tag."""
-    return stage.evapid.until_status(lambda status: any(each["tag"] == tag for each in status["clients"]), f"a client is {tag}")
+    def there(status):
+        return tag in [client["tag"] for client in status["clients"]]
+    return stage.evapid.until_status(there, f"a client is {tag}")

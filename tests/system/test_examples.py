@@ -1,16 +1,14 @@
-"""The examples in docs/examples do what they say: with the real Kamailio, real SIP, and whoever else they speak to; while
-one after the other goes away and comes back."""
+"""The examples in docs/examples do what they say: with the real Kamailio, real SIP, and whoever else they speak to;
+while one after the other goes away and comes back."""
 
 import hashlib
 import json
 import signal
-import subprocess
 
 import pytest
 
 import commands
 from examples import EXAMPLES, Database, Program, Proxy, start_example, tagged
-from evapid import ROOT
 from process import until
 
 PATIENT = {"DECISION_MS": 30000}  # who is asked may be slow on a busy machine
@@ -193,15 +191,18 @@ def stored(stage, calls):
 
 
 def nothing_pending(stage):
-    """Wait until Kamailio keeps no call any more."""
+    """Wait until Kamailio keeps no call any more: a client that asks for those gets no event."""
     client = stage.connect()
 
+    def relayed():
+        return stage.evapid.client(client)["out"]["relayed"]
+
     def ask():
+        before = relayed()
         client.send(b"pending")
-        client.send(b"pending")  # when this has been answered, all is here
         client.wait_read()
-        stage.evapid.until_status(lambda status: all(each["in"]["waiting"] == 0 for each in status["clients"]), "routes have run")
-        return not client.receive_ready()
+        stage.evapid.until_status(lambda status: status["totals"]["in"]["waiting"] == 0, "its route has run")
+        return relayed() == before
     until(ask, "nothing is pending")
     client.close()
 
@@ -225,7 +226,8 @@ def test_calls_are_logged_with_their_outcome(logged):
 def test_what_callers_write_is_logged_whatever_it_is(logged):
     start_calllog(logged)
     phone = logged.phone()
-    odd = ["o'brien".encode(), b"quote'\"; DROP TABLE calls; --", "größe".encode(), b"\xff\xfe", b"back\\slash\\u0000", b"tab\there", b"x" * 3000]
+    odd = [b"o'brien", b"quote'\"; DROP TABLE calls; --", "größe".encode(), b"\xff\xfe", b"back\\slash\\u0000",
+           b"tab\there", b"x" * 3000]
     calls = [call_and_hang_up(phone, call_id=name.decode(errors="surrogateescape")) for name in odd]
     until(lambda: logged.database.rows("SELECT count(*) FROM calls") == [str(len(calls))], "all are in the log")
     assert logged.database.rows("SELECT count(*) FROM calls WHERE call_id = 'größe'") == ["1"]
@@ -316,7 +318,7 @@ class Billing:
     def start(self, host=None, port=None, with_tag=True):
         if host is None:
             host, port = self.stage.address.rsplit(":", 1)
-        self.program = Program(self.stage, "lua5.1", EXAMPLES / "billing-lua/billing.lua", host, port, self.accounts, self.ledger)
+        self.program = Program(self.stage, EXAMPLES / "billing-lua/billing.lua", host, port, self.accounts, self.ledger)
         if with_tag:
             tagged(self.stage, "billing")
         return self.program
@@ -337,7 +339,8 @@ def billed(stage):
     stage.gateway = stage.callee(200, "OK")
     stage.start_evapid()
     stage.billing = Billing(stage)
-    stage.defined = {"SCRIPT": quoted(EXAMPLES / "billing-lua/kamailio.lua"), "GATEWAY": f"sip:127.0.0.1:{stage.gateway.port}"}
+    stage.defined = {"SCRIPT": quoted(EXAMPLES / "billing-lua/kamailio.lua"),
+                     "GATEWAY": f"sip:127.0.0.1:{stage.gateway.port}"}
     return stage
 
 
@@ -469,6 +472,30 @@ def test_an_account_may_have_any_name(patiently_billed):
     assert [answer.code for answer in answers] == [402, 402, 402]
     assert len(program.lines(": deny")) == 3
     assert program.lines("^gr%c3%b6%c3%9fe: deny")
+
+
+# ---- how a README starts each
+
+
+def follows(stage, example, name, tag, more=()):
+    """The block of the example's README, run in its folder, becomes a client with the tag; it ends when it is told to."""
+    path = EXAMPLES / example
+    script = commands.staged(stage, commands.text_of(path / "README.md", name), more)
+    program = Program(stage, "bash", "-c", f"cd {path}; exec {script}")
+    tagged(stage, tag)
+    assert program.terminate() == 0
+
+
+def test_the_commands_of_the_readmes_start_the_programs(stage):
+    stage.start_evapid()
+    start_example(stage, "routing-node", **PATIENT)
+    follows(stage, "routing-node", "start the engine", "routing")
+    stage.kamailio.terminate()
+    start_example(stage, "calllog-python")
+    follows(stage, "calllog-python", "start the call log", "calllog", [("dbname=calls", f"host={stage.folder}")])
+    stage.kamailio.terminate()
+    start_example(stage, "billing-lua", SCRIPT=quoted(EXAMPLES / "billing-lua/kamailio.lua"))
+    follows(stage, "billing-lua", "start billing", "billing", [(" ledger", f" {stage.folder}/ledger")])
 
 
 # ---- docs/examples/shell

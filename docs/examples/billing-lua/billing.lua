@@ -3,10 +3,10 @@
 --
 --     billing.lua HOST PORT ACCOUNTS LEDGER
 --
--- ACCOUNTS has a line for each account, its name and its credit in units: "alice 20". LEDGER grows by a line for each call,
--- "KEY ACCOUNT SECONDS UNITS", which is on the disk before the charge is confirmed. A charge that comes again is known by its
--- key. Kamailio keeps what is not confirmed, so this program may end at any moment. What calls that are still going on will
--- cost it doesn't reserve: that is left to who makes a billing of it.
+-- ACCOUNTS has a line for each account, its name and its credit in units: "alice 20". LEDGER grows by a line for each
+-- call, "KEY ACCOUNT SECONDS UNITS", which is on the disk before the charge is confirmed. A charge that comes again
+-- is known by its key. Kamailio keeps what is not confirmed, so this program may end at any moment. What calls that
+-- are still going on will cost it doesn't reserve: that is left to who makes a billing of it.
 
 package.path = (arg[0]:match("^(.*/)") or "./") .. "?.lua;" .. package.path
 
@@ -26,8 +26,8 @@ end
 local Ledger = {}
 Ledger.__index = Ledger
 
--- What is in the ledger so far is taken from the credit. A line that was being written at a crash is made to be none; its charge
--- comes again.
+-- What is in the ledger so far is taken from the credit. A line that was being written at a crash is made to be none;
+-- its charge comes again.
 local function open_ledger(accounts, path)
     local self = setmetatable({ credit = {}, charged = {} }, Ledger)
     for line in io.lines(accounts) do
@@ -77,7 +77,8 @@ local function main(host, port, accounts, path)
     for _, number in ipairs({ signal.SIGTERM, signal.SIGINT }) do
         signal.signal(number, function() stopping = true end)
     end
-    local ledger, kamailio, ask_at = open_ledger(accounts, path), bus.new(host, port, "billing", log), os.time() + ASK_AGAIN_S
+    local ledger, kamailio = open_ledger(accounts, path), bus.new(host, port, "billing", log)
+    local ask_at = os.time() + ASK_AGAIN_S
     while not stopping do
         for _, event in ipairs(kamailio:receive(WAIT_MS)) do
             local said = answer(ledger, event)

@@ -88,8 +88,8 @@ function Bus:read()
     return payloads
 end
 
--- The events that come within wait_ms: those of one read, or none. Connects when there is no connection. A signal that comes
--- just before a wait does not end it (Lua handles it behind the system call), so waits are to be short.
+-- The events that come within wait_ms: those of one read, or none. Connects when there is no connection. A signal
+-- that comes just before a wait does not end it (Lua handles it behind the system call), so waits are to be short.
 function Bus:receive(wait_ms)
     if not self.fd and now_ms() >= self.next_try then self:connect() end
     if not self.fd then

@@ -85,7 +85,8 @@ function ksr_request_route()
     return 1
 end
 
--- A call that was answered has ended, by BYE or by a timeout of the dialog: it is charged, and kept until that is confirmed.
+-- A call that was answered has ended, by BYE or by a timeout of the dialog: it is charged, and kept until that is
+-- confirmed.
 function dialog_event(name)
     if name ~= "dialog:end" then return 1 end
     local key = KSR.pv.get("$(dlg(callid){s.md5})")

@@ -16,8 +16,8 @@ function netstring.decoder(limit)
     return setmetatable({ limit = limit or netstring.MAX_PAYLOAD, pieces = {}, bytes = 0, wanted = 1 }, Decoder)
 end
 
--- The payloads that piece completes, in a list; and what is wrong where the stream is no netstring, for nothing behind that
--- place can be known.
+-- The payloads that piece completes, in a list; and what is wrong where the stream is no netstring, for nothing
+-- behind that place can be known.
 function Decoder:push(piece)
     table.insert(self.pieces, piece)
     self.bytes = self.bytes + #piece

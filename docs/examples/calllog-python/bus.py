@@ -17,7 +17,8 @@ log = logging.getLogger("bus")
 
 
 class Bus:
-    """Each connection is a new client to Kamailio, without a tag: hello is sent first on each, and says what is wanted."""
+    """Each connection is a new client to Kamailio, without a tag: hello is sent first on each, and says what is
+    wanted."""
 
     def __init__(self, host, port, hello):
         self.address, self.hello = (host, port), hello

@@ -3,8 +3,8 @@
 
     calllog.py HOST PORT "dbname=calls"
 
-Calls are written in batches, each in one transaction, and confirmed behind its commit. What has not been confirmed Kamailio
-sends again when it is asked to; the table's key takes each call once."""
+Calls are written in batches, each in one transaction, and confirmed behind its commit. What has not been confirmed
+Kamailio sends again when it is asked to; the table's key takes each call once."""
 
 import json
 import logging
@@ -72,8 +72,9 @@ class Database:
 
 
 class CallLog:
-    """batch: calls that are not stored, by their key. At most MOST_ROWS and what one read brings: nothing is read while it
-    is full. Then TCP holds evapid back; should that lose patience with us, Kamailio still has what we have not confirmed."""
+    """batch: calls that are not stored, by their key. At most MOST_ROWS and what one read brings: nothing is read while
+    it is full. Then TCP holds evapid back; should that lose patience with us, Kamailio still has what we have not
+    confirmed."""
 
     def __init__(self, bus, database):
         self.bus, self.database = bus, database

@@ -16,7 +16,8 @@ def encode(payload):
 
 
 class Decoder:
-    """Finds frames in a stream whose pieces end anywhere. It keeps one unfinished frame at most, and what came with it."""
+    """Finds frames in a stream whose pieces end anywhere. It keeps one unfinished frame at most, and what came with
+    it."""
 
     def __init__(self, limit=MAX_PAYLOAD):
         self.limit = limit

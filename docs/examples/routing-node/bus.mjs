@@ -10,9 +10,9 @@ const LONGEST_PAUSE_MS = 10_000;
 const STOP_MS = 2_000;
 const MAX_UNSENT = 1 << 20; // bytes; when evapid takes no more than that, nothing more is read from it
 
-/** Emits 'connected', 'event' (the payload, a Buffer), 'lost' (why, and the pause in ms until the next try) and 'stopped'.
+/** Emits 'connected', 'event' (the payload, a Buffer), 'lost' (why, and the pause in ms until the next try), 'stopped'.
  *
- * Each connection is a new client to Kamailio, without a tag: whoever listens to 'connected' says there what it wants. */
+ * Each connection is a new client to Kamailio, without a tag: who listens to 'connected' says there what it wants. */
 export class Bus extends EventEmitter {
   #host;
   #port;
@@ -29,7 +29,8 @@ export class Bus extends EventEmitter {
   }
 
   start() {
-    const socket = connect({ host: this.#host, port: this.#port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 });
+    const address = { host: this.#host, port: this.#port };
+    const socket = connect({ ...address, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 });
     const decoder = new Decoder();
     let reason = 'closed by evapid';
     let since = null;
@@ -58,7 +59,7 @@ export class Bus extends EventEmitter {
     });
   }
 
-  /** Send a message. Returns false when there is no connection: it is lost then, and a later one would not know of it. */
+  /** Send a message. Returns false when there is no connection: it is lost then. A later one would not know of it. */
   send(payload) {
     if (this.#socket === null || !this.#socket.writable) return false;
     this.#socket.write(encode(payload));

@@ -14,8 +14,8 @@ const TAG = 'routing'; // kamailio.cfg asks those who have it
 
 const log = (...words) => console.error(...words);
 
-/** Where the call goes, by a table: the longest prefix of the number that was called. Put what you have in its place; it may
- * take its time, other calls are decided meanwhile. */
+/** Where the call goes, by a table: the longest prefix of the number that was called. Put what you have in its place; it
+ * may take its time, other calls are decided meanwhile. */
 async function decide({ caller, callee }, path) {
   const { blocked, gateways } = JSON.parse(await readFile(path, 'utf8'));
   if (blocked.includes(caller)) return { code: 403, reason: 'Forbidden' };
@@ -57,8 +57,8 @@ function main(host, port, path) {
       log(`call ${asked.call}: not decided: ${error.message}`);
       return;
     }
-    const sent = bus.send(JSON.stringify({ call: asked.call, ...answer }));
-    log(`call ${asked.call}: ${asked.caller} to ${asked.callee}: ${answer.to ?? answer.code}${sent ? '' : ', not sent'}`);
+    const fate = bus.send(JSON.stringify({ call: asked.call, ...answer })) ? '' : ', not sent';
+    log(`call ${asked.call}: ${asked.caller} to ${asked.callee}: ${answer.to ?? answer.code}${fate}`);
   });
 
   bus.on('lost', (reason, pause) => log(`no connection: ${reason}; again in ${pause} ms`));

@@ -3,8 +3,8 @@
 #
 #     printf '%s\n' 'first' 'second' | send.sh HOST PORT
 #
-# socat ends its sending side behind the last message. evapid closes when the routes of that have run and their answers are
-# sent, so nothing is lost in either direction; who just closes may lose what is still on its way.
+# socat ends its sending side behind the last message. evapid closes when the routes of that have run and their
+# answers are sent, so nothing is lost in either direction; who just closes may lose what is still on its way.
 set -euo pipefail
 export LC_ALL=C # characters are bytes, as lengths count them
 

@@ -3,8 +3,8 @@
 #
 #     tail.sh HOST PORT [HELLO]
 #
-# HELLO is a message that is sent first, each time: one, perhaps, by which the routing script gives this client a tag. Nothing
-# but bash is needed. It is for text: bash's variables hold no NUL.
+# HELLO is a message that is sent first, each time: one, perhaps, by which the routing script gives this client a tag.
+# Nothing but bash is needed. It is for text: bash's variables hold no NUL.
 set -uo pipefail
 export LC_ALL=C # characters are bytes, as lengths count them
 
