@@ -176,7 +176,7 @@ def lua(stage, server):
 
 
 def bash(stage, server):
-    return Program(stage, EXAMPLES / "shell/tail.sh", server.host, server.port, "tag x",
+    return Program(stage, EXAMPLES / "shell/tail.sh", server.host, server.port, "tag ö",
                    ends_with=(0, -signal.SIGTERM))
 
 
@@ -186,7 +186,7 @@ PROGRAMS = {
              b'{"call":"1:2","to":"sip:49@192.0.2.1"}'),
     "python": (python, b"pending", b'{"key": 1}', "not understood"),
     "lua": (lua, b"billing", b"ask 1 2 alice", b"allow 1 2"),
-    "bash": (bash, b"tag x", b"an event", "^an event$"),
+    "bash": (bash, "tag ö".encode(), "größer, größer".encode(), "^größer, größer$"),
 }
 
 
@@ -248,3 +248,51 @@ def test_a_program_that_is_told_to_end_while_it_has_no_connection_ends(talk):
     server.connection.close()
     program.logged("no connection")
     assert program.terminate() in program.ends_with
+
+
+# ---- the engine, asked more than it can answer
+
+
+@pytest.fixture
+def asked(stage):
+    server = Server()
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    program = node(stage, server)
+    server.accept()
+    server.receive(netstring(PROGRAMS["node"][1]))
+    yield program, server
+    server.close()
+
+
+def question(number, callee):
+    return netstring(b'{"ask": "route", "call": "%d:1", "caller": "a", "callee": "%s"}' % (number, callee))
+
+
+def test_the_engine_reads_no_more_while_its_answers_are_not_taken(asked):
+    """Else they would fill its memory."""
+    program, server = asked
+    questions = b"".join(question(number, b"4" * 10000) for number in range(6400))
+    sent = 0
+    server.connection.settimeout(3)
+    with pytest.raises(TimeoutError):
+        while sent < len(questions):
+            sent += server.connection.send(questions[sent:sent + 65536])
+    assert sent < len(questions)
+    assert program.alive() and not program.lines("no connection")
+
+
+def test_the_engine_leaves_calls_to_others_when_it_has_too_many(asked):
+    program, server = asked
+    server.connection.sendall(b"".join(question(number, b"49") for number in range(4000)))
+    server.connection.setblocking(False)
+    received = bytearray()
+
+    def all_dealt_with():
+        try:
+            received.extend(server.connection.recv(65536))
+        except BlockingIOError:
+            pass
+        return received.count(b"call") + len(program.lines("not decided: 500 others are")) == 4000
+    until(all_dealt_with, "each call is answered or left to others")
+    assert received.count(b"call") >= 500
+    assert program.lines("not decided: 500 others are")

@@ -11,6 +11,8 @@ import { readFile } from 'node:fs/promises';
 import { Bus } from './bus.mjs';
 
 const TAG = 'routing'; // kamailio.cfg asks those who have it
+const LONGEST_PREFIX = 15; // digits, as of a whole number (E.164)
+const MAX_DECIDING = 500; // calls at a time; those beyond go by kamailio.cfg's default
 
 const log = (...words) => console.error(...words);
 
@@ -19,7 +21,7 @@ const log = (...words) => console.error(...words);
 async function decide({ caller, callee }, path) {
   const { blocked, gateways } = JSON.parse(await readFile(path, 'utf8'));
   if (blocked.includes(caller)) return { code: 403, reason: 'Forbidden' };
-  for (let digits = callee.length; digits > 0; digits--) {
+  for (let digits = Math.min(callee.length, LONGEST_PREFIX); digits > 0; digits--) {
     const gateway = gateways[callee.slice(0, digits)];
     if (gateway !== undefined) return { to: `sip:${callee}@${gateway}` };
   }
@@ -40,6 +42,7 @@ function question(payload) {
 
 function main(host, port, path) {
   const bus = new Bus(host, Number(port));
+  let deciding = 0;
 
   bus.on('connected', () => {
     log(`connected to ${host}:${port}`);
@@ -49,13 +52,20 @@ function main(host, port, path) {
   bus.on('event', async (payload) => {
     const asked = question(payload);
     if (asked === null) return;
+    if (deciding === MAX_DECIDING) {
+      log(`call ${asked.call}: not decided: ${deciding} others are`);
+      return;
+    }
     let answer;
+    deciding++;
     try {
       answer = await decide(asked, path);
     } catch (error) {
       // No answer is an answer too: kamailio.cfg goes by its default when the time is over.
       log(`call ${asked.call}: not decided: ${error.message}`);
       return;
+    } finally {
+      deciding--;
     }
     const fate = bus.send(JSON.stringify({ call: asked.call, ...answer })) ? '' : ', not sent';
     log(`call ${asked.call}: ${asked.caller} to ${asked.callee}: ${answer.to ?? answer.code}${fate}`);
