@@ -258,8 +258,8 @@ def test_the_client_in_the_protocol_works(demo):
         client = subprocess.Popen([sys.executable, program, host, port], stdout=file, stderr=file)
     try:
         until(lambda: '"welcome"' in output.read_text(), "the client prints the welcome")
-        assert demo.phone().ask("OPTIONS", "bob").code == 200
-        answer = demo.phone().ask("INVITE", "bob")
+        assert demo.phone().ask("OPTIONS", "bob", caller="o'brien").code == 200
+        answer = demo.phone().ask("INVITE", "o'brien")
         assert (answer.code, answer.reason) == (486, "Busy"), output.read_text()
         assert demo.evapid.terminate() == 0
         assert client.wait(30) == 0
