@@ -133,6 +133,8 @@ def test_the_engine_lives_through_restarts_of_evapid_and_kamailio(routed):
     routed.restart_kamailio()
     tagged(routed, "routing")
     assert reason(routed) == "From the gateway"
+    routed.replace_evapid()
+    assert reason(routed) == "From the gateway"
     assert len(engine.lines("^connected")) == 1
     routed.evapid.kill()
     routed.restart_evapid()

@@ -72,7 +72,7 @@ event_route[evapi:connection-new] {
         exit;
     }
     evapi_set_tag("local");
-    xlog("L_NOTICE", "NEW $evapi(srcaddr):$evapi(srcport);\\n");
+    xlog("L_NOTICE", "NEW $evapi(srcaddr):$evapi(srcport) as $evapi(conidx);\\n");
 }
 
 event_route[evapi:connection-closed] {
@@ -140,13 +140,14 @@ def connected(stage):
         return True
     until(there, "somebody listens")
     stage.connections.append(client)
-    stage.kamailio.logged(f"NEW 127.0.0.1:{client.port};")
+    line = stage.kamailio.logged(f"NEW 127.0.0.1:{client.port} as")[0]
+    client.index = int(re.search(r"as (\d+);", line)[1])
     return client
 
 
 def story(stage):
-    """All that two clients and a phone see: of relay, tags, messages, async calls and close; and how often
-    connection-closed ran for the client that the script has closed."""
+    """All that two clients and a phone see: of relay, tags, messages, async calls and close. Besides, how often
+    connection-closed ran for the client that the script has closed, and whether the next client got an index anew."""
     first, second, phone, seen = connected(stage), connected(stage), stage.phone(), []
 
     def see(what, *clients):
@@ -174,14 +175,19 @@ def story(stage):
     seen.append(("closed", first.receive_rest()))
     second.close()
     stage.kamailio.logged(f"CLOSED 127.0.0.1:{second.port};")
-    return seen, len(stage.kamailio.lines(f"CLOSED 127.0.0.1:{first.port};"))
+    closed = len(stage.kamailio.lines(f"CLOSED 127.0.0.1:{first.port};"))
+    third = connected(stage)
+    third.close()
+    stage.kamailio.logged(f"CLOSED 127.0.0.1:{third.port};")
+    return seen, closed, third.index in (first.index, second.index)
 
 
 def test_a_kamailio_moves_to_evapid_and_back_by_the_document_s_commands(moving):
     original = moving.path.read_text()
     moving.run_kamailio(File(moving.path), attach=False)
-    seen, closed = story(moving)
+    seen, closed, same_index = story(moving)
     assert closed == 0, "EVAPI does not run connection-closed for those that the script closes"
+    assert same_index, "EVAPI uses indexes again"
     run(moving, "switch")
     assert moving.path.read_text() != original
     run(moving, "check")
@@ -189,13 +195,13 @@ def test_a_kamailio_moves_to_evapid_and_back_by_the_document_s_commands(moving):
     moving.start_evapid()
     moving.run_kamailio(File(moving.path))
     assert "attached" in run(moving, "look").stdout
-    assert story(moving) == (seen, 1)
+    assert story(moving) == (seen, 1, False)
     run(moving, "go back")
     assert moving.path.read_text() == original
     assert moving.kamailio.terminate() == 0
     assert moving.evapid.terminate() == 0
     moving.run_kamailio(File(moving.path), attach=False)
-    assert story(moving) == (seen, 0)
+    assert story(moving) == (seen, 0, True)
 
 
 def test_a_call_that_nobody_can_answer_is_refused_at_once_where_evapi_suspends_it(moving):
