@@ -15,6 +15,8 @@ install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf
 file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md docs/*.md)
 install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json
     conf/grafana-evapid.json conf/prometheus-evapid.rules.yml DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/examples DESTINATION ${CMAKE_INSTALL_DOCDIR} USE_SOURCE_PERMISSIONS
+    PATTERN __pycache__ EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT unpackaged)
 foreach(section 1 5 8)
     file(GLOB manuals CONFIGURE_DEPENDS docs/*.${section})

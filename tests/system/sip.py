@@ -43,6 +43,16 @@ class Answer:
         return f"<{self.first}>"
 
 
+def new_branch(via):
+    return re.sub(r"branch=[^;,\s]+", "branch=z9hG4bK" + uuid.uuid4().hex, via)
+
+
+def route_set(answer):
+    """The Route headers of a dialog, as who called has them (RFC 3261, 12.1.2)."""
+    recorded = [value.strip() for name, value in answer.all if name.strip().lower() == "record-route"]
+    return [f"Route: {value}" for value in reversed(recorded)]
+
+
 class Transaction:
     """One request and what came back. answers holds provisional ones too."""
 
@@ -136,6 +146,8 @@ class Phone:
             if transaction is None:
                 continue
             answer = Answer(bytes_)
+            if not answer["CSeq"].endswith(transaction.method):
+                continue  # that of a CANCEL
             transaction.answers.append(answer)
             if transaction.method == "INVITE" and answer.code >= 200:
                 self.acknowledge(transaction, answer)
@@ -143,14 +155,36 @@ class Phone:
     def acknowledge(self, transaction, answer):
         """RFC 3261, 17.1.1.3: ACK of a final answer; that of a 2xx is a request of its own, on a new branch."""
         request = Answer(transaction.bytes)
-        via = request["Via"]
+        via, routes = request["Via"], []
         if answer.code < 300:
-            via = re.sub(r"branch=\S+", "branch=z9hG4bK" + uuid.uuid4().hex, via)
+            via, routes = new_branch(via), route_set(answer)
         target = request.first.split(" ")[1]
         lines = [f"ACK {target} SIP/2.0", f"Via: {via}", f"From: {request['From']}", f"To: {answer['To']}",
-                 f"Call-ID: {request['Call-ID']}", f"CSeq: {request['CSeq'].split()[0]} ACK", "Max-Forwards: 70",
+                 f"Call-ID: {request['Call-ID']}", f"CSeq: {request['CSeq'].split()[0]} ACK", "Max-Forwards: 70", *routes,
                  "Content-Length: 0"]
-        self.socket.sendto("\r\n".join(lines).encode() + b"\r\n\r\n", self.target)
+        self.socket.sendto("\r\n".join(lines).encode(errors="surrogateescape") + b"\r\n\r\n", self.target)
+
+    def cancel(self, call):
+        """CANCEL of an INVITE that has been answered provisionally (RFC 3261, 9.1); its answer is not waited for."""
+        request = Answer(call.bytes)
+        lines = [request.first.replace("INVITE", "CANCEL", 1), f"Via: {request['Via']}", f"From: {request['From']}",
+                 f"To: {request['To']}", f"Call-ID: {request['Call-ID']}", f"CSeq: {request['CSeq'].split()[0]} CANCEL",
+                 "Max-Forwards: 70", "Content-Length: 0"]
+        self.socket.sendto("\r\n".join(lines).encode(errors="surrogateescape") + b"\r\n\r\n", self.target)
+
+    def hang_up(self, call):
+        """BYE in the dialog of an INVITE that was answered with 2xx (RFC 3261, 12.2.1.1); returns its final answer."""
+        request, answer = Answer(call.bytes), call.final
+        target = answer["Contact"].strip("<>")
+        via = new_branch(request["Via"])
+        lines = [f"BYE {target} SIP/2.0", f"Via: {via}", f"From: {request['From']}", f"To: {answer['To']}",
+                 f"Call-ID: {request['Call-ID']}", f"CSeq: {next(self.numbers)} BYE", "Max-Forwards: 70",
+                 *route_set(answer), "Content-Length: 0"]
+        bye = Transaction("BYE", BRANCH.search(via.encode()).group(1), call.call_id,
+                          "\r\n".join(lines).encode(errors="surrogateescape") + b"\r\n\r\n", lines)
+        self.transactions[bye.branch] = bye
+        self.send(bye)
+        return self.finish(bye)
 
     def ask(self, method, user="test", headers=None, body=b"", **more):
         """Send a request and return its final answer."""
@@ -161,7 +195,7 @@ class Phone:
 
 
 class Callee:
-    """A user agent server in a thread: answers every request but ACK with one code."""
+    """A user agent server in a thread: answers every request but ACK with one code, and a BYE with 200."""
 
     def __init__(self, code, reason):
         self.status = f"{code} {reason}"
@@ -181,13 +215,15 @@ class Callee:
             self.requests.append(request.first)
             if request.first.startswith("ACK "):
                 continue
-            lines = [f"SIP/2.0 {self.status}"]
+            lines = ["SIP/2.0 200 OK" if request.first.startswith("BYE ") else f"SIP/2.0 {self.status}"]
             for name, value in request.all:
                 if name.strip().lower() in ("via", "from", "call-id", "cseq", "record-route"):
                     lines.append(f"{name}:{value}")
                 elif name.strip().lower() == "to":
                     lines.append(f"{name}:{value};tag=callee")
-            self.socket.sendto(("\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n").encode(), caller)
+            lines.append(f"Contact: <sip:127.0.0.1:{self.port}>")
+            answer = "\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n"
+            self.socket.sendto(answer.encode(errors="surrogateescape"), caller)
 
     def close(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:

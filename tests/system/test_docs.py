@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
+import commands
 from evapid import EVAPICTL, EVAPID, ROOT, run_evapid
 from process import until
 
-DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def text_of(path):
@@ -75,7 +76,11 @@ def test_the_readme_names_all_that_the_module_has():
 # ---- names
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name_of)
 def test_every_file_link_and_test_that_a_document_names_is_there(path):
     text = path.read_text()
     for name in re.findall(r"`((?:daemon|shim|include|conf|cmake|tests|docs)/[\w./-]*)`", text):
@@ -90,6 +95,22 @@ def test_every_file_link_and_test_that_a_document_names_is_there(path):
     known = {file.stem for file in tests} | {
         name for file in tests for name in re.findall(r"\b(?:def|void) (test_\w+)\(", file.read_text())}
     assert set(re.findall(r"\btest_\w+", text)) - known == set()
+
+
+@pytest.mark.parametrize("path", [path for path in DOCS if commands.blocks(path)], ids=name_of)
+def test_every_command_that_a_document_shows_is_run_or_says_why_not(path):
+    tests = "".join(file.read_text() for file in (ROOT / "tests/system").glob("test_*.py"))
+    for block in commands.blocks(path):
+        assert block.name or block.excuse, f"{block.where} is not run"
+        assert block.excuse or f'"{block.name}"' in tests, f"{block.where}: no test runs {block.name}"
+
+
+def test_the_index_names_every_document():
+    text = text_of("docs/index.md")
+    names = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"] + ["examples/README.md"]
+    assert [name for name in names if f"]({name}" not in text] == []
+    examples = text_of("docs/examples/README.md")
+    assert [path.name for path in (ROOT / "docs/examples").glob("*/README.md") if f"]({path.parent.name}/README.md)" not in examples] == []
 
 
 def test_every_source_file_is_named_in_the_architecture():
@@ -237,8 +258,8 @@ def test_the_client_in_the_protocol_works(demo):
         client = subprocess.Popen([sys.executable, program, host, port], stdout=file, stderr=file)
     try:
         until(lambda: '"welcome"' in output.read_text(), "the client prints the welcome")
-        assert demo.phone().ask("OPTIONS", "bob").code == 200
-        answer = demo.phone().ask("INVITE", "bob")
+        assert demo.phone().ask("OPTIONS", "bob", caller="o'brien").code == 200
+        answer = demo.phone().ask("INVITE", "o'brien")
         assert (answer.code, answer.reason) == (486, "Busy"), output.read_text()
         assert demo.evapid.terminate() == 0
         assert client.wait(30) == 0
