@@ -14,7 +14,7 @@
 #include "evapid/wire.h"
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
-#define STATE_VERSION 1U
+#define STATE_VERSION 2U
 
 /* A state that is being written. An error shows at the end. */
 struct state_out {
