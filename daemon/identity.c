@@ -1,5 +1,4 @@
 /* Looking names up: here, among the answers that there have been, and of the system. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
 #include "identity.h"
 
 #include <grp.h>
@@ -7,51 +6,42 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
 /* What the system has answered, where it did not have it from this machine's own files. */
 struct answer {
+    enum identity_kind kind;
     uint32_t id;
-    UT_hash_handle hh;
-    char name[]; /* with the kind in front */
+    struct answer *next;
+    char name[];
 };
 
-static struct answer *answers; /* uthash by name */
+static struct answer *answers; /* list: a configuration has few names */
 static bool silent;
-
-#define KEY_MAX 256
-
-static bool make_key(enum identity_kind kind, const char *name, char key[KEY_MAX])
-{
-    return snprintf(key, KEY_MAX, "%c%s", kind == IDENTITY_USER ? 'u' : 'g', name) < KEY_MAX;
-}
 
 static bool find_answer(enum identity_kind kind, const char *name, uint32_t *id)
 {
-    char key[KEY_MAX];
-    const struct answer *answer = NULL;
-    if (make_key(kind, name, key))
-        HASH_FIND_STR(answers, key, answer);
-    if (answer != NULL)
-        *id = answer->id;
-    return answer != NULL;
+    for (const struct answer *answer = answers; answer != NULL; answer = answer->next)
+        if (answer->kind == kind && strcmp(answer->name, name) == 0) {
+            *id = answer->id;
+            return true;
+        }
+    return false;
 }
 
 /* Without memory it is only not known later. */
 static void keep_answer(enum identity_kind kind, const char *name, uint32_t id)
 {
-    char key[KEY_MAX];
     uint32_t known = 0;
-    if (find_answer(kind, name, &known) || !make_key(kind, name, key))
+    if (find_answer(kind, name, &known))
         return;
-    struct answer *answer = calloc(1, sizeof(*answer) + strlen(key) + 1);
+    struct answer *answer = calloc(1, sizeof(*answer) + strlen(name) + 1);
     if (answer == NULL)
         return;
+    answer->kind = kind;
     answer->id = id;
-    memcpy(answer->name, key, strlen(key) + 1);
-    HASH_ADD_STR(answers, name, answer);
-    if (answer->hh.tbl == NULL)
-        free(answer);
+    memcpy(answer->name, name, strlen(name) + 1);
+    answer->next = answers;
+    answers = answer;
 }
 
 static bool find_user_here(FILE *list, const char *name, uint32_t *id)
@@ -118,11 +108,9 @@ bool identity_asks(void)
 
 void identity_forget(void)
 {
-    struct answer *answer = NULL;
-    struct answer *next = NULL;
-    HASH_ITER(hh, answers, answer, next)
-    {
-        HASH_DEL(answers, answer);
+    while (answers != NULL) {
+        struct answer *answer = answers;
+        answers = answer->next;
         free(answer);
     }
     silent = false;

@@ -137,6 +137,7 @@ static void commit_listeners(struct household *household, struct reload_outcome 
         if (listener->state != LISTENER_CLOSED && listener_is_exposed(listener))
             log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
+    listeners_tick(&household->listeners); /* those that have gone without clients are forgotten now */
 }
 
 unsigned reload_clients(struct household *household)
