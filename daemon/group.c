@@ -14,7 +14,7 @@ enum fitness {
 };
 
 struct choice {
-    struct client *client; /* NULL: none up to now */
+    struct client *client;
     enum fitness fitness;
     size_t queued; /* bytes; 0 where that does not matter */
 };
@@ -38,26 +38,25 @@ static void consider(struct choice *best, struct client *client, bool by_queue, 
     const struct choice choice = { .client = client,
                                    .fitness = fitness_of(client, length),
                                    .queued = by_queue ? outq_bytes(&client->out) : 0 };
-    if (best->client == NULL || choice.fitness < best->fitness ||
-        (choice.fitness == best->fitness && choice.queued < best->queued))
+    if (choice.fitness < best->fitness || (choice.fitness == best->fitness && choice.queued < best->queued))
         *best = choice;
 }
 
 /* Nobody can be better. */
 static bool is_best(const struct choice *choice)
 {
-    return choice->client != NULL && choice->fitness == FIT && choice->queued == 0;
+    return choice->fitness == FIT && choice->queued == 0;
 }
 
 struct client *group_choose(struct tag *tag, const struct client *guest, size_t length)
 {
     struct client *first = tag->first;
-    struct choice best = { .client = NULL };
     while (first != NULL && !client_receives(first, guest))
         first = first->tag_next;
     if (first == NULL || first->unicast_mode == UNICAST_FIRST)
         return first;
     const bool by_queue = first->unicast_mode == UNICAST_LEAST_QUEUED;
+    struct choice best = { .client = first, .fitness = FULL, .queued = SIZE_MAX }; /* until one is looked at */
     struct client *const begin = tag->turn != NULL ? tag->turn : tag->first;
     struct client *client = begin;
     do {
