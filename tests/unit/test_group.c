@@ -283,12 +283,18 @@ static void test_a_client_that_drops_the_newest_is_passed_over_while_it_does(voi
 {
     (void)state;
     struct peer slow = narrow_member(UNICAST_ROUND_ROBIN, SLOW_DROP_NEWEST);
-    struct peer other = member(UNICAST_ROUND_ROBIN);
+    struct client_limits limits = netstring_limits;
+    limits.unicast_mode = UNICAST_ROUND_ROBIN;
+    limits.max_queued_bytes = 2 * ROOM;
+    struct peer other = through_narrow(admitted(connect_pair(&limits)));
     wire_block();
+    give_tag(&other, TAG);
     for (int i = 0; i < 20; i++)
         multicast("0123456789012345678901234567890123456789012345678901234567890123456789", TAG);
     turn();
     assert_non_null(slow.client->passed_by);
+    assert_true(other.client->slow_since_ms != 0 &&
+                other.client->passed_by == NULL); /* it is slow, too, but has room */
     const uint64_t dropped = all_dropped(client_tally(slow.client));
     assert_true(dropped > 0);
     for (int i = 0; i < 10; i++)
