@@ -296,11 +296,11 @@ const char *door_prepare(struct door_change *change, uv_loop_t *loop, struct doo
         return door_prepare_move(change, loop, door);
     const char *why = door_set_access(&change->next, &change->before);
     if (why != NULL)
-        door_cancel(change);
+        door_cancel(change, door);
     return why;
 }
 
-void door_cancel(struct door_change *change)
+void door_cancel(struct door_change *change, const struct door *door)
 {
     const struct door_access was = { .mode = change->before.st_mode & 07777, .group = change->before.st_gid };
     struct stat now;
@@ -311,7 +311,7 @@ void door_cancel(struct door_change *change)
     change->next.access = &was;
     const char *why = lstat(change->next.path, &now) == 0 ? door_set_access(&change->next, &now) : strerror(errno);
     if (why != NULL)
-        log_line(LEVEL_ERROR, change->next.path, "cannot give it back its group and mode: %s", why);
+        log_line(LEVEL_ERROR, door->path, "cannot give it back its group and mode: %s", why);
 }
 
 void door_commit(struct door_change *change, struct door *door)

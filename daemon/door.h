@@ -85,7 +85,7 @@ struct door_change {
 const char *door_prepare(struct door_change *change, uv_loop_t *loop, struct door *door, const char *path,
                          const struct door_access *access);
 void door_commit(struct door_change *change, struct door *door);
-void door_cancel(struct door_change *change);
+void door_cancel(struct door_change *change, const struct door *door);
 
 /* Listen no more and remove the file. */
 void door_close(struct door *door);

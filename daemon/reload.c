@@ -69,7 +69,7 @@ static bool prepare_doors(struct change *change)
                        &config->kamailio_access);
     if (why == NULL)
         return true;
-    door_cancel(&change->control);
+    door_cancel(&change->control, &household->control.door);
     return fail(change, "", config->kamailio_socket, why);
 }
 

@@ -221,7 +221,7 @@ static void test_another_mode_and_group_are_given_or_all_is_as_it_was(void **sta
     assert_null(door_prepare(&change, &loop, &door, path, &others));
     assert_int_equal(change_of_group.group, 54321);
     assert_int_equal(mode_of_file(), 0604);
-    door_cancel(&change);
+    door_cancel(&change, &door);
     assert_int_equal(mode_of_file(), 0660);
     assert_null(door_prepare(&change, &loop, &door, path, &others));
     door_commit(&change, &door);
@@ -248,7 +248,7 @@ static void test_a_door_moves_or_stays_where_it_is(void **state)
         assert_string_equal(door.path, first);
         assert_int_equal(try_to_connect(), 0);
         if (turn == 0) {
-            door_cancel(&change);
+            door_cancel(&change, &door);
             assert_int_equal(access(path, F_OK), -1);
             memcpy(path, first, sizeof(path));
             assert_int_equal(try_to_connect(), 0);
