@@ -69,16 +69,23 @@ static bool prepare_doors(struct change *change)
                        &config->kamailio_access);
     if (why == NULL)
         return true;
+    fail(change, "", config->kamailio_socket, why);
     door_cancel(&change->control, &household->control.door);
-    return fail(change, "", config->kamailio_socket, why);
+    return false;
+}
+
+static const struct config_listener *config_of(const struct config *config, const struct listener *listener)
+{
+    for (size_t i = 0; i < config->listener_count; i++)
+        if (address_equal(&config->listeners[i].address, &listener->address))
+            return &config->listeners[i];
+    return NULL;
 }
 
 static bool has_place(const struct change *change, const struct listener *listener)
 {
-    for (size_t i = 0; i < change->config->listener_count; i++)
-        if (address_equal(&change->config->listeners[i].address, &listener->address))
-            return true;
-    return declaration_claims(&change->household->kamailio.declaration, change->config, &listener->address);
+    return config_of(change->config, listener) != NULL ||
+           declaration_claims(&change->household->kamailio.declaration, change->config, &listener->address);
 }
 
 /* All that is to be had is had, or nothing has changed. */
@@ -94,14 +101,6 @@ static bool prepare(struct change *change)
 }
 
 /* ---- what can't ------------------------------------------------------------------------------------------------- */
-
-static const struct config_listener *config_of(const struct config *config, const struct listener *listener)
-{
-    for (size_t i = 0; i < config->listener_count; i++)
-        if (address_equal(&config->listeners[i].address, &listener->address))
-            return &config->listeners[i];
-    return NULL;
-}
 
 /* What the listener is from now on. One that has no place is closed; clients that it has stay, by the limits for all. */
 static void commit_listener(struct household *household, struct listener *listener)
