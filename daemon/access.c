@@ -16,6 +16,8 @@ bool access_admits(const struct access *access, const struct network *host)
 
 const char *refusal_name(enum refusal refusal)
 {
-    static const char *const names[REFUSALS] = { "full", "denied", "address", "rate", "memory", "admission" };
+    static const char *const names[REFUSALS] = {
+        "full", "denied", "address", "rate", "memory", "admission", "revoked"
+    };
     return names[refusal];
 }

@@ -17,6 +17,7 @@ enum refusal {
     REFUSAL_RATE,      /* too many have connected in too short a time */
     REFUSAL_MEMORY,    /* there was no memory */
     REFUSAL_ADMISSION, /* the client was accepted, and no connection-new route has let it in within its time */
+    REFUSAL_REVOKED,   /* the client was accepted, and its address is denied, or not allowed, by now */
     REFUSALS,
     REFUSAL_NONE = REFUSALS
 };

@@ -94,9 +94,12 @@ socklen_t address_size(const struct sockaddr_storage *address)
 
 bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 {
-    char left[ADDRESS_TEXT];
-    char right[ADDRESS_TEXT];
-    address_print(a, left);
-    address_print(b, right);
-    return strcmp(left, right) == 0;
+    const struct sockaddr_in6 *left = (const struct sockaddr_in6 *)a;
+    const struct sockaddr_in6 *right = (const struct sockaddr_in6 *)b;
+    if (a->ss_family != b->ss_family || address_port(a) != address_port(b))
+        return false;
+    if (a->ss_family != AF_INET6)
+        return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+    return left->sin6_scope_id == right->sin6_scope_id &&
+           memcmp(&left->sin6_addr, &right->sin6_addr, sizeof(left->sin6_addr)) == 0;
 }

@@ -353,16 +353,11 @@ static void parcel_clear(struct parcel *parcel)
             chunk_unref(parcel->chunks[framing]);
 }
 
-static bool bus_reaches(const struct client *client, const struct client *guest)
-{
-    return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
-}
-
 /* False: the client is none that gets it. */
 static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *parcel, const struct client *guest)
 {
     enum drop_reason reason = DROP_MEMORY;
-    if (!bus_reaches(client, guest))
+    if (!client_receives(client, guest))
         return false;
     if (framing_size(client->out.framing, payload_length(parcel->payload)) == 0)
         return true;
@@ -413,11 +408,9 @@ void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag
                  struct client *guest)
 {
     guest = shed_make_room(bus, payload, false, guest);
-    const struct tag *found = tag_find(&bus->tags, tag, tag_length);
-    struct client *client = found != NULL ? found->first : NULL;
+    struct tag *found = tag_find(&bus->tags, tag, tag_length);
+    struct client *client = found != NULL ? group_choose(found, guest, payload_length(payload)) : NULL;
     struct parcel parcel = { .payload = payload };
-    while (client != NULL && !bus_reaches(client, guest))
-        client = client->tag_next;
     bus->events.unicast++;
     if (client == NULL || !bus_deliver(bus, client, &parcel, guest))
         bus->events.no_receiver++;
@@ -569,6 +562,8 @@ static void bus_take_tags(struct bus *bus)
     for (size_t i = 0; i < count; i++)
         if (!tag_give(&bus->tags, clients[i], clients[i]->slot->tag, clients[i]->slot->tag_length))
             log_line(LEVEL_ERROR, "bus", "no memory for the tag of client %u", clients[i]->index);
+        else if (clients[i]->has_turn)
+            tag_set_turn(clients[i]);
     free(clients);
 }
 
@@ -583,6 +578,18 @@ void bus_take_books(struct bus *bus, const struct event_counts *events)
     bus->events = *events;
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
         tally_add(&bus->totals, client_tally(client));
+}
+
+void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes)
+{
+    bus->max_total_queued_bytes = max_total_queued_bytes;
+    for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+        if (client->listener == NULL)
+            continue;
+        struct client_limits own = client->listener->limits;
+        bus_bound_queue(bus, &own);
+        client_set_limits(client, &own);
+    }
 }
 
 void bus_settle_gone(struct bus *bus)
@@ -619,6 +626,7 @@ bool bus_load(struct bus *bus, struct state_in *in)
 void bus_save_client(struct client *client, struct state_out *out)
 {
     state_put(out, client->listed, 1);
+    state_put(out, tag_has_turn(client), 1);
     client_save(client, out);
     pace_save(client, out);
 }
@@ -628,6 +636,7 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
 {
     struct run *run = &bus->runs[client->out.framing];
     const bool listed = state_take(in, 1) == 1;
+    client->has_turn = state_take(in, 1) == 1;
     bool lost = false;
     if (!client_load(client, in, &lost) || !pace_load(client, run, in))
         return false;
@@ -641,6 +650,6 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     client->listed = true;
     DL_APPEND(bus->listening, client);
     bus->listening_count++;
-    pace_note_policy(client);
+    pace_note_limits(client);
     return true;
 }

@@ -71,7 +71,8 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
 void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);
 
-/* Give the event to every client; to those with the tag; to the first with the tag. guest is the client, if any, whose admission the issuing route is about: it gets the event too, and sees it once admitted. */
+/* Give the event to every client; to those with the tag; to one with the tag (group.h). guest is the client, if any, whose admission the issuing
+ * route is about: it gets the event too, and sees it once admitted. */
 void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest);
 void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                    struct client *guest);
@@ -94,6 +95,9 @@ struct client *bus_find(const struct bus *bus, uint32_t index);
  * upstream unless it had been admitted. NULL when there is no memory: fd is closed, and the slot as it was. */
 struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                          struct listener *listener);
+
+/* Hold every client to the limits that its listener has now, and all together to that. */
+void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes);
 
 /* Clients whose sockets were not handed over, and those that were GONE: tell upstream so. */
 void bus_settle_gone(struct bus *bus);

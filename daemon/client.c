@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -328,19 +329,45 @@ void client_tick(struct client *client)
         client_watch(client);
 }
 
-static void set_socket_options(int fd, const struct client_limits *limits)
+static void client_set_keepalive(struct client *client, const struct client_limits *limits)
 {
-    const int on = 1;
+    const int on = limits->keepalive_idle_s > 0;
     const int idle = (int)limits->keepalive_idle_s;
     const int interval = (int)limits->keepalive_interval_s;
     const int probes = (int)limits->keepalive_probes;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (client->keepalive_idle_s == limits->keepalive_idle_s &&
+        client->keepalive_interval_s == limits->keepalive_interval_s &&
+        client->keepalive_probes == limits->keepalive_probes)
+        return; /* as the socket has it already */
+    client->keepalive_idle_s = limits->keepalive_idle_s;
+    client->keepalive_interval_s = limits->keepalive_interval_s;
+    client->keepalive_probes = limits->keepalive_probes;
+    setsockopt(client->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     if (idle == 0)
         return;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
+static void client_set_socket_options(struct client *client, const struct client_limits *limits)
+{
+    const int on = 1;
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    client_set_keepalive(client, limits);
+}
+
+/* What can change at any time and concerns nothing that is under way. */
+static void client_take_limits(struct client *client, const struct client_limits *limits)
+{
+    client->later_message_bytes = limits->max_message_bytes;
+    if (client->in == NULL)
+        client->max_message_bytes = limits->max_message_bytes;
+    client->message_timeout_ms = limits->message_timeout_ms;
+    client->linger_ms = limits->linger_ms;
+    client->slow_policy = limits->slow_policy;
+    client->unicast_mode = limits->unicast_mode;
+    client->admission_timeout_ms = limits->admission_timeout_ms;
 }
 
 /* A client on fd; the rest of it is the caller's to fill in. NULL: there is no memory, or the socket is of no use. */
@@ -360,10 +387,8 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     client->tally = &slot->tally;
     client->host = host;
     client->transport = &transport_tcp;
-    client->max_message_bytes = limits->max_message_bytes;
-    client->message_timeout_ms = limits->message_timeout_ms;
-    client->linger_ms = limits->linger_ms;
-    client->slow_policy = limits->slow_policy;
+    client->keepalive_idle_s = UINT_MAX;
+    client_take_limits(client, limits);
     return client;
 }
 
@@ -393,7 +418,7 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     client->port = address_port(peer);
     client->origin = origin_of(peer);
     client_init_out(client, limits->framing, limits);
-    set_socket_options(fd, limits);
+    client_set_socket_options(client, limits);
     client->slot->framing = limits->framing;
     client->slot->since_ms = client->since_ms;
     client->slot->connected_ns = histogram_clock_ns();
@@ -430,6 +455,32 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     if (slot->standing == STANDING_NEW && limits->admission_timeout_ms > 0)
         client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     return client;
+}
+
+/* The time that it may wait to be admitted is another: it began when it connected. */
+static void client_set_admission(struct client *client, uint32_t timeout_ms)
+{
+    const uint64_t by_ms = client->admit_by_ms + timeout_ms;
+    const bool waits = client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_NEW;
+    if (!waits || timeout_ms == client->admission_timeout_ms)
+        return;
+    if (timeout_ms == 0)
+        client->admit_by_ms = 0;
+    else if (client->admit_by_ms == 0)
+        client->admit_by_ms = uv_now(client->poll.loop) + timeout_ms;
+    else
+        client->admit_by_ms = by_ms > client->admission_timeout_ms ? by_ms - client->admission_timeout_ms : 1;
+}
+
+void client_set_limits(struct client *client, const struct client_limits *limits)
+{
+    if (client->state == CLIENT_GONE)
+        return;
+    client_set_admission(client, limits->admission_timeout_ms);
+    client_take_limits(client, limits);
+    client_set_keepalive(client, limits);
+    outq_set_limit(&client->out, limits->max_queued_bytes);
+    pace_note_limits(client);
 }
 
 void client_admit(struct client *client)

@@ -23,6 +23,7 @@
 #include <uv.h>
 
 #include "address.h"
+#include "group.h"
 #include "network.h"
 #include "outq.h"
 #include "tally.h"
@@ -65,8 +66,9 @@ struct client_limits {
     enum framing framing;
     size_t max_message_bytes, max_queued_bytes;
     enum slow_policy slow_policy;
-    uint32_t message_timeout_ms; /* for a message to become whole, once it has begun; 0: none */
-    uint32_t linger_ms;          /* for a FLUSHING client to read what it is still sent */
+    enum unicast_mode unicast_mode; /* of tags for which it speaks (group.h) */
+    uint32_t message_timeout_ms;    /* for a message to become whole, once it has begun; 0: none */
+    uint32_t linger_ms;             /* for a FLUSHING client to read what it is still sent */
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
     uint32_t admission_timeout_ms; /* until it is let in for the first time; 0: it may wait for ever */
 };
@@ -82,18 +84,21 @@ struct client {
     bool unwatched; /* the kernel would not: it is asked again in a second */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
-    struct network origin;    /* where it comes from, as its listener counts it (origin.h) */
-    uint64_t since_ms;        /* wall clock, milliseconds of the epoch */
-    uint64_t admit_by_ms;     /* loop time; 0: it has been admitted once, or may wait for ever */
-    struct tally *tally;      /* in the ledger */
-    struct ledger_slot *slot; /* likewise */
+    struct network origin; /* where it comes from, as its listener counts it (origin.h) */
+    uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
+    uint64_t admit_by_ms;  /* loop time; 0: it has been admitted once, or may wait for ever */
+    uint32_t admission_timeout_ms;
+    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: not known */
+    struct tally *tally;                                               /* in the ledger */
+    struct ledger_slot *slot;                                          /* likewise */
 
     /* Input (input.h): bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
     char *in; /* NULL while there are none */
     size_t in_start, in_end, in_room;
-    uint64_t in_offset; /* bytes of the stream before in_start */
-    size_t in_need;     /* bytes that the frame at in_start will have, 0: not known */
-    size_t max_message_bytes;
+    uint64_t in_offset;         /* bytes of the stream before in_start */
+    size_t in_need;             /* bytes that the frame at in_start will have, 0: not known */
+    size_t max_message_bytes;   /* that a message may have, and those in in could when they came */
+    size_t later_message_bytes; /* the same for all that come when nothing is in in any more */
     uint32_t message_timeout_ms;
     uint64_t message_spent_ms; /* on reading the message at in_start, until message_since_ms */
     uint64_t message_since_ms; /* loop time since when it is being read; 0: it is not, or there is none */
@@ -117,7 +122,9 @@ struct client {
 
     /* The bus's and the tag index's. */
     struct listener *listener;
+    enum unicast_mode unicast_mode;
     struct tag *tag;
+    bool has_turn; /* it was taken over, and the next event for one of its tag begins with it */
     struct client *tag_prev, *tag_next;
     struct client *prev, *next;             /* list of the clients that get events */
     struct client *dirty_prev, *dirty_next; /* list of the clients that have something to send in this turn */
@@ -136,6 +143,10 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
  * either way. NULL when there is no memory; the socket is closed then. */
 struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                             const struct client_host *host);
+
+/* Other limits hold from now on, also for what waits; but for a message that has begun those hold that it began with. The
+ * framing stays. */
+void client_set_limits(struct client *client, const struct client_limits *limits);
 
 /* Write what a successor needs beside the slot; and read it into a client that has just been adopted. *lost: it is GONE only
  * because it was adopted without its socket. False: it makes no sense. */
@@ -164,6 +175,12 @@ void client_check_deadline(struct client *client);
 static inline bool client_listens(const struct client *client)
 {
     return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->deaf;
+}
+
+/* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */
+static inline bool client_receives(const struct client *client, const struct client *guest)
+{
+    return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
 }
 
 /* Has it messages that wait for the host? */

@@ -2,15 +2,14 @@
 #include "config.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <jansson.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bucket.h"
+#include "identity.h"
 #include "place.h"
 
 #define FILE_MAX (1U << 20) /* bytes of a configuration file */
@@ -173,6 +172,17 @@ static bool read_slow_policy(struct reading *in, const json_t *value, enum slow_
     return fail(in, "expected \"disconnect\", \"drop-newest\" or \"drop-oldest\"");
 }
 
+static bool read_unicast_mode(struct reading *in, const json_t *value, enum unicast_mode *mode)
+{
+    const char *name = json_string_value(value);
+    for (int i = UNICAST_FIRST; name != NULL && i <= UNICAST_LEAST_QUEUED; i++)
+        if (strcmp(name, unicast_mode_name((enum unicast_mode)i)) == 0) {
+            *mode = (enum unicast_mode)i;
+            return true;
+        }
+    return fail(in, "expected \"first\", \"round-robin\" or \"least-queued\"");
+}
+
 static bool read_keepalive(struct reading *in, json_t *value, struct client_limits *limits)
 {
     const struct number_key keys[] = {
@@ -266,12 +276,9 @@ static bool read_identity(struct reading *in, const json_t *value, const char *k
     if (json_is_integer(value))
         return read_number(in, value, &key);
     const char *name = json_string_value(value);
-    const struct passwd *user = kind[0] == 'u' ? getpwnam(name) : NULL;
-    const struct group *group = kind[0] == 'g' ? getgrnam(name) : NULL;
-    if (user == NULL && group == NULL)
-        return fail(in, "there is no %s \"%s\"", kind, name);
-    *id = user != NULL ? user->pw_uid : group->gr_gid;
-    return true;
+    return identity_find(kind[0] == 'u' ? IDENTITY_USER : IDENTITY_GROUP, name, id) ||
+           fail(in, "there is no %s \"%s\"%s", kind, name,
+                identity_asks() ? "" : " in this machine's own files, and others are not asked while evapid runs");
 }
 
 static bool read_users(struct reading *in, json_t *array, struct door_access *access)
@@ -333,6 +340,8 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         return read_framing(in, value, &listener->limits.framing);
     if (strcmp(name, "slow_policy") == 0)
         return read_slow_policy(in, value, &listener->limits.slow_policy);
+    if (strcmp(name, "unicast_mode") == 0)
+        return read_unicast_mode(in, value, &listener->limits.unicast_mode);
     if (strcmp(name, "keepalive") == 0)
         return read_keepalive(in, value, &listener->limits);
     if (strcmp(name, "access") == 0)
@@ -409,6 +418,8 @@ static bool read_limit(struct reading *in, const char *name, json_t *value, void
         return read_number(in, value, key);
     if (strcmp(name, "slow_policy") == 0)
         return read_slow_policy(in, value, &config->limits.slow_policy);
+    if (strcmp(name, "unicast_mode") == 0)
+        return read_unicast_mode(in, value, &config->limits.unicast_mode);
     return fail(in, "unknown key");
 }
 
@@ -507,6 +518,7 @@ static void set_defaults(struct config *config)
                     .max_message_bytes = 4U << 20,
                     .max_queued_bytes = 8U << 20,
                     .slow_policy = SLOW_DISCONNECT,
+                    .unicast_mode = UNICAST_FIRST,
                     .message_timeout_ms = 30000,
                     .linger_ms = 10000,
                     .keepalive_idle_s = 60,

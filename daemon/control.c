@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "log.h"
+#include "reload.h"
 #include "watch.h"
 
 #define SUBJECT "control"
@@ -136,6 +137,19 @@ static void inquiry_replace(struct inquiry *inquiry)
     inquiry_reject(inquiry, "not replaced", why != NULL ? why : "");
 }
 
+static void inquiry_reload(struct inquiry *inquiry)
+{
+    const struct control *control = inquiry->control;
+    struct reload_outcome outcome = { 0 };
+    const char *why = control->reload(control->owner, &outcome);
+    if (why != NULL)
+        inquiry_reject(inquiry, "not reloaded", why);
+    else
+        inquiry_answer(inquiry, json_pack("{s:{s:I, s:I, s:I}}", "reload", "listeners_added", (json_int_t)outcome.added,
+                                          "listeners_removed", (json_int_t)outcome.removed, "clients_closed",
+                                          (json_int_t)outcome.revoked));
+}
+
 static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
 {
     json_error_t bad;
@@ -149,6 +163,8 @@ static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
         inquiry_answer_status(inquiry);
     else if (strcmp(command, "replace") == 0)
         inquiry_replace(inquiry);
+    else if (strcmp(command, "reload") == 0)
+        inquiry_reload(inquiry);
     else
         inquiry_reject(inquiry, "unknown command", command);
     json_decref(request);

@@ -17,12 +17,17 @@ struct inquiry;
  * why not. */
 typedef const char *control_replace(void *owner, int fd);
 
+/* Somebody asks for the configuration to be read again. NULL, and what has changed in *outcome; or why nothing has. */
+struct reload_outcome;
+typedef const char *control_reload(void *owner, struct reload_outcome *outcome);
+
 struct control {
     uv_loop_t *loop;
     struct door door;
     const struct status_subject *subject;
     control_replace *replace;
-    void *owner;               /* of replace */
+    control_reload *reload;
+    void *owner;               /* of both */
     struct inquiry *inquiries; /* list of the connections */
     unsigned count;
 };

@@ -56,16 +56,11 @@ static bool declaration_open(struct declaration *declaration, const char **why)
 }
 
 /* Open the listener that kamailio.cfg asks for, or take over its values. */
-static bool declaration_apply(struct declaration *declaration, struct worker *worker,
-                              const struct sockaddr_storage *address, enum framing framing, uint32_t max_clients)
+static bool declaration_apply(struct declaration *declaration, struct worker *worker)
 {
-    struct client_limits limits = declaration->config->limits;
-    struct listener *there = listener_find(declaration->listeners, address);
-    limits.framing = framing;
-    declaration->made = true;
-    declaration->address = *address;
-    declaration->framing = framing;
-    declaration->max_clients = max_clients;
+    const enum framing framing = declaration->framing;
+    const uint32_t max_clients = declaration->max_clients;
+    struct listener *there = listener_find(declaration->listeners, &declaration->address);
     if (there != NULL && there->source == LISTENER_CONFIG) {
         declaration_drop(declaration);
         const bool same = there->limits.framing == framing && there->max_clients == max_clients;
@@ -77,8 +72,7 @@ static bool declaration_apply(struct declaration *declaration, struct worker *wo
         return true;
     }
     if (there != NULL) {
-        there->limits = limits;
-        there->max_clients = max_clients;
+        declaration_set(declaration, there);
         declaration_warn(worker, there);
         return true;
     }
@@ -103,19 +97,20 @@ static bool declaration_read(struct declaration *declaration, struct worker *wor
         return true;
     }
     snprintf(text, sizeof(text), "%.*s", (int)hello->bind_addr.length, hello->bind_addr.bytes);
-    if (!declaration->config->module_listener) {
-        notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
-               text);
-        return true;
-    }
     const char *why = address_parse(text, &address);
     if (why != NULL) {
         notify(worker, WIRE_NOTICE_ERROR, "listener %s (bind_addr): %s", text, why);
         return true;
     }
-    const uint32_t max = hello->max_clients < CLIENTS_MAX ? hello->max_clients : CLIENTS_MAX;
-    return declaration_apply(declaration, worker, &address,
-                             hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING, max);
+    declaration->made = true;
+    declaration->address = address;
+    declaration->framing = hello->framing == WIRE_FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+    declaration->max_clients = hello->max_clients < CLIENTS_MAX ? hello->max_clients : CLIENTS_MAX;
+    if (declaration->config->module_listener)
+        return declaration_apply(declaration, worker);
+    notify(worker, WIRE_NOTICE_INFO, "listener %s is not opened: evapid's configuration has module_listener false",
+           text);
+    return true;
 }
 
 bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
@@ -123,6 +118,29 @@ bool declaration_take(struct declaration *declaration, struct worker *worker, co
     const bool taken = declaration_read(declaration, worker, hello);
     listeners_drop_spares(declaration->listeners); /* nobody will ask for them any more */
     return taken;
+}
+
+/* ---- reload ----------------------------------------------------------------------------------------------------- */
+
+bool declaration_claims(const struct declaration *declaration, const struct config *config,
+                        const struct sockaddr_storage *address)
+{
+    if (!config->module_listener || !declaration->made || !address_equal(&declaration->address, address))
+        return false;
+    for (size_t i = 0; i < config->listener_count; i++)
+        if (address_equal(&config->listeners[i].address, address))
+            return false;
+    return true;
+}
+
+void declaration_set(struct declaration *declaration, struct listener *listener)
+{
+    const struct config *config = declaration->config;
+    struct client_limits limits = config->limits;
+    limits.framing = declaration->framing;
+    declaration->listener = listener;
+    if (listener != NULL)
+        listener_set(listener, &limits, &config->access, declaration->max_clients, LISTENER_MODULE);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

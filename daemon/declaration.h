@@ -28,6 +28,14 @@ struct declaration {
  * to the worker as notices. False: there is no memory for the listener, and none stands. */
 bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
 
+/* Does a configuration leave it to the module to have a listener at that address, and has the module declared it? */
+bool declaration_claims(const struct declaration *declaration, const struct config *config,
+                        const struct sockaddr_storage *address);
+
+/* A reload has put the configuration in the place of the one before: the listener stands for what was declared from now on,
+ * NULL: none does. */
+void declaration_set(struct declaration *declaration, struct listener *listener);
+
 /* Write what was declared for a successor; read it back. And then, when all listeners are open: open the one that was declared
  * if no other stands for it any more. False: it makes no sense. */
 void declaration_save(const struct declaration *declaration, struct state_out *out);

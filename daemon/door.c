@@ -86,7 +86,7 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
                     strerror(errno));
     door->exhausted = true;
     door->paused = true;
-    uv_poll_stop(&door->poll);
+    uv_poll_stop(door->poll);
 }
 
 /* Remove the file of a door if it is still that. */
@@ -97,11 +97,16 @@ static void remove_file(const char *path, dev_t device, ino_t inode)
         unlink(path);
 }
 
+static void door_watch(struct door *door)
+{
+    door->paused = watch_start(door->poll, UV_READABLE, door_on_poll) != 0;
+}
+
 void door_tick(struct door *door)
 {
     if (!door->paused || door->fd < 0)
         return;
-    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
+    door_watch(door);
 }
 
 /* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */
@@ -198,11 +203,23 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     return true;
 }
 
-static void door_remove_file(const struct door *door)
+/* Have the socket, which is open, watched from now on for who. NULL, or why that can't be. */
+static const char *door_begin(struct door *door, uv_loop_t *loop, struct door *who)
 {
-    struct stat file;
-    if (lstat(door->path, &file) == 0 && file.st_dev == door->device && file.st_ino == door->inode)
-        unlink(door->path);
+    door->poll = watch_open(loop, door->fd, who);
+    return door->poll != NULL ? NULL : "no memory to watch it";
+}
+
+/* Close what there is; remove_it: the file, too, if it is still ours. */
+static void door_drop(struct door *door, bool remove_it)
+{
+    watch_close(door->poll);
+    door->poll = NULL;
+    if (door->fd >= 0)
+        close(door->fd);
+    door->fd = -1;
+    if (remove_it)
+        remove_file(door->path, door->device, door->inode);
 }
 
 const char *door_open(struct door *door, uv_loop_t *loop, const char *path, const struct door_access *access,
@@ -216,18 +233,13 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
     const char *why = goes_on ? NULL : clear_stale(&address);
     if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
-    if (why == NULL && uv_poll_init(loop, &door->poll, door->fd) != 0)
-        why = "the event loop does not take it";
+    if (why == NULL)
+        why = door_begin(door, loop, door);
     if (why != NULL) {
-        if (door->fd >= 0)
-            close(door->fd);
-        door->fd = -1;
-        if (!goes_on)
-            door_remove_file(door);
+        door_drop(door, !goes_on);
         return why;
     }
-    door->poll.data = door;
-    door->paused = watch_start(&door->poll, UV_READABLE, door_on_poll) != 0;
+    door_watch(door);
     return NULL;
 }
 
@@ -248,10 +260,73 @@ void door_close(struct door *door)
 {
     if (door->fd < 0)
         return;
-    uv_close((uv_handle_t *)&door->poll, NULL);
-    close(door->fd);
-    door->fd = -1;
-    remove_file(door->path, door->device, door->inode);
+    door_drop(door, true);
+}
+
+/* ---- reload ----------------------------------------------------------------------------------------------------- */
+
+static bool door_has_its_file(const struct door *door, struct stat *file)
+{
+    return lstat(door->path, file) == 0 && file->st_dev == door->device && file->st_ino == door->inode;
+}
+
+/* Another socket at the path of change->next. NULL, or why there is none. */
+static const char *door_prepare_move(struct door_change *change, uv_loop_t *loop, struct door *door)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", change->next.path);
+    const char *why = clear_stale(&address);
+    if (why != NULL)
+        return why;
+    why = bind_and_listen(&change->next, &address);
+    if (why == NULL)
+        why = door_begin(&change->next, loop, door);
+    if (why != NULL)
+        door_drop(&change->next, true);
+    return why;
+}
+
+const char *door_prepare(struct door_change *change, uv_loop_t *loop, struct door *door, const char *path,
+                         const struct door_access *access)
+{
+    *change = (struct door_change){ .next = { .fd = -1, .access = access } };
+    snprintf(change->next.path, sizeof(change->next.path), "%s", path);
+    change->moves = strcmp(path, door->path) != 0 || !door_has_its_file(door, &change->before);
+    if (change->moves)
+        return door_prepare_move(change, loop, door);
+    const char *why = door_set_access(&change->next, &change->before);
+    if (why != NULL)
+        door_cancel(change, door);
+    return why;
+}
+
+void door_cancel(struct door_change *change, const struct door *door)
+{
+    const struct door_access was = { .mode = change->before.st_mode & 07777, .group = change->before.st_gid };
+    struct stat now;
+    if (change->moves) {
+        door_drop(&change->next, true);
+        return;
+    }
+    change->next.access = &was;
+    const char *why = lstat(change->next.path, &now) == 0 ? door_set_access(&change->next, &now) : strerror(errno);
+    if (why != NULL)
+        log_line(LEVEL_ERROR, door->path, "cannot give it back its group and mode: %s", why);
+}
+
+void door_commit(struct door_change *change, struct door *door)
+{
+    if (!change->moves)
+        return;
+    door_drop(door, true);
+    memcpy(door->path, change->next.path, sizeof(door->path));
+    door->fd = change->next.fd;
+    door->device = change->next.device;
+    door->inode = change->next.inode;
+    door->poll = change->next.poll;
+    door->exhausted = false;
+    log_line(LEVEL_NOTICE, door->path, "listening");
+    door_watch(door);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #define EVAPID_DOOR_H
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -42,7 +43,7 @@ struct door {
     char left[EVAPID_PATH_MAX + 1]; /* where the inherited socket was, if that is another path: to be removed */
     dev_t left_device;
     ino_t left_inode;
-    uv_poll_t poll;
+    uv_poll_t *poll;
     const struct door_access *access;
     uint64_t refused; /* connections of users who may not come in */
     door_opened *opened;
@@ -71,6 +72,20 @@ void door_settle(struct door *door);
 
 /* Once a second: listen again after a pause. */
 void door_tick(struct door *door);
+
+/* What a reload prepares for a door: another socket, or another mode and group of its file. */
+struct door_change {
+    struct door next;   /* moves: the other socket; path and access in any case */
+    bool moves;         /* it is to be elsewhere, or its file has gone */
+    struct stat before; /* else: the file as it was */
+};
+
+/* Prepare to have the door at that path with that access. Returns NULL, and either door_commit or door_cancel is to follow
+ * before the loop runs; or why it can't be, and nothing has changed. Its access is the caller's to change. */
+const char *door_prepare(struct door_change *change, uv_loop_t *loop, struct door *door, const char *path,
+                         const struct door_access *access);
+void door_commit(struct door_change *change, struct door *door);
+void door_cancel(struct door_change *change, const struct door *door);
 
 /* Listen no more and remove the file. */
 void door_close(struct door *door);

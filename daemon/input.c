@@ -44,6 +44,7 @@ static void input_use(struct client *client, size_t used)
     free(client->in);
     client->in = NULL;
     client->in_start = client->in_end = client->in_room = 0;
+    client->max_message_bytes = client->later_message_bytes;
 }
 
 /* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
@@ -274,6 +275,7 @@ void input_save(const struct client *client, struct state_out *out)
     state_put(out, client->message_spent_ms + running_ms, 8);
     state_put(out, client->in_offset, 8);
     state_put(out, client->read_ns, 8);
+    state_put(out, client->max_message_bytes, 8);
     state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
 }
 
@@ -283,10 +285,14 @@ bool input_load(struct client *client, struct state_in *in)
     const uint64_t spent_ms = state_take(in, 8);
     client->in_offset = state_take(in, 8);
     client->read_ns = state_take(in, 8);
+    const uint64_t max_message_bytes = state_take(in, 8);
     const struct wire_text bytes = state_take_bytes(in);
     if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
         return state_fail(in);
     client->message_spent_ms = spent_ms;
+    if (client->in != NULL)
+        client->max_message_bytes =
+            (size_t)(max_message_bytes < EVAPID_MESSAGE_MAX ? max_message_bytes : EVAPID_MESSAGE_MAX);
     client->held = (flags & SAVED_HELD) != 0;
     client->input_over = (flags & SAVED_OVER) != 0;
     return true;

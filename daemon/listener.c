@@ -27,6 +27,7 @@ static struct log_limit refusals[REFUSALS] = {
     [REFUSAL_RATE] = { .kind = "listeners: clients refused, max_connects_per_second" },
     [REFUSAL_MEMORY] = { .kind = "listeners: clients refused, no memory" },
     [REFUSAL_ADMISSION] = { .kind = "listeners: clients not admitted in time" },
+    [REFUSAL_REVOKED] = { .kind = "listeners: clients closed, not allowed any more" },
 };
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
 
@@ -65,20 +66,40 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
     return listener;
 }
 
-struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
-                                 const struct client_limits *limits, const struct access *access, uint32_t max_clients)
+static struct listener *listener_closed(const struct listeners *all, const struct sockaddr_storage *address)
 {
     struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
-    if (listener->state == LISTENER_CLOSED && !listener->poll_closing && address_equal(&listener->address, address)) {
-        listener->source = LISTENER_MODULE;
-        listener->limits = *limits;
-        listener->access = access;
-        listener->max_clients = max_clients;
-        listener->state = LISTENER_IDLE;
+    if (listener->state == LISTENER_CLOSED && address_equal(&listener->address, address))
         return listener;
-    }
     return NULL;
+}
+
+void listener_set(struct listener *listener, const struct client_limits *limits, const struct access *access,
+                  uint32_t max_clients, enum listener_source source)
+{
+    listener->limits = *limits;
+    listener->access = access;
+    listener->max_clients = max_clients;
+    listener->source = source;
+}
+
+struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
+                                 const struct client_limits *limits, const struct access *access, uint32_t max_clients)
+{
+    struct listener *listener = listener_closed(all, address);
+    if (listener == NULL)
+        return NULL;
+    listener_set(listener, limits, access, max_clients, LISTENER_MODULE);
+    listener->state = LISTENER_IDLE;
+    return listener;
+}
+
+/* Nobody needs a listener that is closed and has no clients. */
+static void listener_free(struct listener *listener)
+{
+    DL_DELETE(listener->all->first, listener);
+    free(listener);
 }
 
 /* Why that peer can't connect now. Those who may not connect at all take nothing from the others' limits; and only a
@@ -162,7 +183,7 @@ static void listener_pause(struct listener *listener, int error)
                     strerror(error));
     listener->exhausted = true;
     listener->state = LISTENER_PAUSED;
-    uv_poll_stop(&listener->poll);
+    uv_poll_stop(listener->poll);
 }
 
 static void listener_note_accept(struct listener *listener)
@@ -196,17 +217,19 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
 /* Take clients, or wait for the next tick when the kernel has no room to watch for them. */
 static void listener_watch(struct listener *listener)
 {
-    const bool watched = watch_start(&listener->poll, UV_READABLE, listener_on_poll) == 0;
+    const bool watched = watch_start(listener->poll, UV_READABLE, listener_on_poll) == 0;
     listener->state = watched ? LISTENER_LISTENING : LISTENER_PAUSED;
 }
 
-static int open_socket(const struct sockaddr_storage *address)
+static int open_socket(const struct sockaddr_storage *address, bool shared)
 {
     const int on = 1;
     const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (shared)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
     if (address->ss_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
     if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, BACKLOG) == 0)
@@ -215,6 +238,18 @@ static int open_socket(const struct sockaddr_storage *address)
     close(fd);
     errno = error;
     return -1;
+}
+
+static void listener_drop_socket(struct listener *listener)
+{
+    watch_close(listener->poll);
+    listener->poll = NULL;
+    if (listener->number != 0)
+        store_forget("listener-%u", listener->number);
+    listener->number = 0;
+    if (listener->fd >= 0)
+        close(listener->fd);
+    listener->fd = -1;
 }
 
 /* The socket of the evapid before us at that address, if it has left one. */
@@ -232,55 +267,126 @@ static bool listener_take_spare(struct listener *listener)
     return false;
 }
 
-/* NULL, or why there is no listening socket. */
+/* Whoever leaves lets another socket have the same port, at an address that overlaps its own; or not any more. */
+static void listeners_share_port(const struct listeners *all, uint16_t port, int share)
+{
+    const struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    if (listener->leaves && listener->fd >= 0 && address_port(&listener->address) == port)
+        setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &share, sizeof(share));
+}
+
+/* A listening socket, also when the only one in its way is of a listener that leaves, "0.0.0.0:8448" in that of
+ * "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one is kept until the other is certain. */
+static int listener_open_socket(const struct listener *listener)
+{
+    const int off = 0;
+    int fd = open_socket(&listener->address, false);
+    if (fd >= 0 || errno != EADDRINUSE)
+        return fd;
+    listeners_share_port(listener->all, address_port(&listener->address), 1);
+    fd = open_socket(&listener->address, true);
+    const int error = errno;
+    listeners_share_port(listener->all, address_port(&listener->address), 0);
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof(off));
+    errno = error;
+    return fd;
+}
+
+/* A socket that listens, and a handle to watch it by. NULL, or why there is none. */
 static const char *listener_take_socket(struct listener *listener)
 {
-    if (listener_take_spare(listener))
-        return NULL;
-    listener->fd = open_socket(&listener->address);
+    if (!listener_take_spare(listener))
+        listener->fd = listener_open_socket(listener);
     if (listener->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
-    listener->number = ++listener->all->last_number;
-    store_keep(listener->fd, "listener-%u", listener->number);
-    return NULL;
+    listener->poll = watch_open(listener->bus->loop, listener->fd, listener);
+    if (listener->poll != NULL)
+        return NULL;
+    listener_drop_socket(listener);
+    return "no memory to watch it";
 }
 
 const char *listener_start(struct listener *listener)
 {
     const char *why = listener_take_socket(listener);
+    if (why == NULL)
+        listener_begin(listener);
+    return why;
+}
+
+void listener_mark(struct listener *listener, bool leaves)
+{
+    listener->leaves = leaves;
+}
+
+/* The listener at an address that nobody listens at now: one whose address could not be had up to now, one that is closed and
+ * has clients, or a new one. NULL: there is no memory for that. */
+static struct listener *listener_of_old(struct listeners *all, const struct sockaddr_storage *address)
+{
+    static const struct client_limits no_limits;
+    struct listener *listener = listener_find(all, address);
+    if (listener == NULL)
+        listener = listener_closed(all, address);
+    if (listener != NULL)
+        return listener;
+    listener = listener_add(all, address, &no_limits, NULL, 0, LISTENER_CONFIG);
+    if (listener != NULL)
+        listener->state = LISTENER_CLOSED;
+    return listener;
+}
+
+static void listener_cancel(struct listener *listener)
+{
+    listener_drop_socket(listener);
+    listener->state = listener->before;
+    if (listener->state == LISTENER_CLOSED && listener->clients == 0)
+        listener_free(listener);
+}
+
+const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address)
+{
+    struct listener *listener = listener_of_old(all, address);
+    if (listener == NULL)
+        return "no memory";
+    listener->before = listener->state;
+    listener->state = LISTENER_PREPARED;
+    const char *why = listener_take_socket(listener);
     if (why != NULL)
-        return why;
-    const bool room = watch_has_room(listener->bus->loop, listener->fd);
-    const int error = room ? uv_poll_init(listener->bus->loop, &listener->poll, listener->fd) : UV_ENOMEM;
-    if (error != 0) {
-        close(listener->fd);
-        listener->fd = -1;
-        return uv_strerror(error);
+        listener_cancel(listener);
+    return why;
+}
+
+void listeners_cancel(struct listeners *all)
+{
+    struct listener *listener = NULL;
+    struct listener *next = NULL;
+    DL_FOREACH_SAFE(all->first, listener, next)
+    {
+        listener->leaves = false;
+        if (listener->state == LISTENER_PREPARED)
+            listener_cancel(listener);
     }
-    listener->poll.data = listener;
+}
+
+void listener_begin(struct listener *listener)
+{
+    if (listener->number == 0) {
+        listener->number = ++listener->all->last_number;
+        store_keep(listener->fd, "listener-%u", listener->number);
+    }
     listener_watch(listener);
     log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from %s",
              framing_name(listener->limits.framing), listener->max_clients,
              listener->source == LISTENER_CONFIG ? "the configuration" : "the module");
-    return NULL;
-}
-
-static void listener_on_poll_closed(uv_handle_t *handle)
-{
-    struct listener *listener = handle->data;
-    listener->poll_closing = false;
 }
 
 void listener_stop(struct listener *listener)
 {
-    if (listener->fd >= 0) {
+    if (listener->state == LISTENER_LISTENING || listener->state == LISTENER_PAUSED)
         log_line(LEVEL_NOTICE, listener->subject, "no longer listening");
-        listener->poll_closing = true;
-        uv_close((uv_handle_t *)&listener->poll, listener_on_poll_closed);
-        store_forget("listener-%u", listener->number);
-        close(listener->fd);
-        listener->fd = -1;
-    }
+    listener_drop_socket(listener);
     listener->state = LISTENER_CLOSED;
 }
 
@@ -306,6 +412,25 @@ void listener_turn_away(struct listener *listener, const struct client *client)
                 client->address, client->port, listener->limits.admission_timeout_ms);
 }
 
+/* What the kernel says of the peer: what a client has of its address is text. */
+bool listener_denies(const struct listener *listener, const struct client *client)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    if (listener->state == LISTENER_CLOSED || getpeername(client->fd, (struct sockaddr *)&peer, &size) != 0)
+        return false;
+    const struct network host = network_of(&peer);
+    return !access_admits(listener->access, &host);
+}
+
+void listener_revoke(struct listener *listener, const struct client *client)
+{
+    listener->refused[REFUSAL_REVOKED]++;
+    log_limited(&refusals[REFUSAL_REVOKED], LEVEL_WARNING, listener->subject,
+                "closing %s port %u: its address is %s by now (access)", client->address, client->port,
+                listener->access->allow.count > 0 ? "not allowed" : "denied");
+}
+
 uint64_t listener_refused(const struct listener *listener)
 {
     uint64_t refused = 0;
@@ -320,17 +445,14 @@ bool listener_is_exposed(const struct listener *listener)
     return network_is_public(&host) && listener->access->allow.count == 0;
 }
 
-static void listener_tick(struct listeners *all, struct listener *listener)
+static void listener_tick(struct listener *listener)
 {
-    if (listener->state == LISTENER_PAUSED) {
+    if (listener->state == LISTENER_PAUSED)
         listener_watch(listener);
-    }
     if (listener->state == LISTENER_IDLE)
         listener_start(listener);
-    if (listener->state == LISTENER_CLOSED && listener->clients == 0 && !listener->poll_closing) {
-        DL_DELETE(all->first, listener);
-        free(listener);
-    }
+    if (listener->state == LISTENER_CLOSED && listener->clients == 0)
+        listener_free(listener);
 }
 
 void listeners_tick(struct listeners *all)
@@ -338,7 +460,7 @@ void listeners_tick(struct listeners *all)
     struct listener *listener = NULL;
     struct listener *next = NULL;
     DL_FOREACH_SAFE(all->first, listener, next)
-    listener_tick(all, listener);
+    listener_tick(listener);
 }
 
 void listeners_stop(struct listeners *all)

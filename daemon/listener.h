@@ -23,6 +23,7 @@ struct state_out;
 enum listener_source { LISTENER_CONFIG, LISTENER_MODULE };
 enum listener_state {
     LISTENER_IDLE,      /* not begun, or its address could not be had: tried again */
+    LISTENER_PREPARED,  /* has its address, and takes nobody yet: a reload is under way */
     LISTENER_LISTENING, /* takes clients */
     LISTENER_PAUSED,    /* out of descriptors: takes clients again in a second */
     LISTENER_CLOSED     /* no more clients; lives on while some are connected */
@@ -39,15 +40,16 @@ struct listener {
     enum listener_state state;
     struct bus *bus;
     struct listeners *all;
-    int fd;          /* -1 when there is none */
-    uint32_t number; /* of the socket, as it is called in the store and in a hand-over */
-    uv_poll_t poll;
+    int fd;                 /* -1 when there is none */
+    uint32_t number;        /* of the socket, as it is called in the store and in a hand-over; 0: not yet */
+    uv_poll_t *poll;        /* NULL when there is no socket */
     uint32_t clients;       /* connected now */
     struct origin *origins; /* the same by where they come from; uthash */
     struct bucket bucket;   /* of those that are accepted */
     uint64_t accepted, refused[REFUSALS];
-    bool poll_closing;
-    bool exhausted; /* the last accept found no descriptor, which has been logged */
+    bool exhausted;             /* the last accept found no descriptor, which has been logged */
+    bool leaves;                /* the configuration that a reload is about to take has no place for it */
+    enum listener_state before; /* PREPARED: what it was */
     struct listener *prev, *next;
 };
 
@@ -76,8 +78,22 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
                                  const struct client_limits *limits, const struct access *access, uint32_t max_clients);
 
+/* What it is from now on, also for a client that connects a moment later. access outlives it. */
+void listener_set(struct listener *listener, const struct client_limits *limits, const struct access *access,
+                  uint32_t max_clients, enum listener_source source);
+
 /* Begin to listen. NULL, or why it can't: text that stays valid until the next call. */
 const char *listener_start(struct listener *listener);
+
+/* For a reload: does it leave? */
+void listener_mark(struct listener *listener, bool leaves);
+
+/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle, though its address
+ * overlaps. NULL: it is PREPARED, and before the loop runs it is either told what it is (listener_set) and begins, or all
+ * those that are prepared are cancelled; or why the address can't be had. */
+const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address);
+void listener_begin(struct listener *listener);
+void listeners_cancel(struct listeners *all);
 
 /* Take no more clients. The listener is freed when its last client has gone. */
 void listener_stop(struct listener *listener);
@@ -91,7 +107,13 @@ void listener_leave(struct listener *listener, const struct network *origin);
 /* A client that no route has let in is about to be closed for that: count and log it. */
 void listener_turn_away(struct listener *listener, const struct client *client);
 
-/* Connections that were refused, and clients turned away, whatever the reason. */
+/* Was the client denied, or not allowed, if it connected now? A listener that is closed denies nobody. */
+bool listener_denies(const struct listener *listener, const struct client *client);
+
+/* A client that the listener denies is about to be closed for that: count and log it. */
+void listener_revoke(struct listener *listener, const struct client *client);
+
+/* Connections that were refused, and clients turned away or closed for that, whatever the reason. */
 uint64_t listener_refused(const struct listener *listener);
 
 /* Does it listen at an address that the internet may reach, with no network that is allowed? */

@@ -16,7 +16,9 @@
 #include "answer.h"
 #include "figures.h"
 #include "handover.h"
+#include "identity.h"
 #include "log.h"
+#include "reload.h"
 #include "replace.h"
 #include "store.h"
 #include "watch.h"
@@ -31,6 +33,7 @@ enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
 
 struct evapid {
     struct household home;
+    const char *config_path;
     uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
     uv_timer_t tick, watchdog, stopping;
@@ -51,6 +54,19 @@ static const char usage[] = "Usage: evapid [-t | -r] -c FILE\n"
                             "\n"
                             "Exit status: 0 stopped by SIGTERM or SIGINT, or the configuration is good;\n"
                             "1 the configuration is bad, or evapid could not start; 2 wrong command line.\n";
+
+/* Say so when fewer clients can connect than may. */
+static void warn_of_few_descriptors(const struct config *config)
+{
+    struct rlimit limit;
+    uint64_t clients = 0;
+    for (size_t i = 0; i < config->listener_count; i++)
+        clients += config->listeners[i].max_clients;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && clients + DESCRIPTORS_KEPT > limit.rlim_cur)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "%llu clients may connect (max_clients), but only %llu descriptors may be open",
+                 (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
+}
 
 /* ---- stop ------------------------------------------------------------------------------------------------------- */
 
@@ -174,12 +190,41 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
     uv_timer_start(&e->stopping, evapid_on_stopping, 0, STOP_CHECK_MS);
 }
 
-/* Other daemons read their configuration again on this signal. It must not end the bus of who expects that. */
+/* ---- reload ----------------------------------------------------------------------------------------------------- */
+
+/* The service manager is told when it begins (sd_notify(3), RELOADING=1), and that it has ended, whatever came of it. */
+static void evapid_say_reloading(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+               (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+}
+
+static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
+{
+    struct evapid *e = owner;
+    if (e->stop_deadline_ms != 0)
+        return "evapid is stopping";
+    evapid_say_reloading();
+    const char *why = reload_config(&e->home, e->config_path, outcome);
+    if (why != NULL) {
+        log_line(LEVEL_ERROR, SUBJECT, "not reloaded, nothing has changed: %s", why);
+        sd_notify(0, "READY=1\nSTATUS=not reloaded: the log says why");
+        return why;
+    }
+    warn_of_few_descriptors(&e->home.config);
+    log_line(LEVEL_NOTICE, SUBJECT, "reloaded: %u listeners are new, %u have gone, %u clients may not stay",
+             outcome->added, outcome->removed, outcome->revoked);
+    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    return NULL;
+}
+
 static void evapid_on_hang_up(uv_signal_t *handle, int number)
 {
-    (void)handle;
+    struct reload_outcome outcome;
     (void)number;
-    log_line(LEVEL_WARNING, SUBJECT, "SIGHUP has no effect: the configuration is read at the start only");
+    evapid_on_reload(handle->data, &outcome);
 }
 
 /* ---- run -------------------------------------------------------------------------------------------------------- */
@@ -211,13 +256,11 @@ static void evapid_on_watchdog(uv_timer_t *timer)
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
 
-/* Every client is a descriptor: take as many as we may have, and say so when that is fewer than may connect. Returns NULL,
- * or that there are too few to begin at all. */
-static const char *raise_descriptor_limit(const struct config *config)
+/* Every client is a descriptor: take as many as we may have. Returns NULL, or that there are too few to begin at all. */
+static const char *raise_descriptor_limit(void)
 {
     static char why[128];
     struct rlimit limit;
-    uint64_t clients = 0;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return NULL;
     limit.rlim_cur = limit.rlim_max;
@@ -227,13 +270,16 @@ static const char *raise_descriptor_limit(const struct config *config)
                  (unsigned long long)limit.rlim_cur, DESCRIPTORS_LEAST);
         return why;
     }
-    for (size_t i = 0; i < config->listener_count; i++)
-        clients += config->listeners[i].max_clients;
-    if (clients + DESCRIPTORS_KEPT > limit.rlim_cur)
-        log_line(LEVEL_WARNING, SUBJECT,
-                 "%llu clients may connect (max_clients), but only %llu descriptors may be open",
-                 (unsigned long long)clients, (unsigned long long)limit.rlim_cur);
     return NULL;
+}
+
+/* A reload that is asked for before we can do it comes later: it must not end the bus. */
+static void hold_hang_ups(bool hold)
+{
+    sigset_t hang_up;
+    sigemptyset(&hang_up);
+    sigaddset(&hang_up, SIGHUP);
+    sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &hang_up, NULL);
 }
 
 static void evapid_start_clocks(struct evapid *e)
@@ -246,12 +292,13 @@ static void evapid_start_clocks(struct evapid *e)
     uv_signal_init(&e->home.loop, &e->terminate);
     uv_signal_init(&e->home.loop, &e->interrupt);
     uv_signal_init(&e->home.loop, &e->hang_up);
-    e->turn_end.data = e->tick.data = e->stopping.data = e->terminate.data = e->interrupt.data = e;
+    e->turn_end.data = e->tick.data = e->stopping.data = e->terminate.data = e->interrupt.data = e->hang_up.data = e;
     uv_prepare_start(&e->turn_end, evapid_on_turn_end);
     uv_timer_start(&e->tick, evapid_on_tick, TICK_MS, TICK_MS);
     uv_signal_start(&e->terminate, evapid_on_signal, SIGTERM);
     uv_signal_start(&e->interrupt, evapid_on_signal, SIGINT);
     uv_signal_start(&e->hang_up, evapid_on_hang_up, SIGHUP);
+    hold_hang_ups(false);
     if (sd_watchdog_enabled(0, &watchdog_us) > 0)
         uv_timer_start(&e->watchdog, evapid_on_watchdog, watchdog_us / 2000, watchdog_us / 2000);
 }
@@ -264,15 +311,17 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     *subject = SUBJECT;
     e->home.control.door.fd = e->home.kamailio.door.fd = -1;
     store_open(&holdings);
-    const char *why = raise_descriptor_limit(&e->home.config);
+    const char *why = raise_descriptor_limit();
     if (why != NULL)
         return why;
+    warn_of_few_descriptors(&e->home.config);
     const int error = uv_loop_init(&e->home.loop);
     if (error != 0)
         return uv_strerror(error);
     e->home.kamailio.asked = answer_query;
     e->home.kamailio.subject = &e->home.subject;
     e->home.control.replace = evapid_on_replace;
+    e->home.control.reload = evapid_on_reload;
     e->home.control.owner = e;
     *subject = e->home.config.control_socket;
     why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
@@ -297,6 +346,8 @@ static int evapid_run(struct evapid *e, bool replace)
     }
     door_settle(&e->home.kamailio.door);
     door_settle(&e->home.control.door);
+    reload_clients(&e->home);
+    identity_stop_asking();
     evapid_start_clocks(e);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);
@@ -334,6 +385,8 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
+    hold_hang_ups(true);
+    evapid.config_path = path;
     watch_prepare();
     log_open(LEVEL_INFO);
     if (!config_read(&evapid.home.config, path, error)) {

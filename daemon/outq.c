@@ -27,6 +27,13 @@ void outq_init(struct outq *q, enum framing framing, size_t limit)
     *q = (struct outq){ .framing = framing, .limit = limit };
 }
 
+void outq_set_limit(struct outq *q, size_t limit)
+{
+    q->limit = limit;
+    if (q->run != NULL)
+        q->run->review_at = 0; /* it is asked at the next event */
+}
+
 /* ---- pieces ---------------------------------------------------------------------------------------------------- */
 
 static struct piece *outq_piece(const struct outq *q, uint32_t i)

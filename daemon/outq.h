@@ -45,6 +45,9 @@ struct outq {
 
 void outq_init(struct outq *q, enum framing framing, size_t limit);
 
+/* Bytes that may wait from now on; if more do, nothing is dropped for that alone. */
+void outq_set_limit(struct outq *q, size_t limit);
+
 /* Follow the run: all that is appended to it from now on is the client's. */
 void outq_follow(struct outq *q, struct run *run);
 

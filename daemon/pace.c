@@ -182,8 +182,8 @@ bool pace_load(struct client *client, struct run *run, struct state_in *in)
     return true;
 }
 
-void pace_note_policy(struct client *client)
+void pace_note_limits(struct client *client)
 {
-    if (client->passed_by != NULL && client->slow_policy != SLOW_DROP_NEWEST)
+    if (client->passed_by != NULL && (client->slow_policy != SLOW_DROP_NEWEST || is_half_free(client)))
         pace_take_up(client);
 }

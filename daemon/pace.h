@@ -46,7 +46,8 @@ void pace_note(struct client *client);
 void pace_save(struct client *client, struct state_out *out);
 bool pace_load(struct client *client, struct run *run, struct state_in *in);
 
-/* It has come over and is listed, perhaps with another policy than it had: by that one the next event finds its queue full. */
-void pace_note_policy(struct client *client);
+/* Its policy or its limit may be another than it had: if by those it is not to be passed over, it gets the next event, or
+ * that one finds its queue full. */
+void pace_note_limits(struct client *client);
 
 #endif

@@ -126,13 +126,14 @@ static json_t *describe_output(const struct tally *totals, const json_t *clients
 
 static json_t *describe_listeners(const struct listeners *all)
 {
-    static const char *const states[] = { "failed", "listening", "paused", "closed" };
+    static const char *const states[] = { "failed", "prepared", "listening", "paused", "closed" };
     json_t *list = json_array();
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     {
-        list = append(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name,
-                                      "framing", framing_name(listener->limits.framing), "source",
+        list = append(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "address", listener->name,
+                                      "framing", framing_name(listener->limits.framing), "unicast_mode",
+                                      unicast_mode_name(listener->limits.unicast_mode), "source",
                                       listener->source == LISTENER_CONFIG ? "config" : "module", "state",
                                       states[listener->state], "clients", (json_int_t)listener->clients, "max_clients",
                                       (json_int_t)listener->max_clients, "accepted", (json_int_t)listener->accepted,

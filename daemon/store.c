@@ -56,16 +56,24 @@ bool store_is_managed(void)
     return getenv("NOTIFY_SOCKET") != NULL;
 }
 
+/* Write the whole name; false: there is no store, and no need of it. */
+static bool store_name(char what[HOLDING_NAME_MAX + 1], const char *name, va_list args)
+{
+    if (store.most > 0)
+        vsnprintf(what, HOLDING_NAME_MAX + 1, name, args);
+    return store.most > 0;
+}
+
 void store_keep(int fd, const char *name, ...)
 {
     char what[HOLDING_NAME_MAX + 1];
     char told[HOLDING_NAME_MAX + 32];
     va_list args;
-    if (store.most == 0)
-        return;
     va_start(args, name);
-    vsnprintf(what, sizeof(what), name, args);
+    const bool stored = store_name(what, name, args);
     va_end(args);
+    if (!stored)
+        return;
     const unsigned kept = HASH_COUNT(store.kept.all);
     const size_t length = strlen(what) + 1;
     if (kept >= store.most || store.names + length > NAMES_MAX || !holdings_add(&store.kept, -1, "%s", what)) {
@@ -88,11 +96,11 @@ void store_forget(const char *name, ...)
 {
     char what[HOLDING_NAME_MAX + 1];
     va_list args;
-    if (store.most == 0)
-        return;
     va_start(args, name);
-    vsnprintf(what, sizeof(what), name, args);
+    const bool stored = store_name(what, name, args);
     va_end(args);
+    if (!stored)
+        return;
     struct holding *kept = NULL;
     HASH_FIND_STR(store.kept.all, what, kept);
     if (kept == NULL)

@@ -50,11 +50,24 @@ void tag_take(struct tag_index *index, struct client *client)
     if (client->listed)
         tag_note_listed(index, client, false);
     client->tag = NULL;
+    if (tag->turn == client)
+        tag->turn = client->tag_next;
     DL_DELETE2(tag->first, client, tag_prev, tag_next);
     if (--tag->clients > 0)
         return;
     HASH_DEL(index->tags, tag);
     free(tag);
+}
+
+void tag_set_turn(struct client *client)
+{
+    if (client->tag != NULL)
+        client->tag->turn = client;
+}
+
+bool tag_has_turn(const struct client *client)
+{
+    return client->tag != NULL && client->tag->turn == client;
 }
 
 bool tag_give(struct tag_index *index, struct client *client, const char *name, size_t length)

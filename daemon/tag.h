@@ -1,7 +1,7 @@
 /* Tags: names that the routing script gives to clients, and the index that finds the clients of one.
  *
- * A client has at most one tag. The clients of a tag stand in the order in which they got it: the first is the one that
- * unicast means. A tag exists while a client carries it, also one that is being admitted or has gone: its last routes may
+ * A client has at most one tag. The clients of a tag stand in the order in which they got it; which of them a unicast means
+ * is said by group.h. A tag exists while a client carries it, also one that is being admitted or has gone: its last routes may
  * read it. Whether the tag reaches anybody is said by those of its clients that get events (client.listed). */
 #ifndef EVAPID_TAG_H
 #define EVAPID_TAG_H
@@ -17,6 +17,7 @@ struct client;
 
 struct tag {
     struct client *first;   /* list of its clients, linked through client.tag_next and tag_prev (utlist's DL) */
+    struct client *turn;    /* with whom a search begins for whose turn it is (group.h); NULL: with the first */
     size_t clients, listed; /* carriers; those of them that get events */
     uint64_t hash;          /* presence_hash of the name */
     uint8_t length;
@@ -39,6 +40,10 @@ bool tag_give(struct tag_index *index, struct client *client, const char *name, 
 
 /* Take the client's tag away, if it has one. */
 void tag_take(struct tag_index *index, struct client *client);
+
+/* The next event for one of its tag begins with that client; does it? */
+void tag_set_turn(struct client *client);
+bool tag_has_turn(const struct client *client);
 
 /* The client has begun to get events (listed), or gets them no more. */
 void tag_note_listed(struct tag_index *index, struct client *client, bool listed);

@@ -1,4 +1,4 @@
-/* The memory for libuv's table of what it watches. */
+/* The memory for libuv's table of what it watches; handles that outlive their owners. */
 #include "watch.h"
 
 #include <malloc.h>
@@ -44,4 +44,26 @@ bool watch_has_room(const uv_loop_t *loop, int fd)
     spare.size = entries * sizeof(void *);
     spare.memory = malloc(spare.size);
     return spare.memory != NULL;
+}
+
+uv_poll_t *watch_open(uv_loop_t *loop, int fd, void *owner)
+{
+    uv_poll_t *poll = watch_has_room(loop, fd) ? calloc(1, sizeof(*poll)) : NULL;
+    if (poll == NULL || uv_poll_init(loop, poll, fd) != 0) {
+        free(poll);
+        return NULL;
+    }
+    poll->data = owner;
+    return poll;
+}
+
+static void watch_on_closed(uv_handle_t *poll)
+{
+    free(poll);
+}
+
+void watch_close(uv_poll_t *poll)
+{
+    if (poll != NULL)
+        uv_close((uv_handle_t *)poll, watch_on_closed);
 }

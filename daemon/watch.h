@@ -20,6 +20,13 @@ void watch_prepare(void);
  * table then needs: that a block of some size was free a moment ago does not mean that realloc finds it. */
 bool watch_has_room(const uv_loop_t *loop, int fd);
 
+/* A handle by which the loop can watch fd, not started; its data is owner. NULL when there is no memory, or the loop does not
+ * take it. */
+uv_poll_t *watch_open(uv_loop_t *loop, int fd, void *owner);
+
+/* Watch no more, and free the handle when libuv lets go of it: owner may be gone by then. NULL is none. */
+void watch_close(uv_poll_t *poll);
+
 /* See to it that libuv may watch fd when it next waits. Returns 0, or an errno value when the kernel does not take it. */
 static inline int watch_reserve(uv_loop_t *loop, int fd)
 {

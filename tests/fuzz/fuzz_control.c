@@ -28,6 +28,12 @@ static const char *on_replace(void *owner, int fd)
     return "not here";
 }
 
+static const char *on_reload(void *owner, struct reload_outcome *outcome)
+{
+    assert(owner == &control && outcome != NULL);
+    return "not here";
+}
+
 static void begin(void)
 {
     static const struct door_access access = { .mode = 0600, .group = DOOR_OWN_GROUP };
@@ -41,6 +47,7 @@ static void begin(void)
     bus_open(&bus, &loop, &ledger);
     kamailio.door.access = &access;
     control.replace = on_replace;
+    control.reload = on_reload;
     control.owner = &control;
     snprintf(path, sizeof(path), "/tmp/fuzz-control-%d.sock", (int)getpid());
     assert(control_open(&control, &loop, path, &access, (struct inherited_door){ .fd = -1 }, &subject) == NULL);
@@ -85,10 +92,12 @@ static const char *expected(const char *line, size_t length)
 {
     json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
     const char *command = json_string_value(json_object_get(request, "command"));
-    const char *error = request == NULL                  ? "not JSON"
-                        : command == NULL                ? "no command"
-                        : strcmp(command, "status") != 0 ? "unknown command"
-                                                         : "";
+    const char *error = request == NULL                   ? "not JSON"
+                        : command == NULL                 ? "no command"
+                        : strcmp(command, "reload") == 0  ? "not reloaded"
+                        : strcmp(command, "replace") == 0 ? "not replaced"
+                        : strcmp(command, "status") != 0  ? "unknown command"
+                                                          : "";
     json_decref(request);
     return error;
 }

@@ -127,7 +127,7 @@ class Director:
     def actions(self):
         """Names and weights of what can be done here."""
         known = {"kill-kamailio": 3, "restart-kamailio": 2, "kill-event-worker": 1, "stop-event-worker": 2,
-                 "stop-evapid": 2, "stop-visitors": 1, "kill-visitors": 2, "kill-kamailio-while-evapid-is-stopped": 1}
+                 "stop-evapid": 2, "reload-evapid": 2, "stop-visitors": 1, "kill-visitors": 2, "kill-kamailio-while-evapid-is-stopped": 1}
         if self.supervised:
             known |= {"restart-evapid": 3, "kill-evapid": 2, "kill-evapid-at-work": 3, "kill-both": 1}
         elif self.hands_over:
@@ -213,6 +213,14 @@ class Director:
         self._pause(0.5)
         self._evapid_goes_on()
         self._start_kamailio()
+
+    def reload_evapid(self):
+        """It takes over another configuration, in which everybody may stay."""
+        limits = {**self.stage.evapid.settings.get("limits", {}), "linger_ms": self.random.randrange(5000, 20000),
+                  "worker_window_frames": self.random.choice([16, 256]),
+                  "unicast_mode": self.random.choice(["first", "round-robin", "least-queued"])}
+        self.stage.evapid.reload(limits=limits, access={"deny": ["192.0.2.0/24"]},
+                                 keepalive={"idle_s": self.random.randrange(60, 100)})
 
     def stop_visitors(self):
         self.visitors.signal(signal.SIGSTOP)

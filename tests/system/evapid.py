@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -54,10 +55,10 @@ class Evapid(Process):
     count = 0
 
     def __init__(self, folder, settings, environment=None, options=(), before=()):
-        self.kamailio_socket = folder / "kamailio.sock"
-        self.control_socket = folder / "control.sock"
-        self.settings = {"kamailio_socket": str(self.kamailio_socket), "control_socket": str(self.control_socket),
+        self.settings = {"kamailio_socket": str(folder / "kamailio.sock"), "control_socket": str(folder / "control.sock"),
                          "log": {"level": "debug"}, **settings}
+        self.kamailio_socket = Path(self.settings["kamailio_socket"])
+        self.control_socket = Path(self.settings["control_socket"])
         self.config = folder / "evapid.json"
         self.config.write_text(json.dumps(self.settings, indent=4))
         Evapid.count += 1
@@ -74,6 +75,38 @@ class Evapid(Process):
 
     def ctl(self, *words):
         return evapictl(self.control_socket, *words)
+
+    def ask(self, **request):
+        """The answer to a request by the control socket."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(DEADLINE_S)
+            asking.connect(str(self.control_socket))
+            asking.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(asking.makefile("rb").readline())
+
+    def configure(self, **settings):
+        """Change the file, which it reads when it is told to, or by its successor."""
+        self.settings.update(settings)
+        self.config.write_text(json.dumps(self.settings, indent=4))
+
+    def reload(self, **settings):
+        """Have it take over these settings besides; returns what has changed by that."""
+        self.configure(**settings)
+        answer = self.ask(command="reload")
+        self.control_socket = Path(self.settings["control_socket"])
+        self.kamailio_socket = Path(self.settings["kamailio_socket"])
+        assert list(answer) == ["reload"], answer
+        return answer["reload"]
+
+    def reload_in_vain(self, **settings):
+        """Settings that it can't take over; returns why, and puts the file back."""
+        before = dict(self.settings)
+        self.configure(**settings)
+        answer = self.ask(command="reload")
+        self.settings = before
+        self.configure()
+        assert answer["error"] == "not reloaded", answer
+        return answer["detail"]
 
     def status(self):
         ran = self.ctl("status", "--json")

@@ -143,8 +143,10 @@ def test_evapid_needs_no_system_call_that_its_unit_forbids(house):
     for _ in range(200):
         phone.ask("MESSAGE", body=b"x" * 20000)
     assert house.evapid.client(stalled)["out"]["queued_frames"] > 0
+    house.evapid.reload(listeners=[{"address": house.new_address()}], keepalive={"idle_s": 7}, access={"deny": ["192.0.2.1"]},
+                        control_access={"mode": "0600"}, kamailio_socket=str(house.evapid.kamailio_socket) + "2")
     house.evapid.signal(signal.SIGHUP)
-    house.evapid.logged("SIGHUP has no effect")
+    house.evapid.logged("evapid: reloaded: ", 2)
     house.evapid.signal(signal.SIGTERM)
     house.evapid.expect_end = True
     assert len(stalled.receive_rest()) == 200

@@ -261,6 +261,30 @@ static void test_tags_keep_their_order(void **state)
         hang_up(&peers[i]);
 }
 
+static void test_whose_turn_it_is_goes_over(void **state)
+{
+    (void)state;
+    struct client_limits turns = netstring_limits;
+    turns.unicast_mode = UNICAST_ROUND_ROBIN;
+    listener.limits = turns;
+    struct peer peers[3] = { open_pair(), open_pair(), open_pair() };
+    for (size_t i = 0; i < 3; i++)
+        give_tag(&peers[i], "t");
+    bus_set_limits(bus, SIZE_MAX);
+    unicast("1", "t");
+    unicast("2", "t");
+    turn();
+    hand_over();
+    bus_set_limits(bus, SIZE_MAX);
+    unicast("3", "t");
+    unicast("4", "t");
+    assert_receives(&peers[0], "1:1,1:4,");
+    assert_receives(&peers[1], "1:2,");
+    assert_receives(&peers[2], "1:3,");
+    for (size_t i = 0; i < 3; i++)
+        hang_up(&peers[i]);
+}
+
 static void test_what_waits_for_a_guest_waits_on(void **state)
 {
     struct peer guest = connect_tcp(&netstring_limits, 0);
@@ -429,6 +453,7 @@ int main(void)
         WITH_BUS(test_a_message_in_two_parts_and_one_that_nobody_took),
         WITH_BUS(test_what_waits_for_slow_clients_goes_over_whole),
         WITH_BUS(test_tags_keep_their_order),
+        WITH_BUS(test_whose_turn_it_is_goes_over),
         WITH_BUS(test_what_waits_for_a_guest_waits_on),
         WITH_BUS(test_every_state_of_a_client_goes_over),
         WITH_BUS(test_a_client_without_its_socket_is_gone_and_its_queue_lost),

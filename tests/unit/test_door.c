@@ -65,7 +65,8 @@ int chmod(const char *file, mode_t mode)
 int chown(const char *file, uid_t owner, gid_t group)
 {
     assert_string_equal(file, path);
-    assert_int_equal(change_of_mode.calls, 0); /* a right that the file gives is for its new group */
+    assert_true(change_of_mode.calls == 0 ||
+                mode_of_file() == 0600); /* a right that the file gives is for its new group */
     change_of_group.calls++;
     change_of_group.before = mode_of_file();
     change_of_group.owner = owner;
@@ -85,6 +86,14 @@ static const char *open_door(const struct door_access *access)
 {
     return door_open(&door, &loop, path, access, (struct inherited_door){ .fd = -1 }, on_opened, &opened);
 }
+
+#define TURN_UNTIL_OPENED(count)                                                                                       \
+    do {                                                                                                               \
+        for (unsigned turns_ = 0; opened < (count); turns_++) {                                                        \
+            assert_true(turns_ < 1000);                                                                                \
+            uv_run(&loop, UV_RUN_NOWAIT);                                                                              \
+        }                                                                                                              \
+    } while (0)
 
 static int set_up(void **state)
 {
@@ -186,6 +195,87 @@ static void test_our_own_user_comes_in_whoever_is_listed(void **state)
     assert_int_equal(door.refused, 0);
 }
 
+/* ---- reload ------------------------------------------------------------------------------------------------------- */
+
+static void forget_changes(void)
+{
+    memset(&change_of_mode, 0, sizeof(change_of_mode));
+    memset(&change_of_group, 0, sizeof(change_of_group));
+}
+
+static void test_another_mode_and_group_are_given_or_all_is_as_it_was(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
+    const struct door_access others = { .mode = 0604, .group = 54321 };
+    struct door_change change;
+    assert_null(open_door(&rules));
+    const int fd = door.fd;
+    forget_changes();
+    change_of_group.error = EPERM;
+    assert_string_equal(door_prepare(&change, &loop, &door, path, &others),
+                        "cannot give it to group 54321 (group): Operation not permitted");
+    assert_int_equal(change_of_group.before, 0600); /* what both allow */
+    assert_int_equal(mode_of_file(), 0660);
+    forget_changes();
+    assert_null(door_prepare(&change, &loop, &door, path, &others));
+    assert_int_equal(change_of_group.group, 54321);
+    assert_int_equal(mode_of_file(), 0604);
+    door_cancel(&change, &door);
+    assert_int_equal(mode_of_file(), 0660);
+    assert_null(door_prepare(&change, &loop, &door, path, &others));
+    door_commit(&change, &door);
+    assert_int_equal(mode_of_file(), 0604);
+    assert_int_equal(door.fd, fd);
+    assert_int_equal(try_to_connect(), 0);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_int_equal(opened, 1);
+}
+
+static void test_a_door_moves_or_stays_where_it_is(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0666, .group = DOOR_OWN_GROUP };
+    struct door_change change;
+    char first[sizeof(path)];
+    char other[sizeof(path) + 2];
+    assert_null(open_door(&rules));
+    memcpy(first, path, sizeof(path));
+    for (int turn = 0; turn < 2; turn++) {
+        snprintf(other, sizeof(other), "%s/2", directory);
+        memcpy(path, other, sizeof(path)); /* which file is looked at when its mode is changed */
+        assert_null(door_prepare(&change, &loop, &door, path, &rules));
+        assert_string_equal(door.path, first);
+        assert_int_equal(try_to_connect(), 0);
+        if (turn == 0) {
+            door_cancel(&change, &door);
+            assert_int_equal(access(path, F_OK), -1);
+            memcpy(path, first, sizeof(path));
+            assert_int_equal(try_to_connect(), 0);
+        }
+    }
+    door_commit(&change, &door);
+    assert_int_equal(access(first, F_OK), -1);
+    assert_string_equal(door.path, path);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_int_equal(opened, 1); /* who came when it was prepared; of those that were at the other door, nobody */
+    assert_int_equal(try_to_connect(), 0);
+    TURN_UNTIL_OPENED(2);
+}
+
+static void test_a_door_whose_file_has_gone_is_made_again(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0666, .group = DOOR_OWN_GROUP };
+    struct door_change change;
+    assert_null(open_door(&rules));
+    assert_int_equal(unlink(path), 0);
+    assert_null(door_prepare(&change, &loop, &door, path, &rules));
+    door_commit(&change, &door);
+    assert_int_equal(try_to_connect(), 0);
+    TURN_UNTIL_OPENED(1);
+}
+
 #define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -197,6 +287,9 @@ int main(void)
         WITH_DIRECTORY(test_a_mode_that_cannot_be_given_leaves_no_file),
         WITH_DIRECTORY(test_a_file_in_the_way_stays),
         WITH_DIRECTORY(test_our_own_user_comes_in_whoever_is_listed),
+        WITH_DIRECTORY(test_another_mode_and_group_are_given_or_all_is_as_it_was),
+        WITH_DIRECTORY(test_a_door_moves_or_stays_where_it_is),
+        WITH_DIRECTORY(test_a_door_whose_file_has_gone_is_made_again),
     };
     return cmocka_run_group_tests_name("door", tests, NULL, NULL);
 }

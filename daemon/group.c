@@ -1,0 +1,69 @@
+/* Choosing one of those who carry a tag. */
+#include "group.h"
+
+#include <stdint.h>
+
+#include "client.h"
+#include "tag.h"
+
+/* How well a client can take the event: the lower the better. */
+enum fitness {
+    FIT,        /* nothing speaks against it */
+    STRUGGLING, /* it is slow, or has ended its side; there is room */
+    FULL        /* its policy will decide */
+};
+
+struct choice {
+    struct client *client;
+    enum fitness fitness;
+    size_t queued; /* bytes; 0 where that does not matter */
+};
+
+const char *unicast_mode_name(enum unicast_mode mode)
+{
+    static const char *const names[] = { "first", "round-robin", "least-queued" };
+    return names[mode];
+}
+
+static enum fitness fitness_of(const struct client *client, size_t length)
+{
+    if (client->passed_by != NULL || framing_size(client->out.framing, length) > outq_room(&client->out))
+        return FULL;
+    return client->slow_since_ms != 0 || client->state == CLIENT_FINISHING ? STRUGGLING : FIT;
+}
+
+/* Is it better than the one before? Of equals the first stays, whose turn comes earlier. */
+static void consider(struct choice *best, struct client *client, bool by_queue, size_t length)
+{
+    const struct choice choice = { .client = client,
+                                   .fitness = fitness_of(client, length),
+                                   .queued = by_queue ? outq_bytes(&client->out) : 0 };
+    if (choice.fitness < best->fitness || (choice.fitness == best->fitness && choice.queued < best->queued))
+        *best = choice;
+}
+
+/* Nobody can be better. */
+static bool is_best(const struct choice *choice)
+{
+    return choice->fitness == FIT && choice->queued == 0;
+}
+
+struct client *group_choose(struct tag *tag, const struct client *guest, size_t length)
+{
+    struct client *first = tag->first;
+    while (first != NULL && !client_receives(first, guest))
+        first = first->tag_next;
+    if (first == NULL || first->unicast_mode == UNICAST_FIRST)
+        return first;
+    const bool by_queue = first->unicast_mode == UNICAST_LEAST_QUEUED;
+    struct choice best = { .client = first, .fitness = FULL, .queued = SIZE_MAX }; /* until one is looked at */
+    struct client *const begin = tag->turn != NULL ? tag->turn : tag->first;
+    struct client *client = begin;
+    do {
+        if (client_receives(client, guest))
+            consider(&best, client, by_queue, length);
+        client = client->tag_next != NULL ? client->tag_next : tag->first;
+    } while (client != begin && !is_best(&best));
+    tag->turn = best.client->tag_next;
+    return best.client;
+}

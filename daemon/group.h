@@ -1,0 +1,27 @@
+/* A group: the clients of one tag, and which of them a unicast is for.
+ *
+ * What holds for a tag is the mode of the listener to which that of its clients has connected that has carried the tag
+ * longest, of those that get events. The modes that take turns pass over who can't keep up or is about to go, as long as
+ * another can take the event; and a client that comes or goes changes nothing in whose turn it is. */
+#ifndef EVAPID_GROUP_H
+#define EVAPID_GROUP_H
+
+#include <stddef.h>
+
+struct client;
+struct tag;
+
+enum unicast_mode {
+    UNICAST_FIRST,       /* the one that has carried the tag longest, whatever it is about */
+    UNICAST_ROUND_ROBIN, /* one after the other */
+    UNICAST_LEAST_QUEUED /* the one for which the fewest bytes wait; of several, one after the other */
+};
+
+/* "first", "round-robin" or "least-queued". */
+const char *unicast_mode_name(enum unicast_mode mode);
+
+/* The client that is to get an event of length bytes, of which guest counts as a receiver (bus.h); the next one is then
+ * another's turn. NULL: nobody gets it. */
+struct client *group_choose(struct tag *tag, const struct client *guest, size_t length);
+
+#endif

@@ -1,0 +1,203 @@
+/* Preparing another configuration, and taking it over or leaving all as it was. */
+#include "reload.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <utlist.h>
+
+#include "log.h"
+
+/* What is about to come. */
+struct change {
+    struct household *household;
+    const struct config *config;
+    char *error; /* CONFIG_ERROR bytes */
+    struct door_change kamailio, control;
+};
+
+/* ---- what can fail ---------------------------------------------------------------------------------------------- */
+
+static bool fail(const struct change *change, const char *kind, const char *name, const char *why)
+{
+    snprintf(change->error, CONFIG_ERROR, "%s%s: %s", kind, name, why);
+    return false;
+}
+
+static bool prepare_listener(const struct change *change, const struct sockaddr_storage *address)
+{
+    struct listeners *all = &change->household->listeners;
+    char name[ADDRESS_TEXT];
+    const char *why = listener_prepare(all, address);
+    address_print(address, name);
+    return why == NULL || fail(change, "listener ", name, why);
+}
+
+/* Those of the file that nobody listens at yet. */
+static bool prepare_listeners(const struct change *change)
+{
+    const struct config *config = change->config;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct listener *there = listener_find(&change->household->listeners, &config->listeners[i].address);
+        if ((there == NULL || there->state == LISTENER_IDLE) &&
+            !prepare_listener(change, &config->listeners[i].address))
+            return false;
+    }
+    return true;
+}
+
+/* One that the module has declared, and only now may have. */
+static bool prepare_declared(const struct change *change)
+{
+    const struct declaration *declaration = &change->household->kamailio.declaration;
+    if (!declaration_claims(declaration, change->config, &declaration->address) ||
+        listener_find(&change->household->listeners, &declaration->address) != NULL)
+        return true;
+    return prepare_listener(change, &declaration->address);
+}
+
+/* Last, because files are seen by others while they are changed. */
+static bool prepare_doors(struct change *change)
+{
+    struct household *household = change->household;
+    const struct config *config = change->config;
+    const char *why = door_prepare(&change->control, &household->loop, &household->control.door, config->control_socket,
+                                   &config->control_access);
+    if (why != NULL)
+        return fail(change, "", config->control_socket, why);
+    why = door_prepare(&change->kamailio, &household->loop, &household->kamailio.door, config->kamailio_socket,
+                       &config->kamailio_access);
+    if (why == NULL)
+        return true;
+    fail(change, "", config->kamailio_socket, why);
+    door_cancel(&change->control, &household->control.door);
+    return false;
+}
+
+static const struct config_listener *config_of(const struct config *config, const struct listener *listener)
+{
+    for (size_t i = 0; i < config->listener_count; i++)
+        if (address_equal(&config->listeners[i].address, &listener->address))
+            return &config->listeners[i];
+    return NULL;
+}
+
+static bool has_place(const struct change *change, const struct listener *listener)
+{
+    return config_of(change->config, listener) != NULL ||
+           declaration_claims(&change->household->kamailio.declaration, change->config, &listener->address);
+}
+
+/* All that is to be had is had, or nothing has changed. */
+static bool prepare(struct change *change)
+{
+    struct listener *listener = NULL;
+    DL_FOREACH(change->household->listeners.first, listener)
+    listener_mark(listener, !has_place(change, listener));
+    if (prepare_listeners(change) && prepare_declared(change) && prepare_doors(change))
+        return true;
+    listeners_cancel(&change->household->listeners);
+    return false;
+}
+
+/* ---- what can't ------------------------------------------------------------------------------------------------- */
+
+/* What the listener is from now on. One that has no place is closed; clients that it has stay, by the limits for all. */
+static void commit_listener(struct household *household, struct listener *listener)
+{
+    const struct config *config = &household->config;
+    const struct config_listener *from = config_of(config, listener);
+    struct declaration *declaration = &household->kamailio.declaration;
+    if (from != NULL) {
+        listener_set(listener, &from->limits, &from->access, from->max_clients, LISTENER_CONFIG);
+    } else if (declaration_claims(declaration, config, &listener->address)) {
+        declaration_set(declaration, listener);
+    } else {
+        struct client_limits limits = config->limits;
+        limits.framing = listener->limits.framing;
+        listener_set(listener, &limits, &config->access, listener->max_clients, listener->source);
+        listener_stop(listener);
+    }
+}
+
+static void commit_listeners(struct household *household, struct reload_outcome *outcome)
+{
+    struct listener *listener = NULL;
+    declaration_set(&household->kamailio.declaration, NULL);
+    DL_FOREACH(household->listeners.first, listener)
+    {
+        outcome->removed += listener->leaves && listener->state != LISTENER_CLOSED;
+        commit_listener(household, listener);
+        if (listener->state == LISTENER_PREPARED) {
+            outcome->added++;
+            listener_begin(listener);
+        }
+        listener_mark(listener, false);
+        if (listener->state != LISTENER_CLOSED && listener_is_exposed(listener))
+            log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
+    }
+    listeners_tick(&household->listeners); /* those that have gone without clients are forgotten now */
+}
+
+unsigned reload_clients(struct household *household)
+{
+    struct bus *bus = &household->bus;
+    struct client *client = NULL;
+    struct client *next = NULL;
+    unsigned closed = 0;
+    bus_set_limits(bus, household->config.max_total_queued_bytes);
+    HASH_ITER(hh, bus->clients, client, next)
+    {
+        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE ||
+            !listener_denies(client->listener, client))
+            continue;
+        listener_revoke(client->listener, client);
+        bus_finish(bus, client);
+        closed++;
+    }
+    return closed;
+}
+
+/* Whoever refers to the configuration refers to the household's, into which the other one comes; only the listeners, some of
+ * which are of the one before, are told. */
+static void commit(struct change *change, struct reload_outcome *outcome)
+{
+    struct household *household = change->household;
+    struct config before = household->config;
+    household->config = *change->config;
+    commit_listeners(household, outcome);
+    door_commit(&change->control, &household->control.door);
+    door_commit(&change->kamailio, &household->kamailio.door);
+    outcome->revoked = reload_clients(household);
+    log_open(household->config.log_level);
+    config_free(&before);
+}
+
+/* ---- the file --------------------------------------------------------------------------------------------------- */
+
+/* A pipe would be waited for. */
+static bool is_file(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) != 0 || S_ISREG(file.st_mode);
+}
+
+const char *reload_config(struct household *household, const char *path, struct reload_outcome *outcome)
+{
+    static char error[CONFIG_ERROR];
+    struct config config;
+    struct change change = { .household = household, .config = &config, .error = error };
+    *outcome = (struct reload_outcome){ 0 };
+    if (!is_file(path)) {
+        fail(&change, "", path, "it is no file, and can be read only once");
+        return error;
+    }
+    if (!config_read(&config, path, error))
+        return error;
+    if (!prepare(&change)) {
+        config_free(&config);
+        return error;
+    }
+    commit(&change, outcome);
+    return NULL;
+}
