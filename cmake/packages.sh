@@ -4,14 +4,15 @@
 # shellcheck shell=bash disable=SC2034
 
 # To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
-packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev uthash-dev dpkg-dev bison flex)
+packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev libncurses-dev uthash-dev dpkg-dev bison flex)
 
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
 
 # To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua, others
-# under the unit's rules (systemd has systemd-analyze, which knows them); SIP load and a memory checker for the soak.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 valgrind)
+# under the unit's rules (systemd has systemd-analyze, which knows them); terminals and shells for evapictl; SIP load and a
+# memory checker for the soak.
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 tmux zsh bash-completion valgrind)
 
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)

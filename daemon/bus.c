@@ -80,7 +80,10 @@ static void bus_note_counts(const struct bus *bus)
 static bool bus_on_message(struct client *client, const char *bytes, size_t length)
 {
     struct bus *bus = bus_of(client);
-    return bus->upstream.message(bus->upstream.owner, client, bytes, length);
+    const bool taken = bus->upstream.message(bus->upstream.owner, client, bytes, length);
+    if (taken && bus->tap != NULL)
+        bus->tap->message(bus->tap->owner, client, bytes, length);
+    return taken;
 }
 
 static void bus_on_ended(struct client *client)
@@ -376,52 +379,62 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
     return true;
 }
 
-void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
+/* An event has been given to so many: count it. Returns that number. */
+static uint32_t bus_note_event(struct bus *bus, const struct passing *passing)
+{
+    uint64_t *const counts[] = { &bus->events.relay, &bus->events.multicast, &bus->events.unicast };
+    ++*counts[passing->kind];
+    bus->events.no_receiver += passing->receivers == 0;
+    if (bus->tap != NULL)
+        bus->tap->event(bus->tap->owner, passing);
+    return passing->receivers;
+}
+
+uint32_t bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
+    struct passing passing = { .kind = EVENT_RELAY, .payload = payload };
     guest = shed_make_room(bus, payload, true, guest);
-    bool received = bus->listening_count > 0;
+    passing.receivers = bus->listening_count;
     if (guest != NULL && !guest->listed)
-        received |= bus_deliver(bus, guest, &parcel, guest);
+        passing.receivers += bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
         if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
             bus_append(bus, &bus->runs[framing], payload);
-    bus->events.relay++;
-    bus->events.no_receiver += !received;
     parcel_clear(&parcel);
+    return bus_note_event(bus, &passing);
 }
 
-void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                   struct client *guest)
+uint32_t bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                       struct client *guest)
 {
+    struct passing passing = { .kind = EVENT_MULTICAST, .payload = payload, .tag = tag, .tag_length = tag_length };
     guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
-    bool received = false;
     while (client != NULL) {
         struct client *next = client->tag_next; /* a slow client leaves the tag, and may take the tag with it */
-        received |= bus_deliver(bus, client, &parcel, guest);
+        passing.receivers += bus_deliver(bus, client, &parcel, guest);
         client = next;
     }
-    bus->events.multicast++;
-    bus->events.no_receiver += !received;
     parcel_clear(&parcel);
+    return bus_note_event(bus, &passing);
 }
 
-void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                 struct client *guest)
+uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                     struct client *guest)
 {
+    struct passing passing = { .kind = EVENT_UNICAST, .payload = payload, .tag = tag, .tag_length = tag_length };
     guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
     while (client != NULL && !bus_reaches(client, guest))
         client = client->tag_next;
-    bus->events.unicast++;
-    if (client == NULL || !bus_deliver(bus, client, &parcel, guest))
-        bus->events.no_receiver++;
+    passing.receivers = client != NULL && bus_deliver(bus, client, &parcel, guest);
     parcel_clear(&parcel);
+    return bus_note_event(bus, &passing);
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
