@@ -37,15 +37,32 @@ def calls(folder, call):
         for match in call.finditer(text):
             arguments = call_at(text, match.end())
             if re.search(LITERAL, arguments):
-                yield file.name, match.group(), arguments
+                yield file, match.group(), arguments
+
+
+SUBJECTS = {"listener->subject": "listener <address>", "door->path": "<path>", "address->sun_path": "<path>",
+            "what": "<name>", "limit->kind": "<kind>"}
+
+
+def subject_of(file, expression):
+    """As the tables have it."""
+    if expression == "SUBJECT":
+        expression = re.search(r"#define SUBJECT (.*)", file.read_text()).group(1)
+    if expression.startswith('"'):
+        return expression[1:-1]
+    return SUBJECTS.get(expression, "<what>" if file.name == "main.c" else "client <n>")
 
 
 def daemon_lines():
-    """Each line's pattern and the levels that it can have."""
-    for name, _, arguments in calls("daemon", DAEMON_CALL):
-        # The subject is a literal now and then: what follows it is the text.
-        text = re.sub(rf"^(.*?LEVEL_\w+,\s*){LITERAL},", r"\1", arguments, flags=re.S)
-        yield name, pattern_of(text), {level.lower() for level in re.findall(r"LEVEL_(\w+)", arguments)}
+    """Each line's file, subject and pattern, and the levels that it can have."""
+    for file, _, arguments in calls("daemon", DAEMON_CALL):
+        subject, text = re.match(rf"[^\"]*?(?:LEVEL_\w+|level\]?),\s*({LITERAL}|[\w>-]+),(.*)", arguments, re.S).groups()
+        levels = {level.lower() for level in re.findall(r"LEVEL_(\w+)", arguments)}
+        patterns = [pattern_of(text)]
+        if patterns == ["*"]:  # what it says is among the literals behind, if any
+            patterns = [CONVERSION.sub("*", literal[1:-1]) for literal in re.findall(LITERAL, text)[1:]] or patterns
+        for pattern in patterns:
+            yield file.name, subject_of(file, subject), pattern, levels
 
 
 def documented(module):
@@ -56,25 +73,25 @@ def documented(module):
         yield line, {word.strip() for word in level.split(",")}
 
 
-def text_of(line, module=False):
-    """Without its subject, what varies as an asterisk."""
-    return re.sub(r"<[^>]+>", "*", line if module else line.split(": ", 1)[1])
+def pattern_of_line(line):
+    return re.sub(r"<[^>]+>", "*", line)
 
 
-@pytest.mark.parametrize("name, pattern, levels", list(daemon_lines()))
-def test_each_line_of_evapid_s_log_is_explained(name, pattern, levels):
-    found = [shown for line, shown in documented(module=False) if text_of(line) == pattern]
-    assert found, f"{name}: nothing explains {pattern!r}"
+@pytest.mark.parametrize("name, subject, pattern, levels", list(daemon_lines()))
+def test_each_line_of_evapid_s_log_is_explained(name, subject, pattern, levels):
+    """What differs from one line to the next stands in angle brackets in the tables."""
+    found = [shown for line, shown in documented(module=False)
+             if line.startswith(subject + ": ") and pattern_of_line(line.removeprefix(subject + ": ")) == pattern]
+    assert found, f"{name}: nothing explains {subject}: {pattern}"
     if levels:
-        assert any(levels <= shown for shown in found), f"{pattern!r} has the levels {levels}, not {found}"
+        assert any(levels <= shown for shown in found), f"{pattern} has the levels {levels}, not {found}"
 
 
 def test_each_line_that_is_explained_is_one_of_evapid_s_log():
-    patterns = {pattern for _, pattern, _ in daemon_lines()}
+    patterns = {pattern for _, _, pattern, _ in daemon_lines()}
     source = "".join(file.read_text() for file in (ROOT / "daemon").rglob("*.c"))
-    unknown = [line for line, _ in documented(module=False)
-               if text_of(line) not in patterns and f'"{text_of(line)}"' not in source]
-    assert unknown == []
+    texts = {line: pattern_of_line(line.split(": ", 1)[1]) for line, _ in documented(module=False)}
+    assert [line for line, text in texts.items() if text not in patterns and f'"{text}"' not in source] == []
 
 
 def test_the_lines_of_the_module_are_as_it_writes_them():
@@ -82,6 +99,6 @@ def test_the_lines_of_the_module_are_as_it_writes_them():
     listed = list(documented(module=True))
     assert len(listed) > 5
     for line, levels in listed:
-        text = text_of(line, module=True)
+        text = pattern_of_line(line)
         assert text in {pattern for pattern, _ in lines}, line
         assert levels == {"as evapid says"} or all((text, level) in lines for level in levels), line
