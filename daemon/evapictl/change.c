@@ -8,6 +8,12 @@
 #include "config.h"
 #include "text.h"
 
+static void print_answer(const json_t *answer)
+{
+    json_dumpf(answer, stdout, JSON_INDENT(2));
+    putchar('\n');
+}
+
 /* Ask for the change; print the answer as JSON, or what is to be said when it has been made. */
 static int change(const struct options *options, json_t *request, const char *key, const char *done)
 {
@@ -16,8 +22,7 @@ static int change(const struct options *options, json_t *request, const char *ke
     if (answer == NULL)
         return status;
     if (options->json) {
-        json_dumpf(answer, stdout, JSON_INDENT(2));
-        putchar('\n');
+        print_answer(answer);
     } else if (done != NULL) {
         puts(done);
     } else {
@@ -56,11 +61,24 @@ int change_log(const struct options *options, char **words, int count)
     return change(options, request, "log", NULL);
 }
 
+/* What evapid has read again, and what that has changed. */
 int change_reload(const struct options *options, char **words, int count)
 {
+    int status = EXIT_FINE;
     (void)words;
     (void)count;
-    return change(options, json_pack("{s:s}", "command", "reload"), "reloaded", "reloaded");
+    json_t *answer = ask(options, json_pack("{s:s}", "command", "reload"), "reload", &status);
+    if (answer == NULL)
+        return status;
+    const json_t *outcome = json_object_get(answer, "reload");
+    if (options->json)
+        print_answer(answer);
+    else
+        printf("reloaded: listeners added %lld, removed %lld; clients closed %lld\n",
+               (long long)number_at(outcome, "listeners_added"), (long long)number_at(outcome, "listeners_removed"),
+               (long long)number_at(outcome, "clients_closed"));
+    json_decref(answer);
+    return EXIT_FINE;
 }
 
 /* What evapid -t says of the file, without an evapid. */
@@ -73,8 +91,7 @@ int check_run(const struct options *options, char **words, int count)
     if (options->json) {
         json_t *answer = good ? json_pack("{s:s, s:b}", "file", words[0], "good", true)
                               : json_pack("{s:s, s:b, s:s}", "file", words[0], "good", false, "error", error);
-        json_dumpf(answer, stdout, JSON_INDENT(2));
-        putchar('\n');
+        print_answer(answer);
         json_decref(answer);
     } else if (good) {
         printf("%s: good\n", words[0]);

@@ -26,8 +26,8 @@ bool is_json(const char *text, size_t length)
     size_t i = 0;
     while (i < length && strchr(" \t\r\n", text[i]) != NULL && text[i] != '\0')
         i++;
-    if (i == length || (text[i] != '{' && text[i] != '['))
-        return false;
+    if (i == length || (text[i] != '{' && text[i] != '[') || memchr(text, '\0', length) != NULL)
+        return false; /* JSON's reader would take a NUL behind it for the end */
     json_t *value = json_loadb(text, length, JSON_ALLOW_NUL, NULL);
     json_decref(value);
     return value != NULL;

@@ -146,7 +146,11 @@ int tail_run(const struct options *options, char **words, int count)
     if (request == NULL)
         return fail(EXIT_USAGE, "tag", "it must be UTF-8");
     int status = line_open(&line, options->socket);
-    json_t *answer = status == EXIT_FINE ? line_ask(&line, request, "tail", &status) : NULL;
+    if (status != EXIT_FINE) {
+        json_decref(request);
+        return status;
+    }
+    json_t *answer = line_ask(&line, request, "tail", &status);
     if (answer != NULL) {
         line_set_patience(&line, 0);
         status = show_all(options, &look, &line);
