@@ -115,7 +115,8 @@ static json_t *time_of_day(void)
 static bool tail_wants(const struct tail *tail, const char *tag, size_t tag_length)
 {
     const struct tail_filter *filter = &tail->filter;
-    return !filter->by_tag || (tag_length == filter->tag_length && memcmp(tag, filter->tag, tag_length) == 0);
+    return !filter->by_tag ||
+           (tag_length == filter->tag_length && (tag_length == 0 || memcmp(tag, filter->tag, tag_length) == 0));
 }
 
 static json_t *describe_tag(const char *tag, size_t length)

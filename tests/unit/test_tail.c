@@ -120,8 +120,8 @@ static void test_what_does_not_fit_is_counted_and_told_in_its_place(void **state
     assert_true(tail->length <= TAIL_ROOM);
     char expected[512] = "";
     for (unsigned i = 0; i < fit; i++)
-        strcat(expected, "xxxxxxxxxxxxxxxxxxxx|");
-    strcat(expected, "[2]");
+        snprintf(expected + strlen(expected), sizeof(expected) - strlen(expected), "xxxxxxxxxxxxxxxxxxxx|");
+    snprintf(expected + strlen(expected), sizeof(expected) - strlen(expected), "[2]");
     assert_shown(tail, expected);
     relay("again");
     assert_shown(tail, "again|");
