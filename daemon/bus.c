@@ -379,62 +379,72 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
     return true;
 }
 
-/* An event has been given to so many: count it. Returns that number. */
-static uint32_t bus_note_event(struct bus *bus, const struct passing *passing)
+/* Somebody looks on. */
+__attribute__((noinline)) static void bus_show(const struct bus *bus, enum event_kind kind,
+                                               const struct payload *payload, const char *tag, size_t tag_length,
+                                               uint32_t receivers)
 {
-    uint64_t *const counts[] = { &bus->events.relay, &bus->events.multicast, &bus->events.unicast };
-    ++*counts[passing->kind];
-    bus->events.no_receiver += passing->receivers == 0;
-    if (bus->tap != NULL)
-        bus->tap->event(bus->tap->owner, passing);
-    return passing->receivers;
+    const struct passing passing = {
+        .kind = kind, .payload = payload, .tag = tag, .tag_length = tag_length, .receivers = receivers
+    };
+    bus->tap->event(bus->tap->owner, &passing);
 }
 
 uint32_t bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
-    struct passing passing = { .kind = EVENT_RELAY, .payload = payload };
     guest = shed_make_room(bus, payload, true, guest);
-    passing.receivers = bus->listening_count;
+    uint32_t receivers = bus->listening_count;
     if (guest != NULL && !guest->listed)
-        passing.receivers += bus_deliver(bus, guest, &parcel, guest);
+        receivers += bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
         if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
             bus_append(bus, &bus->runs[framing], payload);
+    bus->events.relay++;
+    bus->events.no_receiver += receivers == 0;
     parcel_clear(&parcel);
-    return bus_note_event(bus, &passing);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_RELAY, payload, NULL, 0, receivers);
+    return receivers;
 }
 
 uint32_t bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                        struct client *guest)
 {
-    struct passing passing = { .kind = EVENT_MULTICAST, .payload = payload, .tag = tag, .tag_length = tag_length };
     guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
+    uint32_t receivers = 0;
     while (client != NULL) {
         struct client *next = client->tag_next; /* a slow client leaves the tag, and may take the tag with it */
-        passing.receivers += bus_deliver(bus, client, &parcel, guest);
+        receivers += bus_deliver(bus, client, &parcel, guest);
         client = next;
     }
+    bus->events.multicast++;
+    bus->events.no_receiver += receivers == 0;
     parcel_clear(&parcel);
-    return bus_note_event(bus, &passing);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_MULTICAST, payload, tag, tag_length, receivers);
+    return receivers;
 }
 
 uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                      struct client *guest)
 {
-    struct passing passing = { .kind = EVENT_UNICAST, .payload = payload, .tag = tag, .tag_length = tag_length };
     guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
     while (client != NULL && !bus_reaches(client, guest))
         client = client->tag_next;
-    passing.receivers = client != NULL && bus_deliver(bus, client, &parcel, guest);
+    const bool received = client != NULL && bus_deliver(bus, client, &parcel, guest);
+    bus->events.unicast++;
+    bus->events.no_receiver += !received;
     parcel_clear(&parcel);
-    return bus_note_event(bus, &passing);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_UNICAST, payload, tag, tag_length, received);
+    return received;
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */
