@@ -316,7 +316,7 @@ def test_a_publisher_waits_for_a_client_that_reads_slowly(stage, control):
         except BlockingIOError:
             pass
         try:
-            more = client.socket.recv(65536)
+            more = client.socket.recv(8192)
             assert more, "it has been disconnected"
             received += len(more)
         except BlockingIOError:
