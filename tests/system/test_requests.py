@@ -301,32 +301,6 @@ def test_at_most_eight_publish_at_a_time_and_the_others_are_told(stage):
         publisher.close()
 
 
-def test_a_publisher_waits_for_a_client_that_reads_slowly(stage, control):
-    """Four times what fits into its queue, offered faster than it reads, and it loses nothing."""
-    client = stage.connect(receive_buffer=65536)
-    event, limit = netstring(b"x" * 8000), 8 << 20
-    count = 4 * limit // len(event)
-    control.ask(command="relay", stream=True)
-    control.socket.setblocking(False)
-    client.socket.setblocking(False)
-    left, received = memoryview(event * count), 0
-    while received < count * len(event):
-        try:
-            left = left[control.socket.send(left[:1 << 20]):] if left else left
-        except BlockingIOError:
-            pass
-        try:
-            more = client.socket.recv(8192)
-            assert more, "it has been disconnected"
-            received += len(more)
-        except BlockingIOError:
-            time.sleep(0.0001)
-    control.socket.settimeout(30)
-    control.end()
-    assert control.rest()[-1]["published"]["received"] == count
-    assert stage.evapid.client(client)["dropped"]["slow"] == 0
-
-
 # ---- looking on
 
 
@@ -463,6 +437,34 @@ class TestAlone:
             assert publisher.rest()[-1]["published"]["events"] == 200
         assert [e["index"] for e in stage.evapid.status()["clients"] if e["state"] == "open"] == [reads.index]
         assert stage.evapid.lines(rf"client {never.index}: .* does not keep up")
+
+    def test_a_publisher_waits_for_a_client_that_reads_slowly(self, stage):
+        """Thirty times what fits into its queue, offered faster than it reads, and it loses nothing."""
+        stage.start_evapid(limits={"max_queued_bytes": 1 << 20})
+        stage.start_kamailio(ROUTES)
+        client, control = stage.connect(receive_buffer=65536), Control(stage.evapid.control_socket)
+        event = netstring(b"x" * 8000)
+        count = (30 << 20) // len(event)
+        control.ask(command="relay", stream=True)
+        control.socket.setblocking(False)
+        client.socket.setblocking(False)
+        left, received = memoryview(event * count), 0
+        while received < count * len(event):
+            try:
+                left = left[control.socket.send(left[:1 << 20]):] if left else left
+            except BlockingIOError:
+                pass
+            try:
+                more = client.socket.recv(8192)
+                assert more, "it has been disconnected"
+                received += len(more)
+            except BlockingIOError:
+                time.sleep(0.0001)
+        control.socket.settimeout(30)
+        control.end()
+        assert control.rest()[-1]["published"]["received"] == count
+        assert stage.evapid.client(client)["dropped"]["slow"] == 0
+        control.close()
 
     def test_nobody_s_memory_grows_for_a_publisher_who_is_not_waited_for(self, stage):
         """Eight publish as fast as they can to clients that do not read, by a policy that keeps them connected."""
