@@ -2,11 +2,12 @@
 
 import os
 import re
+import subprocess
 
 import pytest
 
 from control import Control
-from evapid import EVAPICTL, ROOT
+from evapid import BUILD, EVAPICTL
 from process import until
 from stage import Stage
 from terminal import Screen, Typescript
@@ -205,15 +206,25 @@ def test_what_a_client_says_drives_no_terminal(stage):
 # ---- the Tab key
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """What cmake installs below /usr."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run(["cmake", "--install", BUILD, "--prefix", "/usr"], check=True, capture_output=True,
+                   env={**os.environ, "DESTDIR": str(folder)})
+    return folder / "usr"
+
+
 @pytest.fixture(params=["bash", "zsh"])
-def shell(request, stage):
-    """A shell that finds evapictl by its name, and our completion."""
+def shell(request, stage, installed):
+    """A shell that finds evapictl by its name, and our completion where packages have theirs."""
     folder = stage.folder / f"home-{request.param}"
     folder.mkdir(exist_ok=True)
-    environment = {"PATH": f"{EVAPICTL.parent}:{os.environ['PATH']}", "HOME": folder, "ZDOTDIR": folder}
-    (folder / ".zshrc").write_text(f"PS1='$ '\nfpath=({ROOT}/conf/completion $fpath)\nautoload -Uz compinit\ncompinit -u\n"
-                                   "setopt no_list_beep\n")
-    (folder / "bashrc").write_text(f"PS1='$ '\n. {ROOT}/conf/completion/evapictl.bash\n")
+    environment = {"PATH": f"{EVAPICTL.parent}:{os.environ['PATH']}", "HOME": folder, "ZDOTDIR": folder,
+                   "XDG_DATA_DIRS": installed / "share"}
+    (folder / ".zshrc").write_text(f"PS1='$ '\nfpath=({installed}/share/zsh/vendor-completions $fpath)\n"
+                                   "autoload -Uz compinit\ncompinit -u\nsetopt no_list_beep\n")
+    (folder / "bashrc").write_text("PS1='$ '\n. /usr/share/bash-completion/bash_completion\n")
     command = f"bash --noprofile --rcfile {folder}/bashrc -i" if request.param == "bash" else "zsh -i"
     with Screen(stage.folder, 200, 24, command, environment) as screen:
         yield screen
