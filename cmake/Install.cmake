@@ -23,6 +23,21 @@ foreach(section 1 5 8)
     install(FILES ${manuals} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
 endforeach()
 
+# Where bash-completion looks. zsh, as Debian has it, looks in vendor-completions for what packages bring, and in
+# site-functions for what is installed beside them.
+install(FILES conf/completion/evapictl.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME evapictl)
+install(CODE "
+    set(completion \"${PROJECT_SOURCE_DIR}/conf/completion/_evapictl\")
+    set(datadir \"${CMAKE_INSTALL_DATADIR}\")
+")
+install(CODE [[
+    set(functions site-functions)
+    if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
+        set(functions vendor-completions)
+    endif()
+    file(INSTALL "${completion}" DESTINATION "${CMAKE_INSTALL_PREFIX}/${datadir}/zsh/${functions}")
+]])
+
 # The unit names files, and they are where --prefix says at install time. A prefix of /usr means /etc, as GNUInstallDirs
 # has it. A configuration that is there is the operator's, and is never overwritten.
 install(CODE "

@@ -80,7 +80,10 @@ static void bus_note_counts(const struct bus *bus)
 static bool bus_on_message(struct client *client, const char *bytes, size_t length)
 {
     struct bus *bus = bus_of(client);
-    return bus->upstream.message(bus->upstream.owner, client, bytes, length);
+    const bool taken = bus->upstream.message(bus->upstream.owner, client, bytes, length);
+    if (taken && bus->tap != NULL)
+        bus->tap->message(bus->tap->owner, client, bytes, length);
+    return taken;
 }
 
 static void bus_on_ended(struct client *client)
@@ -371,50 +374,70 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
     return true;
 }
 
-void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
+/* Somebody looks on. */
+__attribute__((noinline)) static void bus_show(const struct bus *bus, enum event_kind kind,
+                                               const struct payload *payload, const char *tag, size_t tag_length,
+                                               uint32_t receivers)
+{
+    const struct passing passing = {
+        .kind = kind, .payload = payload, .tag = tag, .tag_length = tag_length, .receivers = receivers
+    };
+    bus->tap->event(bus->tap->owner, &passing);
+}
+
+uint32_t bus_relay(struct bus *bus, const struct payload *payload, struct client *guest)
 {
     struct parcel parcel = { .payload = payload };
     guest = shed_make_room(bus, payload, true, guest);
-    bool received = bus->listening_count > 0;
+    uint32_t receivers = bus->listening_count;
     if (guest != NULL && !guest->listed)
-        received |= bus_deliver(bus, guest, &parcel, guest);
+        receivers += bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
         if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
             bus_append(bus, &bus->runs[framing], payload);
     bus->events.relay++;
-    bus->events.no_receiver += !received;
+    bus->events.no_receiver += receivers == 0;
     parcel_clear(&parcel);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_RELAY, payload, NULL, 0, receivers);
+    return receivers;
 }
 
-void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                   struct client *guest)
+uint32_t bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                       struct client *guest)
 {
     guest = shed_make_room(bus, payload, false, guest);
     const struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? found->first : NULL;
     struct parcel parcel = { .payload = payload };
-    bool received = false;
+    uint32_t receivers = 0;
     while (client != NULL) {
         struct client *next = client->tag_next; /* a slow client leaves the tag, and may take the tag with it */
-        received |= bus_deliver(bus, client, &parcel, guest);
+        receivers += bus_deliver(bus, client, &parcel, guest);
         client = next;
     }
     bus->events.multicast++;
-    bus->events.no_receiver += !received;
+    bus->events.no_receiver += receivers == 0;
     parcel_clear(&parcel);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_MULTICAST, payload, tag, tag_length, receivers);
+    return receivers;
 }
 
-void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                 struct client *guest)
+uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                     struct client *guest)
 {
     guest = shed_make_room(bus, payload, false, guest);
     struct tag *found = tag_find(&bus->tags, tag, tag_length);
     struct client *client = found != NULL ? group_choose(found, guest, payload_length(payload)) : NULL;
     struct parcel parcel = { .payload = payload };
+    const bool received = client != NULL && bus_deliver(bus, client, &parcel, guest);
     bus->events.unicast++;
-    if (client == NULL || !bus_deliver(bus, client, &parcel, guest))
-        bus->events.no_receiver++;
+    bus->events.no_receiver += !received;
     parcel_clear(&parcel);
+    if (bus->tap != NULL)
+        bus_show(bus, EVENT_UNICAST, payload, tag, tag_length, received);
+    return received;
 }
 
 /* ---- sending --------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "client.h"
 #include "ledger.h"
 #include "tag.h"
+#include "tap.h"
 #include "waits.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
@@ -48,6 +49,7 @@ struct bus {
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
     uint32_t lost;             /* clients that were taken over without their sockets */
+    const struct bus_tap *tap; /* NULL: nobody looks on */
     char scratch[CLIENT_SCRATCH];
 };
 
@@ -71,13 +73,14 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
 void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);
 
-/* Give the event to every client; to those with the tag; to one with the tag (group.h). guest is the client, if any, whose admission the issuing
- * route is about: it gets the event too, and sees it once admitted. */
-void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest);
-void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                   struct client *guest);
-void bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
-                 struct client *guest);
+/* Give the event to every client; to those with the tag; to one with the tag (group.h). guest is the client, if any,
+ * whose admission the issuing route is about: it gets the event too, and sees it once admitted. Returns how many were meant to get
+ * it. What did not come from the ring must be followed by upstream.sends, so that it counts in the ledger. */
+uint32_t bus_relay(struct bus *bus, const struct payload *payload, struct client *guest);
+uint32_t bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                       struct client *guest);
+uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
+                     struct client *guest);
 
 /* Give the client a tag; length 0 takes it away. */
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length);

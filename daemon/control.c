@@ -1,4 +1,4 @@
-/* Answering control requests. */
+/* Connections to the control socket. */
 #include "control.h"
 
 #include <stdlib.h>
@@ -7,26 +7,42 @@
 #include <utlist.h>
 
 #include "log.h"
-#include "reload.h"
+#include "publication.h"
 #include "watch.h"
 
 #define SUBJECT "control"
 
-/* One connection. It is read only while no answer is on its way, so that it holds one answer at most. */
+/* What is said on a connection. */
+enum inquiry_state {
+    INQUIRY_ASKING,  /* requests; it is read only while no answer is on its way, so that it holds one answer at most */
+    INQUIRY_TAILING, /* it is shown what passes; whatever it says is thrown away */
+    INQUIRY_PUBLISHING, /* events; it is read on at the end of a turn, if that may be */
+    INQUIRY_ENDING,     /* nothing more is read, and its last answer goes behind the one that is being written */
+    INQUIRY_LEAVING     /* that is being written: it is closed behind it */
+};
+
 struct inquiry {
     struct control *control;
+    enum inquiry_state state;
     uv_pipe_t pipe;
     uv_write_t write;
     char *answer; /* being written, NULL: none */
     char request[CONTROL_REQUEST_MAX];
     size_t length;
-    bool last; /* close when the answer is written */
+    struct tail *tail;               /* TAILING */
+    struct publication *publication; /* PUBLISHING, and to its end behind that */
+    uint64_t told;                   /* events of the publication that have been acknowledged */
+    bool resting;                    /* PUBLISHING: not being read */
+    const char *error;               /* why the publication could not go on, NULL: it could, or was at its end */
     struct inquiry *prev, *next;
 };
 
 static struct log_limit refusals = { .kind = "control: refused connections" };
 
 static void inquiry_look(struct inquiry *inquiry);
+static void inquiry_go_on(struct inquiry *inquiry);
+
+/* ---- the connection --------------------------------------------------------------------------------------------- */
 
 static void inquiry_on_closed(uv_handle_t *handle)
 {
@@ -37,10 +53,17 @@ static void inquiry_on_closed(uv_handle_t *handle)
 
 static void inquiry_close(struct inquiry *inquiry)
 {
+    struct control *control = inquiry->control;
     if (uv_is_closing((uv_handle_t *)&inquiry->pipe))
         return;
-    DL_DELETE(inquiry->control->inquiries, inquiry);
-    inquiry->control->count--;
+    if (inquiry->tail != NULL)
+        tail_close(&control->tails, inquiry->tail);
+    if (inquiry->publication != NULL) {
+        publication_close(inquiry->publication);
+        control->publications--;
+    }
+    DL_DELETE(control->inquiries, inquiry);
+    control->count--;
     uv_close((uv_handle_t *)&inquiry->pipe, inquiry_on_closed);
 }
 
@@ -51,42 +74,26 @@ static bool inquiry_watch(struct inquiry *inquiry)
     return uv_fileno((const uv_handle_t *)&inquiry->pipe, &fd) == 0 && watch_reserve(inquiry->control->loop, fd) == 0;
 }
 
-static void inquiry_on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
-{
-    struct inquiry *inquiry = handle->data;
-    (void)suggested;
-    *buf = uv_buf_init(inquiry->request + inquiry->length, (unsigned)(sizeof(inquiry->request) - inquiry->length));
-}
-
-static void inquiry_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
-{
-    struct inquiry *inquiry = stream->data;
-    (void)buf;
-    if (n < 0) {
-        inquiry_close(inquiry);
-        return;
-    }
-    inquiry->length += (size_t)n;
-    inquiry_look(inquiry);
-}
-
 static void inquiry_on_written(uv_write_t *write, int status)
 {
     struct inquiry *inquiry = write->data;
     free(inquiry->answer);
     inquiry->answer = NULL;
-    if (status < 0 || inquiry->last) {
+    if (status < 0)
         inquiry_close(inquiry);
-        return;
-    }
-    DL_DELETE(inquiry->control->inquiries, inquiry);
-    DL_APPEND(inquiry->control->inquiries, inquiry);
-    if (!inquiry_watch(inquiry)) {
+    else
+        inquiry_go_on(inquiry);
+}
+
+/* Send so many bytes, which are the inquiry's from here on. */
+static void inquiry_write(struct inquiry *inquiry, char *bytes, size_t length)
+{
+    uv_buf_t buf = uv_buf_init(bytes, (unsigned)length);
+    inquiry->answer = bytes;
+    inquiry->write.data = inquiry;
+    if (!inquiry_watch(inquiry) ||
+        uv_write(&inquiry->write, (uv_stream_t *)&inquiry->pipe, &buf, 1, inquiry_on_written) != 0)
         inquiry_close(inquiry);
-        return;
-    }
-    uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
-    inquiry_look(inquiry);
 }
 
 /* Send an object on a line; takes the reference. */
@@ -95,36 +102,144 @@ static void inquiry_answer(struct inquiry *inquiry, json_t *object)
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     const size_t length = text != NULL ? strlen(text) : 0;
-    inquiry->answer = text != NULL ? realloc(text, length + 1) : NULL;
-    if (inquiry->answer == NULL) {
+    char *line = text != NULL ? realloc(text, length + 1) : NULL;
+    if (line == NULL) {
         free(text);
         inquiry_close(inquiry);
         return;
     }
-    inquiry->answer[length] = '\n';
-    uv_buf_t buf = uv_buf_init(inquiry->answer, (unsigned)length + 1);
-    inquiry->write.data = inquiry;
-    uv_read_stop((uv_stream_t *)&inquiry->pipe);
-    if (!inquiry_watch(inquiry) ||
-        uv_write(&inquiry->write, (uv_stream_t *)&inquiry->pipe, &buf, 1, inquiry_on_written) != 0)
-        inquiry_close(inquiry);
+    line[length] = '\n';
+    inquiry_write(inquiry, line, length + 1);
 }
 
+/* The last answer. */
 static void inquiry_reject(struct inquiry *inquiry, const char *error, const char *detail)
 {
-    inquiry->last = true;
+    inquiry->state = INQUIRY_LEAVING;
+    uv_read_stop((uv_stream_t *)&inquiry->pipe);
     inquiry_answer(inquiry, json_pack("{s:s, s:s}", "error", error, "detail", detail));
 }
 
-static void inquiry_answer_status(struct inquiry *inquiry)
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+static void inquiry_on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    kamailio_catch_up(inquiry->control->subject->kamailio);
-    json_t *status = status_describe(inquiry->control->subject);
-    if (status != NULL)
-        inquiry_answer(inquiry, status);
-    else
-        inquiry_reject(inquiry, "no memory", "for the status");
+    struct inquiry *inquiry = handle->data;
+    (void)suggested;
+    if (inquiry->state == INQUIRY_PUBLISHING) {
+        size_t room = 0;
+        char *bytes = publication_room(inquiry->publication, &room);
+        *buf = uv_buf_init(bytes, bytes != NULL ? (unsigned)room : 0); /* 0: reading fails with UV_ENOBUFS */
+        return;
+    }
+    if (inquiry->state == INQUIRY_TAILING)
+        inquiry->length = 0;
+    *buf = uv_buf_init(inquiry->request + inquiry->length, (unsigned)(sizeof(inquiry->request) - inquiry->length));
 }
+
+static void inquiry_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
+
+static void inquiry_read(struct inquiry *inquiry)
+{
+    if (inquiry_watch(inquiry))
+        uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
+    else
+        inquiry_close(inquiry);
+}
+
+/* ---- publishing ------------------------------------------------------------------------------------------------- */
+
+static json_t *inquiry_describe_published(struct inquiry *inquiry)
+{
+    const struct publication *publication = inquiry->publication;
+    inquiry->told = publication->events;
+    return json_pack("{s:I, s:I, s:I}", "events", (json_int_t)publication->events, "bytes",
+                     (json_int_t)publication->event_bytes, "received", (json_int_t)publication->received);
+}
+
+/* How far it is. */
+static void inquiry_acknowledge(struct inquiry *inquiry)
+{
+    inquiry_answer(inquiry, json_pack("{s:o}", "published", inquiry_describe_published(inquiry)));
+}
+
+/* How far it came. */
+static void inquiry_conclude(struct inquiry *inquiry)
+{
+    json_t *published = inquiry_describe_published(inquiry);
+    inquiry->state = INQUIRY_LEAVING;
+    if (inquiry->error == NULL)
+        inquiry_answer(inquiry, json_pack("{s:o, s:b}", "published", published, "end", true));
+    else
+        inquiry_answer(inquiry, json_pack("{s:s, s:s, s:o}", "error", "bad stream", "detail", inquiry->error,
+                                          "published", published));
+}
+
+/* No more events come: because of an error, or because it was all. One answer is on its way at a time. */
+static void inquiry_end_publication(struct inquiry *inquiry, const char *error)
+{
+    inquiry->state = INQUIRY_ENDING;
+    inquiry->error = error;
+    uv_read_stop((uv_stream_t *)&inquiry->pipe);
+    if (inquiry->answer == NULL)
+        inquiry_conclude(inquiry);
+}
+
+/* So many bytes of events have come. The rest of the turn is the clients'. */
+static void inquiry_publish(struct inquiry *inquiry, size_t length)
+{
+    struct publication *publication = inquiry->publication;
+    const struct status_subject *subject = inquiry->control->subject;
+    kamailio_catch_up(subject->kamailio);
+    const char *error = publication_take(publication, subject->bus, length);
+    if (error != NULL) {
+        inquiry_end_publication(inquiry, error);
+        return;
+    }
+    uv_read_stop((uv_stream_t *)&inquiry->pipe);
+    inquiry->resting = true;
+    if (inquiry->answer == NULL && publication->events > inquiry->told)
+        inquiry_acknowledge(inquiry);
+}
+
+/* What has come behind the request are its first events. */
+static void inquiry_begin_publication(struct inquiry *inquiry)
+{
+    size_t room = 0;
+    char *bytes = publication_room(inquiry->publication, &room);
+    if (bytes == NULL) {
+        inquiry_close(inquiry);
+        return;
+    }
+    memcpy(bytes, inquiry->request, inquiry->length); /* a batch has more room than a request */
+    inquiry_publish(inquiry, inquiry->length);
+}
+
+static void inquiry_on_end(struct inquiry *inquiry, ssize_t error)
+{
+    if (inquiry->state != INQUIRY_PUBLISHING || error != UV_EOF)
+        inquiry_close(inquiry);
+    else
+        inquiry_end_publication(
+            inquiry, publication_is_whole(inquiry->publication) ? NULL : "it ended in the middle of an event");
+}
+
+static void inquiry_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct inquiry *inquiry = stream->data;
+    (void)buf;
+    if (n < 0) {
+        inquiry_on_end(inquiry, n);
+    } else if (inquiry->state == INQUIRY_PUBLISHING) {
+        if (n > 0)
+            inquiry_publish(inquiry, (size_t)n);
+    } else if (inquiry->state == INQUIRY_ASKING) {
+        inquiry->length += (size_t)n;
+        inquiry_look(inquiry);
+    }
+}
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
 
 /* The one who asks gets descriptors on the connection itself, so that nothing may be left to be written on it. */
 static void inquiry_replace(struct inquiry *inquiry)
@@ -137,37 +252,35 @@ static void inquiry_replace(struct inquiry *inquiry)
     inquiry_reject(inquiry, "not replaced", why != NULL ? why : "");
 }
 
-static void inquiry_reload(struct inquiry *inquiry)
-{
-    const struct control *control = inquiry->control;
-    struct reload_outcome outcome = { 0 };
-    const char *why = control->reload(control->owner, &outcome);
-    if (why != NULL)
-        inquiry_reject(inquiry, "not reloaded", why);
-    else
-        inquiry_answer(inquiry, json_pack("{s:{s:I, s:I, s:I}}", "reload", "listeners_added", (json_int_t)outcome.added,
-                                          "listeners_removed", (json_int_t)outcome.removed, "clients_closed",
-                                          (json_int_t)outcome.revoked));
-}
-
 static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
 {
-    json_error_t bad;
-    json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, &bad);
-    const char *command = json_string_value(json_object_get(request, "command"));
-    if (request == NULL)
-        inquiry_reject(inquiry, "not JSON", bad.text);
-    else if (command == NULL)
-        inquiry_reject(inquiry, "no command", "expected {\"command\": \"...\"}");
-    else if (strcmp(command, "status") == 0)
-        inquiry_answer_status(inquiry);
-    else if (strcmp(command, "replace") == 0)
+    struct control *control = inquiry->control;
+    struct request_reply reply;
+    const struct request_subject subject = { .status = control->subject,
+                                             .stats = &control->stats,
+                                             .tails = &control->tails,
+                                             .publications = control->publications };
+    request_do(&subject, line, length, &reply);
+    if (reply.replace) {
         inquiry_replace(inquiry);
-    else if (strcmp(command, "reload") == 0)
-        inquiry_reload(inquiry);
-    else
-        inquiry_reject(inquiry, "unknown command", command);
-    json_decref(request);
+        return;
+    }
+    if (reply.tail != NULL) {
+        inquiry->state = INQUIRY_TAILING; /* it is read on, for its end */
+        inquiry->tail = reply.tail;
+    } else {
+        uv_read_stop((uv_stream_t *)&inquiry->pipe);
+    }
+    if (reply.publication != NULL) {
+        inquiry->state = INQUIRY_PUBLISHING;
+        inquiry->publication = reply.publication;
+        control->publications++;
+    }
+    inquiry_answer(inquiry, reply.answer != NULL
+                                ? reply.answer
+                                : json_pack("{s:s, s:s}", "error", reply.error, "detail", reply.detail));
+    if (reply.publication != NULL && !uv_is_closing((uv_handle_t *)&inquiry->pipe))
+        inquiry_begin_publication(inquiry);
 }
 
 /* Is a whole request there? */
@@ -187,12 +300,61 @@ static void inquiry_look(struct inquiry *inquiry)
     inquiry_do(inquiry, line, length);
 }
 
-/* Connections stand in the order of their last request; one with an answer on its way is at work. */
+/* An answer has been written: what comes now? */
+static void inquiry_go_on(struct inquiry *inquiry)
+{
+    struct control *control = inquiry->control;
+    switch (inquiry->state) {
+    case INQUIRY_ASKING:
+        DL_DELETE(control->inquiries, inquiry);
+        DL_APPEND(control->inquiries, inquiry);
+        inquiry_read(inquiry);
+        if (!uv_is_closing((uv_handle_t *)&inquiry->pipe))
+            inquiry_look(inquiry);
+        break;
+    case INQUIRY_TAILING: break; /* the end of the turn shows more */
+    case INQUIRY_PUBLISHING:
+        if (inquiry->publication->events > inquiry->told)
+            inquiry_acknowledge(inquiry);
+        break;
+    case INQUIRY_ENDING: inquiry_conclude(inquiry); break;
+    case INQUIRY_LEAVING: inquiry_close(inquiry); break;
+    }
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------ */
+
+static void inquiry_show(struct inquiry *inquiry)
+{
+    size_t length = 0;
+    char *lines = inquiry->answer == NULL ? tail_take(inquiry->tail, &length) : NULL;
+    if (lines != NULL)
+        inquiry_write(inquiry, lines, length);
+}
+
+void control_flush(struct control *control)
+{
+    struct inquiry *inquiry = NULL;
+    struct inquiry *next = NULL;
+    DL_FOREACH_SAFE(control->inquiries, inquiry, next)
+    {
+        if (inquiry->state == INQUIRY_TAILING)
+            inquiry_show(inquiry);
+        if (inquiry->state != INQUIRY_PUBLISHING || !inquiry->resting ||
+            !publication_may_go_on(inquiry->publication, control->subject->bus))
+            continue;
+        inquiry->resting = false;
+        inquiry_read(inquiry);
+    }
+}
+
+/* Connections stand in the order of their last request; one with an answer on its way is at work, and so is one that is
+ * shown what passes, or publishes. */
 static void control_drop_idle(struct control *control)
 {
     struct inquiry *inquiry = NULL;
     DL_FOREACH(control->inquiries, inquiry)
-    if (inquiry->answer == NULL) {
+    if (inquiry->answer == NULL && inquiry->state == INQUIRY_ASKING) {
         log_limited(&refusals, LEVEL_WARNING, SUBJECT, "%u connections are open: closed the idlest", control->count);
         inquiry_close(inquiry);
         return;
@@ -221,10 +383,7 @@ static void control_on_connect(void *owner, int fd)
         inquiry_close(inquiry);
         return;
     }
-    if (inquiry_watch(inquiry))
-        uv_read_start((uv_stream_t *)&inquiry->pipe, inquiry_on_allocate, inquiry_on_read);
-    else
-        inquiry_close(inquiry);
+    inquiry_read(inquiry);
 }
 
 const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,

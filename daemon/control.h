@@ -1,12 +1,18 @@
 /* The control socket: requests of evapictl and other programs, a JSON object on a line each, answered likewise.
- * docs/protocol.md lists them. A connection may ask any number of times; an error in a request ends the connection. */
+ *
+ * It owns the connections; what requests mean is in requests.h, and docs/protocol.md lists them. A connection may ask any
+ * number of times. Two requests change what it is for: from then on it is shown what passes (tail.h), or what it sends are
+ * events (publication.h). */
 #ifndef EVAPID_CONTROL_H
 #define EVAPID_CONTROL_H
 
 #include <uv.h>
 
 #include "door.h"
+#include "requests.h"
+#include "stats.h"
 #include "status.h"
+#include "tail.h"
 
 #define CONTROL_REQUEST_MAX 4096U /* bytes of a request's line */
 #define CONTROL_CONNECTIONS 32U   /* at a time: one more takes the place of the one that has been idle longest */
@@ -17,24 +23,25 @@ struct inquiry;
  * why not. */
 typedef const char *control_replace(void *owner, int fd);
 
-/* Somebody asks for the configuration to be read again. NULL, and what has changed in *outcome; or why nothing has. */
-struct reload_outcome;
-typedef const char *control_reload(void *owner, struct reload_outcome *outcome);
-
 struct control {
     uv_loop_t *loop;
     struct door door;
     const struct status_subject *subject;
     control_replace *replace;
-    control_reload *reload;
+    request_reload *reload;
     void *owner;               /* of both */
     struct inquiry *inquiries; /* list of the connections */
-    unsigned count;
+    unsigned count, publications;
+    struct stats stats;
+    struct tails tails;
 };
 
 /* Listen at path, going on with an inherited socket if there is one. NULL, or why it can't. access and subject outlive it. */
 const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,
                          struct inherited_door inherited, const struct status_subject *subject);
+
+/* The end of a loop turn, behind the bus's: show what has passed, and go on with publications. */
+void control_flush(struct control *control);
 
 /* Once a second. */
 void control_tick(struct control *control);

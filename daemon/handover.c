@@ -29,6 +29,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
     listeners_save(&household->listeners, out);
     kamailio_save(&household->kamailio, out);
     bus_save(&household->bus, out);
+    stats_save(&household->control.stats, out);
     for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
         state_put(out, client->index, 4);
         state_put(out, ledger_number(&household->ledger, client->slot), 4);
@@ -146,7 +147,7 @@ static const char *load_state(struct household *household, struct state_in *in, 
     if (!kamailio_load(&household->kamailio, in, holdings))
         return "the state of the workers makes no sense";
     declaration_go_on(&household->kamailio.declaration);
-    if (!bus_load(bus, in) || !load_clients(household, in, holdings))
+    if (!bus_load(bus, in) || !stats_load(&household->control.stats, in) || !load_clients(household, in, holdings))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;
     bus_take_books(bus, &events);

@@ -408,6 +408,8 @@ static void upstream_sends(void *owner)
     const struct kamailio *kamailio = owner;
     if (kamailio->queue != NULL)
         queue_commit(kamailio->queue);
+    else
+        bus_commit(kamailio->bus, 0, 0); /* events that came otherwise */
 }
 
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio)

@@ -43,6 +43,21 @@ void log_open(enum log_level level)
     journal = journal_reads_stderr();
 }
 
+enum log_level log_level(void)
+{
+    return most;
+}
+
+void log_set_level(enum log_level level)
+{
+    most = level;
+}
+
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
 bool log_level_find(const char *name, enum log_level *level)
 {
     for (unsigned i = 0; i < sizeof(level_names) / sizeof(*level_names); i++)

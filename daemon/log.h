@@ -29,6 +29,12 @@ struct log_limit {
 /* Write lines of this level and the more important ones; finds out who reads standard error. */
 void log_open(enum log_level level);
 
+/* The level of the lines that are written, and another from now on. */
+enum log_level log_level(void);
+void log_set_level(enum log_level level);
+
+const char *log_level_name(enum log_level level);
+
 /* The level called "error", "warning", "notice", "info" or "debug"; false when there is none of that name. */
 bool log_level_find(const char *name, enum log_level *level);
 

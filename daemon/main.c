@@ -234,6 +234,7 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     struct evapid *e = prepare->data;
     kamailio_flush(&e->home.kamailio); /* first: routes run while clients are served */
     bus_flush(&e->home.bus);
+    control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
 }
 

@@ -90,7 +90,7 @@ static struct census take_census(const struct status_subject *subject)
     return census;
 }
 
-static void describe_crowds(struct exposition *out, const struct census *census)
+static void expose_crowds(struct exposition *out, const struct census *census)
 {
     exposition_family(out, "evapid_clients", "gauge", "Clients that are connected, by the listener they came to.");
     for (size_t i = 0; i < census->count; i++)
@@ -122,23 +122,23 @@ static uint64_t listener_accepted(const struct listener *listener)
     return listener->accepted;
 }
 
-static void describe_each_listener(struct exposition *out, const struct listeners *all,
-                                   uint64_t (*value)(const struct listener *listener))
+static void expose_each_listener(struct exposition *out, const struct listeners *all,
+                                 uint64_t (*value)(const struct listener *listener))
 {
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     exposition_value(out, LABELS({ "listener", listener_name(listener) }), value(listener));
 }
 
-static void describe_listeners(struct exposition *out, const struct listeners *all)
+static void expose_listeners(struct exposition *out, const struct listeners *all)
 {
     const struct listener *listener = NULL;
     exposition_family(out, "evapid_listener_up", "gauge", "Whether the listener takes clients.");
-    describe_each_listener(out, all, listener_up);
+    expose_each_listener(out, all, listener_up);
     exposition_family(out, "evapid_listener_max_clients", "gauge", "Clients that may be connected to the listener.");
-    describe_each_listener(out, all, listener_max_clients);
+    expose_each_listener(out, all, listener_max_clients);
     exposition_family(out, "evapid_listener_accepted_total", "counter", "Clients whose connection was taken.");
-    describe_each_listener(out, all, listener_accepted);
+    expose_each_listener(out, all, listener_accepted);
     exposition_family(out, "evapid_listener_refused_total", "counter", "Clients that were refused, by the reason.");
     DL_FOREACH(all->first, listener)
     for (int refusal = 0; refusal < REFUSALS; refusal++)
@@ -149,7 +149,7 @@ static void describe_listeners(struct exposition *out, const struct listeners *a
 
 /* ---- the books -------------------------------------------------------------------------------------------------- */
 
-static void describe_events(struct exposition *out, const struct bus *bus)
+static void expose_events(struct exposition *out, const struct bus *bus)
 {
     const struct event_counts *events = &bus->events;
     const struct tally *totals = &bus->totals;
@@ -174,7 +174,7 @@ static void describe_events(struct exposition *out, const struct bus *bus)
                        totals->delivered_bytes);
 }
 
-static void describe_messages(struct exposition *out, const struct tally *totals)
+static void expose_messages(struct exposition *out, const struct tally *totals)
 {
     exposition_counter(out, "evapid_messages_total",
                        "Messages of clients that came whole, and were handed on or dropped.", totals->messages);
@@ -191,7 +191,7 @@ static void describe_messages(struct exposition *out, const struct tally *totals
                        totals->message_bytes);
 }
 
-static void describe_bus(struct exposition *out, const struct bus *bus)
+static void expose_bus(struct exposition *out, const struct bus *bus)
 {
     exposition_counter(out, "evapid_clients_accepted_total", "Clients whose connection was taken, at any listener.",
                        bus->accepted);
@@ -220,8 +220,8 @@ static uint64_t worker_waiting(const struct worker *worker)
     return worker->waiting_count;
 }
 
-static void describe_each_worker(struct exposition *out, const struct kamailio *kamailio,
-                                 uint64_t (*value)(const struct worker *worker))
+static void expose_each_worker(struct exposition *out, const struct kamailio *kamailio,
+                               uint64_t (*value)(const struct worker *worker))
 {
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         const struct worker *worker = kamailio->workers[i];
@@ -232,7 +232,7 @@ static void describe_each_worker(struct exposition *out, const struct kamailio *
     }
 }
 
-static void describe_workers(struct exposition *out, const struct kamailio *kamailio)
+static void expose_workers(struct exposition *out, const struct kamailio *kamailio)
 {
     const bool attached = kamailio->attachment != DETACHED;
     exposition_gauge(out, "evapid_kamailio_attached", "Kamailios that are attached: 0 or 1.", attached);
@@ -244,16 +244,16 @@ static void describe_workers(struct exposition *out, const struct kamailio *kama
     exposition_gauge(out, "evapid_workers_declared", "Evapi workers that the attached Kamailio has.",
                      attached ? kamailio->workers_declared : 0);
     exposition_family(out, "evapid_worker_clients", "gauge", "Clients that belong to the worker.");
-    describe_each_worker(out, kamailio, worker_clients);
+    expose_each_worker(out, kamailio, worker_clients);
     exposition_family(out, "evapid_worker_messages_in_flight", "gauge",
                       "Messages that the worker was sent and whose routes have not ended.");
-    describe_each_worker(out, kamailio, worker_in_flight);
+    expose_each_worker(out, kamailio, worker_in_flight);
     exposition_family(out, "evapid_worker_clients_waiting", "gauge",
                       "Clients that have a message for the worker and find its window closed.");
-    describe_each_worker(out, kamailio, worker_waiting);
+    expose_each_worker(out, kamailio, worker_waiting);
 }
 
-static void describe_ring(struct exposition *out, const struct kamailio *kamailio, const struct meter *meter)
+static void expose_ring(struct exposition *out, const struct kamailio *kamailio, const struct meter *meter)
 {
     const struct queue *queue = kamailio->queue;
     exposition_gauge(out, "evapid_ring_capacity_bytes", "Size of Kamailio's queue; 0: there is none.",
@@ -274,7 +274,7 @@ static void describe_ring(struct exposition *out, const struct kamailio *kamaili
                        kamailio->stale);
 }
 
-static void describe_doors(struct exposition *out, const struct status_subject *subject)
+static void expose_doors(struct exposition *out, const struct status_subject *subject)
 {
     exposition_family(out, "evapid_socket_refused_total", "counter",
                       "Connections to a Unix socket of users who may not connect.");
@@ -282,7 +282,7 @@ static void describe_doors(struct exposition *out, const struct status_subject *
     exposition_value(out, LABELS({ "socket", "kamailio" }), subject->kamailio->door.refused);
 }
 
-static void describe_latencies(struct exposition *out, const struct meter *meter)
+static void expose_latencies(struct exposition *out, const struct meter *meter)
 {
     exposition_histogram(out, "evapid_queue_wait_seconds",
                          "From taking an event out of the ring until a client's kernel has taken it whole.",
@@ -296,7 +296,7 @@ static void describe_latencies(struct exposition *out, const struct meter *meter
 
 /* ---- this process ----------------------------------------------------------------------------------------------- */
 
-static void describe_process(struct exposition *out)
+static void expose_process(struct exposition *out)
 {
     const struct process process = process_look();
     exposition_family(out, "process_cpu_seconds_total", "counter", "User and system time of evapid.");
@@ -310,7 +310,7 @@ static void describe_process(struct exposition *out)
     exposition_gauge(out, "process_max_fds", "File descriptors that evapid may have open.", process.descriptors_limit);
 }
 
-static void describe_evapid(struct exposition *out, const struct status_subject *subject)
+static void expose_evapid(struct exposition *out, const struct status_subject *subject)
 {
     exposition_family(out, "evapid_build_info", "gauge", "The version of evapid.");
     exposition_value(out, LABELS({ "version", EVAPID_VERSION }), 1);
@@ -327,17 +327,17 @@ char *metrics_describe(const struct status_subject *subject, size_t *length)
         return NULL;
     if (subject->kamailio->queue != NULL)
         meter_read(meter, subject->kamailio->queue->ring.header);
-    describe_evapid(&out, subject);
-    describe_crowds(&out, &census);
-    describe_listeners(&out, subject->listeners);
-    describe_bus(&out, subject->bus);
-    describe_events(&out, subject->bus);
-    describe_messages(&out, &subject->bus->totals);
-    describe_workers(&out, subject->kamailio);
-    describe_ring(&out, subject->kamailio, meter);
-    describe_doors(&out, subject);
-    describe_latencies(&out, meter);
-    describe_process(&out);
+    expose_evapid(&out, subject);
+    expose_crowds(&out, &census);
+    expose_listeners(&out, subject->listeners);
+    expose_bus(&out, subject->bus);
+    expose_events(&out, subject->bus);
+    expose_messages(&out, &subject->bus->totals);
+    expose_workers(&out, subject->kamailio);
+    expose_ring(&out, subject->kamailio, meter);
+    expose_doors(&out, subject);
+    expose_latencies(&out, meter);
+    expose_process(&out);
     free(census.crowds);
     return exposition_finish(&out, length);
 }

@@ -2,12 +2,12 @@
 #include "status.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
-/* Text for JSON, which is UTF-8: any other bytes are shown as \xNN. */
-static json_t *describe_bytes(const char *bytes, size_t length)
+json_t *describe_bytes(const char *bytes, size_t length)
 {
     char shown[EVAPID_TAG_MAX * 4 + 1];
     json_t *text = json_stringn(bytes, length);
@@ -25,7 +25,7 @@ static json_t *describe_text(const char *text)
     return describe_bytes(text, strlen(text));
 }
 
-static json_t *describe_time(uint64_t ms)
+json_t *describe_time(uint64_t ms)
 {
     char text[40];
     const time_t seconds = (time_t)(ms / 1000);
@@ -73,7 +73,7 @@ static json_t *describe_input(const struct tally *tally)
                      (json_int_t)tally_messages_waiting(tally), "dropped", dropped);
 }
 
-static json_t *describe_client(struct client *client)
+json_t *describe_client(struct client *client)
 {
     char address[EVAPID_ADDRESS_MAX + 16];
     const struct tally *tally = client_tally(client);
@@ -107,24 +107,22 @@ static json_t *describe_refusals(const struct listener *listener)
     return refusals;
 }
 
-/* What the entries of the clients say of their queues, added up. */
-static json_int_t sum_queued(const json_t *clients, const char *key)
+static json_t *describe_output(const struct bus *bus)
 {
-    json_int_t sum = 0;
-    for (size_t i = 0; i < json_array_size(clients); i++)
-        sum += json_integer_value(json_object_get(json_object_get(json_array_get(clients, i), "out"), key));
-    return sum;
-}
-
-static json_t *describe_output(const struct tally *totals, const json_t *clients)
-{
+    const struct tally *totals = &bus->totals;
+    uint64_t events = 0;
+    uint64_t bytes = 0;
+    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+        events += outq_events(&client->out);
+        bytes += outq_bytes(&client->out);
+    }
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "relayed", (json_int_t)totals->relayed, "delivered",
                      (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "queued_frames",
-                     sum_queued(clients, "queued_frames"), "queued_bytes", sum_queued(clients, "queued_bytes"),
-                     "queued_memory", (json_int_t)bus_queue_memory(), "dropped", describe_dropped(totals));
+                     (json_int_t)events, "queued_bytes", (json_int_t)bytes, "queued_memory",
+                     (json_int_t)bus_queue_memory(), "dropped", describe_dropped(totals));
 }
 
-static json_t *describe_listeners(const struct listeners *all)
+json_t *describe_listeners(const struct listeners *all)
 {
     static const char *const states[] = { "failed", "prepared", "listening", "paused", "closed" };
     json_t *list = json_array();
@@ -173,7 +171,7 @@ static json_t *describe_ring(const struct kamailio *kamailio)
                      (json_int_t)kamailio->stale, "held", queue->state == QUEUE_HELD);
 }
 
-static json_t *describe_kamailio(const struct kamailio *kamailio)
+json_t *describe_kamailio(const struct kamailio *kamailio)
 {
     if (kamailio->attachment == DETACHED)
         return json_pack("{s:s, s:[], s:o}", "state", "detached", "workers", "ring", describe_ring(kamailio));
@@ -192,30 +190,96 @@ static json_t *describe_door(const struct door *door)
                      (json_int_t)door->refused);
 }
 
-static json_t *describe_totals(const struct status_subject *subject, const json_t *clients)
+static json_t *describe_events(const struct event_counts *events)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "relay", (json_int_t)events->relay, "multicast",
+                     (json_int_t)events->multicast, "unicast", (json_int_t)events->unicast, "no_receiver",
+                     (json_int_t)events->no_receiver);
+}
+
+json_t *describe_totals(const struct status_subject *subject)
 {
     const struct bus *bus = subject->bus;
-    const struct tally *totals = &bus->totals;
     const struct listener *listener = NULL;
     uint64_t refused = 0;
     DL_FOREACH(subject->listeners->first, listener)
     refused += listener_refused(listener);
-    return json_pack("{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "clients", "accepted",
-                     (json_int_t)bus->accepted, "refused", (json_int_t)refused, "closed", (json_int_t)bus->closed,
-                     "events", "relay", (json_int_t)bus->events.relay, "multicast", (json_int_t)bus->events.multicast,
-                     "unicast", (json_int_t)bus->events.unicast, "no_receiver", (json_int_t)bus->events.no_receiver,
-                     "out", describe_output(totals, clients), "in", describe_input(totals));
+    return json_pack("{s:{s:I, s:I, s:I}, s:o, s:o, s:o}", "clients", "accepted", (json_int_t)bus->accepted, "refused",
+                     (json_int_t)refused, "closed", (json_int_t)bus->closed, "events", describe_events(&bus->events),
+                     "out", describe_output(bus), "in", describe_input(&bus->totals));
+}
+
+/* Only what grows: what waits now has not been counted since any time. */
+json_t *describe_since(const struct stats *since)
+{
+    json_t *in = describe_input(&since->totals);
+    const struct tally *totals = &since->totals;
+    json_object_del(in, "waiting");
+    return json_pack("{s:o, s:{s:I, s:I}, s:o, s:{s:I, s:I, s:I, s:o}, s:o}", "since",
+                     since->since_ms != 0 ? describe_time(since->since_ms) : json_null(), "clients", "accepted",
+                     (json_int_t)since->accepted, "closed", (json_int_t)since->closed, "events",
+                     describe_events(&since->events), "out", "relayed", (json_int_t)totals->relayed, "delivered",
+                     (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "dropped",
+                     describe_dropped(totals), "in", in);
+}
+
+json_t *describe_selection(const struct selection *selection, const struct bus *bus)
+{
+    size_t chosen = 0;
+    size_t matching = 0;
+    json_t *clients = json_array();
+    struct client **selected = selection_make(selection, bus, &chosen, &matching);
+    for (size_t i = 0; i < chosen; i++)
+        clients = append(clients, describe_client(selected[i]));
+    if (selected == NULL) {
+        json_decref(clients);
+        clients = NULL;
+    }
+    free((void *)selected);
+    return json_pack("{s:o, s:I, s:I}", "clients", clients, "matching", (json_int_t)matching, "total",
+                     (json_int_t)HASH_COUNT(bus->clients));
+}
+
+/* The most used first, and those that are alike in the order of their names. */
+static int by_use(const void *left, const void *right)
+{
+    const struct tag *const *a = left;
+    const struct tag *const *b = right;
+    if ((*a)->clients != (*b)->clients)
+        return (*a)->clients > (*b)->clients ? -1 : 1;
+    const size_t shorter = (*a)->length < (*b)->length ? (*a)->length : (*b)->length;
+    const int difference = memcmp((*a)->name, (*b)->name, shorter);
+    return difference != 0 ? difference : (int)(*a)->length - (int)(*b)->length;
+}
+
+json_t *describe_tags(const struct bus *bus, size_t limit)
+{
+    size_t count = 0;
+    json_t *list = json_array();
+    const struct tag **tags = malloc((HASH_COUNT(bus->tags.tags) + 1) * sizeof(struct tag *));
+    for (const struct tag *tag = bus->tags.tags; tags != NULL && tag != NULL; tag = tag->hh.next)
+        tags[count++] = tag;
+    if (tags != NULL)
+        qsort((void *)tags, count, sizeof(struct tag *), by_use);
+    for (size_t i = 0; i < count && i < limit; i++)
+        list =
+            append(list, json_pack("{s:o, s:I, s:I}", "tag", describe_bytes(tags[i]->name, tags[i]->length), "clients",
+                                   (json_int_t)tags[i]->clients, "receivers", (json_int_t)tags[i]->listed));
+    if (tags == NULL) {
+        json_decref(list);
+        list = NULL;
+    }
+    free((void *)tags);
+    return json_pack("{s:o, s:I}", "tags", list, "total", (json_int_t)count);
 }
 
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
-    json_t *clients = describe_clients(subject->bus);
-    json_t *totals = describe_totals(subject, clients);
     return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid",
                      (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
                      (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
                      "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
                      describe_door(subject->control), "listeners", describe_listeners(subject->listeners), "clients",
-                     clients, "totals", totals);
+                     describe_clients(subject->bus), "totals", describe_totals(subject));
 }

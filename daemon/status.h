@@ -9,17 +9,36 @@
 #include "door.h"
 #include "kamailio.h"
 #include "listener.h"
+#include "selection.h"
+#include "stats.h"
 
 /* Whose status it is. */
 struct status_subject {
-    const struct bus *bus;
+    struct bus *bus;
     struct kamailio *kamailio;
     const struct listeners *listeners;
     const struct door *control;
     uint64_t started_ms; /* of the loop's time */
 };
 
-/* A new reference, NULL when there is no memory. */
+/* All of these return a new reference, NULL when there is no memory: what is there is whole. */
 json_t *status_describe(const struct status_subject *subject);
+
+/* Parts of it. */
+json_t *describe_client(struct client *client);
+json_t *describe_kamailio(const struct kamailio *kamailio);
+json_t *describe_listeners(const struct listeners *all);
+json_t *describe_totals(const struct status_subject *subject);
+
+/* What it has not: what was counted since a moment; chosen clients; the tags that are most used, up to limit. */
+json_t *describe_since(const struct stats *since);
+json_t *describe_selection(const struct selection *selection, const struct bus *bus);
+json_t *describe_tags(const struct bus *bus, size_t limit);
+
+/* Text for JSON, which is UTF-8: any other bytes are shown as \xNN. At most EVAPID_TAG_MAX bytes, if they are not. */
+json_t *describe_bytes(const char *bytes, size_t length);
+
+/* A time of the wall clock, milliseconds of the epoch, as 2026-11-23T08:19:27.123Z. */
+json_t *describe_time(uint64_t ms);
 
 #endif

@@ -1,6 +1,6 @@
-/* Fuzzing the control socket: the bytes of a connection, cut at random places, to the real control.c on a real loop.
- * Each line gets one answer, a JSON object on a line, of the kind that the request calls for; the first bad request gets
- * the last answer, and the connection ends behind it. */
+/* Fuzzing the control socket: the bytes of a connection, cut at random places, to the real control.c on a real loop, with a
+ * client on the bus. Each line gets one answer, a JSON object on a line, of the kind that the request calls for; behind a
+ * request to publish what follows are netstrings, each of which counts once; and in the end everybody has gone. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "evapid/netstring.h"
 #include "input.h"
+#include "publication.h"
 
-#define ANSWERS_MAX (4U << 20)
+#define ANSWERS_MAX (16U << 20)
 
 static uv_loop_t loop;
 static struct bus bus;
@@ -21,6 +23,8 @@ static struct control control;
 static char answers[ANSWERS_MAX];
 static size_t answered;
 static bool closed;
+static struct listener listener = { .name = "here" };
+static int application; /* the client's other end */
 
 static const char *on_replace(void *owner, int fd)
 {
@@ -45,6 +49,9 @@ static void begin(void)
     loop.data = &loop;
     assert(ledger_open(&ledger) == NULL);
     bus_open(&bus, &loop, &ledger);
+    bus.upstream = kamailio_upstream(&kamailio);
+    kamailio.bus = &bus;
+    kamailio.loop = &loop;
     kamailio.door.access = &access;
     control.replace = on_replace;
     control.reload = on_reload;
@@ -52,6 +59,31 @@ static void begin(void)
     snprintf(path, sizeof(path), "/tmp/fuzz-control-%d.sock", (int)getpid());
     assert(control_open(&control, &loop, path, &access, (struct inherited_door){ .fd = -1 }, &subject) == NULL);
     unlink(path); /* connections are handed to it by themselves */
+}
+
+/* A client of index 1 that gets events. */
+static void connect_client(void)
+{
+    static const struct client_limits limits = { .max_message_bytes = 1024, .max_queued_bytes = 64U << 20 };
+    const struct sockaddr_storage address = { .ss_family = AF_INET };
+    const struct network origin = network_of(&address);
+    int pair[2];
+    assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    bus.last_index = 0;
+    assert(listener_enter(&listener, &origin) && bus_connect(&bus, pair[0], &address, &limits, &listener));
+    bus_admit(&bus, bus_find(&bus, 1));
+    application = pair[1];
+}
+
+static void disconnect_client(void)
+{
+    struct client *client = bus_find(&bus, 1);
+    if (client != NULL)
+        client_drop(client, DROP_CLOSED);
+    close(application);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert(bus.clients == NULL && bus.listening_count == 0);
 }
 
 /* Read what has been answered. */
@@ -69,7 +101,12 @@ static void listen_to(int peer)
 static void turns(int peer, int count)
 {
     for (int i = 0; i < count; i++) {
+        static char events[65536];
         uv_run(&loop, UV_RUN_NOWAIT);
+        bus_flush(&bus);
+        control_flush(&control);
+        while (recv(application, events, sizeof(events), MSG_DONTWAIT) > 0)
+            continue;
         listen_to(peer);
     }
 }
@@ -87,34 +124,109 @@ static void send_stream(int peer, struct input *cuts, const uint8_t *stream, siz
     }
 }
 
-/* What a request is to be answered with: the value of "error", "" for the status. */
-static const char *expected(const char *line, size_t length)
-{
-    json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
-    const char *command = json_string_value(json_object_get(request, "command"));
-    const char *error = request == NULL                   ? "not JSON"
-                        : command == NULL                 ? "no command"
-                        : strcmp(command, "reload") == 0  ? "not reloaded"
-                        : strcmp(command, "replace") == 0 ? "not replaced"
-                        : strcmp(command, "status") != 0  ? "unknown command"
-                                                          : "";
-    json_decref(request);
-    return error;
-}
+/* What is to come behind an answer. */
+enum behind { BEHIND_ANSWERS, BEHIND_PASSING, BEHIND_EVENTS, BEHIND_NOTHING };
 
-/* The next answer; its "error", "" when it is a status. */
-static void check_answer(const char **at, const char *error)
+/* The next answer; its reference is the caller's. */
+static json_t *next_answer(const char **at)
 {
     const char *end = memchr(*at, '\n', (size_t)(answers + answered - *at));
     assert(end != NULL);
-    json_t *answer = json_loadb(*at, (size_t)(end - *at), JSON_REJECT_DUPLICATES, NULL);
+    json_t *answer = json_loadb(*at, (size_t)(end - *at), JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     assert(json_is_object(answer));
-    const char *said = json_string_value(json_object_get(answer, "error"));
-    assert(strcmp(said != NULL ? said : "", error) == 0);
-    assert((said == NULL) == json_is_object(json_object_get(answer, "totals")));
-    assert(said == NULL || json_is_string(json_object_get(answer, "detail")));
-    json_decref(answer);
     *at = end + 1;
+    return answer;
+}
+
+/* What cannot be a request at all has the error that says so. */
+static const char *expected_error(const json_t *request)
+{
+    const json_t *command = json_object_get(request, "command");
+    return request == NULL ? "not JSON" : !json_is_string(command) ? "no command" : NULL;
+}
+
+static bool is_one_of(const char *said, const char *const *all)
+{
+    while (*all != NULL && strcmp(said, *all) != 0)
+        all++;
+    return *all != NULL;
+}
+
+static enum behind behind_answer(const char *command, const json_t *request, const json_t *answer)
+{
+    static const char *const keys[] = { "version", "kamailio", "listeners", "clients",   "client", "tags",
+                                        "tagged",  "closed",   "log",       "published", "tail",   NULL };
+    const char *key = NULL;
+    json_t *value = NULL;
+    bool known = false;
+    json_object_foreach((json_t *)(uintptr_t)answer, key, value) known |= is_one_of(key, keys);
+    assert(known);
+    if (json_object_get(answer, "tail") != NULL) {
+        assert(strcmp(command, "tail") == 0);
+        return BEHIND_PASSING;
+    }
+    const bool stream = json_is_true(json_object_get(request, "stream"));
+    return json_object_get(answer, "published") != NULL && stream ? BEHIND_EVENTS : BEHIND_ANSWERS;
+}
+
+/* Check the answer to a line. */
+static enum behind check_answer(const char **at, const char *line, size_t length)
+{
+    static const char *const refusals[] = { "unknown command", "bad request", "no such client", "not replaced", NULL };
+    json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *answer = next_answer(at);
+    const char *expected = expected_error(request);
+    const char *said = json_string_value(json_object_get(answer, "error"));
+    enum behind behind = BEHIND_ANSWERS;
+    if (expected != NULL)
+        assert(said != NULL && strcmp(said, expected) == 0);
+    if (said == NULL)
+        behind = behind_answer(json_string_value(json_object_get(request, "command")), request, answer);
+    else
+        assert(json_is_string(json_object_get(answer, "detail")) && (expected != NULL || is_one_of(said, refusals)));
+    if (said != NULL && strcmp(said, "not replaced") == 0)
+        behind = BEHIND_NOTHING;
+    json_decref(request);
+    json_decref(answer);
+    return behind;
+}
+
+/* What follows are events: counted so far, now and then, and in the end all that are good. */
+static void check_events(const char **at, const char *stream, const char *end)
+{
+    json_int_t events = 0;
+    json_int_t bytes = 0;
+    struct netstring frame;
+    enum netstring_status status = NETSTRING_FRAME;
+    while ((status = netstring_scan(stream, (size_t)(end - stream), PUBLICATION_EVENT_MAX, &frame)) ==
+           NETSTRING_FRAME) {
+        events++;
+        bytes += (json_int_t)frame.length;
+        stream += frame.used;
+    }
+    const bool good = status == NETSTRING_MORE && stream + frame.used == end;
+    json_int_t before = 0;
+    bool last = false;
+    while (!last) {
+        json_t *answer = next_answer(at);
+        const json_t *published = json_object_get(answer, "published");
+        const json_int_t now = json_integer_value(json_object_get(published, "events"));
+        const bool refused = json_object_get(answer, "error") != NULL;
+        last = refused || json_is_true(json_object_get(answer, "end"));
+        assert(now >= before && now <= events && refused == (last && !good));
+        assert(!last || (now == events && json_integer_value(json_object_get(published, "bytes")) == bytes));
+        before = now;
+        json_decref(answer);
+    }
+}
+
+static void check_passing(const char **at)
+{
+    while (*at < answers + answered) {
+        json_t *answer = next_answer(at);
+        assert(json_object_get(answer, "time") != NULL || json_object_get(answer, "dropped") != NULL);
+        json_decref(answer);
+    }
 }
 
 /* A request has at most CONTROL_REQUEST_MAX bytes, with its newline. */
@@ -122,18 +234,26 @@ static void check_answers(const char *stream, size_t length)
 {
     const char *answer = answers;
     const char *end = stream + length;
-    for (const char *at = stream; at < end;) {
+    enum behind behind = BEHIND_ANSWERS;
+    for (const char *at = stream; at < end && behind == BEHIND_ANSWERS;) {
         const char *over = memchr(at, '\n', (size_t)(end - at));
         const size_t size = (size_t)((over != NULL ? over + 1 : end) - at);
-        const bool large = over == NULL ? size >= CONTROL_REQUEST_MAX : size > CONTROL_REQUEST_MAX;
-        if (over == NULL && !large)
+        if (over == NULL ? size >= CONTROL_REQUEST_MAX : size > CONTROL_REQUEST_MAX) {
+            json_t *refusal = next_answer(&answer);
+            assert(strcmp(json_string_value(json_object_get(refusal, "error")), "too long") == 0);
+            json_decref(refusal);
+            behind = BEHIND_NOTHING;
             break;
-        const char *error = large ? "too long" : expected(at, size - 1);
-        check_answer(&answer, error);
-        if (error[0] != '\0')
+        }
+        if (over == NULL)
             break;
+        behind = check_answer(&answer, at, size - 1);
         at = over + 1;
+        if (behind == BEHIND_EVENTS)
+            check_events(&answer, at, end);
     }
+    if (behind == BEHIND_PASSING)
+        check_passing(&answer);
     assert(answer == answers + answered);
 }
 
@@ -151,15 +271,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     answered = 0;
     closed = false;
+    connect_client();
     control.door.opened(control.door.owner, pair[0]);
     send_stream(pair[1], &cuts, (const uint8_t *)stream, size);
     shutdown(pair[1], SHUT_WR);
     for (int i = 0; i < 10000 && !closed; i++)
         turns(pair[1], 1);
     assert(closed && control.count == 0 && control.inquiries == NULL);
+    assert(control.publications == 0 && control.tails.count == 0 && bus.tap == NULL);
     check_answers(stream, size);
     close(pair[1]);
-    turns(pair[1], 2);
+    disconnect_client();
     free(stream);
     return 0;
 }

@@ -1,42 +1,90 @@
-/* Fuzzing what evapictl makes of an answer: whatever it is, the tables hold whole lines of text, with no character that
- * would drive a terminal. */
-#define main evapictl_main
-int evapictl_main(int argc, char **argv);
-/* A program of its own: its functions are not to be had otherwise. NOLINTNEXTLINE(bugprone-suspicious-include) */
-#include "../../daemon/evapictl.c"
-#undef main
+/* Fuzzing what evapictl makes of an answer, and of a payload: whatever it is, what is printed are whole lines of text, with no
+ * character that would drive a terminal; and JSON that is set out is still the same JSON. */
+#include <jansson.h>
+#include <stdio.h>
 
+#include "ask.h"
 #include "input.h"
+#include "json_text.h"
+#include "status_text.h"
+#include "text.h"
+
+static FILE *terminal;
+static char *text;
+static size_t size;
+
+static void begin_printing(void)
+{
+    terminal = stdout;
+    stdout = open_memstream(&text, &size);
+    assert(stdout != NULL);
+}
 
 /* Everything printed is UTF-8 without control characters, but for the ends of lines. */
-static void check_printed(const char *text, size_t length)
+static void end_printing(void)
 {
-    json_t *string = json_stringn(text, length); /* NULL: not UTF-8 */
+    fclose(stdout);
+    stdout = terminal;
+    json_t *string = json_stringn(text, size); /* NULL: not UTF-8 */
     assert(string != NULL);
     json_decref(string);
+    for (size_t i = 0; i < size; i++)
+        assert(text[i] == '\n' || control_character(text + i, size - i) == 0);
+}
+
+static void show(void (*print)(const json_t *answer), const json_t *answer)
+{
+    begin_printing();
+    print(answer);
+    end_printing();
+    assert(size > 0 && text[size - 1] == '\n');
+    free(text);
+}
+
+static void show_answer(const char *line, size_t length)
+{
+    json_t *answer = read_answer(line, length);
+    if (answer == NULL)
+        return;
+    make_printable(answer);
+    show(print_status, answer);
+    show(print_kamailio, answer);
+    show(print_listeners, answer);
+    show(print_clients, answer);
+    show(print_client, answer);
+    show(print_tags, answer);
+    show(print_stats, answer);
+    json_decref(answer);
+}
+
+/* A text without a control character is shown as it is, so that what is set out can be read again. */
+static void show_json(const char *payload, size_t length)
+{
+    begin_printing();
+    print_json(stdout, payload, length, 4, false);
+    end_printing();
+    json_t *before = json_loadb(payload, length, JSON_ALLOW_NUL, NULL);
+    json_t *after = json_loadb(text, size, JSON_ALLOW_NUL, NULL);
+    bool plain = true;
     for (size_t i = 0; i < length; i++)
-        assert(text[i] == '\n' || control_character(text + i, length - i) == 0);
-    assert(length > 0 && text[length - 1] == '\n');
+        plain &= payload[i] == '\t' || payload[i] == '\r' || payload[i] == '\n' ||
+                 control_character(payload + i, length - i) == 0;
+    assert(!plain || (after != NULL && json_equal(before, after)));
+    json_decref(before);
+    json_decref(after);
+    free(text);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     char *line = copy_of(bytes, length);
-    json_t *answer = read_answer(line, length);
-    free(line);
-    if (answer == NULL)
-        return 0;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *const terminal = stdout;
-    stdout = open_memstream(&text, &size);
-    assert(stdout != NULL);
-    make_printable(answer);
-    show_status(answer);
-    fclose(stdout);
-    stdout = terminal;
-    check_printed(text, size);
+    show_answer(line, length);
+    if (is_json(line, length))
+        show_json(line, length);
+    begin_printing();
+    print_plain(stdout, line, length);
+    end_printing();
     free(text);
-    json_decref(answer);
+    free(line);
     return 0;
 }

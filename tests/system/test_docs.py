@@ -116,7 +116,7 @@ def test_the_index_names_every_document():
 def test_every_source_file_is_named_in_the_architecture():
     text = text_of("docs/architecture.md")
     files = [file.relative_to(ROOT).as_posix() for folder, ending in (("daemon", "c"), ("shim", "c"), ("include/evapid", "h"))
-             for file in (ROOT / folder).glob("*." + ending)]
+             for file in (ROOT / folder).rglob("*." + ending)]
     assert [name for name in files if f"`{name}`" not in text] == []
 
 
@@ -127,6 +127,29 @@ def test_the_manual_page_has_the_options_that_the_program_has(program, manual):
     options = re.findall(r"^  (-\w), -(-\w+)", usage, re.M)
     page = re.findall(r"^\.It Fl (\w).*, Fl (-\w+)", text_of(manual), re.M)
     assert sorted(("-" + short, long) for short, long in page) == sorted(options)
+    long_only = re.findall(r"^      -(-\w+)", usage, re.M)
+    assert sorted(re.findall(r"^\.It Fl (-\w+)", text_of(manual), re.M)) == sorted(long_only)
+
+
+def test_the_manual_page_and_the_summary_have_every_command_of_evapictl():
+    commands = re.findall(r'^    \{ "(\w+)", \w+, \d', text_of("daemon/evapictl/commands.c"), re.M)
+    assert len(commands) > 15
+    usage = subprocess.run([EVAPICTL, "-h"], capture_output=True, text=True, check=True).stdout
+    page = text_of("docs/evapictl.1")
+    assert [name for name in commands if not re.search(rf"^  {name}\b", usage, re.M)] == []
+    assert [name for name in commands if not re.search(rf"^\.It Cm {name}\b", page, re.M)] == []
+    for completion in ("evapictl.bash", "_evapictl"):
+        text = text_of(f"conf/completion/{completion}")
+        long = re.findall(r"(?:^      -|, -)(-\w+)", usage, re.M)
+        assert [option for option in long if f"-{option}" not in text] == []
+
+
+def test_the_protocol_has_every_request_and_every_error():
+    text, source = text_of("docs/protocol.md"), text_of("daemon/requests.c") + text_of("daemon/control.c")
+    listed = {row[0].strip("`") for row in rows(text.split("<!-- test: the requests -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
+    assert listed == set(re.findall(r'\{ "(\w+)", answer_\w+ \}', source))
+    errors = {row[0].strip("`") for row in rows(text.split("<!-- test: the errors -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
+    assert errors == set(re.findall(r'(?:refuse\((?:call->)?reply, |inquiry_reject\(inquiry, |"error", )"([\w ]+)"', source))
 
 
 # ---- docs/configuration.md

@@ -15,7 +15,11 @@ def folder(tmp_path_factory):
 
 
 def ask_a_fake(folder, answer, *words):
-    """What evapictl makes of the answer."""
+    """What evapictl makes of the answer to status, or to another command."""
+    return ask_a_fake_for(folder, answer, "status", *words)
+
+
+def ask_a_fake_for(folder, answer, *words):
     path = folder / "fake.sock"
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
@@ -33,7 +37,7 @@ def ask_a_fake(folder, answer, *words):
             connection.close()
         fake = threading.Thread(target=serve)
         fake.start()
-        ran = evapictl(path, "status", *words)
+        ran = evapictl(path, *words)
         fake.join()
     return ran
 
@@ -72,3 +76,10 @@ def test_a_text_in_an_answer_forges_no_line_and_drives_no_terminal(folder, text,
     assert ran.returncode == 0 and ran.stdout.startswith(f"evapid     {shown}, pid 0")
     ran = ask_a_fake(folder, b'{"error": "%s", "detail": "%s"}\n' % (text.encode(), text.encode()))
     assert ran.returncode == 1 and ran.stderr == f"evapictl: {shown}: {shown}\n"
+
+
+def test_what_a_reload_has_changed_is_said(folder):
+    answer = b'{"reload": {"listeners_added": 2, "listeners_removed": 1, "clients_closed": 7}}\n'
+    assert ask_a_fake_for(folder, answer, "reload").stdout == "reloaded: listeners added 2, removed 1; clients closed 7\n"
+    ran = ask_a_fake_for(folder, b'{"error": "not reloaded", "detail": "/etc/evapid/evapid.json:3:5: unknown key"}\n', "reload")
+    assert (ran.returncode, ran.stderr) == (1, "evapictl: not reloaded: /etc/evapid/evapid.json:3:5: unknown key\n")

@@ -1,0 +1,73 @@
+# Completion of evapictl for bash. Tags and clients are those of the evapid that runs, which is asked when they are wanted.
+
+# Complete with lines of a list, one word each.
+_evapictl_words() {
+    local IFS=$'\n'
+    mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
+}
+
+_evapictl_names() {
+    local socket=()
+    [ -z "$own_socket" ] || socket=(--socket "$own_socket")
+    _evapictl_words "$(evapictl "${socket[@]}" names "$1" 2> /dev/null)"
+}
+
+_evapictl_files() {
+    compopt -o filenames 2> /dev/null
+    mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+}
+
+# The command, and how many words stand behind it before the one that is being completed.
+_evapictl_look() {
+    local i word
+    command='' behind=0 own_socket=''
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        case $word in
+        -s | --socket) own_socket=${COMP_WORDS[++i]} ;;
+        -w | --watch | --sort | --tag | --address | --state | --limit | --direction) ((i++)) ;;
+        -*) ;;
+        *) [ -z "$command" ] && command=$word || ((behind++)) ;;
+        esac
+    done
+}
+
+_evapictl_options() {
+    local options='--socket --json --version --help'
+    case $command in
+    clients) options+=' --watch --sort --tag --address --state --slow --limit' ;;
+    tags) options+=' --watch --limit' ;;
+    tail) options+=' --tag --direction' ;;
+    stats) options+=' --watch --reset' ;;
+    status | client | listeners | kamailio | top) options+=' --watch' ;;
+    esac
+    _evapictl_words "${options// /$'\n'}"
+}
+
+_evapictl() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command behind own_socket
+    COMPREPLY=()
+    _evapictl_look
+    case $prev in
+    -s | --socket) _evapictl_files && return ;;
+    --sort) _evapictl_words $'index\naddress\ntag\nqueued\ndropped\ndelivered\nsent\nmessages\nreceived' && return ;;
+    --state) _evapictl_words $'admitting\nopen\nfinishing\nflushing\ngone' && return ;;
+    --direction) _evapictl_words $'in\nout' && return ;;
+    --tag) _evapictl_names tags && return ;;
+    -w | --watch | --address | --limit) return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        _evapictl_options
+        return
+    fi
+    case $command:$behind in
+    :*) _evapictl_names commands ;;
+    client:0 | close:0 | tag:0) _evapictl_names clients ;;
+    tag:1 | multicast:0 | unicast:0) _evapictl_names tags ;;
+    log:0) _evapictl_words $'error\nwarning\nnotice\ninfo\ndebug' ;;
+    names:0) _evapictl_words $'commands\ntags\nclients' ;;
+    check:0) _evapictl_files ;;
+    esac
+}
+
+complete -F _evapictl evapictl

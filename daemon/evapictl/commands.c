@@ -1,0 +1,302 @@
+/* The command line: options, and the table of commands. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ask.h"
+#include "evapid/limits.h"
+#include "evapictl.h"
+
+#define WORDS_ANY 1000000
+
+/* Long options without a short form. */
+enum {
+    OPTION_SORT = 256,
+    OPTION_TAG,
+    OPTION_ADDRESS,
+    OPTION_STATE,
+    OPTION_SLOW,
+    OPTION_LIMIT,
+    OPTION_DIRECTION,
+    OPTION_RESET
+};
+
+static const struct option option_table[] = {
+    { "socket", required_argument, NULL, 's' },
+    { "json", no_argument, NULL, 'j' },
+    { "watch", required_argument, NULL, 'w' },
+    { "version", no_argument, NULL, 'V' },
+    { "help", no_argument, NULL, 'h' },
+    { "sort", required_argument, NULL, OPTION_SORT },
+    { "tag", required_argument, NULL, OPTION_TAG },
+    { "address", required_argument, NULL, OPTION_ADDRESS },
+    { "state", required_argument, NULL, OPTION_STATE },
+    { "slow", no_argument, NULL, OPTION_SLOW },
+    { "limit", required_argument, NULL, OPTION_LIMIT },
+    { "direction", required_argument, NULL, OPTION_DIRECTION },
+    { "reset", no_argument, NULL, OPTION_RESET },
+    { NULL, 0, NULL, 0 },
+};
+
+static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...] [ARGUMENT...]\n"
+                            "Look into a running evapid, and have it do things.\n"
+                            "\n"
+                            "  status             all of the following in one: who is attached, listening and\n"
+                            "                     connected, and what has been delivered, dropped, and waits\n"
+                            "  clients            the clients: --sort KEY, --tag T, --address A, --state S,\n"
+                            "                     --slow, --limit N choose among them\n"
+                            "  client N           one of them\n"
+                            "  tags               the tags, the most used first: --limit N\n"
+                            "  listeners          the listeners\n"
+                            "  kamailio           Kamailio, its workers and its queue\n"
+                            "  stats              the totals, and those since the last --reset\n"
+                            "  top                rates, queues and clients on a live screen; q quits\n"
+                            "  tail               events and messages as they pass: --tag T, --direction in|out\n"
+                            "\n"
+                            "  relay [TEXT...]          give clients an event: all of them,\n"
+                            "  multicast TAG [TEXT...]  those with a tag,\n"
+                            "  unicast TAG [TEXT...]    the first with a tag; without a text each line of\n"
+                            "                           standard input is one\n"
+                            "  tag N TAG          give client N a tag; an empty one takes it away\n"
+                            "  close N            close client N behind what waits for it\n"
+                            "  log [LEVEL]        show the level of the log, or set it until the next start\n"
+                            "  reload             read the configuration again\n"
+                            "  check FILE         say whether a configuration is good; needs no evapid\n"
+                            "  names WHAT         names of commands, tags or clients, a line each, for shells\n"
+                            "\n"
+                            "  -s, --socket FILE  its control socket (default " EVAPID_CONTROL_SOCKET ")\n"
+                            "  -j, --json         print JSON\n"
+                            "  -w, --watch SECONDS  show it again and again\n"
+                            "      --sort KEY     index, address, tag, queued, dropped, delivered, sent,\n"
+                            "                     messages or received\n"
+                            "      --tag T        only with this tag; an empty one: without any\n"
+                            "      --address A    only from this address, or network as 10.0.0.0/8\n"
+                            "      --state S      only admitting, open, finishing, flushing or gone\n"
+                            "      --slow         only those that are slow\n"
+                            "      --limit N      at most so many\n"
+                            "      --direction D  only what goes out to clients, or comes in from them\n"
+                            "      --reset        let the counts begin at 0\n"
+                            "  -V, --version      print the version\n"
+                            "  -h, --help         print this\n"
+                            "\n"
+                            "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
+                            "2 wrong command line; 3 no evapid answers.\n";
+
+/* A command, how many words come behind it, and the options that it has beside -s and -j: s sort, t tag, a address, S state
+ * and slow, l limit, d direction, r reset, w watch. */
+static const struct command {
+    const char *name;
+    command_run *run;
+    int least, most;
+    const char *arguments, *options;
+    bool numbered; /* the first word is a client's number */
+} commands[] = {
+    { "status", show_status, 0, 0, "", "w", false },
+    { "clients", show_clients, 0, 0, "", "wstaSl", false },
+    { "client", show_client, 1, 1, "N", "w", true },
+    { "tags", show_tags, 0, 0, "", "wl", false },
+    { "listeners", show_listeners, 0, 0, "", "w", false },
+    { "kamailio", show_kamailio, 0, 0, "", "w", false },
+    { "stats", show_stats, 0, 0, "", "wr", false },
+    { "top", top_run, 0, 0, "", "w", false },
+    { "tail", tail_run, 0, 0, "", "td", false },
+    { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "", false },
+    { "multicast", publish_multicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
+    { "unicast", publish_unicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
+    { "tag", change_tag, 2, 2, "N TAG", "", true },
+    { "close", change_close, 1, 1, "N", "", true },
+    { "log", change_log, 0, 1, "[LEVEL]", "", false },
+    { "reload", change_reload, 0, 0, "", "", false },
+    { "check", check_run, 1, 1, "FILE", "", false },
+    { "names", names_run, 1, 1, "commands|tags|clients", "", false },
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(*commands))
+
+const char *command_name(size_t i)
+{
+    return i < COMMANDS ? commands[i].name : NULL;
+}
+
+/* ---- a name that there is not ----------------------------------------------------------------------------------- */
+
+/* How many letters have to be put in, left out or changed to make one of the other; of names up to 15 letters. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[16];
+    const size_t length = strlen(b);
+    for (size_t j = 0; j <= length; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t corner = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < length; j++) {
+            const size_t change = corner + (a[i] != b[j]);
+            const size_t other = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+            corner = row[j + 1];
+            row[j + 1] = change < other ? change : other;
+        }
+    }
+    return row[length];
+}
+
+static int report_unknown(const char *name)
+{
+    size_t nearest = 3;
+    const char *meant = NULL;
+    for (size_t i = 0; i < COMMANDS; i++) {
+        const bool begun = strlen(name) > 1 && strncmp(commands[i].name, name, strlen(name)) == 0;
+        const size_t far = begun ? 0 : distance(name, commands[i].name);
+        if (far < nearest && far < strlen(commands[i].name)) {
+            nearest = far;
+            meant = commands[i].name;
+        }
+    }
+    fprintf(stderr, "evapictl: unknown command: %s%s%s%s\nevapictl -h lists all: status is the one to begin with\n",
+            name, meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "", meant != NULL ? "?" : "");
+    return EXIT_USAGE;
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+/* The letter in struct command that stands for the option; 0: every command has it. */
+static char letter_of(int option)
+{
+    switch (option) {
+    case 'w': return 'w';
+    case OPTION_SORT: return 's';
+    case OPTION_TAG: return 't';
+    case OPTION_ADDRESS: return 'a';
+    case OPTION_STATE:
+    case OPTION_SLOW: return 'S';
+    case OPTION_LIMIT: return 'l';
+    case OPTION_DIRECTION: return 'd';
+    case OPTION_RESET: return 'r';
+    default: return '\0';
+    }
+}
+
+static bool read_number(const char *text, double least, double most, double *number)
+{
+    char *end = NULL;
+    errno = 0;
+    *number = strtod(text, &end);
+    return errno == 0 && end != text && *end == '\0' && *number >= least && *number <= most;
+}
+
+static int refuse(const char *what, const char *why)
+{
+    fprintf(stderr, "evapictl: %s: %s\n", what, why);
+    return EXIT_USAGE;
+}
+
+/* EXIT_FINE, or what is wrong has been said. */
+static int take_option(struct options *options, int option, const char *text)
+{
+    double number = 0;
+    switch (option) {
+    case 's': options->socket = text; break;
+    case 'j': options->json = true; break;
+    case 'w':
+        if (!read_number(text, 0.1, 86400, &options->watch_s))
+            return refuse(text, "--watch takes seconds, 0.1 to 86400");
+        break;
+    case OPTION_SORT: options->sort = text; break;
+    case OPTION_TAG: options->tag = text; break;
+    case OPTION_ADDRESS: options->address = text; break;
+    case OPTION_STATE: options->state = text; break;
+    case OPTION_SLOW: options->slow = true; break;
+    case OPTION_LIMIT:
+        if (!read_number(text, 0, 1e9, &number) || number != (double)(long)number)
+            return refuse(text, "--limit takes a number");
+        options->limit = (long)number;
+        break;
+    case OPTION_DIRECTION: options->direction = text; break;
+    case OPTION_RESET: options->reset = true; break;
+    default: break;
+    }
+    return EXIT_FINE;
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------------- */
+
+/* Does the command have all options whose letters these are? */
+static bool has_options(const struct command *command, const char *letters)
+{
+    return strspn(letters, command->options) == strlen(letters);
+}
+
+static int check_words(const struct command *command, char **words, int count)
+{
+    double number = 0;
+    if (count < command->least || count > command->most) {
+        fprintf(stderr, "evapictl: usage: evapictl %s%s%s\n", command->name, command->arguments[0] != '\0' ? " " : "",
+                command->arguments);
+        return EXIT_USAGE;
+    }
+    if (command->numbered &&
+        (!read_number(words[0], 1, 2147483647, &number) || strspn(words[0], "0123456789") != strlen(words[0])))
+        return refuse(words[0], "a client's number was expected: evapictl clients shows them");
+    return EXIT_FINE;
+}
+
+/* Again and again; on a terminal from the top of the screen. */
+static int run_watching(const struct command *command, const struct options *options, char **words, int count)
+{
+    const struct timespec pause = { .tv_sec = (time_t)options->watch_s,
+                                    .tv_nsec = (long)((options->watch_s - (double)(time_t)options->watch_s) * 1e9) };
+    const bool terminal = isatty(STDOUT_FILENO) && !options->json;
+    for (bool first = true;; first = false) {
+        if (terminal)
+            fputs("\033[H\033[2J", stdout);
+        else if (!first && !options->json)
+            putchar('\n');
+        const int status = command->run(options, words, count);
+        if (fflush(stdout) != 0 || status != EXIT_FINE)
+            return status;
+        nanosleep(&pause, NULL);
+    }
+}
+
+int evapictl_run(int argc, char **argv)
+{
+    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1 };
+    char letters[64] = "";
+    int status = EXIT_FINE;
+    for (int option; (option = getopt_long(argc, argv, "s:jw:Vh", option_table, NULL)) != -1;) {
+        const char letter = letter_of(option);
+        if (option == 'V' || option == 'h') {
+            fputs(option == 'V' ? "evapictl " EVAPID_VERSION "\n" : usage, stdout);
+            return EXIT_FINE;
+        }
+        if (option == '?') {
+            fputs(usage, stderr);
+            return EXIT_USAGE;
+        }
+        if (letter != '\0' && strlen(letters) + 1 < sizeof(letters))
+            letters[strlen(letters)] = letter;
+        if ((status = take_option(&options, option, optarg)) != EXIT_FINE)
+            return status;
+    }
+    if (optind == argc) {
+        fprintf(stderr, "evapictl: a command is missing\n%s", usage);
+        return EXIT_USAGE;
+    }
+    const struct command *command = NULL;
+    for (size_t i = 0; i < COMMANDS && command == NULL; i++)
+        command = strcmp(commands[i].name, argv[optind]) == 0 ? &commands[i] : NULL;
+    char **words = argv + optind + 1;
+    const int count = argc - optind - 1;
+    if (command == NULL)
+        return report_unknown(argv[optind]);
+    if (!has_options(command, letters))
+        return refuse(command->name, "it does not have such an option: evapictl -h");
+    if ((status = check_words(command, words, count)) != EXIT_FINE)
+        return status;
+    return options.watch_s > 0 && command->run != top_run ? run_watching(command, &options, words, count)
+                                                          : command->run(&options, words, count);
+}

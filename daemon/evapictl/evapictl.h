@@ -1,0 +1,40 @@
+/* evapictl: what its commands have in common. */
+#ifndef EVAPICTL_H
+#define EVAPICTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    EXIT_FINE = 0,
+    EXIT_ANSWERED_ERROR = 1, /* evapid answered with an error, or a file is bad (check) */
+    EXIT_USAGE = 2,          /* the command line is wrong */
+    EXIT_UNREACHABLE = 3     /* no evapid answers */
+};
+
+/* The command line's. NULL, 0, false: not given. */
+struct options {
+    const char *socket;
+    bool json;
+    double watch_s;
+    const char *sort, *tag, *address, *state, *direction;
+    bool slow, reset;
+    long limit; /* -1: not given */
+};
+
+/* Ask for these, and do with what is answered what the command says. words: count of them behind the command. They return
+ * the exit status, and have said what is wrong. */
+typedef int command_run(const struct options *options, char **words, int count);
+
+command_run show_status, show_clients, show_client, show_tags, show_listeners, show_kamailio, show_stats;
+command_run change_tag, change_close, change_log, change_reload;
+command_run publish_relay, publish_multicast, publish_unicast;
+command_run tail_run, top_run, check_run, names_run;
+
+/* The commands' names, one after another; NULL behind the last. */
+const char *command_name(size_t i);
+
+/* Read the command line and do what it says. */
+int evapictl_run(int argc, char **argv);
+
+#endif

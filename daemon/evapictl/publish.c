@@ -1,0 +1,245 @@
+/* relay, multicast, unicast: events from the command line or standard input, to clients.
+ *
+ * evapid takes netstrings and acknowledges now and then how far it is; it reads as fast as clients do. So what is read here
+ * waits no longer than that. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ask.h"
+#include "evapid/netstring.h"
+#include "text.h"
+
+#define READ_BYTES 65536U
+
+/* Bytes that come and go: those from begin to end wait. */
+struct buffer {
+    char *bytes;
+    size_t begin, end, room;
+};
+
+struct publishing {
+    struct line_to line;
+    struct buffer lines;  /* of standard input, no whole line yet */
+    struct buffer framed; /* on their way to evapid */
+    bool over;            /* standard input is */
+    bool told;            /* and evapid knows */
+    json_t *answer;       /* the last one */
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* Room for size more bytes behind those that wait. */
+static char *buffer_room(struct buffer *buffer, size_t size)
+{
+    if (buffer->begin > 0 && buffer->room - buffer->end < size) {
+        memmove(buffer->bytes, buffer->bytes + buffer->begin, buffer->end - buffer->begin);
+        buffer->end -= buffer->begin;
+        buffer->begin = 0;
+    }
+    if (buffer->room - buffer->end < size) {
+        buffer->room = (buffer->end + size) * 2;
+        buffer->bytes = realloc(buffer->bytes, buffer->room);
+        if (buffer->bytes == NULL)
+            out_of_memory();
+    }
+    return buffer->bytes + buffer->end;
+}
+
+static void frame_event(struct buffer *framed, const char *event, size_t length)
+{
+    char *to = buffer_room(framed, length + NETSTRING_HEADER_MAX + 1);
+    const size_t header = netstring_header(to, length);
+    memcpy(to + header, event, length);
+    to[header + length] = ',';
+    framed->end += header + length + 1;
+}
+
+/* Each whole line is an event; at the end also what has no newline. */
+static void frame_lines(struct publishing *publishing)
+{
+    struct buffer *lines = &publishing->lines;
+    const char *end = NULL;
+    while (lines->end > lines->begin &&
+           (end = memchr(lines->bytes + lines->begin, '\n', lines->end - lines->begin)) != NULL) {
+        const char *begin = lines->bytes + lines->begin;
+        frame_event(&publishing->framed, begin, (size_t)(end - begin));
+        lines->begin += (size_t)(end - begin) + 1;
+    }
+    if (publishing->over && lines->end > lines->begin) {
+        frame_event(&publishing->framed, lines->bytes + lines->begin, lines->end - lines->begin);
+        lines->begin = lines->end;
+    }
+}
+
+static void read_lines(struct publishing *publishing)
+{
+    char *to = buffer_room(&publishing->lines, READ_BYTES);
+    const ssize_t n = read(STDIN_FILENO, to, READ_BYTES);
+    if (n < 0 && errno == EINTR)
+        return;
+    publishing->over = n <= 0;
+    publishing->lines.end += n > 0 ? (size_t)n : 0;
+    frame_lines(publishing);
+}
+
+/* Send what waits as far as evapid takes it; behind the last of it say that it was. Failure is found out by reading. */
+static void send_framed(struct publishing *publishing)
+{
+    struct buffer *framed = &publishing->framed;
+    if (framed->end > framed->begin) {
+        const ssize_t n = send(publishing->line.fd, framed->bytes + framed->begin, framed->end - framed->begin,
+                               MSG_NOSIGNAL | MSG_DONTWAIT);
+        framed->begin += n > 0 ? (size_t)n : 0;
+    }
+    if (publishing->over && framed->begin == framed->end && !publishing->told) {
+        shutdown(publishing->line.fd, SHUT_WR);
+        publishing->told = true;
+    }
+}
+
+/* Read acknowledgements. EXIT_FINE, with the last one in answer when it is the last; or what is wrong has been said. */
+static int read_acknowledgements(struct publishing *publishing, bool *done)
+{
+    size_t length = 0;
+    const char *text = NULL;
+    if (line_fill(&publishing->line) < 0)
+        return report_broken(&publishing->line, errno);
+    while ((text = line_next(&publishing->line, &length)) != NULL) {
+        json_decref(publishing->answer);
+        publishing->answer = read_answer(text, length);
+        if (!json_is_object(json_object_get(publishing->answer, "published")) ||
+            json_object_get(publishing->answer, "error") != NULL)
+            return report_error(&publishing->line, publishing->answer);
+        *done = is_true_at(publishing->answer, "end");
+    }
+    return EXIT_FINE;
+}
+
+/* Wait for whatever can go on: standard input while little waits for evapid, evapid when something does, and its answers. */
+static int publish_all(struct publishing *publishing)
+{
+    int status = EXIT_FINE;
+    bool done = false;
+    while (status == EXIT_FINE && !done) {
+        const struct buffer *framed = &publishing->framed;
+        publishing->over = publishing->over || interrupted;
+        const bool wants = !publishing->over && framed->end - framed->begin < READ_BYTES;
+        const bool sends = !publishing->told && (framed->end > framed->begin || publishing->over);
+        struct pollfd both[] = { { .fd = wants ? STDIN_FILENO : -1, .events = POLLIN },
+                                 { .fd = publishing->line.fd, .events = (short)(sends ? POLLIN | POLLOUT : POLLIN) } };
+        if (poll(both, 2, -1) < 0)
+            continue; /* interrupted */
+        if (both[0].revents != 0)
+            read_lines(publishing);
+        if ((both[1].revents & POLLOUT) != 0)
+            send_framed(publishing);
+        if ((both[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
+            status = read_acknowledgements(publishing, &done);
+    }
+    return status;
+}
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void print_outcome(const struct options *options, json_t *answer, double seconds)
+{
+    char size[SHORT_TEXT];
+    json_t *published = json_object_get(answer, "published");
+    const json_int_t events = number_at(published, "events");
+    const double rate = seconds > 0 ? (double)events / seconds : 0;
+    if (options->json) {
+        json_object_set_new(published, "seconds", json_real(seconds));
+        json_object_set_new(published, "events_per_second", json_real(rate));
+        json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+        putchar('\n');
+        return;
+    }
+    printf("%lld event%s, %s bytes, %.0f events/s; %lld had a receiver\n", (long long)events, events == 1 ? "" : "s",
+           show_size(number_at(published, "bytes"), size), rate, (long long)number_at(published, "received"));
+}
+
+/* The words as one event, as echo has them. */
+static void frame_words(struct publishing *publishing, char **words, int count)
+{
+    struct buffer event = { .bytes = NULL };
+    for (int i = 0; i < count; i++) {
+        const size_t length = strlen(words[i]);
+        char *to = buffer_room(&event, length + 1);
+        if (i > 0)
+            *to++ = ' ';
+        memcpy(to, words[i], length);
+        event.end += length + (i > 0 ? 1 : 0);
+    }
+    frame_event(&publishing->framed, event.bytes, event.end);
+    free(event.bytes);
+    publishing->over = true;
+}
+
+static int publish(const struct options *options, json_t *request, char **words, int count)
+{
+    struct publishing publishing = { .over = false };
+    struct sigaction action = { .sa_handler = on_interrupt };
+    int status = line_open(&publishing.line, options->socket);
+    if (status != EXIT_FINE) {
+        json_decref(request);
+        return status;
+    }
+    publishing.answer = line_ask(&publishing.line, request, "published", &status);
+    if (publishing.answer != NULL) {
+        const double begun = now_s();
+        line_set_patience(&publishing.line, 0);
+        if (count > 0)
+            frame_words(&publishing, words, count);
+        else
+            sigaction(SIGINT, &action, NULL); /* the end of the input, for whoever types it */
+        status = publish_all(&publishing);
+        if (status == EXIT_FINE)
+            print_outcome(options, publishing.answer, now_s() - begun);
+    }
+    json_decref(publishing.answer);
+    line_close(&publishing.line);
+    free(publishing.lines.bytes);
+    free(publishing.framed.bytes);
+    return status;
+}
+
+static int publish_to_tag(const struct options *options, const char *command, char **words, int count)
+{
+    json_t *request = json_pack("{s:s, s:s, s:b}", "command", command, "tag", words[0], "stream", true);
+    if (request == NULL)
+        return fail(EXIT_USAGE, "tag", "it must be UTF-8");
+    return publish(options, request, words + 1, count - 1);
+}
+
+int publish_relay(const struct options *options, char **words, int count)
+{
+    return publish(options, json_pack("{s:s, s:b}", "command", "relay", "stream", true), words, count);
+}
+
+int publish_multicast(const struct options *options, char **words, int count)
+{
+    return publish_to_tag(options, "multicast", words, count);
+}
+
+int publish_unicast(const struct options *options, char **words, int count)
+{
+    return publish_to_tag(options, "unicast", words, count);
+}

@@ -1,0 +1,138 @@
+/* The views: what evapid answers, as text in columns or as the JSON that it is. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ask.h"
+#include "status_text.h"
+#include "table.h"
+#include "text.h"
+
+typedef void show_answer(const json_t *answer);
+
+/* Ask, and print the answer; as JSON on one line when it comes again and again. */
+static int show(const struct options *options, json_t *request, const char *key, show_answer *print)
+{
+    int status = EXIT_FINE;
+    json_t *answer = ask(options, request, key, &status);
+    if (answer == NULL)
+        return status;
+    if (options->json) {
+        const size_t flags = options->watch_s > 0 ? JSON_COMPACT : JSON_INDENT(2);
+        status = json_dumpf(answer, stdout, flags) == 0 && putchar('\n') != EOF ? EXIT_FINE : EXIT_ANSWERED_ERROR;
+    } else {
+        make_printable(answer);
+        print(answer);
+    }
+    json_decref(answer);
+    return status;
+}
+
+static json_t *request(const char *command)
+{
+    return json_pack("{s:s}", "command", command);
+}
+
+static void add_text(json_t *object, const char *key, const char *text)
+{
+    if (text != NULL && json_object_set_new(object, key, json_string(text)) != 0)
+        exit(fail(EXIT_USAGE, text, "evapid knows texts in UTF-8 only"));
+}
+
+static void add_limit(json_t *object, const struct options *options)
+{
+    if (options->limit >= 0)
+        json_object_set_new(object, "limit", json_integer(options->limit));
+}
+
+int show_status(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    return show(options, request("status"), "version", print_status);
+}
+
+int show_kamailio(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    return show(options, request("kamailio"), "kamailio", print_kamailio);
+}
+
+int show_listeners(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    return show(options, request("listeners"), "listeners", print_listeners);
+}
+
+int show_clients(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    json_t *asked = request("clients");
+    add_text(asked, "sort", options->sort);
+    add_text(asked, "tag", options->tag);
+    add_text(asked, "address", options->address);
+    add_text(asked, "state", options->state);
+    if (options->slow)
+        json_object_set_new(asked, "slow", json_true());
+    add_limit(asked, options);
+    return show(options, asked, "clients", print_clients);
+}
+
+int show_client(const struct options *options, char **words, int count)
+{
+    (void)count;
+    return show(options, json_pack("{s:s, s:I}", "command", "client", "client", (json_int_t)atoll(words[0])), "client",
+                print_client);
+}
+
+int show_tags(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    json_t *asked = request("tags");
+    add_limit(asked, options);
+    return show(options, asked, "tags", print_tags);
+}
+
+int show_stats(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    json_t *asked = request("stats");
+    if (options->reset)
+        json_object_set_new(asked, "reset", json_true());
+    return show(options, asked, "since_reset", print_stats);
+}
+
+/* One name on a line, for the shell to complete: of commands, tags, or clients that there are. */
+int names_run(const struct options *options, char **words, int count)
+{
+    int status = EXIT_FINE;
+    size_t i = 0;
+    json_t *item = NULL;
+    (void)count;
+    if (strcmp(words[0], "commands") == 0) {
+        for (size_t k = 0; command_name(k) != NULL; k++)
+            puts(command_name(k));
+        return EXIT_FINE;
+    }
+    const bool tags = strcmp(words[0], "tags") == 0;
+    if (!tags && strcmp(words[0], "clients") != 0)
+        return fail(EXIT_USAGE, words[0], "names of commands, tags or clients are to be had");
+    json_t *answer = ask(options, request(words[0]), words[0], &status);
+    json_t *list = json_object_get(answer, words[0]);
+    json_array_foreach(list, i, item)
+    {
+        const json_t *tag = json_object_get(item, "tag");
+        const char *name = json_string_value(tag);
+        if (!tags)
+            printf("%lld\n", (long long)number_at(item, "index"));
+        else if (name != NULL && strpbrk(name, "\n\r\t ") == NULL && strlen(name) == json_string_length(tag))
+            puts(name);
+    }
+    json_decref(answer);
+    return status;
+}

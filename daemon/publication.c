@@ -1,0 +1,110 @@
+/* Events from the control socket. */
+#include "publication.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "evapid/netstring.h"
+
+uint32_t publish(struct bus *bus, const struct address_label *to, const char *bytes, size_t length)
+{
+    const struct payload payload = { .part = { bytes, NULL }, .length = { length, 0 } };
+    switch (to->kind) {
+    case EVENT_MULTICAST: return bus_multicast(bus, &payload, to->tag, to->tag_length, NULL);
+    case EVENT_UNICAST: return bus_unicast(bus, &payload, to->tag, to->tag_length, NULL);
+    case EVENT_RELAY: break;
+    }
+    return bus_relay(bus, &payload, NULL);
+}
+
+void publish_commit(struct bus *bus)
+{
+    bus->upstream.sends(bus->upstream.owner);
+}
+
+struct publication *publication_open(const struct address_label *to)
+{
+    struct publication *publication = calloc(1, sizeof(*publication));
+    if (publication != NULL)
+        publication->to = *to;
+    return publication;
+}
+
+void publication_close(struct publication *publication)
+{
+    if (publication != NULL)
+        free(publication->bytes);
+    free(publication);
+}
+
+/* It grows as bytes come, not as they are promised. */
+char *publication_room(struct publication *publication, size_t *room)
+{
+    if (publication->room - publication->length < PUBLICATION_BATCH / 2) {
+        const size_t larger = publication->room == 0 ? PUBLICATION_BATCH : publication->room * 2;
+        char *bytes = realloc(publication->bytes, larger);
+        if (bytes == NULL)
+            return NULL;
+        publication->bytes = bytes;
+        publication->room = larger;
+    }
+    *room = publication->room - publication->length;
+    if (*room > PUBLICATION_BATCH)
+        *room = PUBLICATION_BATCH;
+    return publication->bytes + publication->length;
+}
+
+const char *publication_take(struct publication *publication, struct bus *bus, size_t length)
+{
+    size_t used = 0;
+    struct netstring frame;
+    enum netstring_status status = NETSTRING_FRAME;
+    publication->length += length;
+    while (status == NETSTRING_FRAME) {
+        status = netstring_scan(publication->bytes + used, publication->length - used, PUBLICATION_EVENT_MAX, &frame);
+        if (status == NETSTRING_FRAME) {
+            publication->events++;
+            publication->event_bytes += frame.length;
+            publication->received += publish(bus, &publication->to, frame.payload, frame.length) > 0;
+        }
+        if (status == NETSTRING_FRAME || status == NETSTRING_MORE)
+            used += frame.used;
+    }
+    publish_commit(bus);
+    publication->length -= used;
+    memmove(publication->bytes, publication->bytes + used, publication->length);
+    return status == NETSTRING_MORE ? NULL : netstring_reason(status);
+}
+
+bool publication_is_whole(const struct publication *publication)
+{
+    return publication->length == 0;
+}
+
+/* One that is passed over gets no events, and need not be waited for. */
+static bool is_behind(const struct client *client)
+{
+    return client->passed_by == NULL && outq_bytes(&client->out) > client->out.limit / 2;
+}
+
+static bool somebody_is_behind(const struct bus *bus)
+{
+    if (bus_queue_memory() > bus->max_total_queued_bytes / 2)
+        return true;
+    for (const struct client *client = bus->listening; client != NULL; client = client->next)
+        if (is_behind(client))
+            return true;
+    return false;
+}
+
+bool publication_may_go_on(struct publication *publication, const struct bus *bus)
+{
+    const uint64_t now = uv_now(bus->loop);
+    if (!somebody_is_behind(bus)) {
+        publication->behind_since_ms = 0;
+        return true;
+    }
+    if (publication->behind_since_ms == 0)
+        publication->behind_since_ms = now;
+    return now - publication->behind_since_ms >= PUBLICATION_PATIENCE_MS;
+}

@@ -1,0 +1,437 @@
+/* What may be asked at the control socket. */
+#include "requests.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "reload.h"
+
+#define SUBJECT "control"
+
+static struct log_limit changes = { .kind = "control: changes" };
+
+/* A request that is being done. */
+struct call {
+    const struct request_subject *subject;
+    json_t *request;
+    struct request_reply *reply;
+};
+
+static struct bus *bus_of(const struct call *call)
+{
+    return call->subject->status->bus;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+/* A text that was too long may have been cut within a character, ours or the one of JSON's reader. */
+static void end_whole(char *text)
+{
+    json_t *good = json_string(text);
+    size_t end = strlen(text);
+    while (good == NULL && end > 0 && (unsigned char)text[end - 1] >= 0x80)
+        text[--end] = '\0';
+    json_decref(good);
+}
+
+__attribute__((format(printf, 3, 4))) static void refuse(struct request_reply *reply, const char *error,
+                                                         const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    reply->error = error;
+    vsnprintf(reply->detail, sizeof(reply->detail), format, args);
+    va_end(args);
+    end_whole(reply->detail);
+}
+
+/* The members of the request beside its command, as json_unpack has them: all that there are, of the right types. */
+static bool take(const struct call *call, const char *format, ...)
+{
+    json_error_t bad;
+    va_list args;
+    va_start(args, format);
+    const int error = json_vunpack_ex(call->request, &bad, JSON_STRICT, format, args);
+    va_end(args);
+    if (error != 0)
+        refuse(call->reply, "bad request", "%s", bad.text);
+    return error == 0;
+}
+
+/* "limit": the most that are wanted; -1: it was not said. */
+static bool take_limit(const struct call *call, json_int_t said, size_t *limit)
+{
+    *limit = said < 0 ? SIZE_MAX : (size_t)said;
+    if (said >= -1)
+        return true;
+    refuse(call->reply, "bad request", "limit is negative");
+    return false;
+}
+
+static bool tag_is_good(const struct call *call, size_t length)
+{
+    if (length <= EVAPID_TAG_MAX)
+        return true;
+    refuse(call->reply, "bad request", "a tag has at most %d bytes", EVAPID_TAG_MAX);
+    return false;
+}
+
+static struct client *find_client(const struct call *call, json_int_t index)
+{
+    struct client *client = index > 0 && index <= INT32_MAX ? bus_find(bus_of(call), (uint32_t)index) : NULL;
+    if (client == NULL)
+        refuse(call->reply, "no such client", "%lld: evapictl clients shows those that there are", (long long)index);
+    return client;
+}
+
+/* The client, if it is still connected. */
+static struct client *find_connected(const struct call *call, json_int_t index)
+{
+    struct client *client = find_client(call, index);
+    if (client == NULL || client->state != CLIENT_GONE)
+        return client;
+    refuse(call->reply, "no such client", "%lld has gone", (long long)index);
+    return NULL;
+}
+
+/* What Kamailio has said before somebody asks takes effect before. */
+static void catch_up(const struct call *call)
+{
+    kamailio_catch_up(call->subject->status->kamailio);
+}
+
+/* ---- looking ---------------------------------------------------------------------------------------------------- */
+
+static void answer_status(const struct call *call)
+{
+    if (!take(call, "{}"))
+        return;
+    catch_up(call);
+    call->reply->answer = status_describe(call->subject->status);
+}
+
+static void answer_kamailio(const struct call *call)
+{
+    if (!take(call, "{}"))
+        return;
+    catch_up(call);
+    call->reply->answer = json_pack("{s:o}", "kamailio", describe_kamailio(call->subject->status->kamailio));
+}
+
+static void answer_listeners(const struct call *call)
+{
+    if (take(call, "{}"))
+        call->reply->answer = json_pack("{s:o}", "listeners", describe_listeners(call->subject->status->listeners));
+}
+
+static void answer_tags(const struct call *call)
+{
+    json_int_t said = -1;
+    size_t limit = 0;
+    if (!take(call, "{s?I}", "limit", &said) || !take_limit(call, said, &limit))
+        return;
+    catch_up(call);
+    call->reply->answer = describe_tags(bus_of(call), limit);
+}
+
+/* The words of a selection, NULL: not said. */
+struct selection_words {
+    const char *tag, *address, *state, *sort;
+    size_t tag_length;
+    int slow;
+    json_int_t limit;
+};
+
+static bool read_selection(const struct call *call, const struct selection_words *words, struct selection *selection)
+{
+    const char *why = NULL;
+    *selection = (struct selection){ .by_tag = words->tag != NULL,
+                                     .tag = words->tag,
+                                     .tag_length = words->tag_length,
+                                     .by_state = words->state != NULL,
+                                     .by_address = words->address != NULL,
+                                     .slow = words->slow != 0 };
+    if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
+        refuse(call->reply, "bad request", "address: %s", why);
+    else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
+        refuse(call->reply, "bad request", "state is none of " SELECTION_STATE_NAMES);
+    else if (words->sort != NULL && !selection_order_find(words->sort, &selection->order))
+        refuse(call->reply, "bad request", "sort is none of " SELECTION_ORDER_NAMES);
+    else
+        return take_limit(call, words->limit, &selection->limit);
+    return false;
+}
+
+static void answer_clients(const struct call *call)
+{
+    struct selection_words words = { .limit = -1 };
+    struct selection selection;
+    if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I}", "tag", &words.tag, &words.tag_length, "address", &words.address,
+              "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit) ||
+        !read_selection(call, &words, &selection))
+        return;
+    catch_up(call);
+    call->reply->answer = describe_selection(&selection, bus_of(call));
+}
+
+static void answer_client(const struct call *call)
+{
+    json_int_t index = 0;
+    if (!take(call, "{s:I}", "client", &index))
+        return;
+    catch_up(call);
+    struct client *client = find_client(call, index);
+    if (client != NULL)
+        call->reply->answer = json_pack("{s:o}", "client", describe_client(client));
+}
+
+/* A reset answers with what had been counted up to it, so that nothing goes uncounted in between. */
+static void answer_stats(const struct call *call)
+{
+    int reset = 0;
+    const struct status_subject *status = call->subject->status;
+    if (!take(call, "{s?b}", "reset", &reset))
+        return;
+    catch_up(call);
+    const struct stats since = stats_since(call->subject->stats, status->bus);
+    const uint64_t uptime_ms = uv_now(status->bus->loop) - status->started_ms;
+    call->reply->answer =
+        json_pack("{s:s, s:I, s:b, s:o, s:o}", "version", EVAPID_VERSION, "uptime_s", (json_int_t)(uptime_ms / 1000),
+                  "reset", reset, "totals", describe_totals(status), "since_reset", describe_since(&since));
+    if (reset && call->reply->answer != NULL)
+        stats_reset(call->subject->stats, status->bus);
+}
+
+/* ---- changing --------------------------------------------------------------------------------------------------- */
+
+static void answer_log(const struct call *call)
+{
+    const char *name = NULL;
+    enum log_level level = log_level();
+    if (!take(call, "{s?s}", "level", &name))
+        return;
+    if (name != NULL && !log_level_find(name, &level)) {
+        refuse(call->reply, "bad request", "level is none of error, warning, notice, info or debug");
+        return;
+    }
+    if (name != NULL) {
+        log_set_level(level);
+        log_limited(&changes, LEVEL_NOTICE, SUBJECT, "the log level is %s now", name);
+    }
+    call->reply->answer = json_pack("{s:{s:s}}", "log", "level", log_level_name(level));
+}
+
+static void answer_reload(const struct call *call)
+{
+    struct reload_outcome outcome = { 0 };
+    if (!take(call, "{}"))
+        return;
+    const char *why = call->subject->reload(call->subject->owner, &outcome);
+    if (why != NULL)
+        refuse(call->reply, "not reloaded", "%s", why);
+    else
+        call->reply->answer =
+            json_pack("{s:{s:I, s:I, s:I}}", "reload", "listeners_added", (json_int_t)outcome.added,
+                      "listeners_removed", (json_int_t)outcome.removed, "clients_closed", (json_int_t)outcome.revoked);
+}
+
+static bool client_has_tag(const struct client *client, const char *tag, size_t length)
+{
+    return length == 0
+               ? client->tag == NULL
+               : client->tag != NULL && client->tag->length == length && memcmp(client->tag->name, tag, length) == 0;
+}
+
+static void answer_tag(const struct call *call)
+{
+    json_int_t index = 0;
+    const char *tag = NULL;
+    size_t length = 0;
+    if (!take(call, "{s:I, s:s%}", "client", &index, "tag", &tag, &length) || !tag_is_good(call, length))
+        return;
+    catch_up(call);
+    struct client *client = find_connected(call, index);
+    if (client == NULL)
+        return;
+    bus_tag(bus_of(call), client, tag, length);
+    if (!client_has_tag(client, tag, length))
+        return; /* no memory */
+    log_limited(&changes, LEVEL_INFO, SUBJECT, "the tag of client %u has been set", client->index);
+    json_t *now = length > 0 ? json_stringn(tag, length) : json_null();
+    call->reply->answer = json_pack("{s:{s:I, s:o}}", "tagged", "client", index, "tag", now);
+}
+
+static void answer_close(const struct call *call)
+{
+    json_int_t index = 0;
+    if (!take(call, "{s:I}", "client", &index))
+        return;
+    catch_up(call);
+    struct client *client = find_connected(call, index);
+    if (client == NULL)
+        return;
+    call->reply->answer = json_pack("{s:{s:I}}", "closed", "client", index);
+    log_limited(&changes, LEVEL_INFO, SUBJECT, "client %u is being closed", client->index);
+    bus_finish(bus_of(call), client); /* may free it */
+}
+
+/* ---- publishing and looking on ----------------------------------------------------------------------------------- */
+
+static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t received)
+{
+    return json_pack("{s:{s:I, s:I, s:I}}", "published", "events", (json_int_t)events, "bytes", (json_int_t)bytes,
+                     "received", (json_int_t)received);
+}
+
+static void publish_one(const struct call *call, const struct address_label *to, const char *event, size_t length)
+{
+    catch_up(call);
+    const uint32_t receivers = publish(bus_of(call), to, event, length);
+    publish_commit(bus_of(call));
+    call->reply->answer = describe_published(1, length, receivers > 0);
+}
+
+static void begin_publication(const struct call *call, const struct address_label *to)
+{
+    if (call->subject->publications >= PUBLICATIONS_MAX) {
+        refuse(call->reply, "too many", "%u programs are publishing: try again later", PUBLICATIONS_MAX);
+        return;
+    }
+    catch_up(call);
+    call->reply->publication = publication_open(to);
+    if (call->reply->publication != NULL)
+        call->reply->answer = describe_published(0, 0, 0);
+}
+
+static void answer_publish(const struct call *call, enum event_kind kind)
+{
+    struct address_label to = { .kind = kind };
+    const char *tag = NULL;
+    const char *event = NULL;
+    size_t length = 0;
+    int stream = 0;
+    const bool taken = kind == EVENT_RELAY ? take(call, "{s?s%, s?b}", "event", &event, &length, "stream", &stream)
+                                           : take(call, "{s:s%, s?s%, s?b}", "tag", &tag, &to.tag_length, "event",
+                                                  &event, &length, "stream", &stream);
+    if (!taken || !tag_is_good(call, to.tag_length))
+        return;
+    if (tag != NULL)
+        memcpy(to.tag, tag, to.tag_length);
+    if ((event != NULL) == (stream != 0))
+        refuse(call->reply, "bad request", "either event or stream is needed");
+    else if (event != NULL)
+        publish_one(call, &to, event, length);
+    else
+        begin_publication(call, &to);
+}
+
+static void answer_relay(const struct call *call)
+{
+    answer_publish(call, EVENT_RELAY);
+}
+
+static void answer_multicast(const struct call *call)
+{
+    answer_publish(call, EVENT_MULTICAST);
+}
+
+static void answer_unicast(const struct call *call)
+{
+    answer_publish(call, EVENT_UNICAST);
+}
+
+static void answer_tail(const struct call *call)
+{
+    struct tail_filter filter = { .out = true, .in = true };
+    const char *direction = NULL;
+    const char *tag = NULL;
+    if (!take(call, "{s?s, s?s%}", "direction", &direction, "tag", &tag, &filter.tag_length) ||
+        !tag_is_good(call, filter.tag_length))
+        return;
+    if (direction != NULL) {
+        filter.out = strcmp(direction, "out") == 0;
+        filter.in = strcmp(direction, "in") == 0;
+    }
+    filter.by_tag = tag != NULL;
+    if (tag != NULL)
+        memcpy(filter.tag, tag, filter.tag_length);
+    if (!filter.out && !filter.in)
+        refuse(call->reply, "bad request", "direction is none of in or out");
+    else if (call->subject->tails->count >= TAILS_MAX)
+        refuse(call->reply, "too many", "%u programs look on already: end one of them", TAILS_MAX);
+    else if ((call->reply->tail = tail_open(call->subject->tails, bus_of(call), &filter)) != NULL)
+        call->reply->answer = json_pack("{s:b}", "tail", true);
+}
+
+static void answer_replace(const struct call *call)
+{
+    if (take(call, "{}"))
+        call->reply->replace = true;
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static const struct request {
+    const char *command;
+    void (*answer)(const struct call *call);
+} requests[] = {
+    { "status", answer_status },
+    { "clients", answer_clients },
+    { "client", answer_client },
+    { "tags", answer_tags },
+    { "listeners", answer_listeners },
+    { "kamailio", answer_kamailio },
+    { "stats", answer_stats },
+    { "log", answer_log },
+    { "tag", answer_tag },
+    { "close", answer_close },
+    { "relay", answer_relay },
+    { "multicast", answer_multicast },
+    { "unicast", answer_unicast },
+    { "tail", answer_tail },
+    { "reload", answer_reload },
+    { "replace", answer_replace },
+};
+
+static const struct request *request_find(const json_t *command)
+{
+    const char *name = json_string_value(command);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(*requests); i++)
+        if (strlen(requests[i].command) == json_string_length(command) && strcmp(name, requests[i].command) == 0)
+            return &requests[i];
+    return NULL;
+}
+
+static void request_dispatch(const struct call *call)
+{
+    const json_t *command = json_object_get(call->request, "command");
+    const struct request *request = json_is_string(command) ? request_find(command) : NULL;
+    if (!json_is_string(command))
+        refuse(call->reply, "no command", "expected {\"command\": \"...\"}");
+    else if (request == NULL)
+        refuse(call->reply, "unknown command", "%s", json_string_value(command));
+    else if (json_object_del(call->request, "command") == 0)
+        request->answer(call);
+}
+
+void request_do(const struct request_subject *subject, const char *line, size_t length, struct request_reply *reply)
+{
+    json_error_t bad;
+    const struct call call = { .subject = subject,
+                               .request = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &bad),
+                               .reply = reply };
+    *reply = (struct request_reply){ .answer = NULL };
+    if (call.request == NULL)
+        refuse(reply, "not JSON", "%s", bad.text);
+    else
+        request_dispatch(&call);
+    json_decref(call.request);
+    if (reply->answer == NULL && reply->error == NULL && !reply->replace)
+        refuse(reply, "no memory", "try again");
+    if (reply->answer == NULL && reply->tail != NULL)
+        tail_close(subject->tails, reply->tail);
+    if (reply->answer == NULL)
+        publication_close(reply->publication);
+}

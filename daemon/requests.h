@@ -1,0 +1,48 @@
+/* Requests of the control socket: a table of what may be asked, and what each does. docs/protocol.md specifies them.
+ *
+ * It knows JSON and evapid, but no connection: what a request wants of its connection (to be shown what passes, to publish, to
+ * take over) it says in the reply. */
+#ifndef EVAPID_REQUESTS_H
+#define EVAPID_REQUESTS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config.h"
+#include "publication.h"
+#include "status.h"
+#include "tail.h"
+
+#define REQUEST_DETAIL CONFIG_ERROR
+
+/* Somebody asks to read the configuration again. NULL: it has been done, and *outcome says what came of it; or why nothing has
+ * changed. */
+struct reload_outcome;
+typedef const char *request_reload(void *owner, struct reload_outcome *outcome);
+
+/* What requests are about. */
+struct request_subject {
+    const struct status_subject *status;
+    struct stats *stats;
+    struct tails *tails;
+    unsigned publications; /* open now; the connections' to count */
+    request_reload *reload;
+    void *owner; /* of reload */
+};
+
+/* What becomes of a request. It goes on with at most one of tail, publication and replace; the first two belong to who has
+ * asked. */
+struct request_reply {
+    json_t *answer; /* NULL: an error */
+    const char *error;
+    char detail[REQUEST_DETAIL];
+    struct tail *tail;
+    struct publication *publication;
+    bool replace;
+};
+
+/* Do what the line of length bytes says. */
+void request_do(const struct request_subject *subject, const char *line, size_t length, struct request_reply *reply);
+
+#endif

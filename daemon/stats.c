@@ -1,0 +1,65 @@
+/* Counting from a moment on. */
+#include "stats.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "state.h"
+
+static struct stats stats_now(const struct bus *bus)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (struct stats){ .since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000,
+                           .totals = bus->totals,
+                           .events = bus->events,
+                           .accepted = bus->accepted,
+                           .closed = bus->closed };
+}
+
+void stats_reset(struct stats *stats, const struct bus *bus)
+{
+    *stats = stats_now(bus);
+}
+
+static void tally_subtract(struct tally *tally, const struct tally *less)
+{
+    tally->relayed -= less->relayed;
+    tally->delivered -= less->delivered;
+    tally->delivered_bytes -= less->delivered_bytes;
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        tally->dropped[reason] -= less->dropped[reason];
+    tally->messages -= less->messages;
+    tally->message_bytes -= less->message_bytes;
+    tally->messages_delivered -= less->messages_delivered;
+    for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
+        tally->messages_dropped[reason] -= less->messages_dropped[reason];
+}
+
+struct stats stats_since(const struct stats *stats, const struct bus *bus)
+{
+    struct stats since = stats_now(bus);
+    since.since_ms = stats->since_ms;
+    tally_subtract(&since.totals, &stats->totals);
+    since.events.relay -= stats->events.relay;
+    since.events.multicast -= stats->events.multicast;
+    since.events.unicast -= stats->events.unicast;
+    since.events.no_receiver -= stats->events.no_receiver;
+    since.accepted -= stats->accepted;
+    since.closed -= stats->closed;
+    return since;
+}
+
+void stats_save(const struct stats *stats, struct state_out *out)
+{
+    state_put_bytes(out, stats, sizeof(*stats));
+}
+
+bool stats_load(struct stats *stats, struct state_in *in)
+{
+    const struct wire_text text = state_take_bytes(in);
+    if (in->at.failed || text.length != sizeof(*stats))
+        return state_fail(in);
+    memcpy(stats, text.bytes, sizeof(*stats));
+    return true;
+}

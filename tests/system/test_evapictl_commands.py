@@ -1,0 +1,345 @@
+"""Each command of evapictl, with a real evapid and Kamailio."""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+
+import pytest
+
+from client import netstring
+from control import Control
+from evapid import EVAPICTL, SANITIZER, evapictl, run_evapid
+from process import DEADLINE_S
+from stage import Stage
+
+ROUTES = """
+route[TEST] {
+    if ($rm == "INFO") { evapi_multicast("$rb", "blue"); }
+    else { evapi_relay("$rb"); }
+    sl_send_reply("200", "OK");
+}
+event_route[evapi:message-received] { if ($(evapi(msg){s.len}) < 20) evapi_set_tag("$evapi(msg)"); }
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(shared_stage):
+    shared_stage.start_evapid(log={"level": "info"})
+    shared_stage.start_kamailio(ROUTES)
+    return shared_stage
+
+
+pytestmark = pytest.mark.usefixtures("calm")
+
+
+def tagged(stage, tag, **more):
+    client = stage.connect(**more)
+    client.send(tag)
+    stage.evapid.until_status(lambda s: any(e["index"] == client.index and e["tag"] for e in s["clients"]), "the tag is set")
+    return client
+
+
+def said(stage, *words):
+    """What evapictl prints when all is well."""
+    ran = stage.evapid.ctl(*map(str, words))
+    assert (ran.returncode, ran.stderr) == (0, ""), ran
+    assert all(line == line.rstrip() for line in ran.stdout.splitlines()), "no blanks at the ends of lines"
+    return ran.stdout
+
+
+def refused(stage, code, *words):
+    ran = stage.evapid.ctl(*map(str, words))
+    assert (ran.returncode, ran.stdout) == (code, ""), ran
+    assert ran.stderr.startswith("evapictl: ")
+    return ran.stderr
+
+
+def rows(text):
+    """The rows of the table in text, with its first cells as keys."""
+    return {line.split()[0]: re.split("  +", line.strip()) for line in text.splitlines() if line.startswith("  ")}
+
+
+# ---- views
+
+
+def test_clients_are_shown_sorted_and_chosen(stage):
+    red, blue = tagged(stage, b"red"), tagged(stage, b"blue", source="127.0.0.2")
+
+    def shown(*words):
+        first, *lines = said(stage, "clients", *words).splitlines()
+        return first.split(), [int(line.split()[0]) for line in lines[1:]]
+    assert shown() == (["clients", "2"], [red.index, blue.index])
+    assert shown("--sort", "tag") == (["clients", "2"], [blue.index, red.index])
+    assert shown("--tag", "red") == (["clients", "1", "of", "2"], [red.index])
+    assert shown("--address", "127.0.0.2/32") == (["clients", "1", "of", "2"], [blue.index])
+    assert shown("--state", "open", "--limit", "1") == (["clients", "1", "of", "2"], [red.index])
+    assert shown("--slow") == (["clients", "0", "of", "2"], [])
+    assert json.loads(said(stage, "clients", "--tag", "red", "--json"))["matching"] == 1
+    assert "bits behind the prefix" in refused(stage, 1, "clients", "--address", "10.0.0.1/8")
+    assert "sort is none of" in refused(stage, 1, "clients", "--sort", "size")
+
+
+def test_a_client_is_shown_with_what_it_sent_and_was_sent(stage):
+    client = tagged(stage, b"blue")
+    said(stage, "relay", "x")
+    client.receive()
+    shown = said(stage, "client", client.index)
+    assert re.search(rf"client +{client.index}, 127.0.0.1:{client.port} at {stage.address}, open\n", shown)
+    assert "\ntag        blue\n" in shown and "in         messages 1 (4), worked on 1, waiting 0, dropped -" in shown
+    assert "out        relayed 1, delivered 1 (4), queued 0 (0), dropped -" in shown
+    assert json.loads(said(stage, "client", client.index, "-j"))["client"]["tag"] == "blue"
+    assert "evapictl clients" in refused(stage, 1, "client", 999999)
+
+
+def test_tags_listeners_and_kamailio_are_shown(stage):
+    tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue")
+    assert said(stage, "tags") == ("tags       2\n  tag   clients  receivers\n  blue        2          2\n"
+                                   "  red         1          1\n")
+    assert said(stage, "tags", "--limit", "1").startswith("tags       1 of 2\n")
+    assert rows(said(stage, "listeners"))[stage.address][1:5] == ["netstring", "module", "listening", "3"]
+    shown = said(stage, "kamailio")
+    assert f"pid {stage.kamailio.pid}," in shown and "\nqueue  " in shown
+    for name in ("tags", "listeners", "kamailio"):
+        assert name in json.loads(said(stage, name, "--json"))
+
+
+def test_the_text_of_the_status_shows_what_waits_both_ways(stage):
+    client = tagged(stage, b"blue", receive_buffer=4096)
+    with Control(stage.evapid.control_socket) as control:
+        control.ask(command="unicast", tag="blue", stream=True)
+        control.send(netstring(b"x" * 100000) * 60)
+        control.end()
+        control.rest()
+    status = json.loads(said(stage, "status", "--json"))
+    shown = said(stage, "status")
+    waiting = status["totals"]["out"]["queued_frames"]
+    assert waiting > 0
+    queued = re.search(r"\n  queued   (\d+) \(([\d.]+M)\), in ([\d.]+M) of memory\n", shown)
+    assert queued and int(queued[1]) == waiting
+    assert re.search(r"\n  in       messages \d+ \(.*\), waiting 0, dropped -\n", shown)
+    assert rows(shown)[str(client.index)][10] == str(waiting)
+
+
+def test_a_long_cell_is_shown_whole(stage):
+    tag = ("\u20ac" * 21).encode()
+    client = stage.connect()
+    said(stage, "tag", client.index, tag.decode())
+    assert tag.decode() in said(stage, "clients")
+    lines = said(stage, "tags").splitlines()
+    assert len(lines[1]) == len(lines[2]), "columns of characters, not of bytes"
+
+
+def test_counts_are_shown_and_begin_anew(stage):
+    def relayed(*words):
+        return [int(word) for word in re.search(r"\n  events relay +(\d+) +(\d+)\n", said(stage, "stats", *words)).groups()]
+    stage.connect()
+    said(stage, "stats", "--reset")
+    said(stage, "relay", "x")
+    total, since = relayed("--reset")
+    assert since == 1 and total >= 1
+    assert relayed() == [total, 0]
+
+
+def test_a_view_is_shown_again_and_again(stage):
+    command = [EVAPICTL, "-s", stage.evapid.control_socket, "stats", "--json", "--watch", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert [json.loads(watching.stdout.readline())["reset"] for _ in range(3)] == [False] * 3
+        watching.terminate()
+        assert watching.wait(DEADLINE_S) == -signal.SIGTERM
+    command = [EVAPICTL, "-s", stage.evapid.control_socket, "tags", "-w", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert [watching.stdout.readline() for _ in range(4)] == ["tags       0\n", "\n"] * 2
+        watching.terminate()
+
+
+# ---- publishing
+
+
+def publish(stage, words, lines):
+    command = [EVAPICTL, "-s", stage.evapid.control_socket, *words]
+    return subprocess.run(command, input=lines, capture_output=True, timeout=2 * DEADLINE_S, env={**os.environ, **SANITIZER})
+
+
+def test_a_text_is_one_event(stage):
+    blue, bare = tagged(stage, b"blue"), stage.connect()
+    assert re.fullmatch(r"1 event, 11 bytes, \d+ events/s; 1 had a receiver\n", said(stage, "relay", "hello", "world"))
+    assert said(stage, "multicast", "blue", "--", "-x", "\u20ac").startswith("1 event, 6 bytes, ")
+    assert said(stage, "unicast", "green", "x").endswith("; 0 had a receiver\n")
+    answer = json.loads(said(stage, "unicast", "blue", '{"a": 1}', "--json"))
+    assert (answer["published"]["events"], answer["published"]["received"]) == (1, 1)
+    assert blue.receive_many(3) == [b"hello world", "-x \u20ac".encode(), b'{"a": 1}']
+    assert bare.receive() == b"hello world" and not bare.receive_ready()
+
+
+def test_a_hundred_thousand_lines_arrive_each_once_and_in_order(stage):
+    clients = [stage.connect() for _ in range(2)]
+    lines = [b"%d" % number for number in range(100000)]
+    command = [EVAPICTL, "-s", stage.evapid.control_socket, "relay"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publishing:
+        publishing.stdin.write(b"\n".join(lines) + b"\n")
+        publishing.stdin.close()
+        for client in clients:
+            assert client.receive_many(100000) == lines
+        printed = publishing.stdout.read().decode()
+        assert publishing.wait(DEADLINE_S) == 0
+    assert re.fullmatch(r"100000 events, 477K bytes, \d+ events/s; 100000 had a receiver\n", printed)
+
+
+@pytest.mark.parametrize("lines, events", [
+    (b"", []), (b"\n", [b""]), (b"a", [b"a"]), (b"a\n\nb", [b"a", b"", b"b"]),
+    (bytes(set(range(256)) - {10}) + b"\n", [bytes(sorted(set(range(256)) - {10}))]),
+    (b"x" * 1000000 + b"\n" + b"y\r\n", [b"x" * 1000000, b"y\r"])], ids=["none", "empty", "no newline", "three", "binary", "long"])
+def test_each_line_is_an_event_of_any_bytes(stage, lines, events):
+    client = stage.connect()
+    ran = publish(stage, ["relay"], lines)
+    assert ran.returncode == 0, ran
+    assert ran.stdout.decode().startswith(f"{len(events)} event")
+    assert client.receive_many(len(events)) == events
+
+
+def test_lines_are_sent_as_they_come_and_interrupting_ends_the_input(stage):
+    client = tagged(stage, b"blue")
+    command = [EVAPICTL, "-s", stage.evapid.control_socket, "multicast", "blue"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publishing:
+        for event in (b"one", b"two"):
+            publishing.stdin.write(event + b"\n")
+            publishing.stdin.flush()
+            assert client.receive() == event
+        publishing.send_signal(signal.SIGINT)
+        assert publishing.stdout.read().startswith(b"2 events, 6 bytes, ")
+        assert publishing.wait(DEADLINE_S) == 0
+
+
+def test_an_event_that_is_too_large_is_said_to_be(stage):
+    client = stage.connect()
+    ran = publish(stage, ["relay"], b"good\n" + b"x" * ((1 << 20) + 1) + b"\nnever\n")
+    assert ran.returncode == 1 and b"bad stream: the length is over the limit" in ran.stderr
+    assert client.receive() == b"good" and not client.receive_ready()
+
+
+# ---- changing
+
+
+def test_a_client_is_tagged_and_closed(stage):
+    client = stage.connect()
+    assert said(stage, "tag", client.index, "blue") == f"client {client.index} has the tag\n"
+    assert stage.evapid.client(client)["tag"] == "blue"
+    assert said(stage, "tag", client.index, "") == f"client {client.index} has no tag\n"
+    assert stage.evapid.client(client)["tag"] is None
+    assert said(stage, "close", client.index).startswith(f"client {client.index} ")
+    assert client.receive_rest() == []
+    stage.evapid.clients(0)
+    assert "no such client" in refused(stage, 1, "close", client.index)
+    assert "64 bytes" in refused(stage, 1, "tag", 1, "x" * 65)
+
+
+def test_the_level_of_the_log_is_shown_and_set(stage):
+    assert said(stage, "log") == "info\n"
+    assert said(stage, "log", "debug") == "debug\n" == said(stage, "log")
+    assert json.loads(said(stage, "log", "info", "-j")) == {"log": {"level": "info"}}
+    assert "none of error, warning" in refused(stage, 1, "log", "loud")
+
+
+def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text("{}")
+    bad.write_text('{\n    "listners": [] }')
+    assert said(stage, "check", good) == run_evapid("-t", "-c", good).stdout == f"{good}: good\n"
+    ran, own = evapictl("/nowhere", "check", str(bad)), run_evapid("-t", "-c", bad)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", own.stderr) and ":2:" in ran.stderr
+    answer = json.loads(evapictl("/nowhere", "check", str(bad), "--json").stdout)
+    assert answer == {"file": str(bad), "good": False, "error": own.stderr.strip()}
+    assert evapictl("/nowhere", "check", str(tmp_path / "missing")).returncode == 1
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize("words, hint", [
+    (["statsu"], "did you mean stats?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
+    (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["client"], "usage: evapictl client N"),
+    (["client", "x"], "evapictl clients"), (["client", "0"], "evapictl clients"), (["client", "1e2"], "evapictl clients"),
+    (["tag", "1"], "usage: evapictl tag N TAG"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
+    (["status", "--sort", "tag"], "evapictl -h"), (["relay", "--watch", "1", "x"], "evapictl -h"),
+    (["status", "--watch", "0"], "seconds"), (["status", "--watch", "soon"], "seconds"), (["tags", "--limit", "x"], "number"),
+    (["tags", "--limit", "1.5"], "number"), (["names", "cities"], "commands, tags or clients"), (["top"], "terminal")])
+def test_a_wrong_command_line_is_answered_with_what_to_do(stage, words, hint):
+    assert hint in refused(stage, 2, *words)
+
+
+@pytest.mark.parametrize("words", [["status"], ["clients"], ["tail"], ["relay", "x"], ["tag", "1", "x"], ["log"], ["reload"],
+                                   ["stats"], ["names", "tags"]], ids=lambda words: words[0])
+def test_without_an_evapid_each_command_says_so(tmp_path, words):
+    ran = evapictl(tmp_path / "control.sock", *words)
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr == f"evapictl: {tmp_path}/control.sock: evapid is not running (there is no such socket)\n"
+
+
+def test_names_for_shells_are_printed_a_line_each(stage):
+    one, other = tagged(stage, b"blue"), stage.connect()
+    said(stage, "tag", other.index, "two words")
+    assert said(stage, "names", "tags") == "blue\n"
+    assert said(stage, "names", "clients") == f"{one.index}\n{other.index}\n"
+    assert "multicast\n" in said(stage, "names", "commands")
+
+
+# ---- tail, where it is no terminal
+
+
+def start_tail(evapid, *words):
+    """It looks on when this returns: it has shown something."""
+    command = [EVAPICTL, "-s", evapid.control_socket, "tail", *words]
+    tailing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not select.select([tailing.stdout], [], [], 0.1)[0]:
+        assert tailing.poll() is None
+        evapid.ctl("unicast", "nobody", "are you there")
+    evapid.ctl("unicast", "nobody", "begin")
+    while b"begin" not in tailing.stdout.readline():
+        pass
+    return tailing
+
+
+@pytest.fixture
+def tail(stage):
+    started = []
+
+    def start(*words):
+        started.append(start_tail(stage.evapid, *words))
+        return started[-1]
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_what_passes_is_printed_a_line_each(stage, tail):
+    client = tagged(stage, b"blue")
+    tailing = tail()
+    stage.phone().ask("INFO", body=b'{"a": [1,\n2]}')
+    client.send(b"\xff\0 back to you, and more")
+    expected = [rb'[\d:.]+Z out  multicast \[blue\] to 1  \{"a": \[1,\\x0a2\]\}\n',
+                rb"[\d:.]+Z in   client %d \[blue\]  \\xff\\x00 back to you, and more\n" % client.index]
+    for pattern in expected:
+        line = tailing.stdout.readline()
+        assert re.fullmatch(pattern, line), line
+
+
+def test_what_passes_is_printed_as_json(stage, tail):
+    stage.connect()
+    tailing = tail("--json", "--direction", "out")
+    said(stage, "relay", "x")
+    line = json.loads(tailing.stdout.readline())
+    assert (line["kind"], line["receivers"], line["payload"]) == ("relay", 1, "x")
+
+
+def test_tail_ends_with_evapid_s_end_and_says_so():
+    with Stage() as own:
+        own.start_evapid()
+        tailing = start_tail(own.evapid)
+        own.evapid.terminate()
+        errors = tailing.communicate(timeout=DEADLINE_S)[1].decode()
+        assert (tailing.returncode, errors) == (
+            3, f"evapictl: {own.evapid.control_socket}: evapid has closed the connection\n")
