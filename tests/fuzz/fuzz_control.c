@@ -172,7 +172,8 @@ static enum behind behind_answer(const char *command, const json_t *request, con
 /* Check the answer to a line. */
 static enum behind check_answer(const char **at, const char *line, size_t length)
 {
-    static const char *const refusals[] = { "unknown command", "bad request", "no such client", "not replaced", NULL };
+    static const char *const refusals[] = { "unknown command", "bad request",  "no such client",
+                                            "not replaced",    "not reloaded", NULL };
     json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     json_t *answer = next_answer(at);
     const char *expected = expected_error(request);

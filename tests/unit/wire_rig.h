@@ -104,7 +104,7 @@ static const struct wire_query query = { .subject = WIRE_ASK_CLIENTS, .after = 0
 
 static const unsigned char query_bytes[] = "\x13\0\0\0\x08\0\0\0"
                                            "evapid\0\0"
-                                           "\x01\0\0\0"
+                                           "\x02\0\0\0"
                                            "\x02"
                                            "\x04\x03\x02\x01"
                                            "\x06\x05";
