@@ -61,8 +61,8 @@ static struct chunk_end *chunk_end(const struct chunk *chunk, uint32_t i)
     return (struct chunk_end *)(uintptr_t)(chunk->bytes + chunk->room) - 1 - i;
 }
 
-/* How long after the chunk's first event one was taken. */
-static uint32_t chunk_age(const struct chunk *chunk, uint64_t taken_ns)
+/* How long after the chunk's first event one was taken, in another turn than that. */
+__attribute__((noinline)) static uint32_t chunk_later_age(const struct chunk *chunk, uint64_t taken_ns)
 {
     const uint64_t age = histogram_since_ns(chunk->taken_ns, taken_ns) / CHUNK_AGE_NS;
     return age < UINT32_MAX ? (uint32_t)age : UINT32_MAX;
@@ -73,9 +73,10 @@ void chunk_append(struct chunk *chunk, enum framing framing, const struct payloa
     const uint64_t taken_ns = payload->taken_ns != 0 ? payload->taken_ns : histogram_clock_ns();
     if (chunk->events == 0)
         chunk->taken_ns = taken_ns;
+    const uint32_t age = taken_ns == chunk->taken_ns ? 0 : chunk_later_age(chunk, taken_ns);
     framing_write(framing, chunk->bytes + chunk->used, payload);
     chunk->used += (uint32_t)size;
-    *chunk_end(chunk, chunk->events++) = (struct chunk_end){ chunk->used, chunk_age(chunk, taken_ns) };
+    *chunk_end(chunk, chunk->events++) = (struct chunk_end){ chunk->used, age };
 }
 
 uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset)

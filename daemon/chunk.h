@@ -3,9 +3,9 @@
  *     bytes │ event │ event │ event │ room ...           │ ends[2] │ ends[1] │ ends[0] │
  *           0                       used                                               room
  *
- * Events are written once and never change; more may be put behind them. Where each of them ends, and when it was taken out of
- * the ring, stands at the other end of the room, so that bytes which have left can be counted in whole events, and a client be
- * stopped between two. */
+ * Events are written once and never change; more may be put behind them. Where each of them ends, and when it was taken
+ * out of the ring, stands at the other end of the room, so that bytes which have left can be counted in whole events, and
+ * a client be stopped between two. */
 #ifndef EVAPID_CHUNK_H
 #define EVAPID_CHUNK_H
 

@@ -4,8 +4,8 @@
  *     # TYPE evapid_clients gauge
  *     evapid_clients{listener="127.0.0.1:8448",state="open"} 3
  *
- * Families are begun one behind the other, each with all of its values. Without memory it fails as a whole: a figure is never
- * left out. */
+ * Families are begun one behind the other, each with all of its values. Without memory it fails as a whole: a figure
+ * is never left out. */
 #ifndef EVAPID_EXPOSITION_H
 #define EVAPID_EXPOSITION_H
 

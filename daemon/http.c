@@ -381,7 +381,8 @@ static const char *http_begin(struct http *http)
     return NULL;
 }
 
-/* Let go of what there is of it. The socket stays with the service manager, as it is when it is inherited, and closed here. */
+/* Let go of what there is of it. The socket stays with the service manager, as it is when it is inherited, and
+ * closed here. */
 static void http_free(struct http *http)
 {
     const unsigned handles = http->open_handles;

@@ -1,9 +1,10 @@
-/* The HTTP endpoint: what a monitoring system asks of this evapid. GET and HEAD of /metrics (metrics.h), /healthz and /readyz.
+/* The HTTP endpoint: what a monitoring system asks of this evapid. GET and HEAD of /metrics (metrics.h), /healthz
+ * and /readyz.
  *
- * HTTP is libmicrohttpd's, which runs on evapid's loop: it has a descriptor that tells when there is something to do, and does
- * it without waiting. Who connects is ours to take, so that there are never more connections than we let there be: one is for
- * one request and lasts for some seconds; one more than the limit takes the place of the oldest. So nobody can keep others
- * out by holding connections, and what all of them cost is bounded. */
+ * HTTP is libmicrohttpd's, which runs on evapid's loop: it has a descriptor that tells when there is something to
+ * do, and does it without waiting. Who connects is ours to take, so that there are never more connections than we
+ * let there be: one is for one request and lasts for some seconds; one more than the limit takes the place of the
+ * oldest. So nobody can keep others out by holding connections, and what all of them cost is bounded. */
 #ifndef EVAPID_HTTP_H
 #define EVAPID_HTTP_H
 
@@ -25,13 +26,14 @@ struct holdings;
 #define HTTP_SUBJECT (ADDRESS_TEXT + 10)
 void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]);
 
-/* Listen at the address, on the socket of the evapid before us (inherited: its descriptor, which is ours from here on, or -1)
- * if it is at that address. A public address is warned of. NULL, and *why, if it can't be. subject outlives it. */
+/* Listen at the address, on the socket of the evapid before us (inherited: its descriptor, which is ours from here
+ * on, or -1) if it is at that address. A public address is warned of. NULL, and *why, if it can't be. subject
+ * outlives it. */
 struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
                        const struct status_subject *subject, const char **why);
 
-/* Listen at another address from now on, or begin (*http is NULL), or end (family AF_UNSPEC). Returns NULL; or why it can't be,
- * and then all is as it was. */
+/* Listen at another address from now on, or begin (*http is NULL), or end (family AF_UNSPEC). Returns NULL; or why
+ * it can't be, and then all is as it was. */
 const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct sockaddr_storage *address,
                              const struct status_subject *subject);
 

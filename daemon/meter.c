@@ -12,8 +12,8 @@ void meter_begin(struct meter *meter, uint64_t instance)
     meter->seen_starts = (struct histogram){ .sum_ns = 0 };
 }
 
-/* Add to total by how much the count has grown beyond the most that was seen. One that goes back a little is right: a refusal
- * that is tried again is taken out of the count (queue_forgive). */
+/* Add to total by how much the count has grown beyond the most that was seen. One that goes back a little is right:
+ * a refusal that is tried again is taken out of the count (queue_forgive). */
 static void catch_up(uint64_t *total, uint64_t *seen, uint64_t now)
 {
     if (now <= *seen)

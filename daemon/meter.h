@@ -1,8 +1,8 @@
 /* The meter: how long things take, and what Kamailio's processes count in the ring, as counts that only grow.
  *
- * It lies in the ledger, so that it goes on where the evapid before us was, however that ended. What the ring has begins at 0
- * with each Kamailio, and anybody there may write anything into it: the meter adds up by how much it has grown beyond the most
- * that it had. */
+ * It lies in the ledger, so that it goes on where the evapid before us was, however that ended. What the ring has
+ * begins at 0 with each Kamailio, and anybody there may write anything into it: the meter adds up by how much it has
+ * grown beyond the most that it had. */
 #ifndef EVAPID_METER_H
 #define EVAPID_METER_H
 

@@ -1,8 +1,9 @@
-/* Waits: for how long events have been in evapid, from the time at which they were taken out of the ring until a client's kernel
- * had taken them whole.
+/* Waits: for how long events have been in evapid, from the time at which they were taken out of the ring until a
+ * client's kernel had taken them whole.
  *
- * No clock is read for each event. Those of a batch from the ring have the time at which it was begun (payload.taken_ns, kept
- * with the event in its chunk), and what is sent has a time that is at most WAITS_USES sends old. */
+ * No clock is read for each event. Those of a batch from the ring have the time at which it was begun
+ * (payload.taken_ns, kept with the event in its chunk), and what is sent has a time that is at most WAITS_USES sends
+ * old. */
 #ifndef EVAPID_WAITS_H
 #define EVAPID_WAITS_H
 

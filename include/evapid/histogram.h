@@ -1,5 +1,5 @@
-/* A histogram of durations: how many were at most so long. evapid's own and those that the module keeps in the ring have the
- * same bounds, so that they can be added up. */
+/* A histogram of durations: how many were at most so long. evapid's own and those that the module keeps in the ring
+ * have the same bounds, so that they can be added up. */
 #ifndef EVAPID_HISTOGRAM_H
 #define EVAPID_HISTOGRAM_H
 

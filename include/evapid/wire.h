@@ -9,7 +9,8 @@
  *     WELCOME   evapid → worker   u32 version, u32 session, u32 pid, u16-string evapid version
  *     REFUSED   evapid → worker   u32 version, u16-string reason; the connection is then closed
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log
- *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8-string address, u8-string tag
+ *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8-string address,
+ *                                 u8-string tag
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
  *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit: no worker but any

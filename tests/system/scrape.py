@@ -74,7 +74,8 @@ class Metrics:
         found = SAMPLE.match(line)
         assert found, line
         name, labels, value = found.groups()
-        assert name == family or self.kinds[family] == "histogram" and re.fullmatch(family + "_(bucket|sum|count)", name), line
+        part = self.kinds[family] == "histogram" and re.fullmatch(family + "_(bucket|sum|count)", name)
+        assert name == family or part, line
         pairs = LABEL.findall(labels or "")
         assert len("".join(f'{key}="{text}",' for key, text in pairs)) == len(labels or "") + bool(pairs), line
         key = (name, tuple(sorted(pairs)))

@@ -170,8 +170,8 @@ def test_the_figures_are_those_of_the_status(house):
     assert seen.labels("evapid_build_info") == [{"version": status["version"]}]
     assert seen.labels("evapid_kamailio_info") == [
         {"version": status["kamailio"]["version"], "module": status["kamailio"]["module"]}]
-    assert {kind: seen.value("evapid_events_total", kind=kind) for kind in ("relay", "multicast", "unicast")} == {
-        "relay": 4, "multicast": 4, "unicast": 5} == {kind: totals["events"][kind] for kind in ("relay", "multicast", "unicast")}
+    for kind, events in (("relay", 4), ("multicast", 4), ("unicast", 5)):
+        assert seen.value("evapid_events_total", kind=kind) == totals["events"][kind] == events
     assert seen.value("evapid_deliveries_begun_total") == totals["out"]["relayed"] == 29
     assert seen.value("evapid_deliveries_done_total") == totals["out"]["delivered"]
     assert seen.value("evapid_delivered_bytes_total") == totals["out"]["bytes"]
@@ -432,7 +432,8 @@ def test_counts_and_the_door_stay_over_restarts_and_kills_by_a_service_manager(s
     stage.metrics = stage.new_address()
     stage.start_supervised(metrics={"address": stage.metrics})
     stage.start_kamailio(ROUTES)
-    client, phone, once = stage.connect(), stage.phone(), ("evapid_listener_", "process_", "evapid_ring_stale", "evapid_socket_")
+    client, phone = stage.connect(), stage.phone()
+    once = ("evapid_listener_", "process_", "evapid_ring_stale", "evapid_socket_")  # those marked in the document
     for again in (stage.evapid.restart, stage.evapid.kill_and_restart, stage.evapid.restart):
         assert "metrics" in stage.evapid.stored()  # whoever connects meanwhile waits in the kernel
         phone.ask("MESSAGE", body=b"event")
@@ -541,7 +542,8 @@ def test_who_never_reads_the_answer_holds_up_nobody(house):
     b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 60000,
     b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
     b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50, os.urandom(20000),
-], ids=["zeros", "empty lines", "a long path", "a long header", "another version", "a long body", "a chunk", "many at once", "noise"])
+], ids=["zeros", "empty lines", "a long path", "a long header", "another version", "a long body", "a chunk", "many at once",
+        "noise"])
 def test_garbage_harms_nobody(house, bytes_):
     client = house.connect()
     with connect(house.metrics) as connection:
@@ -592,7 +594,8 @@ def test_the_document_has_every_metric_with_its_type_and_labels(house):
     text = (ROOT / "docs/metrics.md").read_text().split("<!-- test: the metrics -->\n", 1)[1].split("\n\n", 1)[0]
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     documented = {row[0].strip("`"): (row[1], set(re.findall(r"`(\w+)`", row[2]))) for row in table}
-    exposed = {name: (kind, {label for labels in seen.labels(name) for label in labels}) for name, kind in seen.kinds.items()}
+    exposed = {name: (kind, {label for labels in seen.labels(name) for label in labels})
+               for name, kind in seen.kinds.items()}
     assert documented == exposed
     for row in table:  # the values of labels that are words of ours
         name = row[0].strip("`")

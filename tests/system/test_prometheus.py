@@ -53,8 +53,8 @@ class Prometheus(Process):
         """The series of a query since then, without values that are no numbers."""
         now = time.time()
         found = self.ask("query_range", query=query, start=start, end=now, step=0.5)["result"]
-        return [values for values in ([value for _, value in each["values"] if math.isfinite(float(value))] for each in found)
-                if values]
+        finite = ([value for _, value in each["values"] if math.isfinite(float(value))] for each in found)
+        return [values for values in finite if values]
 
     def problems(self):
         return []

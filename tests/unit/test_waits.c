@@ -93,7 +93,8 @@ static void test_an_event_of_no_time_was_taken_now(void **state)
     chunk_unref(chunk);
 }
 
-/* What a part has of a chunk, as a slow client's queue keeps it, is as old as it was there; and so is what a successor reads. */
+/* What a part has of a chunk, as a slow client's queue keeps it, is as old as it was there; and so is what a
+ * successor reads. */
 static void test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages(void **state)
 {
     (void)state;
