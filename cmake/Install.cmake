@@ -1,23 +1,26 @@
-# What `cmake --install` puts where. The module has a folder of its own: Kamailio's packaged evapi.so stays untouched, and
-# `mpath` or a full path in kamailio.cfg chooses between the two.
+# What `cmake --install` puts where, and the packages too (Package.cmake). The module has a folder of its own: Kamailio's
+# packaged evapi.so stays untouched, and `mpath` or a full path in kamailio.cfg chooses between the two.
+#
+# Components are packages: what names none belongs to the daemon, so that whatever is installed is packaged; `module` is
+# that of the Kamailio module, and `unpackaged` is what a package has in another form.
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME daemon)
 
 install(TARGETS evapid RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
 install(TARGETS evapictl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 if(TARGET evapi)
-    install(TARGETS evapi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/kamailio/modules-evapid)
+    install(TARGETS evapi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/kamailio/modules-evapid COMPONENT module)
 endif()
 
 install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf)
-file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md LICENSE docs/*.md)
+file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md docs/*.md)
 install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/examples DESTINATION ${CMAKE_INSTALL_DOCDIR} USE_SOURCE_PERMISSIONS
     PATTERN __pycache__ EXCLUDE)
-file(GLOB manual8 CONFIGURE_DEPENDS docs/*.8)
-file(GLOB manual5 CONFIGURE_DEPENDS docs/*.5)
-file(GLOB manual1 CONFIGURE_DEPENDS docs/*.1)
-install(FILES ${manual8} DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
-install(FILES ${manual5} DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
-install(FILES ${manual1} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT unpackaged)
+foreach(section 1 5 8)
+    file(GLOB manuals CONFIGURE_DEPENDS docs/*.${section})
+    install(FILES ${manuals} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+endforeach()
 
 # The unit names files, and they are where --prefix says at install time. A prefix of /usr means /etc, as GNUInstallDirs
 # has it. A configuration that is there is the operator's, and is never overwritten.

@@ -1,10 +1,11 @@
 # Where the module's headers and compile flags come from.
 #
-# In:  KAMAILIO_SOURCE_DIR     a source tree that the user names, or empty
-#      KAMAILIO_SOURCE_CACHE   where fetched trees are kept, outside any build so that builds share them
-# Out: KAMAILIO_INCLUDE_DIR    the tree's src folder
-#      KAMAILIO_FLAGS_FILE     a response file with the defines and options that the module must be compiled with
-#      KAMAILIO_EXECUTABLE     the installed kamailio, or a false value
+# In:  KAMAILIO_SOURCE_DIR       a source tree that the user names, or empty
+#      KAMAILIO_SOURCE_CACHE     where fetched trees are kept, outside any build so that builds share them
+# Out: KAMAILIO_INCLUDE_DIR      the tree's src folder
+#      KAMAILIO_FLAGS_FILE       a response file with the defines and options that the module must be compiled with
+#      KAMAILIO_EXECUTABLE       the installed kamailio, or a false value
+#      KAMAILIO_PACKAGE_VERSION  that of the Debian package whose source the tree is, unless the user gives another, or empty
 #
 # A module is loaded only by a Kamailio of the same version that was compiled with the same flags, so the source must be
 # the installed one's. The folder cmake/ holds this and the scripts that the build runs; nothing in it is installed.
@@ -39,9 +40,14 @@ if(KAMAILIO_SOURCE_DIR)
     if(NOT EXISTS "${_tree}/src/core/sr_module.h")
         message(FATAL_ERROR " KAMAILIO_SOURCE_DIR: ${_tree} is not a Kamailio source tree (no src/core/sr_module.h)")
     endif()
+    if(EXISTS "${_tree}/debian/changelog") # a source package of Debian's
+        execute_process(COMMAND dpkg-parsechangelog -l "${_tree}/debian/changelog" -S Version
+            OUTPUT_VARIABLE _binary_version ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+    endif()
 else()
     execute_process(COMMAND dpkg-query -W -f "\${source:Version}" kamailio
         OUTPUT_VARIABLE _package_version ERROR_QUIET RESULT_VARIABLE _result)
+    execute_process(COMMAND dpkg-query -W -f "\${Version}" kamailio OUTPUT_VARIABLE _binary_version ERROR_QUIET)
     if(NOT _result EQUAL 0 OR NOT _package_version)
         message(FATAL_ERROR " No Debian package kamailio is installed whose source could be fetched: ${_remedy}")
     endif()
@@ -59,6 +65,9 @@ else()
     endif()
 endif()
 set(KAMAILIO_INCLUDE_DIR "${_tree}/src")
+if(NOT KAMAILIO_PACKAGE_VERSION)
+    set(KAMAILIO_PACKAGE_VERSION "${_binary_version}")
+endif()
 
 # ---- its flags
 

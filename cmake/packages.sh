@@ -19,6 +19,9 @@ packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-t
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)
 
+# To make its Debian packages, and to install them in Debians of their own.
+packages_package=(debootstrap lintian)
+
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 

@@ -4,6 +4,7 @@ itself. The network is the machine's, so that tests connect from outside; what r
 Needs root and a writable cgroup file system, of version 1 or 2."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import subprocess
@@ -48,10 +49,12 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/syst
 class Machine:
     """Boots in the folder at the start of a with statement; afterwards none of its processes is left."""
 
+    count = itertools.count(1)
+
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         own = CGROUPS if (CGROUPS / "cgroup.controllers").exists() else CGROUPS / "systemd"
-        self.cgroup = own / f"evapid-test-{os.getpid()}"
+        self.cgroup = own / f"evapid-test-{os.getpid()}-{next(Machine.count)}"
 
     def __enter__(self):
         self.cgroup.mkdir()
