@@ -350,6 +350,7 @@ static inline size_t wire_write_query(void *out, size_t room, const struct wire_
 /* *version: as in wire_read_hello. */
 static inline bool wire_read_query(const void *body, size_t length, struct wire_query *query, uint32_t *version)
 {
+    *query = (struct wire_query){ 0 };
     struct wire_cursor c = wire_reading(body, length);
     const struct wire_text magic = wire_take_bytes(&c, WIRE_MAGIC_SIZE);
     *version = (uint32_t)wire_take(&c, 4);
