@@ -69,8 +69,8 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
 void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);
 
-/* Give the event to every client; to those with the tag; to one with the tag (group.h). guest is the client, if any, whose admission the issuing
- * route is about: it gets the event too, and sees it once admitted. */
+/* Give the event to every client; to those with the tag; to one with the tag (group.h). guest is the client, if any, whose
+ * admission the issuing route is about: it gets the event too, and sees it once admitted. */
 void bus_relay(struct bus *bus, const struct payload *payload, struct client *guest);
 void bus_multicast(struct bus *bus, const struct payload *payload, const char *tag, size_t tag_length,
                    struct client *guest);
