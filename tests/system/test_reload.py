@@ -17,7 +17,7 @@ from books import balanced
 from client import Client, netstring, refused
 from process import until
 from test_access import alone, is_taken, listener_of, refusals_of  # noqa: F401: a fixture
-from test_handover import ROUTES, ask, begin, events_of, replace, restart, tagged
+from test_handover import ROUTES, ask, begin, events_of, replace, restart
 
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1

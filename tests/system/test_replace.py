@@ -383,7 +383,7 @@ def test_a_lower_limit_holds_for_what_waits_already(stage):
     assert slow.receive_rest() == events[:entry["out"]["delivered"] + entry["out"]["queued_frames"]]
 
 
-def test_a_lower_limit_of_messages_holds_for_one_that_has_come_in_part(stage):
+def test_a_lower_limit_of_messages_holds_behind_one_that_has_come_in_part(stage):
     begin(stage, replace)
     client = stage.connect()
     client.send(b"before")
@@ -392,8 +392,10 @@ def test_a_lower_limit_of_messages_holds_for_one_that_has_come_in_part(stage):
     client.wait_read()
     stage.replace_evapid(limits={"max_message_bytes": 1000})
     client.send_bytes(netstring(b"x" * 3000)[1500:])
+    stage.kamailio.logged(rf"GOT {client.index} x+;")
+    client.send(b"x" * 1001)
     assert client.receive_rest() == []
-    stage.evapid.logged(rf"client {client.index}: .* byte 9 of its stream .* the length is over the limit")
+    stage.evapid.logged(rf"client {client.index}: .* byte 3015 of its stream .* the length is over the limit")
 
 
 # ---- in the middle of everything

@@ -122,13 +122,15 @@ def test_a_client_that_got_the_older_events_gets_the_newer_ones_when_that_is_the
     assert balanced(stage.evapid.status())
 
 
-def test_who_is_connected_stays_when_access_speaks_against_it_now(stage):
-    phone = begin(stage, replace)
+def test_who_is_connected_is_closed_when_access_speaks_against_it_now(stage):
+    begin(stage, replace)
     client = stage.connect()
     stage.replace_evapid(access={"deny": ["127.0.0.0/8"]})
+    assert client.receive_rest() == []
+    stage.kamailio.logged(rf"CLOSED {client.index};")
     assert stage._keep(Client(stage.address)).receive_rest() == []
-    assert stage.evapid.status()["listeners"][0]["refusals"]["denied"] == 1
-    goes_on(stage, phone, [client])
+    refusals = stage.evapid.status()["listeners"][0]["refusals"]
+    assert (refusals["denied"], refusals["revoked"]) == (1, 1)
 
 
 @pytest.mark.parametrize("how", [replace, configured_restart])
