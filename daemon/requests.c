@@ -304,7 +304,9 @@ static void answer_publish(const struct call *call, enum event_kind kind)
         return;
     if (tag != NULL)
         memcpy(to.tag, tag, to.tag_length);
-    if ((event != NULL) == (stream != 0))
+    if (call->subject->status->kamailio->stopping)
+        refuse(call->reply, "stopping", "evapid is ending");
+    else if ((event != NULL) == (stream != 0))
         refuse(call->reply, "bad request", "either event or stream is needed");
     else if (event != NULL)
         publish_one(call, &to, event, length);
