@@ -60,6 +60,7 @@ def error_of(answer):
     (b'{"command": 5}', "no command", "expected"), (b'{"command": "staus"}', "unknown command", "staus"),
     (b'{"command": "status\\u0000"}', "unknown command", "status"),
     (b'{"command": "status", "command": "status"}', "not JSON", "duplicate"),
+    (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 300).encode(), "unknown command", "?"),
     (b'{"command": "status", "tag": "x"}', "bad request", "tag"),
     (b'{"command": "clients", "limit": -2}', "bad request", "limit"),
     (b'{"command": "clients", "limit": "2"}', "bad request", "integer"),
