@@ -33,7 +33,7 @@ struct inquiry {
     struct publication *publication; /* PUBLISHING, and to its end behind that */
     uint64_t told;                   /* events of the publication that have been acknowledged */
     bool resting;                    /* PUBLISHING: not being read */
-    const char *error;               /* why the publication could not go on, NULL: it could, or was at its end */
+    const char *error, *detail;      /* why the publication could not go on, NULL: it could, or was at its end */
     struct inquiry *prev, *next;
 };
 
@@ -171,15 +171,16 @@ static void inquiry_conclude(struct inquiry *inquiry)
     if (inquiry->error == NULL)
         inquiry_answer(inquiry, json_pack("{s:o, s:b}", "published", published, "end", true));
     else
-        inquiry_answer(inquiry, json_pack("{s:s, s:s, s:o}", "error", "bad stream", "detail", inquiry->error,
+        inquiry_answer(inquiry, json_pack("{s:s, s:s, s:o}", "error", inquiry->error, "detail", inquiry->detail,
                                           "published", published));
 }
 
 /* No more events come: because of an error, or because it was all. One answer is on its way at a time. */
-static void inquiry_end_publication(struct inquiry *inquiry, const char *error)
+static void inquiry_end_publication(struct inquiry *inquiry, const char *error, const char *detail)
 {
     inquiry->state = INQUIRY_ENDING;
     inquiry->error = error;
+    inquiry->detail = detail;
     uv_read_stop((uv_stream_t *)&inquiry->pipe);
     if (inquiry->answer == NULL)
         inquiry_conclude(inquiry);
@@ -191,9 +192,9 @@ static void inquiry_publish(struct inquiry *inquiry, size_t length)
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
     kamailio_catch_up(subject->kamailio);
-    const char *error = publication_take(publication, subject->bus, length);
-    if (error != NULL) {
-        inquiry_end_publication(inquiry, error);
+    const char *why = publication_take(publication, subject->bus, length);
+    if (why != NULL) {
+        inquiry_end_publication(inquiry, "bad stream", why);
         return;
     }
     uv_read_stop((uv_stream_t *)&inquiry->pipe);
@@ -219,9 +220,10 @@ static void inquiry_on_end(struct inquiry *inquiry, ssize_t error)
 {
     if (inquiry->state != INQUIRY_PUBLISHING || error != UV_EOF)
         inquiry_close(inquiry);
+    else if (publication_is_whole(inquiry->publication))
+        inquiry_end_publication(inquiry, NULL, NULL);
     else
-        inquiry_end_publication(
-            inquiry, publication_is_whole(inquiry->publication) ? NULL : "it ended in the middle of an event");
+        inquiry_end_publication(inquiry, "bad stream", "it ended in the middle of an event");
 }
 
 static void inquiry_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -332,6 +334,18 @@ static void inquiry_show(struct inquiry *inquiry)
         inquiry_write(inquiry, lines, length);
 }
 
+/* Read on, if that may be. Who publishes without end must not keep evapid from its own. */
+static void inquiry_resume(struct inquiry *inquiry)
+{
+    const struct status_subject *subject = inquiry->control->subject;
+    if (subject->kamailio->stopping) {
+        inquiry_end_publication(inquiry, "stopping", "evapid is ending");
+    } else if (publication_may_go_on(inquiry->publication, subject->bus)) {
+        inquiry->resting = false;
+        inquiry_read(inquiry);
+    }
+}
+
 void control_flush(struct control *control)
 {
     struct inquiry *inquiry = NULL;
@@ -340,11 +354,8 @@ void control_flush(struct control *control)
     {
         if (inquiry->state == INQUIRY_TAILING)
             inquiry_show(inquiry);
-        if (inquiry->state != INQUIRY_PUBLISHING || !inquiry->resting ||
-            !publication_may_go_on(inquiry->publication, control->subject->bus))
-            continue;
-        inquiry->resting = false;
-        inquiry_read(inquiry);
+        else if (inquiry->state == INQUIRY_PUBLISHING && (inquiry->resting || control->subject->kamailio->stopping))
+            inquiry_resume(inquiry);
     }
 }
 

@@ -26,13 +26,14 @@ static struct bus *bus_of(const struct call *call)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* A text that was too long may have been cut within a character, ours or the one of JSON's reader. */
-static void end_whole(char *text)
+/* A text that was too long, ours or what JSON's reader quotes, may have been cut within a character: what can't be in an answer
+ * becomes question marks. */
+static void make_utf8(char *text)
 {
     json_t *good = json_string(text);
-    size_t end = strlen(text);
-    while (good == NULL && end > 0 && (unsigned char)text[end - 1] >= 0x80)
-        text[--end] = '\0';
+    for (; good == NULL && *text != '\0'; text++)
+        if ((unsigned char)*text >= 0x80)
+            *text = '?';
     json_decref(good);
 }
 
@@ -44,7 +45,7 @@ __attribute__((format(printf, 3, 4))) static void refuse(struct request_reply *r
     reply->error = error;
     vsnprintf(reply->detail, sizeof(reply->detail), format, args);
     va_end(args);
-    end_whole(reply->detail);
+    make_utf8(reply->detail);
 }
 
 /* The members of the request beside its command, as json_unpack has them: all that there are, of the right types. */
@@ -319,7 +320,9 @@ static void answer_publish(const struct call *call, enum event_kind kind)
         return;
     if (tag != NULL)
         memcpy(to.tag, tag, to.tag_length);
-    if ((event != NULL) == (stream != 0))
+    if (call->subject->status->kamailio->stopping)
+        refuse(call->reply, "stopping", "evapid is ending");
+    else if ((event != NULL) == (stream != 0))
         refuse(call->reply, "bad request", "either event or stream is needed");
     else if (event != NULL)
         publish_one(call, &to, event, length);

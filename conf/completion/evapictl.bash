@@ -27,7 +27,7 @@ _evapictl_look() {
         -s | --socket) own_socket=${COMP_WORDS[++i]} ;;
         -w | --watch | --sort | --tag | --address | --state | --limit | --direction) ((i++)) ;;
         -*) ;;
-        *) [ -z "$command" ] && command=$word || ((behind++)) ;;
+        *) if [ -z "$command" ]; then command=$word; else ((behind++)); fi ;;
         esac
     done
 }

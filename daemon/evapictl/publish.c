@@ -110,13 +110,22 @@ static void send_framed(struct publishing *publishing)
     }
 }
 
+/* The connection has ended too early, because evapid has, or has been replaced: say how far it was. */
+static int report_broken_off(const struct publishing *publishing, int error)
+{
+    const int status = report_broken(&publishing->line, error);
+    fprintf(stderr, "evapictl: it has acknowledged %lld events; of those behind some may have been sent\n",
+            (long long)number_at(json_object_get(publishing->answer, "published"), "events"));
+    return status;
+}
+
 /* Read acknowledgements. EXIT_FINE, with the last one in answer when it is the last; or what is wrong has been said. */
 static int read_acknowledgements(struct publishing *publishing, bool *done)
 {
     size_t length = 0;
     const char *text = NULL;
     if (line_fill(&publishing->line) < 0)
-        return report_broken(&publishing->line, errno);
+        return report_broken_off(publishing, errno);
     while ((text = line_next(&publishing->line, &length)) != NULL) {
         json_decref(publishing->answer);
         publishing->answer = read_answer(text, length);

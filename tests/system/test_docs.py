@@ -149,7 +149,7 @@ def test_the_protocol_has_every_request_and_every_error():
     listed = {row[0].strip("`") for row in rows(text.split("<!-- test: the requests -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
     assert listed == set(re.findall(r'\{ "(\w+)", answer_\w+ \}', source))
     errors = {row[0].strip("`") for row in rows(text.split("<!-- test: the errors -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
-    assert errors == set(re.findall(r'(?:refuse\((?:call->)?reply, |inquiry_reject\(inquiry, |"error", )"([\w ]+)"', source))
+    assert errors == set(re.findall(r'(?:refuse\((?:call->)?reply, |inquiry_(?:reject|end_publication)\(inquiry, |"error", )"([\w ]+)"', source))
 
 
 # ---- docs/configuration.md

@@ -213,6 +213,21 @@ def test_lines_are_sent_as_they_come_and_interrupting_ends_the_input(stage):
         assert publishing.wait(DEADLINE_S) == 0
 
 
+def test_a_publisher_whose_evapid_is_replaced_says_how_far_it_was():
+    with Stage() as own:
+        own.start_evapid()
+        command = [EVAPICTL, "-s", own.evapid.control_socket, "relay"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
+            publishing.stdin.write(b"one\ntwo\n")
+            publishing.stdin.flush()
+            own.evapid.until_status(lambda s: s["totals"]["events"]["relay"] == 2, "they have come")
+            own.replace_evapid()
+            said = publishing.stderr.read().decode()
+            assert publishing.wait(DEADLINE_S) == 3
+        assert "has closed the connection\n" in said and "it has acknowledged 2 events" in said
+        assert own.evapid.status()["totals"]["events"]["relay"] == 2
+
+
 def test_an_event_that_is_too_large_is_said_to_be(stage):
     client = stage.connect()
     ran = publish(stage, ["relay"], b"good\n" + b"x" * ((1 << 20) + 1) + b"\nnever\n")

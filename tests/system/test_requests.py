@@ -60,6 +60,7 @@ def error_of(answer):
     (b'{"command": 5}', "no command", "expected"), (b'{"command": "staus"}', "unknown command", "staus"),
     (b'{"command": "status\\u0000"}', "unknown command", "status"),
     (b'{"command": "status", "command": "status"}', "not JSON", "duplicate"),
+    (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 300).encode(), "unknown command", "?"),
     (b'{"command": "status", "tag": "x"}', "bad request", "tag"),
     (b'{"command": "clients", "limit": -2}', "bad request", "limit"),
     (b'{"command": "clients", "limit": "2"}', "bad request", "integer"),
@@ -465,6 +466,23 @@ class TestAlone:
         assert control.rest()[-1]["published"]["received"] == count
         assert stage.evapid.client(client)["dropped"]["slow"] == 0
         control.close()
+
+    def test_who_publishes_without_end_does_not_keep_evapid_from_its_own(self, stage):
+        stage.start_evapid(shutdown_grace_ms=60000)
+        stage.start_kamailio(ROUTES)
+        client = stage.connect(receive_buffer=4096)
+        with Control(stage.evapid.control_socket) as stream, Control(stage.evapid.control_socket) as other:
+            stream.ask(command="relay", stream=True)
+            stream.send(netstring(b"x" * 100000) * 60)
+            stage.evapid.until_status(lambda s: s["clients"][0]["out"]["queued_frames"] > 0, "events wait for the client")
+            stage.evapid.signal(15)
+            stage.evapid.logged("stopping: SIGTERM")
+            while "error" not in (last := stream.line()):
+                pass
+            assert (last["error"], last["detail"]) == ("stopping", "evapid is ending")
+            assert error_of(other.ask(command="relay", event="x")) == error_of(other.ask(command="relay", stream=True)) == "stopping"
+            assert client.receive_rest() == [b"x" * 100000] * last["published"]["events"]
+        assert stage.evapid.ended() == 0
 
     def test_nobody_s_memory_grows_for_a_publisher_who_is_not_waited_for(self, stage):
         """Eight publish as fast as they can to clients that do not read, by a policy that keeps them connected."""

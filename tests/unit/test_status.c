@@ -17,41 +17,81 @@ static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;
 static struct door door;
 
+static struct status_subject subject = { .kamailio = &kamailio, .listeners = &listeners, .control = &door };
+
+/* ---- what may be asked for ---------------------------------------------------------------------------------------- */
+
+static json_t *whole_status(void)
+{
+    return status_describe(&subject);
+}
+
+static json_t *chosen_clients(void)
+{
+    const struct selection all = { .order = ORDER_TAG, .limit = SIZE_MAX };
+    return describe_selection(&all, bus);
+}
+
+static json_t *tags(void)
+{
+    return describe_tags(bus, SIZE_MAX);
+}
+
+static json_t *since(void)
+{
+    const struct stats stats = { .since_ms = 1, .totals = bus->totals, .events = bus->events };
+    return describe_since(&stats);
+}
+
+static void assert_whole_or_none(json_t *(*describe)(void), long least)
+{
+    left = -1;
+    json_t *whole = describe();
+    assert_non_null(whole);
+    long calls = 0;
+    for (bool failed = true; failed; calls++) {
+        left = calls;
+        json_t *part = describe();
+        failed = left < 0;
+        left = -1;
+        if (part != NULL && !json_equal(part, whole))
+            fail_msg("without memory for call %ld it is not whole", calls);
+        json_decref(part);
+    }
+    assert_true(calls > least);
+    json_decref(whole);
+}
+
 static void test_a_status_is_whole_or_there_is_none(void **state)
 {
     (void)state;
     static const struct door_access access = { .mode = 0660, .group = DOOR_OWN_GROUP };
     static const struct access everybody;
-    const struct status_subject subject = {
-        .bus = bus, .kamailio = &kamailio, .listeners = &listeners, .control = &door
-    };
     const struct sockaddr_storage address = { .ss_family = AF_INET };
     struct peer a = open_pair();
     struct peer b = open_pair();
     kamailio.door.access = door.access = &access;
+    subject.bus = bus;
     give_tag(&a, "blue");
     give_tag(&b, "\xff not UTF-8");
     struct listener *one = listener_add(&listeners, &address, &netstring_limits, &everybody, 10, LISTENER_CONFIG);
     struct listener *other = listener_add(&listeners, &address, &raw_limits, &everybody, 20, LISTENER_MODULE);
     assert_true(one != NULL && other != NULL);
-    left = -1;
     json_set_alloc_funcs(some_memory, free);
-    json_t *whole = status_describe(&subject);
-    assert_int_equal(json_array_size(json_object_get(whole, "clients")), 2);
-    assert_int_equal(json_array_size(json_object_get(whole, "listeners")), 2);
-    long calls = 0;
-    for (bool failed = true; failed; calls++) {
-        left = calls;
-        json_t *status = status_describe(&subject);
-        failed = left < 0;
-        left = -1;
-        if (status != NULL && !json_equal(status, whole))
-            fail_msg("without memory for call %ld the status is not whole", calls);
-        json_decref(status);
-    }
-    assert_true(calls > 100);
-    json_decref(whole);
+    left = -1;
+    json_t *status = whole_status();
+    assert_int_equal(json_array_size(json_object_get(status, "clients")), 2);
+    assert_int_equal(json_array_size(json_object_get(status, "listeners")), 2);
+    json_decref(status);
+    assert_whole_or_none(whole_status, 100);
+    assert_whole_or_none(chosen_clients, 50);
+    assert_whole_or_none(tags, 10);
+    assert_whole_or_none(since, 30);
     json_set_alloc_funcs(malloc, free);
+    memory_limit(0);
+    assert_null(tags());
+    assert_null(chosen_clients());
+    memory_limit(-1);
     free(one);
     free(other);
     hang_up(&a);
