@@ -89,12 +89,12 @@ static void put_ring(struct wire_cursor *c, const struct kamailio *kamailio)
 
 static void put_listener(struct wire_cursor *c, const struct listener *listener)
 {
-    static const char *const states[] = { "failed", "listening", "paused", "closed" };
     answer_put_struct(c, "");
     put_string(c, "address", listener->name);
     put_string(c, "framing", framing_name(listener->limits.framing));
+    put_string(c, "unicast_mode", unicast_mode_name(listener->limits.unicast_mode));
     put_string(c, "source", listener->source == LISTENER_CONFIG ? "config" : "module");
-    put_string(c, "state", states[listener->state]);
+    put_string(c, "state", listener_state_name(listener->state));
     answer_put_number(c, "clients", listener->clients);
     answer_put_number(c, "max_clients", listener->max_clients);
     answer_put_number(c, "accepted", listener->accepted);

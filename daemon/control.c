@@ -261,7 +261,9 @@ static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
     const struct request_subject subject = { .status = control->subject,
                                              .stats = &control->stats,
                                              .tails = &control->tails,
-                                             .publications = control->publications };
+                                             .publications = control->publications,
+                                             .reload = control->reload,
+                                             .owner = control->owner };
     request_do(&subject, line, length, &reply);
     if (reply.replace) {
         inquiry_replace(inquiry);

@@ -31,6 +31,12 @@ static struct log_limit refusals[REFUSALS] = {
 };
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
 
+const char *listener_state_name(enum listener_state state)
+{
+    static const char *const names[] = { "failed", "prepared", "listening", "paused", "closed" };
+    return names[state];
+}
+
 const char *listener_name(const struct listener *listener)
 {
     return listener->name;

@@ -154,4 +154,7 @@ bool listeners_hold(const struct listeners *all, struct holdings *holdings);
 
 const char *listener_name(const struct listener *listener);
 
+/* As the status has it. */
+const char *listener_state_name(enum listener_state state);
+
 #endif

@@ -82,6 +82,21 @@ static const struct config_listener *config_of(const struct config *config, cons
     return NULL;
 }
 
+/* Behind all that can fail: it is had at once. */
+static bool change_metrics(struct change *change)
+{
+    struct household *household = change->household;
+    char name[HTTP_SUBJECT];
+    const char *why =
+        http_reconfigure(&household->http, &household->loop, &change->config->metrics, &household->subject);
+    if (why == NULL)
+        return true;
+    door_cancel(&change->control, &household->control.door);
+    door_cancel(&change->kamailio, &household->kamailio.door);
+    http_subject(&change->config->metrics, name);
+    return fail(change, "", name, why);
+}
+
 static bool has_place(const struct change *change, const struct listener *listener)
 {
     return config_of(change->config, listener) != NULL ||
@@ -94,7 +109,7 @@ static bool prepare(struct change *change)
     struct listener *listener = NULL;
     DL_FOREACH(change->household->listeners.first, listener)
     listener_mark(listener, !has_place(change, listener));
-    if (prepare_listeners(change) && prepare_declared(change) && prepare_doors(change))
+    if (prepare_listeners(change) && prepare_declared(change) && prepare_doors(change) && change_metrics(change))
         return true;
     listeners_cancel(&change->household->listeners);
     return false;

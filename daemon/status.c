@@ -124,7 +124,6 @@ static json_t *describe_output(const struct bus *bus)
 
 json_t *describe_listeners(const struct listeners *all)
 {
-    static const char *const states[] = { "failed", "prepared", "listening", "paused", "closed" };
     json_t *list = json_array();
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
@@ -133,10 +132,10 @@ json_t *describe_listeners(const struct listeners *all)
                                       "framing", framing_name(listener->limits.framing), "unicast_mode",
                                       unicast_mode_name(listener->limits.unicast_mode), "source",
                                       listener->source == LISTENER_CONFIG ? "config" : "module", "state",
-                                      states[listener->state], "clients", (json_int_t)listener->clients, "max_clients",
-                                      (json_int_t)listener->max_clients, "accepted", (json_int_t)listener->accepted,
-                                      "refused", (json_int_t)listener_refused(listener), "refusals",
-                                      describe_refusals(listener)));
+                                      listener_state_name(listener->state), "clients", (json_int_t)listener->clients,
+                                      "max_clients", (json_int_t)listener->max_clients, "accepted",
+                                      (json_int_t)listener->accepted, "refused", (json_int_t)listener_refused(listener),
+                                      "refusals", describe_refusals(listener)));
     }
     return list;
 }

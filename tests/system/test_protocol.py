@@ -340,7 +340,7 @@ def test_what_is_no_query_is_refused(stage, ask, bad):
     stage.start_evapid()
     version, reason = ask(bad).refused()
     assert version == wire.VERSION
-    assert re.search("speaks version 1 .* version 9" if bad == wire.query(version=9) else "that is no HELLO", reason)
+    assert re.search(f"speaks version {wire.VERSION} .* version 9" if bad == wire.query(version=9) else "that is no HELLO", reason)
 
 
 def test_who_has_asked_is_no_worker(stage, ask):
