@@ -399,7 +399,7 @@ def test_a_client_in_the_middle_of_a_frame_is_closed_when_evapid_was_killed(stag
 
 def test_what_a_client_misses_after_kills_under_traffic_is_what_is_counted_as_lost(stage):
     """By the numbers that the clients saw: nothing doubled, nothing torn, and each gap is in the books."""
-    phone = begin(stage, restart, {"workers": 2}, limits={"max_queued_bytes": 1 << 28})
+    phone = begin(stage, restart, {"workers": 2, "queue_size": 1 << 26}, limits={"max_queued_bytes": 1 << 28})
     readers = [stage.connect() for _ in range(8)]
     got = {reader: [] for reader in readers}
     relayed, ended, failures = 0, threading.Event(), {}
