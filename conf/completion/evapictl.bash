@@ -1,9 +1,13 @@
 # Completion of evapictl for bash. Tags and clients are those of the evapid that runs, which is asked when they are wanted.
 
-# Complete with lines of a list, one word each.
+# Complete with lines of a list, one word each. Tags are what applications call themselves: what bash would take for more than
+# a word is quoted, and nothing is expanded (as compgen -W would).
 _evapictl_words() {
-    local IFS=$'\n'
-    mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
+    local word quoted
+    while IFS= read -r word; do
+        printf -v quoted %q "$word"
+        [[ -z $word || ($quoted != "$cur"* && $word != "$cur"*) ]] || COMPREPLY+=("$quoted")
+    done <<< "$1"
 }
 
 _evapictl_names() {

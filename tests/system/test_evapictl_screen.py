@@ -244,3 +244,17 @@ def test_tab_completes(stage, shell, typed, completed):
     shell.keys("Tab")
     wanted = f"{stage.evapid.control_socket} {completed.format(**names)}".rstrip()
     until(lambda: any(line.endswith(wanted) for line in shell.lines()), f"the line ends with {wanted!r}: {shell.lines()}")
+
+
+def test_a_tag_that_looks_like_a_command_is_completed_as_a_word_and_run_by_no_shell(stage, shell):
+    client, made = stage.connect(), stage.folder / "made"
+    tag = f"$(>{made})`>{made}`;"
+    assert stage.evapid.ctl("tag", str(client.index), tag).returncode == 0
+    shell.types(f"evapictl -s {stage.evapid.control_socket} multicast ")
+    shell.keys("Tab")
+    until(lambda: any(str(made) in line for line in shell.lines()), f"the tag is there: {shell.lines()}")
+    shell.types("hello")
+    shell.keys("Enter")
+    assert client.receive() == b"hello"
+    assert not made.exists()
+    stage.evapid.ctl("tag", str(client.index), "")
