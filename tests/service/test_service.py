@@ -1,11 +1,14 @@
 """evapid as its unit runs it, under a real systemd: as its own user, in its sandbox, with its watchdog, and with the
 descriptors that systemd keeps for it."""
 
+import contextlib
+import json
 import threading
 
 import pytest
 
 from client import Client
+from scrape import ask
 from sip import Phone
 
 
@@ -40,6 +43,39 @@ def relay(phone, body):
 
 def pid_of(machine):
     return int(machine.show("evapid", "MainPID"))
+
+
+@contextlib.contextmanager
+def editing(machine):
+    """Calls its argument the text of the configuration, which is as it was in the end."""
+    config = machine.folder / "etc/evapid/evapid.json"
+    good = config.read_text()
+    try:
+        yield config.write_text
+    finally:
+        config.write_text(good)
+
+
+@pytest.fixture
+def edit(machine, client):
+    """Writes the configuration. In the end it is as it was, in the evapid that runs, too."""
+    with editing(machine) as write:
+        yield lambda **keys: write(json.dumps(keys))
+    machine.systemctl("reload", "evapid")
+
+
+def reload(machine):
+    """What systemd says to it."""
+    return machine.run("systemctl", "reload", "evapid").returncode
+
+
+def logged(machine, line, times=1):
+    """Waits until the line stands so often in the journal. journald writes when it comes to it."""
+    machine.until(lambda: machine.log("evapid").count(line) >= times, f"{times} times in the journal: {line}")
+
+
+def addresses(machine):
+    return [listener["address"] for listener in machine.status()["listeners"] if listener["state"] == "listening"]
 
 
 def test_it_starts_with_the_system_as_its_own_user_and_kamailio_finds_it(machine):
@@ -117,15 +153,71 @@ def test_sigint_lets_clients_have_what_waits_and_leaves_nothing_with_systemd(mac
 
 
 def test_a_bad_configuration_is_said_in_the_journal_and_costs_nothing_when_it_is_corrected(machine, client, phone):
-    config = machine.folder / "etc/evapid/evapid.json"
-    good = config.read_text()
-    try:
-        config.write_text('{ "listeners": 7 }')
+    with editing(machine) as write:
+        write('{ "listeners": 7 }')
         assert machine.run("systemctl", "restart", "evapid").returncode != 0
         assert "evapid.json:1:16: listeners: expected an array, found an integer" in machine.log("evapid")
-    finally:
-        config.write_text(good)
     machine.systemctl("reset-failed", "evapid")
     machine.systemctl("start", "evapid")
     relay(phone, b"again")
     assert client.receive() == b"again"
+
+
+def test_a_reload_adds_a_listener_and_clients_stay(machine, client, phone, edit):
+    pid, address = pid_of(machine), f"127.0.0.1:{machine.ports.tcp()}"
+    edit(listeners=[{"address": address}])
+    assert reload(machine) == 0
+    logged(machine, "reloaded: 1 listeners are new, 0 have gone, 0 clients may not stay")
+    another = Client(address)
+    machine.until(lambda: entry_of(machine, another)["state"] == "open", "a client is let in there")
+    relay(phone, b"to both")
+    assert (client.receive(), another.receive()) == (b"to both", b"to both")
+    another.close()
+
+    # What the reload opened is with systemd, too: it stays over a restart.
+    machine.systemctl("restart", "evapid")
+    assert sorted(addresses(machine)) == sorted([machine.address, address])
+    relay(phone, b"from the next")
+    assert client.receive() == b"from the next"
+    assert pid_of(machine) != pid
+
+
+def test_a_reload_of_a_bad_configuration_fails_and_changes_nothing(machine, client, phone, edit):
+    pid, before = pid_of(machine), machine.status()["listeners"]
+    with editing(machine) as write:
+        write('{ "listeners": [ { "address": "127.0.0.1:1", "max_clients": 0 } ] }')
+        assert reload(machine) != 0
+        # Who looks for the reason finds it where the unit's lines are: evapid's, and that of the command that asked.
+        logged(machine, "listeners[0].max_clients: 0 is out of range: 1 to 1000000", times=2)
+        write(json.dumps({"listeners": [{"address": "192.0.2.1:9"}]}))  # none of this machine's
+        assert reload(machine) != 0
+    logged(machine, "not reloaded, nothing has changed: listener 192.0.2.1:9: ")
+    assert (pid_of(machine), machine.show("evapid", "ActiveState")) == (pid, "active")
+    assert machine.status()["listeners"] == before
+    relay(phone, b"as before")
+    assert client.receive() == b"as before"
+
+
+def test_the_metrics_are_served_from_within_the_sandbox(machine, client, phone, edit):
+    address = f"127.0.0.1:{machine.ports.tcp()}"
+    edit(metrics={"address": address})
+    assert reload(machine) == 0
+
+    def served():
+        answer = ask(address)
+        assert answer.status == 200
+        samples = [line.rsplit(" ", 1) for line in answer.text().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in samples}
+    assert (ask(address, "/healthz").status, ask(address, "/readyz").status) == (200, 200)
+    before = served()
+    assert before["process_open_fds"] > 0 and before["process_resident_memory_bytes"] > 0
+    assert before["process_cpu_seconds_total"] > 0 and before["process_max_fds"] > before["process_open_fds"]
+    relay(phone, b"counted")
+    assert client.receive() == b"counted"
+    machine.until(lambda: served()["evapid_deliveries_done_total"] == before["evapid_deliveries_done_total"] + 1, "it is counted")
+
+    machine.systemctl("restart", "evapid")  # its socket and its counts are kept as well
+    assert served()["evapid_deliveries_done_total"] == before["evapid_deliveries_done_total"] + 1
+    machine.kill("evapid", "SIGKILL")
+    machine.until(lambda: machine.show("evapid", "ActiveState") == "active" and machine.status(), "it is started again")
+    assert served()["evapid_deliveries_done_total"] == before["evapid_deliveries_done_total"] + 1
