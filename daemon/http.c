@@ -15,6 +15,7 @@
 #include "metrics.h"
 #include "network.h"
 #include "store.h"
+#include "transport.h"
 #include "watch.h"
 
 #define BACKLOG 128
@@ -298,23 +299,6 @@ void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-static int open_socket(const struct sockaddr_storage *address)
-{
-    const int on = 1;
-    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (address->ss_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, BACKLOG) == 0)
-        return fd;
-    const int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-}
-
 /* Is the descriptor, of the evapid before us, a socket at that address? */
 static bool is_at(int fd, const struct sockaddr_storage *address)
 {
@@ -334,7 +318,7 @@ static const char *http_take_socket(struct http *http, int inherited)
         store_forget("%s", socket_name);
         close(inherited);
     }
-    http->fd = open_socket(&http->address);
+    http->fd = transport_listen(&http->address, BACKLOG, false);
     if (http->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     return NULL;

@@ -14,6 +14,7 @@
 #include "log.h"
 #include "state.h"
 #include "store.h"
+#include "transport.h"
 #include "watch.h"
 
 #define BACKLOG 511
@@ -227,25 +228,6 @@ static void listener_watch(struct listener *listener)
     listener->state = watched ? LISTENER_LISTENING : LISTENER_PAUSED;
 }
 
-static int open_socket(const struct sockaddr_storage *address, bool shared)
-{
-    const int on = 1;
-    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (shared)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-    if (address->ss_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, BACKLOG) == 0)
-        return fd;
-    const int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-}
-
 static void listener_drop_socket(struct listener *listener)
 {
     watch_close(listener->poll);
@@ -287,11 +269,11 @@ static void listeners_share_port(const struct listeners *all, uint16_t port, int
 static int listener_open_socket(const struct listener *listener)
 {
     const int off = 0;
-    int fd = open_socket(&listener->address, false);
+    int fd = transport_listen(&listener->address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
     listeners_share_port(listener->all, address_port(&listener->address), 1);
-    fd = open_socket(&listener->address, true);
+    fd = transport_listen(&listener->address, BACKLOG, true);
     const int error = errno;
     listeners_share_port(listener->all, address_port(&listener->address), 0);
     if (fd >= 0)
