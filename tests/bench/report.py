@@ -52,7 +52,8 @@ def body(results, plots):
     return "\n\n".join(part for part in parts if part)
 
 
-HOW = """```
+HOW = """<!-- not run: they measure for hours; `./check --bench` runs the quick one -->
+```sh
 tests/bench/run                       # every row, one table, build/bench/results.csv
 tests/bench/run --only fan-out,tags   # some rows; --list names them
 tests/bench/run --quick               # does the harness work? No figures to keep

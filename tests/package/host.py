@@ -74,15 +74,20 @@ class Host:
         """What apt says that it would do."""
         return self._install(packages, "--simulate")
 
-    def _install(self, packages, *options):
+    def offer(self, *packages):
+        """Have these files in /srv/packages, and no others."""
         folder = self.path("/srv/packages")
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for package in packages:
+            shutil.copy(package, folder)
+
+    def _install(self, packages, *options):
+        self.offer(*packages)
         try:
-            for package in packages:
-                shutil.copy(package, folder)
             return self.apt("install", *options, *(f"/srv/packages/{package.name}" for package in packages))
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(self.path("/srv/packages"))
 
     def turn_off(self, *units):
         """Mask them."""

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import commands
 from client import Client
 from host import completed
 from packages import BUILD, empty, field, lintian, newer
@@ -109,6 +110,12 @@ def test_installed_it_is_enabled_and_runs(shared):
     assert shared.done("stat", "-c", "%U %G", f"/proc/{pid}") == "evapid kamailio\n"
     assert shared.done("dpkg-query", "-W", "-f", "${Conffiles}", "evapid").split()[0] == CONFIG
     assert shared.done("dpkg", "-V", "evapid", "kamailio-evapid-module") == ""
+
+
+def test_the_document_s_commands_install_them(booted, packages):
+    booted.offer(packages.evapid, packages.module)
+    said = booted.done("sh", "-ec", "cd /srv/packages\n" + commands.text_of("docs/operations.md", "install the packages"))
+    assert f"evapid     {field(packages.evapid, 'Version').split('-')[0]}, pid {booted.evapid()}, " in said
 
 
 def test_systemd_finds_nothing_wrong_with_the_installed_unit(shared):

@@ -98,11 +98,14 @@ def test_every_file_link_and_test_that_a_document_names_is_there(path):
 
 
 @pytest.mark.parametrize("path", [path for path in DOCS if commands.blocks(path)], ids=name_of)
-def test_every_command_that_a_document_shows_is_run_or_says_why_not(path):
-    tests = "".join(file.read_text() for file in (ROOT / "tests/system").glob("test_*.py"))
-    for block in commands.blocks(path):
-        assert block.name or block.excuse, f"{block.where} is not run"
-        assert block.excuse or f'"{block.name}"' in tests, f"{block.where}: no test runs {block.name}"
+def test_every_block_that_a_document_shows_is_used_by_a_test_or_says_why_not(path):
+    found = commands.blocks(path)
+    assert len(found) == len(re.findall(r"^ *```", path.read_text(), re.M)) / 2
+    tests = "".join(file.read_text() for folder in ("system", "package") for file in (ROOT / "tests" / folder).glob("test_*.py"))
+    for block in found:
+        assert block.language, f"{block.where} does not say what it is in"
+        assert block.name or block.excuse or block.language in commands.TO_LOOK_AT, f"{block.where} is not run"
+        assert not block.name or f'"{block.name}"' in tests, f"{block.where}: no test runs {block.name}"
 
 
 def test_the_index_names_every_document():

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 
+import commands
 from process import DEADLINE_S, until
 from stage import Stage
 
@@ -181,6 +182,16 @@ def test_status_says_what_evapid_says(office, calm):
     assert len(evapid["listeners"]) == 2
     for listener, entry in zip(evapid["listeners"], seen["listeners"]):
         assert listener.items() <= entry.items() and "refused" in listener
+
+
+def test_the_document_shows_what_kamcmd_prints(office, calm):
+    ((command, shown),) = commands.dialogue(commands.text_of("docs/module.md", "the status by kamcmd"))
+    printed = office.kamcmd(*command.split()[1:])
+
+    def names(text):
+        return re.findall(r"^(\t*\w+):", text, re.M)
+    lines = names(printed)
+    assert lines[:len(names(shown))] == names(shown)
 
 
 def test_the_web_page_of_xhttp_rpc_shows_the_status_and_the_clients(office, calm):
