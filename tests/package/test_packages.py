@@ -237,3 +237,12 @@ def test_purged_nothing_is_left_but_the_user_and_it_can_come_again(booted, packa
     booted.install(packages.evapid)
     assert booted.evapid() > 0 and booted.path(ENABLED).is_symlink()
     assert booted.done("dpkg", "-V", "evapid") == ""
+
+
+def test_removed_and_installed_again_it_runs_with_the_configuration_that_stayed(installed, packages):
+    edited = '{ "log": { "level": "debug" } }'
+    installed.path(CONFIG).write_text(edited)
+    installed.apt("remove", "evapid")
+    installed.install(packages.evapid)
+    assert installed.path(CONFIG).read_text() == edited
+    assert installed.evapid() > 0 and installed.path(ENABLED).is_symlink()
