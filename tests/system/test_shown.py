@@ -114,7 +114,8 @@ ENDLESS = ("tail", "top")
 NEEDS_MORE = {"evapictl relay", "evapictl close", "evapictl tag"}  # the command's name alone: what stands behind it is said there
 
 
-@pytest.mark.parametrize("command", [each for each in named_commands() if each not in NEEDS_MORE and each.split()[1] not in ENDLESS])
+@pytest.mark.parametrize("command", [each for each in named_commands()
+                                     if each not in NEEDS_MORE and each.split()[1] not in ENDLESS])
 def test_a_command_within_a_sentence_works(shown, command):
     index = str(shown.connections[0].index)
     more = [(" 12", f" {index}"), ("FILE", f"{shown.folder}/events.txt")]
