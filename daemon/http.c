@@ -298,21 +298,21 @@ void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-static int open_socket(const struct sockaddr_storage *address)
+/* A listening socket, also when the one in its way is that which leaves for it (-1: none), as that of "127.0.0.1:9464" for
+ * "0.0.0.0:9464": that is kept until the other is certain. */
+static int http_open_socket(const struct http *http, int leaving)
 {
-    const int on = 1;
-    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (address->ss_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, BACKLOG) == 0)
+    int fd = address_listen(&http->address, BACKLOG, false);
+    if (fd >= 0 || errno != EADDRINUSE || leaving < 0)
         return fd;
+    address_share(leaving, true);
+    fd = address_listen(&http->address, BACKLOG, true);
     const int error = errno;
-    close(fd);
+    address_share(leaving, false);
+    if (fd >= 0)
+        address_share(fd, false);
     errno = error;
-    return -1;
+    return fd;
 }
 
 /* Is the descriptor, of the evapid before us, a socket at that address? */
@@ -323,18 +323,10 @@ static bool is_at(int fd, const struct sockaddr_storage *address)
     return getsockname(fd, (struct sockaddr *)&bound, &size) == 0 && address_equal(&bound, address);
 }
 
-/* NULL, or why there is no listening socket. */
-static const char *http_take_socket(struct http *http, int inherited)
+/* NULL, or why there is no listening socket. had: there is one already, or -1. */
+static const char *http_take_socket(struct http *http, int had, int leaving)
 {
-    if (inherited >= 0 && is_at(inherited, &http->address)) {
-        http->fd = inherited;
-        return NULL;
-    }
-    if (inherited >= 0) {
-        store_forget("%s", socket_name);
-        close(inherited);
-    }
-    http->fd = open_socket(&http->address);
+    http->fd = had >= 0 ? had : http_open_socket(http, leaving);
     if (http->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     return NULL;
@@ -400,7 +392,7 @@ static void http_free(struct http *http)
         free(http);
 }
 
-static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
+static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int had, int leaving,
                               const struct status_subject *subject, const char **why)
 {
     struct http *http = calloc(1, sizeof(*http));
@@ -412,7 +404,7 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
     http->address = *address;
     http->of = subject;
     http_subject(address, http->subject);
-    *why = http_take_socket(http, inherited);
+    *why = http_take_socket(http, had, leaving);
     if (*why == NULL)
         *why = http_start_daemon(http);
     if (*why == NULL)
@@ -432,9 +424,14 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
 struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
                        const struct status_subject *subject, const char **why)
 {
-    struct http *http = http_make(loop, address, inherited, subject, why);
-    if (http != NULL && http->fd != inherited)
+    const bool stays = inherited >= 0 && is_at(inherited, address);
+    struct http *http = http_make(loop, address, stays ? inherited : -1, stays ? -1 : inherited, subject, why);
+    if (!stays && inherited >= 0)
+        close(inherited);
+    if (http != NULL && !stays) {
+        store_forget("%s", socket_name);
         store_keep(http->fd, "%s", socket_name);
+    }
     return http;
 }
 
@@ -445,7 +442,8 @@ const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct s
     const char *why = NULL;
     if (wanted && *http != NULL && address_equal(&(*http)->address, address))
         return NULL;
-    struct http *next = wanted ? http_make(loop, address, -1, subject, &why) : NULL;
+    const int leaving = *http != NULL ? (*http)->fd : -1;
+    struct http *next = wanted ? http_make(loop, address, -1, leaving, subject, &why) : NULL;
     if (why != NULL)
         return why;
     http_close(*http);
