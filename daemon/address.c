@@ -1,13 +1,11 @@
-/* Text to socket addresses and back; sockets that listen there. */
+/* Text to socket addresses and back. */
 #include "address.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 #include <uv.h>
 
 static const char *parse_port(const char *text, uint16_t *port)
@@ -104,29 +102,4 @@ bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_stora
         return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
     return left->sin6_scope_id == right->sin6_scope_id &&
            memcmp(&left->sin6_addr, &right->sin6_addr, sizeof(left->sin6_addr)) == 0;
-}
-
-void address_share(int fd, bool share)
-{
-    const int on = share;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-}
-
-int address_listen(const struct sockaddr_storage *address, int backlog, bool shared)
-{
-    const int on = 1;
-    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (shared)
-        address_share(fd, true);
-    if (address->ss_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, backlog) == 0)
-        return fd;
-    const int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
 }

@@ -26,11 +26,4 @@ socklen_t address_size(const struct sockaddr_storage *address);
 
 bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
 
-/* A socket that listens there, and that nobody waits for; -1 and errno when it can't be had. shared: another one may have an
- * address that overlaps, if that one shares its own, too (address_share). */
-int address_listen(const struct sockaddr_storage *address, int backlog, bool shared);
-
-/* Let another socket have an address that overlaps that of this one, or not any more: it keeps those that it has let. */
-void address_share(int fd, bool share);
-
 #endif

@@ -12,6 +12,7 @@
 #include "seat.h"
 #include "state.h"
 #include "store.h"
+#include "succession.h"
 #include "transport.h"
 
 #define SUBJECT "handover"
@@ -28,7 +29,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
     door_save(&household->kamailio.door, out);
     door_save(&household->control.door, out);
     listeners_save(&household->listeners, out);
-    kamailio_save(&household->kamailio, out);
+    succession_save(&household->kamailio, out);
     bus_save(&household->bus, out);
     stats_save(&household->control.stats, out);
     for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
@@ -38,7 +39,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
         seat_save(client->seat, out);
     }
     state_put(out, 0, 4);
-    kamailio_save_links(&household->kamailio, out);
+    succession_save_links(&household->kamailio, out);
 }
 
 static bool hold_all(const struct household *household, struct holdings *holdings)
@@ -46,7 +47,7 @@ static bool hold_all(const struct household *household, struct holdings *holding
     bool held = holdings_add(holdings, household->ledger.memfd, "ledger") &&
                 holdings_add(holdings, household->kamailio.door.fd, "%s", kamailio_door) &&
                 holdings_add(holdings, household->control.door.fd, "%s", control_door) &&
-                listeners_hold(&household->listeners, holdings) && kamailio_hold(&household->kamailio, holdings) &&
+                listeners_hold(&household->listeners, holdings) && succession_hold(&household->kamailio, holdings) &&
                 http_hold(household->http, holdings);
     for (const struct client *client = household->bus.clients; held && client != NULL; client = client->hh.next)
         held = client->fd < 0 || holdings_add(holdings, client->fd, "client-%u", client->index);
@@ -145,14 +146,14 @@ static const char *load_state(struct household *household, struct state_in *in, 
                         household->config.module_listener, &module))
         return "the state of the listeners makes no sense";
     household->kamailio.declaration.listener = module;
-    if (!kamailio_load(&household->kamailio, in, holdings))
+    if (!succession_load(&household->kamailio, in, holdings))
         return "the state of the workers makes no sense";
     declaration_go_on(&household->kamailio.declaration);
     if (!bus_load(bus, in) || !stats_load(&household->control.stats, in) || !load_clients(household, in, holdings))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;
     bus_take_books(bus, &events);
-    if (!kamailio_load_links(&household->kamailio, in, holdings) || !state_close(in))
+    if (!succession_load_links(&household->kamailio, in, holdings) || !state_close(in))
         return "the state of the links makes no sense";
     bus_settle_gone(bus);
     listeners_drop_spares(&household->listeners);
@@ -250,7 +251,7 @@ static void recover(struct household *household, struct holdings *holdings)
     uint64_t tail = 0;
     const bool kept = instance != 0 && memfd >= 0 && eventfd >= 0;
     const char *why =
-        kept ? kamailio_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail) : "it was not kept";
+        kept ? succession_reopen_queue(&household->kamailio, instance, memfd, eventfd, &tail) : "it was not kept";
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
     if (!kept && memfd >= 0)
@@ -262,7 +263,7 @@ static void recover(struct household *household, struct holdings *holdings)
         store_forget("ring-wake");
     }
     recover_clients(household, holdings, why == NULL ? instance : 0, tail);
-    kamailio_go_on_alone(&household->kamailio, count_readmitting(&household->bus));
+    succession_go_on_alone(&household->kamailio, count_readmitting(&household->bus));
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include "metrics.h"
 #include "network.h"
 #include "store.h"
+#include "transport.h"
 #include "watch.h"
 
 #define BACKLOG 128
@@ -302,15 +303,15 @@ void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]
  * "0.0.0.0:9464": that is kept until the other is certain. */
 static int http_open_socket(const struct http *http, int leaving)
 {
-    int fd = address_listen(&http->address, BACKLOG, false);
+    int fd = transport_listen(&http->address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE || leaving < 0)
         return fd;
-    address_share(leaving, true);
-    fd = address_listen(&http->address, BACKLOG, true);
+    transport_share(leaving, true);
+    fd = transport_listen(&http->address, BACKLOG, true);
     const int error = errno;
-    address_share(leaving, false);
+    transport_share(leaving, false);
     if (fd >= 0)
-        address_share(fd, false);
+        transport_share(fd, false);
     errno = error;
     return fd;
 }

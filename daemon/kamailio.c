@@ -9,9 +9,7 @@
 #include <utlist.h>
 
 #include "hold.h"
-#include "holding.h"
 #include "log.h"
-#include "state.h"
 #include "store.h"
 
 #define SUBJECT "kamailio"
@@ -151,8 +149,7 @@ static void kamailio_on_corrupt(void *owner, uint64_t at, const char *why)
 
 /* ---- attaching -------------------------------------------------------------------------------------------------- */
 
-/* Write into a freshly opened ring who is here. */
-static void kamailio_publish(struct kamailio *kamailio)
+void kamailio_publish(struct kamailio *kamailio)
 {
     struct presence *presence = kamailio_presence(kamailio);
     if (presence == NULL)
@@ -164,8 +161,7 @@ static void kamailio_publish(struct kamailio *kamailio)
     atomic_store(&presence->session, kamailio->session);
 }
 
-/* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
-static const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd)
+const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd)
 {
     const struct queue_host host = { .owner = kamailio,
                                      .event = kamailio_on_event,
@@ -204,11 +200,6 @@ static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t insta
     return why;
 }
 
-static void copy_text(char *out, size_t room, struct wire_text text)
-{
-    snprintf(out, room, "%.*s", (int)text.length, text.bytes);
-}
-
 /* The first worker of a Kamailio. NULL, or why it can't attach. */
 static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_hello *hello, int memfd, int eventfd)
 {
@@ -228,8 +219,8 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     kamailio->instance = hello->instance;
     kamailio->pid = hello->pid;
     kamailio->workers_declared = hello->workers;
-    copy_text(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
-    copy_text(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
+    wire_text_copy(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
+    wire_text_copy(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
     kamailio->attachment = GATHERING;
     kamailio_publish(kamailio);
     hold_begin(kamailio, clients_before);
@@ -252,6 +243,11 @@ static void kamailio_finish_gathering(struct kamailio *kamailio)
 static void kamailio_on_gather_over(uv_timer_t *timer)
 {
     kamailio_finish_gathering(timer->data);
+}
+
+void kamailio_gather(struct kamailio *kamailio)
+{
+    uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
 }
 
 /* Why this HELLO can't be accepted, NULL when it can. reason holds a text that had to be made. */
@@ -310,7 +306,7 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     if (kamailio->workers_attached == kamailio->workers_declared)
         kamailio_finish_gathering(kamailio);
     else if (kamailio->attachment == GATHERING)
-        uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
+        kamailio_gather(kamailio);
     else
         seat_place_all(kamailio);
 }
@@ -537,163 +533,4 @@ void kamailio_close(struct kamailio *kamailio)
     kamailio->queue = NULL;
     uv_close((uv_handle_t *)&kamailio->gather, NULL);
     uv_close((uv_handle_t *)&kamailio->hold, NULL);
-}
-
-/* ---- hand-over -------------------------------------------------------------------------------------------------- */
-
-void kamailio_save(const struct kamailio *kamailio, struct state_out *out)
-{
-    state_put(out, kamailio->session, 4);
-    state_put(out, kamailio->instance, 8);
-    state_put(out, kamailio->pid, 4);
-    state_put(out, kamailio->since_ms, 8);
-    state_put(out, kamailio->workers_declared, 2);
-    state_put_bytes(out, kamailio->module_version, strlen(kamailio->module_version));
-    state_put_bytes(out, kamailio->kamailio_version, strlen(kamailio->kamailio_version));
-    state_put(out, kamailio->corrupt, 1);
-    state_put(out, kamailio->corrupt_instance, 8);
-    state_put(out, kamailio->expected, 4);
-    state_put(out, kamailio->stale, 8);
-    declaration_save(&kamailio->declaration, out);
-    state_put(out, kamailio->workers_attached, 2);
-    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL) {
-            state_put(out, i, 2);
-            worker_save(kamailio->workers[i], out);
-        }
-}
-
-static void load_text(struct state_in *in, char *out, size_t room)
-{
-    copy_text(out, room, state_take_bytes(in));
-}
-
-static bool kamailio_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
-{
-    const uint64_t index = state_take(in, 2);
-    const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
-    if (fd < 0 || index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
-        return state_fail(in);
-    struct worker *worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
-    if (worker == NULL)
-        return state_fail(in);
-    worker->index = (uint16_t)index;
-    kamailio->workers[index] = worker;
-    kamailio->workers_attached++;
-    return worker_load(worker, in);
-}
-
-bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
-{
-    kamailio->session = (uint32_t)state_take(in, 4);
-    kamailio->instance = state_take(in, 8);
-    kamailio->pid = (uint32_t)state_take(in, 4);
-    kamailio->since_ms = state_take(in, 8);
-    kamailio->workers_declared = (uint16_t)state_take(in, 2);
-    load_text(in, kamailio->module_version, sizeof(kamailio->module_version));
-    load_text(in, kamailio->kamailio_version, sizeof(kamailio->kamailio_version));
-    kamailio->corrupt = state_take(in, 1) == 1;
-    kamailio->corrupt_instance = state_take(in, 8);
-    kamailio->expected = (uint32_t)state_take(in, 4);
-    kamailio->stale = state_take(in, 8);
-    if (!declaration_load(&kamailio->declaration, in))
-        return state_fail(in);
-    if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
-        return state_fail(in);
-    for (uint64_t workers = state_take(in, 2); workers > 0 && !in->at.failed; workers--)
-        kamailio_load_worker(kamailio, in, holdings);
-    return !in->at.failed;
-}
-
-/* One that is corrupt is read no more, and nobody could open it again: that it was is all that a successor needs. */
-static bool has_readable_queue(const struct kamailio *kamailio)
-{
-    return kamailio->queue != NULL && kamailio->queue->state != QUEUE_CORRUPT;
-}
-
-void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out)
-{
-    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL)
-            seat_save_worker(kamailio->workers[i], out);
-    state_put(out, has_readable_queue(kamailio), 1);
-    if (has_readable_queue(kamailio))
-        queue_save(kamailio->queue, out);
-    state_put(out, (uint64_t)kamailio->attachment, 1);
-    state_put(out, uv_timer_get_due_in(&kamailio->hold), 8);
-}
-
-/* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. */
-static bool kamailio_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
-{
-    const int memfd = holdings_take(holdings, "ring");
-    const int eventfd = holdings_take(holdings, "ring-wake");
-    const char *why = memfd >= 0 && eventfd >= 0 ? kamailio_open_queue(kamailio, memfd, eventfd) : "it is not there";
-    if (why != NULL) {
-        log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
-        return state_fail(in);
-    }
-    if (kamailio->bus->lost > 0) {
-        kamailio_publish(kamailio);
-        hold_publish_clients(kamailio);
-    }
-    return queue_load(kamailio->queue, in);
-}
-
-bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
-{
-    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL && !seat_load_worker(kamailio, kamailio->workers[i], in))
-            return false;
-    const bool has_queue = state_take(in, 1) == 1;
-    if (has_queue && !kamailio_load_queue(kamailio, in, holdings))
-        return false;
-    const uint64_t attachment = state_take(in, 1);
-    const uint64_t hold_ms = state_take(in, 8);
-    if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->workers_attached > 0) ||
-        (attachment != DETACHED && !has_queue) || in->at.failed)
-        return state_fail(in);
-    kamailio->attachment = (enum attachment)attachment;
-    kamailio->resume_wanted = true;
-    if (attachment == GATHERING)
-        uv_timer_start(&kamailio->gather, kamailio_on_gather_over, GATHER_MS, 0);
-    if (hold_is_on(kamailio))
-        uv_timer_start(&kamailio->hold, hold_on_over, hold_ms, 0);
-    return true;
-}
-
-bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings)
-{
-    bool held = true;
-    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        held =
-            held && (kamailio->workers[i] == NULL || holdings_add(holdings, kamailio->workers[i]->fd, "worker-%u", i));
-    if (!has_readable_queue(kamailio))
-        return held;
-    return held && holdings_add(holdings, kamailio->queue->memfd, "ring") &&
-           holdings_add(holdings, kamailio->queue->eventfd, "ring-wake");
-}
-
-const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd, uint64_t *tail)
-{
-    const char *why = kamailio_open_queue(kamailio, memfd, eventfd);
-    if (why != NULL)
-        return why;
-    kamailio->instance = instance;
-    *tail = kamailio->queue->ring.tail;
-    return NULL;
-}
-
-void kamailio_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
-{
-    if (kamailio->queue == NULL)
-        return;
-    kamailio_publish(kamailio);
-    atomic_store(&queue_presence(kamailio->queue)->attached, 0);
-    if (awaited > 0) {
-        hold_begin(kamailio, awaited + kamailio->bus->listening_count);
-        return;
-    }
-    queue_resume(kamailio->queue);
-    hold_publish_clients(kamailio);
 }

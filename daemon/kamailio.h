@@ -81,6 +81,15 @@ struct presence *kamailio_presence(const struct kamailio *kamailio);
 /* What the bus needs to know of us. */
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
 
+/* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
+const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd);
+
+/* Write into a freshly opened ring who is here. */
+void kamailio_publish(struct kamailio *kamailio);
+
+/* Wait a moment for the other workers before clients are spread over them. */
+void kamailio_gather(struct kamailio *kamailio);
+
 /* The end of a loop turn: offer windows that have opened to those who wait, and write to the workers. */
 void kamailio_flush(struct kamailio *kamailio);
 
@@ -98,21 +107,6 @@ void kamailio_catch_up(struct kamailio *kamailio);
 
 /* Are routes running, or about to, for what clients have sent? */
 bool kamailio_is_idle(const struct kamailio *kamailio);
-
-/* Write for a successor who is attached and which workers there are; and read it, with their sockets. Then come the clients
- * with their seats, and then the links: the queue, what is on its way to the workers, and who waits for them. Only then is
- * anybody attached. hold: add the sockets to the holdings. False: it makes no sense (hold: no memory). */
-void kamailio_save(const struct kamailio *kamailio, struct state_out *out);
-bool kamailio_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
-void kamailio_save_links(const struct kamailio *kamailio, struct state_out *out);
-bool kamailio_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
-bool kamailio_hold(const struct kamailio *kamailio, struct holdings *holdings);
-
-/* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
- * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached; but hold it if clients are
- * awaited that its Kamailio has not let in again yet. */
-const char *kamailio_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd, uint64_t *tail);
-void kamailio_go_on_alone(struct kamailio *kamailio, uint32_t awaited);
 
 /* Close everything. The bus has been closed before. */
 void kamailio_close(struct kamailio *kamailio);

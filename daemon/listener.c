@@ -14,6 +14,7 @@
 #include "log.h"
 #include "state.h"
 #include "store.h"
+#include "transport.h"
 #include "watch.h"
 
 #define BACKLOG 511
@@ -262,25 +263,25 @@ static void listeners_share_port(const struct listeners *all, uint16_t port, boo
     const struct spare_socket *spare = NULL;
     DL_FOREACH(all->first, listener)
     if (listener->leaves && listener->fd >= 0 && address_port(&listener->address) == port)
-        address_share(listener->fd, share);
+        transport_share(listener->fd, share);
     LL_FOREACH(all->spares, spare)
     if (address_port(&spare->address) == port && listener_find(all, &spare->address) == NULL)
-        address_share(spare->fd, share);
+        transport_share(spare->fd, share);
 }
 
 /* A listening socket, also when the only one in its way is of a listener that leaves, "0.0.0.0:8448" in that of
  * "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one is kept until the other is certain. */
 static int listener_open_socket(const struct listener *listener)
 {
-    int fd = address_listen(&listener->address, BACKLOG, false);
+    int fd = transport_listen(&listener->address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
     listeners_share_port(listener->all, address_port(&listener->address), true);
-    fd = address_listen(&listener->address, BACKLOG, true);
+    fd = transport_listen(&listener->address, BACKLOG, true);
     const int error = errno;
     listeners_share_port(listener->all, address_port(&listener->address), false);
     if (fd >= 0)
-        address_share(fd, false);
+        transport_share(fd, false);
     errno = error;
     return fd;
 }

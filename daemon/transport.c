@@ -1,11 +1,14 @@
 /* Plain TCP. */
 #include "transport.h"
 
+#include <errno.h>
 #include <linux/tcp.h> /* the C library's struct tcp_info ends before the counts of bytes */
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "address.h"
 
 static ssize_t tcp_read(int fd, void *bytes, size_t room)
 {
@@ -49,3 +52,28 @@ static uint64_t socket_cookie(int fd)
 const struct transport transport_tcp = {
     .read = tcp_read, .write = tcp_write, .close = tcp_close, .position = tcp_position, .cookie = socket_cookie
 };
+
+void transport_share(int fd, bool share)
+{
+    const int on = share;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+}
+
+int transport_listen(const struct sockaddr_storage *address, int backlog, bool shared)
+{
+    const int on = 1;
+    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (shared)
+        transport_share(fd, true);
+    if (address->ss_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, backlog) == 0)
+        return fd;
+    const int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}

@@ -3,8 +3,10 @@
 #ifndef EVAPID_TRANSPORT_H
 #define EVAPID_TRANSPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -20,5 +22,12 @@ struct transport {
 };
 
 extern const struct transport transport_tcp;
+
+/* A TCP socket that listens at the address, of IPv6 for IPv6 alone. shared: beside another one of ours that overlaps with it. -1,
+ * and errno, if it can't be had. */
+int transport_listen(const struct sockaddr_storage *address, int backlog, bool shared);
+
+/* Let another one that is shared overlap with this one, or not any more: it keeps those that it has let. */
+void transport_share(int fd, bool share);
 
 #endif

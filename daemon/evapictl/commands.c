@@ -59,7 +59,7 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "\n"
                             "  relay [TEXT...]          give clients an event: all of them,\n"
                             "  multicast TAG [TEXT...]  those with a tag,\n"
-                            "  unicast TAG [TEXT...]    the first with a tag; without a text each line of\n"
+                            "  unicast TAG [TEXT...]    one with a tag; without a text each line of\n"
                             "                           standard input is one\n"
                             "  tag N TAG          give client N a tag; an empty one takes it away\n"
                             "  close N            close client N behind what waits for it\n"

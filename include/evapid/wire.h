@@ -65,6 +65,15 @@ struct wire_text {
     size_t length;
 };
 
+/* The text, as far as there is room, with a NUL behind. */
+static inline void wire_text_copy(char *out, size_t room, struct wire_text text)
+{
+    const size_t length = text.length < room ? text.length : room - 1;
+    if (length > 0)
+        memcpy(out, text.bytes, length);
+    out[length] = '\0';
+}
+
 struct wire_hello {
     uint32_t version;
     uint64_t instance;                                            /* random, one for a start of Kamailio */

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from client import split_address
 from evapid import MODULE
-from kamailio import HEAD, Config, Kamailio, modparams
+from kamailio import Config, Kamailio, modparams
 from process import Process, until
 from stage import Stage
 from systems import RUN_S, RunFailed, load
@@ -58,7 +58,7 @@ class BusConfig(Config):
         self.system = system
 
     def write(self, folder, name, port):
-        lines = [HEAD.format(children=self.children, port=port, settings=self.settings)]
+        lines = [self.head(port)]
         lines += [f'loadmodule "{module}.so"' for module in self.modules]
         lines.append(f'loadmodule "{MODULE if self.system == EVAPID else "evapi.so"}"')
         lines += [modparams("evapi", self.evapi), REQUESTS, self.routes]

@@ -91,9 +91,12 @@ class Config:
         self.evapi, self.params = dict(evapi or {}), dict(params or {})
         self.modules = [name for name in MODULES if name not in without] + list(modules)
 
+    def head(self, port):
+        return HEAD.format(children=self.children, port=port, size=SIZE, settings=self.settings)
+
     def write(self, folder, name, port):
         """Write the files; returns the path of the configuration."""
-        lines = [HEAD.format(children=self.children, port=port, size=SIZE, settings=self.settings)]
+        lines = [self.head(port)]
         lines += [f'loadmodule "{name_}.so"' for name_ in self.modules]
         lines.append(f'loadmodule "{MODULE}"')
         if self.lua is not None:

@@ -60,7 +60,7 @@ def error_of(answer):
     (b'{"command": 5}', "no command", "expected"), (b'{"command": "staus"}', "unknown command", "staus"),
     (b'{"command": "status\\u0000"}', "unknown command", "status"),
     (b'{"command": "status", "command": "status"}', "not JSON", "duplicate"),
-    (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 300).encode(), "unknown command", "?"),
+    (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 1100).encode(), "unknown command", "?"),
     (b'{"command": "status", "tag": "x"}', "bad request", "tag"),
     (b'{"command": "clients", "limit": -2}', "bad request", "limit"),
     (b'{"command": "clients", "limit": "2"}', "bad request", "integer"),
@@ -79,7 +79,7 @@ def error_of(answer):
     (b'{"command": "relay", "event": "x", "tag": "y"}', "bad request", "tag"),
     (b'{"command": "multicast", "event": "x"}', "bad request", "tag"),
     (b'{"command": "unicast", "event": "x", "tag": "%s"}' % (b"x" * 65), "bad request", "64 bytes"),
-    (b'{"command": "tail", "direction": "up"}', "bad request", "direction")])
+    (b'{"command": "tail", "direction": "up"}', "bad request", "direction")], ids=lambda value: repr(value)[:60])
 def test_what_is_wrong_with_a_request_is_said_and_the_connection_goes_on(control, line, error, detail):
     control.send(line + b"\n")
     answer = control.line()

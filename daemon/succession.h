@@ -1,0 +1,25 @@
+/* What becomes of an attached Kamailio when one evapid follows another: it notices nothing (docs/architecture.md, hand-over). */
+#ifndef EVAPID_SUCCESSION_H
+#define EVAPID_SUCCESSION_H
+
+#include "holding.h"
+#include "kamailio.h"
+#include "state.h"
+
+/* Write for a successor who is attached and which workers there are; and read it, with their sockets. Then come the clients
+ * with their seats, and then the links: the queue, what is on its way to the workers, and who waits for them. Only then is
+ * anybody attached. hold: add the sockets to the holdings. False: it makes no sense (hold: no memory). */
+void succession_save(const struct kamailio *kamailio, struct state_out *out);
+bool succession_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
+void succession_save_links(const struct kamailio *kamailio, struct state_out *out);
+bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
+bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings);
+
+/* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
+ * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached; but hold it if clients are
+ * awaited that its Kamailio has not let in again yet. */
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd,
+                                    uint64_t *tail);
+void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited);
+
+#endif
