@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "log.h"
 #include "seat.h"
@@ -339,17 +340,23 @@ static void drop_brought(struct household *household, struct holdings *holdings)
         store_settle();
 }
 
+/* All are there before one begins: what none of them asks for may leave for one that overlaps it. */
 static const char *open_listeners(struct household *household, const char **subject)
 {
+    struct listener *listener = NULL;
     for (size_t i = 0; i < household->config.listener_count; i++) {
         const struct config_listener *from = &household->config.listeners[i];
-        struct listener *listener = listener_add(&household->listeners, &from->address, &from->limits, &from->access,
-                                                 from->max_clients, LISTENER_CONFIG);
-        const char *why = listener != NULL ? listener_start(listener) : "no memory";
-        if (why != NULL) {
-            *subject = listener != NULL ? listener->subject : SUBJECT;
+        *subject = SUBJECT;
+        if (listener_add(&household->listeners, &from->address, &from->limits, &from->access, from->max_clients,
+                         LISTENER_CONFIG) == NULL)
+            return "no memory";
+    }
+    DL_FOREACH(household->listeners.first, listener)
+    {
+        *subject = listener->subject;
+        const char *why = listener_start(listener);
+        if (why != NULL)
             return why;
-        }
         if (listener_is_exposed(listener))
             log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }

@@ -21,7 +21,7 @@
 #include "evapid/limits.h"
 #include "meter.h"
 
-/* Events that came from the ring, by their kind. */
+/* Events that came from the ring, or were published at the control socket, by their kind. */
 struct event_counts {
     uint64_t relay, multicast, unicast;
     uint64_t no_receiver; /* of these, how many nobody was there to get */

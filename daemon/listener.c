@@ -255,29 +255,33 @@ static bool listener_take_spare(struct listener *listener)
     return false;
 }
 
-/* Whoever leaves lets another socket have the same port, at an address that overlaps its own; or not any more. */
-static void listeners_share_port(const struct listeners *all, uint16_t port, int share)
+/* Whoever leaves lets another socket have the same port, at an address that overlaps its own; or not any more. A socket that
+ * the evapid before us had, and nobody has asked for, leaves too. */
+static void listeners_share_port(const struct listeners *all, uint16_t port, bool share)
 {
     const struct listener *listener = NULL;
+    const struct spare_socket *spare = NULL;
     DL_FOREACH(all->first, listener)
     if (listener->leaves && listener->fd >= 0 && address_port(&listener->address) == port)
-        setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &share, sizeof(share));
+        transport_share(listener->fd, share);
+    LL_FOREACH(all->spares, spare)
+    if (address_port(&spare->address) == port && listener_find(all, &spare->address) == NULL)
+        transport_share(spare->fd, share);
 }
 
 /* A listening socket, also when the only one in its way is of a listener that leaves, "0.0.0.0:8448" in that of
  * "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one is kept until the other is certain. */
 static int listener_open_socket(const struct listener *listener)
 {
-    const int off = 0;
     int fd = transport_listen(&listener->address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
-    listeners_share_port(listener->all, address_port(&listener->address), 1);
+    listeners_share_port(listener->all, address_port(&listener->address), true);
     fd = transport_listen(&listener->address, BACKLOG, true);
     const int error = errno;
-    listeners_share_port(listener->all, address_port(&listener->address), 0);
+    listeners_share_port(listener->all, address_port(&listener->address), false);
     if (fd >= 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof(off));
+        transport_share(fd, false);
     errno = error;
     return fd;
 }

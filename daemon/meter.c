@@ -12,13 +12,16 @@ void meter_begin(struct meter *meter, uint64_t instance)
     meter->seen_starts = (struct histogram){ .sum_ns = 0 };
 }
 
-/* Add to total by how much the count has grown beyond the most that was seen. One that goes back a little is right:
- * a refusal that is tried again is taken out of the count (queue_forgive). */
-static void catch_up(uint64_t *total, uint64_t *seen, uint64_t now)
+#define COUNT_MAX (UINT64_MAX / HISTOGRAM_BUCKETS) /* the buckets of a histogram can be added up */
+
+/* Add to total by how much the count has grown beyond the most that was seen, as far as the total may grow. One that goes
+ * back a little is right: a refusal that is tried again is taken out of the count (queue_forgive). */
+static void catch_up(uint64_t *total, uint64_t *seen, uint64_t now, uint64_t most)
 {
     if (now <= *seen)
         return;
-    *total += now - *seen;
+    const uint64_t grown = now - *seen;
+    *total = grown < most - *total ? *total + grown : most;
     *seen = now;
 }
 
@@ -37,8 +40,9 @@ void meter_read(struct meter *meter, const struct ring_header *ring)
         starts.sum_ns += count_of(&of_worker->sum_ns);
     }
     for (unsigned bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++)
-        catch_up(&meter->route_start.counts[bucket], &meter->seen_starts.counts[bucket], starts.counts[bucket]);
-    catch_up(&meter->route_start.sum_ns, &meter->seen_starts.sum_ns, starts.sum_ns);
-    catch_up(&meter->refused_full, &meter->seen_full, count_of(&ring->refused_full));
-    catch_up(&meter->refused_large, &meter->seen_large, count_of(&ring->refused_large));
+        catch_up(&meter->route_start.counts[bucket], &meter->seen_starts.counts[bucket], starts.counts[bucket],
+                 COUNT_MAX);
+    catch_up(&meter->route_start.sum_ns, &meter->seen_starts.sum_ns, starts.sum_ns, UINT64_MAX);
+    catch_up(&meter->refused_full, &meter->seen_full, count_of(&ring->refused_full), COUNT_MAX);
+    catch_up(&meter->refused_large, &meter->seen_large, count_of(&ring->refused_large), COUNT_MAX);
 }

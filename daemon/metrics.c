@@ -153,7 +153,8 @@ static void expose_events(struct exposition *out, const struct bus *bus)
 {
     const struct event_counts *events = &bus->events;
     const struct tally *totals = &bus->totals;
-    exposition_family(out, "evapid_events_total", "counter", "Events that were read from the ring, by their kind.");
+    exposition_family(out, "evapid_events_total", "counter",
+                      "Events of scripts, and published at the control socket, by their kind.");
     exposition_value(out, LABELS({ "kind", "relay" }), events->relay);
     exposition_value(out, LABELS({ "kind", "multicast" }), events->multicast);
     exposition_value(out, LABELS({ "kind", "unicast" }), events->unicast);

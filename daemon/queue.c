@@ -190,6 +190,8 @@ void queue_read_batch(struct queue *queue)
 {
     bool emptied = false;
     queue_read(queue, &emptied);
+    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* nonsense is found when it is read */
+        queue_note_high_water(queue);
 }
 
 static void queue_on_turn(uv_idle_t *turn)

@@ -78,7 +78,7 @@ void queue_commit(struct queue *queue);
 void queue_save(const struct queue *queue, struct state_out *out);
 bool queue_load(struct queue *queue, struct state_in *in);
 
-/* Hand over what a loop turn takes. */
+/* Hand over what a loop turn takes, and look how much there is then: somebody wants to know (queue_used). */
 void queue_read_batch(struct queue *queue);
 
 /* Hand over all that has been written up to now (held: all control records). */

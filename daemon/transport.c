@@ -53,6 +53,12 @@ const struct transport transport_tcp = {
     .read = tcp_read, .write = tcp_write, .close = tcp_close, .position = tcp_position, .cookie = socket_cookie
 };
 
+void transport_share(int fd, bool share)
+{
+    const int on = share;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+}
+
 int transport_listen(const struct sockaddr_storage *address, int backlog, bool shared)
 {
     const int on = 1;
@@ -61,7 +67,7 @@ int transport_listen(const struct sockaddr_storage *address, int backlog, bool s
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (shared)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+        transport_share(fd, true);
     if (address->ss_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
     if (bind(fd, (const struct sockaddr *)address, address_size(address)) == 0 && listen(fd, backlog) == 0)

@@ -27,4 +27,7 @@ extern const struct transport transport_tcp;
  * and errno, if it can't be had. */
 int transport_listen(const struct sockaddr_storage *address, int backlog, bool shared);
 
+/* Let another one that is shared overlap with this one, or not any more: it keeps those that it has let. */
+void transport_share(int fd, bool share);
+
 #endif

@@ -236,7 +236,7 @@ DOC(clients_doc,
 DOC(stats_doc, "All figures of the statistics group evapi.");
 DOC(relay_doc, "EVENT: send it to every client, as evapi_relay does.");
 DOC(multicast_doc, "TAG EVENT: send it to every client with the tag, as evapi_multicast does.");
-DOC(unicast_doc, "TAG EVENT: send it to the first client with the tag, as evapi_unicast does.");
+DOC(unicast_doc, "TAG EVENT: send it to one client with the tag, as evapi_unicast does.");
 DOC(close_doc, "INDEX: close the connection of that index, as evapi_close does.");
 
 rpc_export_t rpc_commands[] = {

@@ -55,9 +55,9 @@ static const struct figure own_figures[OWNS] = {
 static const struct figure evapid_figures[] = {
     FIGURE(clients_accepted, "clients that have connected"),
     FIGURE(clients_closed, "clients whose connection has ended"),
-    FIGURE(events_relay, "events for all clients that evapid took from the queue"),
-    FIGURE(events_multicast, "events for the clients with a tag"),
-    FIGURE(events_unicast, "events for one client with a tag"),
+    FIGURE(events_relay, "events for all clients, of scripts or published at evapid's control socket"),
+    FIGURE(events_multicast, "events for the clients with a tag, of scripts or published"),
+    FIGURE(events_unicast, "events for one client with a tag, of scripts or published"),
     FIGURE(events_no_receiver, "of these three, those that nobody was there to get"),
     FIGURE(relayed, "events meant for a client, one for each receiver"),
     FIGURE(delivered, "of these, those that were sent whole"),

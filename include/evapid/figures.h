@@ -12,7 +12,7 @@
 
 struct figures {
     _Atomic uint64_t clients_accepted, clients_closed;
-    _Atomic uint64_t events_relay, events_multicast, events_unicast; /* that came from the ring */
+    _Atomic uint64_t events_relay, events_multicast, events_unicast; /* from the ring, or published */
     _Atomic uint64_t events_no_receiver;                             /* of these, which nobody was there to get */
     _Atomic uint64_t relayed, delivered, delivered_bytes;            /* one for each receiver */
     _Atomic uint64_t queued, queued_memory;                          /* now; queued_memory: bytes */

@@ -80,7 +80,7 @@ struct ring_header {
 enum ring_type {
     RING_RELAY = 1, /* payload to every client */
     RING_MULTICAST, /* payload to every client with the tag */
-    RING_UNICAST,   /* payload to the first client with the tag */
+    RING_UNICAST,   /* payload to one client with the tag */
     RING_CLOSE,     /* close connection target */
     RING_TAG,       /* give connection target the tag; an empty tag takes it away */
     RING_DONE,      /* worker has finished the routes of its frames up to sequence number target */

@@ -360,7 +360,7 @@ def test_nonsense_in_the_ring_can_not_make_a_count_go_back_or_evapid_fail(house)
     client.receive()
     ring, last = Ring(house.kamailio.pid), metrics(house.metrics).growing()
     slots = [WORKERS + WORKER * worker + STARTS + 8 * i for worker in (0, 127) for i in range(22)]
-    for value in (5, 0, 1 << 40, 3):
+    for value in (5, 0, 1 << 40, 3, 1 << 62, (1 << 64) - 1):
         for slot in [*slots, 72, 80]:
             ring.set(slot, value)
         now = metrics(house.metrics).growing()

@@ -304,6 +304,8 @@ def make_traffic(office):
     office.rpc("evapi.unicast", f"c{clients[1].index}", "for one")
     office.rpc("evapi.unicast", "no such tag", "for nobody")
     assert clients[1].receive_many(5)[-1] == b"for one"
+    assert office.evapid.ctl("relay", "published").returncode == 0  # which no queue of Kamailio has seen
+    assert clients[1].receive() == b"published"
     clients[2].close()
     office.evapid.clients(2)
 

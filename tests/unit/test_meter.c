@@ -80,6 +80,30 @@ static void test_a_count_that_goes_back_is_counted_on_from_the_most_that_it_was(
     }
 }
 
+/* Who writes into the ring may write anything: not even then does a count go back, of a bucket or of several together. */
+static void test_nonsense_does_not_make_a_count_go_back(void **state)
+{
+    struct rig *rig = *state;
+    struct ring_starts *starts = &rig->ring.workers[0].starts;
+    rig->ring.refused_full = 7;
+    meter_read(&rig->meter, &rig->ring);
+    for (uint64_t instance = 2; instance < 6; instance++) {
+        uint64_t all = 0;
+        meter_begin(&rig->meter, instance);
+        rig->ring.refused_full = UINT64_MAX;
+        starts->sum_ns = UINT64_MAX;
+        for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+            starts->counts[i] = UINT64_MAX - i;
+        meter_read(&rig->meter, &rig->ring);
+        assert_true(rig->meter.refused_full >= UINT64_MAX / HISTOGRAM_BUCKETS);
+        assert_true(rig->meter.route_start.sum_ns == UINT64_MAX);
+        for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+            assert_true(rig->meter.route_start.counts[i] <= UINT64_MAX - all);
+            all += rig->meter.route_start.counts[i];
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -87,6 +111,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_another_ring_counts_from_nothing_and_the_same_one_goes_on, begin, end),
         cmocka_unit_test_setup_teardown(test_a_count_that_goes_back_is_counted_on_from_the_most_that_it_was, begin,
                                         end),
+        cmocka_unit_test_setup_teardown(test_nonsense_does_not_make_a_count_go_back, begin, end),
     };
     return cmocka_run_group_tests_name("meter", tests, NULL, NULL);
 }

@@ -100,6 +100,26 @@ static void test_what_waits_is_counted(void **state)
     assert_int_equal(t.queue->high_water, most);
 }
 
+/* Who asks how much waits is told what there is, and not what there was when the last record that had been known was read:
+ * else a ring that is always full would look empty now and then. */
+static void test_what_was_written_during_a_batch_is_counted_behind_it(void **state)
+{
+    tear_down(state);
+    set_up(state);
+    make_ring(1 << 20, SEALS);
+    start_queue();
+    queue_resume(t.queue);
+    for (uint32_t n = 0; n < 3000; n++)
+        push_event(n);
+    queue_read_batch(t.queue);
+    for (uint32_t n = 0; n < 1000; n++)
+        push_event(n);
+    queue_read_batch(t.queue);
+    assert_in_range(t.count, 1, 2999);
+    assert_int_equal(queue_used(t.queue), head() - tail());
+    assert_true(t.queue->high_water >= head() - tail());
+}
+
 static void test_presence_lies_in_the_shared_header(void **state)
 {
     (void)state;
@@ -350,6 +370,7 @@ int main(void)
         WITH_QUEUE(test_a_payload_is_whole_wherever_it_stands_in_the_ring),
         WITH_QUEUE(test_a_payload_lies_in_the_ring),
         WITH_QUEUE(test_what_waits_is_counted),
+        WITH_QUEUE(test_what_was_written_during_a_batch_is_counted_behind_it),
         WITH_QUEUE(test_presence_lies_in_the_shared_header),
         WITH_QUEUE(test_a_held_ring_full_of_events_is_not_crowded),
         WITH_QUEUE(test_a_held_ring_that_control_records_fill_is_crowded),

@@ -1,0 +1,82 @@
+"""An address that overlaps the one that evapid has for the same, "0.0.0.0:8448" in place of "127.0.0.1:8448", however the new
+configuration comes: the old socket, which somebody still holds, is not in the way."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from client import Client
+from process import until
+from scrape import ask
+from test_reload import within
+
+
+@pytest.fixture
+def apart():
+    """The command that runs something in a network namespace of its own, the same one each time."""
+    with subprocess.Popen(["unshare", "-n", "sleep", "300"]) as holder:
+        def moved():
+            return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        try:
+            until(moved, "the namespace is there")
+            yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        finally:
+            holder.kill()
+
+
+def settings_at(host):
+    return {"metrics": {"address": f"{host}:9464"}, "listeners": [{"address": f"{host}:8448"}]}
+
+
+def by_reload(stage, **settings):
+    stage.evapid.reload(**settings)
+
+
+def by_replacing(stage, **settings):
+    stage.replace_evapid(before=stage.apart, **settings)
+
+
+def by_restart(stage, **settings):
+    stage.evapid.configure(**settings)
+    stage.evapid.restart()
+    assert [name for name in stage.evapid.stored() if name != "ledger"] == ["listener-2", "metrics"]
+
+
+def by_restart_after_a_kill(stage, **settings):
+    stage.evapid.configure(**settings)
+    stage.evapid.kill_and_restart()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@pytest.mark.parametrize("first, second", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_one_that_stays_is_in_the_way(stage, apart, first, second):
+    stage.start_supervised(before=apart, listeners=[{"address": "127.0.0.1:8448"}])
+    stage.evapid.configure(listeners=[{"address": f"{first}:8448"}, {"address": f"{second}:8448"}])
+    stage.evapid.terminate()
+    assert stage.evapid.start_in_vain(unless_ready=True) == 1
+    assert stage.evapid.lines("error listener 0.0.0.0:8448: address in use")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@pytest.mark.parametrize("before, after", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+def test_an_address_may_overlap_the_one_before(stage, apart, change, before, after):
+    stage.apart = apart
+    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
+    start(before=apart, **settings_at(before))
+    change(stage, **settings_at(after))
+    stage.evapid.listening(f"{after}:8448")
+
+    def look():
+        assert ask("127.0.0.1:9464", "/healthz").status == 200
+        Client("127.0.0.1:8448").close()
+        for port in (8448, 9464):
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with pytest.raises(OSError, match="in use"):
+                    other.bind((before, port))
+                    other.listen()
+        return True
+    assert within(stage.evapid.pid, look), "both ports are ours alone"
