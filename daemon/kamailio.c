@@ -478,7 +478,7 @@ void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)
 void kamailio_catch_up(struct kamailio *kamailio)
 {
     if (kamailio->queue != NULL)
-        queue_read_batch(kamailio->queue);
+        queue_drain(kamailio->queue);
 }
 
 void kamailio_tick(struct kamailio *kamailio)

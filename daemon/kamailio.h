@@ -102,7 +102,7 @@ void kamailio_stop(struct kamailio *kamailio);
 /* Somebody waits for the end of what this worker has been posted: be woken by it. */
 void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker);
 
-/* Read what routes have said and nobody has woken us for, as far as a loop turn goes. */
+/* Read all that routes have said up to now: somebody asks, or is about to say something behind it. */
 void kamailio_catch_up(struct kamailio *kamailio);
 
 /* Are routes running, or about to, for what clients have sent? */

@@ -15,6 +15,10 @@ from stage import Stage
 ROUTES = """
 route[TEST] {
     if ($rm == "INFO") { evapi_multicast("$rb", "blue"); }
+    else if ($rU == "many") {
+        $var(i) = 0;
+        while ($var(i) < 3000) { evapi_relay("$var(i)"); $var(i) = $var(i) + 1; }
+    }
     else { evapi_relay("$rb"); }
     sl_send_reply("200", "OK");
 }
@@ -288,6 +292,23 @@ def test_what_kamailio_issued_before_goes_before(stage, control):
         control.line()
     expected = [event for number in range(10) for event in (b"route %d" % number, b"control %d" % number)]
     assert client.receive_many(20) == expected
+
+
+@pytest.mark.parametrize("request_, left", [(b'{"command": "relay", "event": "last"}', [b"last"]), (b'{"command": "status"}', [])])
+def test_all_that_kamailio_issued_before_goes_before_though_it_is_more_than_a_turn_takes(stage, control, request_, left):
+    client = stage.connect()
+    before = control.ask(command="status")["totals"]["events"]["relay"]
+    phone = stage.phone()
+    stage.evapid.stopped()
+    try:
+        phone.ask("MESSAGE", "many")
+        control.send(request_ + b"\n")
+    finally:
+        stage.evapid.goes_on()
+    answer = control.line()
+    assert client.receive_many(3000 + len(left)) == [b"%d" % number for number in range(3000)] + left
+    if not left:
+        assert answer["totals"]["events"]["relay"] - before == 3000
 
 
 def test_at_most_eight_publish_at_a_time_and_the_others_are_told(stage):
