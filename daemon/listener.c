@@ -105,6 +105,7 @@ struct listener *listener_revive(struct listeners *all, const struct sockaddr_st
 /* Nobody needs a listener that is closed and has no clients. */
 static void listener_free(struct listener *listener)
 {
+    listener->all->refused_before += listener_refused(listener);
     DL_DELETE(listener->all->first, listener);
     free(listener);
 }
@@ -431,6 +432,15 @@ uint64_t listener_refused(const struct listener *listener)
     return refused;
 }
 
+uint64_t listeners_refused(const struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    uint64_t refused = all->refused_before;
+    DL_FOREACH(all->first, listener)
+    refused += listener_refused(listener);
+    return refused;
+}
+
 bool listener_is_exposed(const struct listener *listener)
 {
     const struct network host = network_of(&listener->address);
@@ -544,6 +554,7 @@ void listeners_save(const struct listeners *all, struct state_out *out)
             state_put(out, listener->refused[refusal], 8);
     }
     state_put_bytes(out, "", 0);
+    state_put(out, all->refused_before, 8);
 }
 
 /* One that the configuration doesn't have: the module's goes on, of any other only its clients do. */
@@ -585,6 +596,7 @@ bool listeners_load(struct listeners *all, struct state_in *in, const struct cli
         for (int refusal = 0; refusal < REFUSALS; refusal++)
             listener->refused[refusal] += state_take(in, 8);
     }
+    all->refused_before += state_take(in, 8);
     return !in->at.failed;
 }
 

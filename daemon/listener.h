@@ -66,6 +66,7 @@ struct listeners {
     struct bus *bus;
     struct spare_socket *spares; /* list */
     uint32_t last_number;
+    uint64_t refused_before; /* by listeners that have gone */
 };
 
 /* Add a listener that is not listening yet; access outlives it. NULL when there is no memory. */
@@ -115,6 +116,9 @@ void listener_revoke(struct listener *listener, const struct client *client);
 
 /* Connections that were refused, and clients turned away or closed for that, whatever the reason. */
 uint64_t listener_refused(const struct listener *listener);
+
+/* Likewise of all listeners that there have been. */
+uint64_t listeners_refused(const struct listeners *all);
 
 /* Does it listen at an address that the internet may reach, with no network that is allowed? */
 bool listener_is_exposed(const struct listener *listener);

@@ -199,13 +199,9 @@ static json_t *describe_events(const struct event_counts *events)
 json_t *describe_totals(const struct status_subject *subject)
 {
     const struct bus *bus = subject->bus;
-    const struct listener *listener = NULL;
-    uint64_t refused = 0;
-    DL_FOREACH(subject->listeners->first, listener)
-    refused += listener_refused(listener);
     return json_pack("{s:{s:I, s:I, s:I}, s:o, s:o, s:o}", "clients", "accepted", (json_int_t)bus->accepted, "refused",
-                     (json_int_t)refused, "closed", (json_int_t)bus->closed, "events", describe_events(&bus->events),
-                     "out", describe_output(bus), "in", describe_input(&bus->totals));
+                     (json_int_t)listeners_refused(subject->listeners), "closed", (json_int_t)bus->closed, "events",
+                     describe_events(&bus->events), "out", describe_output(bus), "in", describe_input(&bus->totals));
 }
 
 /* Only what grows: what waits now has not been counted since any time. */

@@ -101,6 +101,16 @@ def test_a_listener_that_has_gone_and_comes_back_counts_the_clients_that_stayed(
     assert is_taken(stage, address)
 
 
+def test_what_a_listener_has_refused_counts_on_when_it_has_gone(stage):
+    address = stage.new_address()
+    stage.start_evapid(listeners=[{"address": address, "access": {"deny": ["127.0.0.0/8"]}}])
+    assert not is_taken(stage, address)
+    stage.evapid.reload(listeners=[])
+    stage.replace_evapid()
+    status = stage.evapid.status()
+    assert status["listeners"] == [] and status["totals"]["clients"]["refused"] == 1
+
+
 def within(pid, act):
     """Do that in the network namespace of the process, whose loopback is up then; returns what act does. A socket that is
     made there stays there."""
