@@ -29,6 +29,7 @@ struct publishing {
     struct buffer lines;  /* of standard input, no whole line yet */
     struct buffer framed; /* on their way to evapid */
     bool over;            /* standard input is */
+    int failure;          /* why it could not be read to its end: an errno, 0: it could */
     bool told;            /* and evapid knows */
     json_t *answer;       /* the last one */
 };
@@ -88,8 +89,9 @@ static void read_lines(struct publishing *publishing)
 {
     char *to = buffer_room(&publishing->lines, READ_BYTES);
     const ssize_t n = read(STDIN_FILENO, to, READ_BYTES);
-    if (n < 0 && errno == EINTR)
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return;
+    publishing->failure = n < 0 ? errno : 0;
     publishing->over = n <= 0;
     publishing->lines.end += n > 0 ? (size_t)n : 0;
     frame_lines(publishing);
@@ -222,6 +224,8 @@ static int publish(const struct options *options, json_t *request, char **words,
         status = publish_all(&publishing);
         if (status == EXIT_FINE)
             print_outcome(options, publishing.answer, now_s() - begun);
+        if (status == EXIT_FINE && publishing.failure != 0)
+            status = fail(EXIT_ANSWERED_ERROR, "standard input", strerror(publishing.failure));
     }
     json_decref(publishing.answer);
     line_close(&publishing.line);

@@ -200,6 +200,17 @@ def test_each_line_is_an_event_of_any_bytes(stage, lines, events):
     assert client.receive_many(len(events)) == events
 
 
+def test_an_input_that_can_not_be_read_is_said_to_be(stage):
+    folder = os.open("/", os.O_RDONLY)
+    try:
+        ran = subprocess.run([EVAPICTL, "-s", stage.evapid.control_socket, "relay"], stdin=folder, capture_output=True, text=True,
+                             timeout=DEADLINE_S, env={**os.environ, **SANITIZER})
+    finally:
+        os.close(folder)
+    assert ran.returncode == 1 and ran.stdout.startswith("0 events, ")
+    assert ran.stderr == "evapictl: standard input: Is a directory\n"
+
+
 def test_lines_are_sent_as_they_come_and_interrupting_ends_the_input(stage):
     client = tagged(stage, b"blue")
     command = [EVAPICTL, "-s", stage.evapid.control_socket, "multicast", "blue"]
@@ -256,6 +267,9 @@ def test_the_level_of_the_log_is_shown_and_set(stage):
     assert said(stage, "log", "debug") == "debug\n" == said(stage, "log")
     assert json.loads(said(stage, "log", "info", "-j")) == {"log": {"level": "info"}}
     assert "none of error, warning" in refused(stage, 1, "log", "loud")
+    for level in ("error", "info"):
+        said(stage, "log", level)
+        stage.evapid.logged(f"control: the log level is {level} now")
 
 
 def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
