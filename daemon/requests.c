@@ -207,6 +207,15 @@ static void answer_stats(const struct call *call)
 
 /* ---- changing --------------------------------------------------------------------------------------------------- */
 
+/* It is said at the level that shows more: of a log that becomes silent one wants to know why. */
+static void set_log_level(enum log_level level)
+{
+    if (level > log_level())
+        log_set_level(level);
+    log_limited(&changes, LEVEL_NOTICE, SUBJECT, "the log level is %s now", log_level_name(level));
+    log_set_level(level);
+}
+
 static void answer_log(const struct call *call)
 {
     const char *name = NULL;
@@ -217,10 +226,8 @@ static void answer_log(const struct call *call)
         refuse(call->reply, "bad request", "level is none of error, warning, notice, info or debug");
         return;
     }
-    if (name != NULL) {
-        log_set_level(level);
-        log_limited(&changes, LEVEL_NOTICE, SUBJECT, "the log level is %s now", name);
-    }
+    if (name != NULL)
+        set_log_level(level);
     call->reply->answer = json_pack("{s:{s:s}}", "log", "level", log_level_name(level));
 }
 

@@ -63,7 +63,7 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "                           standard input is one\n"
                             "  tag N TAG          give client N a tag; an empty one takes it away\n"
                             "  close N            close client N behind what waits for it\n"
-                            "  log [LEVEL]        show the level of the log, or set it until the next start\n"
+                            "  log [LEVEL]        show the level of the log, or set it until the next reload\n"
                             "  reload             read the configuration again\n"
                             "  check FILE         say whether a configuration is good; needs no evapid\n"
                             "  names WHAT         names of commands, tags or clients, a line each, for shells\n"
