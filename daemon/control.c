@@ -191,7 +191,7 @@ static void inquiry_publish(struct inquiry *inquiry, size_t length)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    kamailio_catch_up(subject->kamailio);
+    kamailio_catch_up_whole(subject->kamailio);
     const char *why = publication_take(publication, subject->bus, length);
     if (why != NULL) {
         inquiry_end_publication(inquiry, "bad stream", why);

@@ -478,6 +478,12 @@ void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)
 void kamailio_catch_up(struct kamailio *kamailio)
 {
     if (kamailio->queue != NULL)
+        queue_read_batch(kamailio->queue);
+}
+
+void kamailio_catch_up_whole(struct kamailio *kamailio)
+{
+    if (kamailio->queue != NULL)
         queue_drain(kamailio->queue);
 }
 

@@ -102,8 +102,11 @@ void kamailio_stop(struct kamailio *kamailio);
 /* Somebody waits for the end of what this worker has been posted: be woken by it. */
 void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker);
 
-/* Read all that routes have said up to now: somebody asks, or is about to say something behind it. */
+/* Read what routes have said and nobody has woken us for, as far as a loop turn goes. */
 void kamailio_catch_up(struct kamailio *kamailio);
+
+/* Read all that they have said up to now: somebody is about to say something behind it. */
+void kamailio_catch_up_whole(struct kamailio *kamailio);
 
 /* Are routes running, or about to, for what clients have sent? */
 bool kamailio_is_idle(const struct kamailio *kamailio);

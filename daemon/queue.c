@@ -186,6 +186,14 @@ static size_t queue_read(struct queue *queue, bool *emptied)
     return bytes;
 }
 
+void queue_read_batch(struct queue *queue)
+{
+    bool emptied = false;
+    queue_read(queue, &emptied);
+    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* nonsense is found when it is read */
+        queue_note_high_water(queue);
+}
+
 static void queue_on_turn(uv_idle_t *turn)
 {
     struct queue *queue = turn->data;
@@ -336,14 +344,11 @@ void queue_drain(struct queue *queue)
     if (!queue_reads(queue) || !ring_refresh(&queue->ring))
         return;
     const uint64_t end = queue->ring.head;
-    queue_note_high_water(queue);
     queue->taken_ns = 0;
     while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
         continue;
     if (queue_reads(queue))
         queue_commit(queue);
-    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* nonsense is found when it is read */
-        queue_note_high_water(queue);
 }
 
 void queue_tick(struct queue *queue)

@@ -78,7 +78,10 @@ void queue_commit(struct queue *queue);
 void queue_save(const struct queue *queue, struct state_out *out);
 bool queue_load(struct queue *queue, struct state_in *in);
 
-/* Hand over all that has been written up to now (held: all control records), and look how much there is then (queue_used). */
+/* Hand over what a loop turn takes, and look how much there is then: somebody wants to know (queue_used). */
+void queue_read_batch(struct queue *queue);
+
+/* Hand over all that has been written up to now (held: all control records). */
 void queue_drain(struct queue *queue);
 
 /* Once a second: read what a producer wrote that was killed before it could wake us. */

@@ -97,10 +97,16 @@ static struct client *find_connected(const struct call *call, json_int_t index)
     return NULL;
 }
 
-/* What Kamailio has said before somebody asks takes effect before. */
+/* Somebody looks: what Kamailio has just said counts, and what waits in its queue is seen to wait. */
 static void catch_up(const struct call *call)
 {
     kamailio_catch_up(call->subject->status->kamailio);
+}
+
+/* Somebody changes something: all that Kamailio has said before takes effect before. */
+static void catch_up_whole(const struct call *call)
+{
+    kamailio_catch_up_whole(call->subject->status->kamailio);
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -259,7 +265,7 @@ static void answer_tag(const struct call *call)
     size_t length = 0;
     if (!take(call, "{s:I, s:s%}", "client", &index, "tag", &tag, &length) || !tag_is_good(call, length))
         return;
-    catch_up(call);
+    catch_up_whole(call);
     struct client *client = find_connected(call, index);
     if (client == NULL)
         return;
@@ -276,7 +282,7 @@ static void answer_close(const struct call *call)
     json_int_t index = 0;
     if (!take(call, "{s:I}", "client", &index))
         return;
-    catch_up(call);
+    catch_up_whole(call);
     struct client *client = find_connected(call, index);
     if (client == NULL)
         return;
@@ -295,7 +301,7 @@ static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t rece
 
 static void publish_one(const struct call *call, const struct address_label *to, const char *event, size_t length)
 {
-    catch_up(call);
+    catch_up_whole(call);
     const uint32_t receivers = publish(bus_of(call), to, event, length);
     publish_commit(bus_of(call));
     call->reply->answer = describe_published(1, length, receivers > 0);
@@ -307,7 +313,7 @@ static void begin_publication(const struct call *call, const struct address_labe
         refuse(call->reply, "too many", "%u programs are publishing: try again later", PUBLICATIONS_MAX);
         return;
     }
-    catch_up(call);
+    catch_up_whole(call);
     call->reply->publication = publication_open(to);
     if (call->reply->publication != NULL)
         call->reply->answer = describe_published(0, 0, 0);

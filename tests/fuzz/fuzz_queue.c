@@ -157,8 +157,11 @@ static void do_step(struct input *in)
     switch (input_below(in, 12)) {
     case 0: queue_hold(queue); break;
     case 1: queue_resume(queue); break;
-    case 2:
-    case 3: queue_drain(queue); break;
+    case 2: queue_drain(queue); break;
+    case 3:
+        if (corrupt == 0)
+            queue_read_batch(queue);
+        break;
     case 4: queue_tick(queue); break;
     case 5: queue_await_answers(queue, input_below(in, 2) == 1, input_below(in, 2) == 1); break;
     case 6: on_record = (uint8_t)input_number(in, 1); break;
