@@ -11,10 +11,8 @@
 
 #define TEXT_MAX 1024 /* a longer text is cut */
 
-static const char *const level_names[] = { "error", "warning", "notice", "info", "debug" };
 static const char *const journal_prefixes[] = { "<3>", "<4>", "<5>", "<6>", "<7>" };
 
-static enum log_level most = LEVEL_INFO;
 static bool journal;
 static struct log_limit *limits; /* those that have withheld a line */
 
@@ -39,33 +37,8 @@ static bool journal_reads_stderr(void)
 
 void log_open(enum log_level level)
 {
-    most = level;
+    log_set_level(level);
     journal = journal_reads_stderr();
-}
-
-enum log_level log_level(void)
-{
-    return most;
-}
-
-void log_set_level(enum log_level level)
-{
-    most = level;
-}
-
-const char *log_level_name(enum log_level level)
-{
-    return level_names[level];
-}
-
-bool log_level_find(const char *name, enum log_level *level)
-{
-    for (unsigned i = 0; i < sizeof(level_names) / sizeof(*level_names); i++)
-        if (strcmp(name, level_names[i]) == 0) {
-            *level = (enum log_level)i;
-            return true;
-        }
-    return false;
 }
 
 /* Copy text to out with every byte that is not printable ASCII as \xNN. */
@@ -98,12 +71,12 @@ static void write_line(enum log_level level, const char *subject, const char *fo
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &utc);
     strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &utc);
-    fprintf(stderr, "%s.%03ldZ %s %s: %s\n", time, now.tv_nsec / 1000000, level_names[level], subject, text);
+    fprintf(stderr, "%s.%03ldZ %s %s: %s\n", time, now.tv_nsec / 1000000, log_level_name(level), subject, text);
 }
 
 void log_line(enum log_level level, const char *subject, const char *format, ...)
 {
-    if (level > most)
+    if (level > log_level())
         return;
     va_list args;
     va_start(args, format);
@@ -127,7 +100,7 @@ static void write_count(struct log_limit *limit)
 
 void log_limited(struct log_limit *limit, enum log_level level, const char *subject, const char *format, ...)
 {
-    if (level > most)
+    if (level > log_level())
         return;
     const uint64_t now = monotonic_ms();
     if (limit->withheld == 0 && now - limit->window_ms >= LOG_WINDOW_MS) {

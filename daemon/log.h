@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
+#include "level.h"
 
 /* For lines that the network can cause: LOG_BURST of them within LOG_WINDOW_MS, then only a count of the rest when the
  * window ends. One such struct stands for each kind of line; all of it is log.c's. */
@@ -28,15 +28,6 @@ struct log_limit {
 
 /* Write lines of this level and the more important ones; finds out who reads standard error. */
 void log_open(enum log_level level);
-
-/* The level of the lines that are written, and another from now on. */
-enum log_level log_level(void);
-void log_set_level(enum log_level level);
-
-const char *log_level_name(enum log_level level);
-
-/* The level called "error", "warning", "notice", "info" or "debug"; false when there is none of that name. */
-bool log_level_find(const char *name, enum log_level *level);
 
 /* Write a line about subject ("listener 127.0.0.1:8448"). */
 __attribute__((format(printf, 3, 4))) void log_line(enum log_level level, const char *subject, const char *format, ...);

@@ -114,15 +114,21 @@ static void top_sample(struct top *top)
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
 
-/* "12.5K": per second, of two counts; "-" while there is only one, or when evapid has begun anew. */
-static const char *show_rate(const struct top *top, const json_t *now, const json_t *before, const char *key,
-                             char out[SHORT_TEXT])
+/* What has come per second between the two samples; -1 while there is only one, or when evapid has begun anew. */
+static double rate_of(const struct top *top, const json_t *now, const json_t *before, const char *key)
 {
     const double seconds = top->now.at_s - top->before.at_s;
     const json_int_t grown = number_at(now, key) - number_at(before, key);
-    if (before == NULL || seconds <= 0 || grown < 0)
+    return before == NULL || seconds <= 0 || grown < 0 ? -1 : (double)grown / seconds;
+}
+
+/* "12.5k": per second; "-": nobody can tell. */
+static const char *show_rate(const struct top *top, const json_t *now, const json_t *before, const char *key,
+                             char out[SHORT_TEXT])
+{
+    const double rate = rate_of(top, now, before, key);
+    if (rate < 0)
         return "-";
-    const double rate = (double)grown / seconds;
     if (rate >= 99999.5)
         snprintf(out, SHORT_TEXT, rate < 999999.5 ? "%.0fk" : "%.1fM", rate < 999999.5 ? rate / 1e3 : rate / 1e6);
     else
@@ -134,11 +140,8 @@ static const char *show_rate(const struct top *top, const json_t *now, const jso
 static const char *show_flow(const struct top *top, const json_t *now, const json_t *before, const char *key,
                              char out[SHORT_TEXT])
 {
-    const double seconds = top->now.at_s - top->before.at_s;
-    const json_int_t grown = number_at(now, key) - number_at(before, key);
-    if (before == NULL || seconds <= 0 || grown < 0)
-        return "-";
-    return show_size((json_int_t)((double)grown / seconds), out);
+    const double rate = rate_of(top, now, before, key);
+    return rate < 0 ? "-" : show_size((json_int_t)rate, out);
 }
 
 /* The entry of the same client in the sample before; NULL: it was not shown then. */

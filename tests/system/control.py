@@ -1,9 +1,25 @@
-"""A connection to evapid's control socket, as a program that isn't evapictl has it."""
+"""A connection to evapid's control socket, as a program that isn't evapictl has it; and a stage that such tests share."""
 
 import json
 import socket
 
+import pytest
+
 from process import DEADLINE_S
+
+ROUTES = """
+route[TEST] {
+    if ($rm == "INFO") { evapi_multicast("$rb", "blue"); }
+    else if ($rU == "many") {
+        $var(i) = 0;
+        while ($var(i) < 3000) { evapi_relay("$var(i)"); $var(i) = $var(i) + 1; }
+    }
+    else { evapi_relay("$rb"); }
+    sl_send_reply("200", "OK");
+}
+event_route[evapi:message-received] { if ($(evapi(msg){s.len}) < 20) evapi_set_tag("$evapi(msg)"); }
+event_route[evapi:connection-closed] { xlog("L_NOTICE", "closed $evapi(conidx)\\n"); }
+"""
 
 
 class Control:
@@ -47,3 +63,19 @@ class Control:
     def close(self):
         self.lines.close()
         self.socket.close()
+
+
+@pytest.fixture(scope="module")
+def stage(shared_stage):
+    shared_stage.start_evapid(log={"level": "info"})
+    shared_stage.start_kamailio(ROUTES)
+    return shared_stage
+
+
+def tagged(stage, tag, **more):
+    """A client that carries the tag."""
+    client = stage.connect(**more)
+    client.send(tag)
+    stage.evapid.until_status(
+        lambda s: any(e["index"] == client.index and e["tag"] == tag.decode() for e in s["clients"]), "the tag is set")
+    return client

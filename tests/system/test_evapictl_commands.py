@@ -10,36 +10,12 @@ import subprocess
 import pytest
 
 from client import netstring
-from control import Control
+from control import Control, stage, tagged  # noqa: F401: a fixture
 from evapid import EVAPICTL, SANITIZER, evapictl, run_evapid
 from process import DEADLINE_S
 from stage import Stage
 
-ROUTES = """
-route[TEST] {
-    if ($rm == "INFO") { evapi_multicast("$rb", "blue"); }
-    else { evapi_relay("$rb"); }
-    sl_send_reply("200", "OK");
-}
-event_route[evapi:message-received] { if ($(evapi(msg){s.len}) < 20) evapi_set_tag("$evapi(msg)"); }
-"""
-
-
-@pytest.fixture(scope="module")
-def stage(shared_stage):
-    shared_stage.start_evapid(log={"level": "info"})
-    shared_stage.start_kamailio(ROUTES)
-    return shared_stage
-
-
 pytestmark = pytest.mark.usefixtures("calm")
-
-
-def tagged(stage, tag, **more):
-    client = stage.connect(**more)
-    client.send(tag)
-    stage.evapid.until_status(lambda s: any(e["index"] == client.index and e["tag"] for e in s["clients"]), "the tag is set")
-    return client
 
 
 def said(stage, *words):

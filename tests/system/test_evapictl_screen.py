@@ -6,33 +6,13 @@ import subprocess
 
 import pytest
 
-from control import Control
+from control import Control, stage, tagged  # noqa: F401: a fixture
 from evapid import BUILD, EVAPICTL
 from process import until
 from stage import Stage
 from terminal import Screen, Typescript
 
-ROUTES = """
-route[TEST] { evapi_relay("$rb"); sl_send_reply("200", "OK"); }
-event_route[evapi:message-received] { evapi_set_tag("$evapi(msg)"); }
-"""
-
-
-@pytest.fixture(scope="module")
-def stage(shared_stage):
-    shared_stage.start_evapid(log={"level": "info"})
-    shared_stage.start_kamailio(ROUTES)
-    return shared_stage
-
-
 pytestmark = pytest.mark.usefixtures("calm")
-
-
-def tagged(stage, tag):
-    client = stage.connect()
-    client.send(tag)
-    stage.evapid.until_status(lambda s: any(e["index"] == client.index and e["tag"] for e in s["clients"]), "the tag is set")
-    return client
 
 
 @pytest.fixture

@@ -69,6 +69,17 @@ def events_of(kamailio, index):
     return re.findall(rf"(NEW|GOT|CLOSED) {index}\b ?([^;\n]*);", kamailio.text())
 
 
+def goes_on(stage, phone, clients, word=b"on"):
+    """They are served, and nothing has happened to them."""
+    assert ask(phone, "relay", word) == 1
+    for client in clients:
+        assert client.receive() == word
+        client.send(word)
+        stage.kamailio.logged(rf"GOT {client.index} {word.decode()};")
+        assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 1
+    assert not stage.kamailio.lines("lost evapid")
+
+
 both = pytest.mark.parametrize("how", [replace, restart])
 
 

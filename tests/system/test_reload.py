@@ -17,7 +17,7 @@ from books import balanced
 from client import Client, netstring, refused
 from process import until
 from test_access import alone, is_taken, listener_of, refusals_of  # noqa: F401: a fixture
-from test_handover import ROUTES, ask, begin, events_of, replace, restart
+from test_handover import ROUTES, ask, begin, events_of, goes_on, replace, restart
 
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
@@ -37,16 +37,6 @@ def by_request(stage, **settings):
 
 
 both_ways = pytest.mark.parametrize("reload", [by_signal, by_request])
-
-
-def goes_on(stage, phone, clients, word=b"on"):
-    """They are served, and nothing has happened to them."""
-    assert ask(phone, "relay", word) == 1
-    for client in clients:
-        assert client.receive() == word
-        client.send(word)
-        stage.kamailio.logged(rf"GOT {client.index} {word.decode()};")
-        assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 1
 
 
 def relay_until(phone, probe, size=20000):

@@ -18,7 +18,7 @@ from evapid import EVAPID, SANITIZER, run_evapid
 from process import DEADLINE_S, until
 from ring import make_ring
 from test_async import NATIVE as ASYNC
-from test_handover import ROUTES, ask, begin, events_of, replace
+from test_handover import ROUTES, ask, begin, events_of, goes_on, replace
 from wire import WELCOME, Link, hello
 
 CLOSING = ROUTES.replace('else if ($evapi(msg) =~ "^say:")',
@@ -44,17 +44,6 @@ def stall(stage, phone, slow, others=(), waiting=1 << 18):
         for client in others:
             assert client.receive() == events[-1]
     return events
-
-
-def goes_on(stage, phone, clients, word=b"on"):
-    """The evapid that runs serves everybody."""
-    assert ask(phone, "relay", word) == 1
-    for client in clients:
-        assert client.receive() == word
-        client.send(word)
-        stage.kamailio.logged(rf"GOT {client.index} {word.decode()};")
-        assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 1
-    assert not stage.kamailio.lines("lost evapid")
 
 
 def batches(descriptors):

@@ -8,31 +8,9 @@ import time
 import pytest
 
 from client import netstring
-from control import Control
+from control import ROUTES, Control, stage, tagged  # noqa: F401: a fixture
 from process import until
 from stage import Stage
-
-ROUTES = """
-route[TEST] {
-    if ($rm == "INFO") { evapi_multicast("$rb", "blue"); }
-    else if ($rU == "many") {
-        $var(i) = 0;
-        while ($var(i) < 3000) { evapi_relay("$var(i)"); $var(i) = $var(i) + 1; }
-    }
-    else { evapi_relay("$rb"); }
-    sl_send_reply("200", "OK");
-}
-event_route[evapi:message-received] { if ($(evapi(msg){s.len}) < 20) evapi_set_tag("$evapi(msg)"); }
-event_route[evapi:connection-closed] { xlog("L_NOTICE", "closed $evapi(conidx)\\n"); }
-"""
-
-
-@pytest.fixture(scope="module")
-def stage(shared_stage):
-    shared_stage.start_evapid(log={"level": "info"})
-    shared_stage.start_kamailio(ROUTES)
-    return shared_stage
-
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -41,14 +19,6 @@ pytestmark = pytest.mark.usefixtures("calm")
 def control(stage):
     with Control(stage.evapid.control_socket) as own:
         yield own
-
-
-def tagged(stage, tag, **more):
-    client = stage.connect(**more)
-    client.send(tag)
-    stage.evapid.until_status(
-        lambda s: any(e["index"] == client.index and e["tag"] == tag.decode() for e in s["clients"]), "the tag is set")
-    return client
 
 
 def error_of(answer):
