@@ -12,14 +12,13 @@ if(TARGET evapi)
 endif()
 
 install(FILES conf/evapid.sysusers DESTINATION lib/sysusers.d RENAME evapid.conf)
-file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md SECURITY.md docs/*.md)
-install(FILES ${documents} conf/kamailio-evapi.cfg conf/evapid.json
+install(FILES README.md CHANGELOG.md SECURITY.md conf/kamailio-evapi.cfg conf/evapid.json
     conf/grafana-evapid.json conf/prometheus-evapid.rules.yml DESTINATION ${CMAKE_INSTALL_DOCDIR})
 set(readable OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
 set(executable ${readable} OWNER_EXECUTE GROUP_EXECUTE WORLD_EXECUTE)
-install(DIRECTORY docs/examples DESTINATION ${CMAKE_INSTALL_DOCDIR}
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} # as they lie here: they link to one another
     FILE_PERMISSIONS ${readable} DIRECTORY_PERMISSIONS ${executable}
-    PATTERN __pycache__ EXCLUDE
+    PATTERN __pycache__ EXCLUDE REGEX "\\.[158]$" EXCLUDE
     REGEX "/(engine\\.mjs|calllog\\.py|billing\\.lua|tail\\.sh|send\\.sh)$" PERMISSIONS ${executable})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT unpackaged)
 foreach(section 1 5 8)

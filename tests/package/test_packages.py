@@ -153,8 +153,20 @@ def test_kamailio_s_user_reaches_the_sockets_and_others_do_not(shared):
 
 def test_the_documents_name_the_module_where_it_is(shared):
     module = module_of(shared)
-    for name in ("README.md", "module.md", "operations.md", "kamailio-evapi.cfg"):
+    for name in ("README.md", "docs/module.md", "docs/operations.md", "kamailio-evapi.cfg"):
         assert f'"{module}"' in shared.path(f"/usr/share/doc/evapid/{name}").read_text(), name
+
+
+def test_the_documents_lead_to_one_another(shared):
+    """But for those that a package has under Debian's names."""
+    folder = shared.path("/usr/share/doc/evapid")
+    assert (folder / "copyright").exists() and (folder / "changelog.gz").exists()
+    documents = list(folder.rglob("*.md"))
+    assert len(documents) > 12
+    for document in documents:
+        for target in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", document.read_text()):
+            renamed = target.endswith(("LICENSE", "CHANGELOG.md"))
+            assert renamed or (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 # ---- upgrading
