@@ -363,7 +363,7 @@ static const char *open_listeners(struct household *household, const char **subj
     return NULL;
 }
 
-static const char *open_http(struct household *household, struct holdings *holdings, const char **subject)
+static const char *open_http(struct household *household, int inherited, const char **subject)
 {
     static char name[HTTP_SUBJECT];
     const char *why = NULL;
@@ -371,8 +371,25 @@ static const char *open_http(struct household *household, struct holdings *holdi
         return NULL;
     http_subject(&household->config.metrics, name);
     *subject = name;
-    household->http = http_open(&household->loop, &household->config.metrics, holdings_take(holdings, "metrics"),
-                                &household->subject, &why);
+    household->http = http_open(&household->loop, &household->config.metrics, inherited, &household->subject, &why);
+    return why;
+}
+
+/* The metrics' socket of the evapid before us goes on if it is where ours is to be, and makes way for others if not. */
+static const char *open_tcp(struct household *household, struct holdings *holdings, const char **subject)
+{
+    const int metrics = holdings_take(holdings, "metrics");
+    const bool leaves = metrics >= 0 && !http_is_at(metrics, &household->config.metrics);
+    if (leaves) {
+        store_forget("metrics");
+        household->listeners.other_leaving = &metrics;
+    }
+    const char *why = open_listeners(household, subject);
+    if (why == NULL)
+        why = open_http(household, leaves ? -1 : metrics, subject);
+    household->listeners.other_leaving = NULL;
+    if (leaves)
+        close(metrics);
     return why;
 }
 
@@ -438,9 +455,7 @@ static const char *open_household(struct household *household, struct holdings *
     listeners_inherit(&household->listeners, holdings);
     const char *why = open_doors(household, kamailio, control, subject);
     if (why == NULL)
-        why = open_listeners(household, subject);
-    if (why == NULL)
-        why = open_http(household, holdings, subject);
+        why = open_tcp(household, holdings, subject);
     if (why != NULL)
         return why;
     *subject = SUBJECT;

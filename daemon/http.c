@@ -15,10 +15,8 @@
 #include "metrics.h"
 #include "network.h"
 #include "store.h"
-#include "transport.h"
 #include "watch.h"
 
-#define BACKLOG 128
 #define ACCEPT_BATCH 16 /* connections taken in one turn of the loop */
 #define SETTLE_MS 20    /* how long those who have connected are waited for, before somebody else takes over */
 
@@ -299,35 +297,17 @@ void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-/* A listening socket, also when the one in its way is that which leaves for it (-1: none), as that of "127.0.0.1:9464" for
- * "0.0.0.0:9464": that is kept until the other is certain. */
-static int http_open_socket(const struct http *http, int leaving)
-{
-    int fd = transport_listen(&http->address, BACKLOG, false);
-    if (fd >= 0 || errno != EADDRINUSE || leaving < 0)
-        return fd;
-    transport_share(leaving, true);
-    fd = transport_listen(&http->address, BACKLOG, true);
-    const int error = errno;
-    transport_share(leaving, false);
-    if (fd >= 0)
-        transport_share(fd, false);
-    errno = error;
-    return fd;
-}
-
-/* Is the descriptor, of the evapid before us, a socket at that address? */
-static bool is_at(int fd, const struct sockaddr_storage *address)
+bool http_is_at(int fd, const struct sockaddr_storage *address)
 {
     struct sockaddr_storage bound;
     socklen_t size = sizeof(bound);
     return getsockname(fd, (struct sockaddr *)&bound, &size) == 0 && address_equal(&bound, address);
 }
 
-/* NULL, or why there is no listening socket. had: there is one already, or -1. */
-static const char *http_take_socket(struct http *http, int had, int leaving)
+/* NULL, or why there is no listening socket. inherited: there is one already, or -1. */
+static const char *http_take_socket(struct http *http, int inherited)
 {
-    http->fd = had >= 0 ? had : http_open_socket(http, leaving);
+    http->fd = inherited >= 0 ? inherited : listeners_open_socket(http->of->listeners, &http->address);
     if (http->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     return NULL;
@@ -393,7 +373,7 @@ static void http_free(struct http *http)
         free(http);
 }
 
-static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int had, int leaving,
+static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
                               const struct status_subject *subject, const char **why)
 {
     struct http *http = calloc(1, sizeof(*http));
@@ -405,7 +385,7 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
     http->address = *address;
     http->of = subject;
     http_subject(address, http->subject);
-    *why = http_take_socket(http, had, leaving);
+    *why = http_take_socket(http, inherited);
     if (*why == NULL)
         *why = http_start_daemon(http);
     if (*why == NULL)
@@ -425,15 +405,15 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
 struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
                        const struct status_subject *subject, const char **why)
 {
-    const bool stays = inherited >= 0 && is_at(inherited, address);
-    struct http *http = http_make(loop, address, stays ? inherited : -1, stays ? -1 : inherited, subject, why);
-    if (!stays && inherited >= 0)
-        close(inherited);
-    if (http != NULL && !stays) {
-        store_forget("%s", socket_name);
+    struct http *http = http_make(loop, address, inherited, subject, why);
+    if (http != NULL && inherited < 0)
         store_keep(http->fd, "%s", socket_name);
-    }
     return http;
+}
+
+const int *http_leaving(const struct http *http, const struct sockaddr_storage *address)
+{
+    return http == NULL || address_equal(&http->address, address) ? NULL : &http->fd;
 }
 
 const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct sockaddr_storage *address,
@@ -443,8 +423,7 @@ const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct s
     const char *why = NULL;
     if (wanted && *http != NULL && address_equal(&(*http)->address, address))
         return NULL;
-    const int leaving = *http != NULL ? (*http)->fd : -1;
-    struct http *next = wanted ? http_make(loop, address, -1, leaving, subject, &why) : NULL;
+    struct http *next = wanted ? http_make(loop, address, -1, subject, &why) : NULL;
     if (why != NULL)
         return why;
     http_close(*http);

@@ -26,11 +26,17 @@ struct holdings;
 #define HTTP_SUBJECT (ADDRESS_TEXT + 10)
 void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]);
 
-/* Listen at the address, on the socket of the evapid before us (inherited: its descriptor, which is ours from here
- * on, or -1) if it is at that address. A public address is warned of. NULL, and *why, if it can't be. subject
+/* Is the descriptor a socket at that address? */
+bool http_is_at(int fd, const struct sockaddr_storage *address);
+
+/* Listen at the address, on the socket of the evapid before us (inherited: its descriptor, which is at that address and
+ * ours from here on), or a new one (-1). A public address is warned of. NULL, and *why, if it can't be. subject
  * outlives it. */
 struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
                        const struct status_subject *subject, const char **why);
+
+/* The listening socket, if it is to be given up for another address, or for none; NULL: it stays, or there is none. */
+const int *http_leaving(const struct http *http, const struct sockaddr_storage *address);
 
 /* Listen at another address from now on, or begin (*http is NULL), or end (family AF_UNSPEC). Returns NULL; or why
  * it can't be, and then all is as it was. */

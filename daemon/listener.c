@@ -18,6 +18,8 @@
 #include "watch.h"
 
 #define BACKLOG 511
+
+static const char socket_name[] = "listener-"; /* and its number: in the holdings and the store */
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
 
 /* One for each reason, so that a flood of one kind hides no other. */
@@ -234,7 +236,7 @@ static void listener_drop_socket(struct listener *listener)
     watch_close(listener->poll);
     listener->poll = NULL;
     if (listener->number != 0)
-        store_forget("listener-%u", listener->number);
+        store_forget("%s%u", socket_name, listener->number);
     listener->number = 0;
     if (listener->fd >= 0)
         close(listener->fd);
@@ -256,8 +258,8 @@ static bool listener_take_spare(struct listener *listener)
     return false;
 }
 
-/* Whoever leaves lets another socket have the same port, at an address that overlaps its own; or not any more. A socket that
- * the evapid before us had, and nobody has asked for, leaves too. */
+/* Whoever leaves lets another socket have the same port, at its own address or one that overlaps it; or not any more. A
+ * socket that the evapid before us had, and nobody has asked for, leaves too. */
 static void listeners_share_port(const struct listeners *all, uint16_t port, bool share)
 {
     const struct listener *listener = NULL;
@@ -268,21 +270,42 @@ static void listeners_share_port(const struct listeners *all, uint16_t port, boo
     LL_FOREACH(all->spares, spare)
     if (address_port(&spare->address) == port && listener_find(all, &spare->address) == NULL)
         transport_share(spare->fd, share);
+    if (all->other_leaving != NULL)
+        transport_share(*all->other_leaving, share);
 }
 
-/* A listening socket, also when the only one in its way is of a listener that leaves, "0.0.0.0:8448" in that of
- * "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one is kept until the other is certain. */
-static int listener_open_socket(const struct listener *listener)
+static void listeners_drop_spare(struct listeners *all, struct spare_socket *spare)
 {
-    int fd = transport_listen(&listener->address, BACKLOG, false);
+    store_forget("%s%u", socket_name, spare->number);
+    close(spare->fd);
+    LL_DELETE(all->spares, spare);
+    free(spare);
+}
+
+/* The spares that made way: whoever connects is not to be taken to one of them any more. */
+static void listeners_drop_spares_behind(struct listeners *all, const struct sockaddr_storage *address)
+{
+    struct spare_socket *spare = NULL;
+    struct spare_socket *next = NULL;
+    LL_FOREACH_SAFE(all->spares, spare, next)
+    if (spare->address.ss_family == address->ss_family && address_port(&spare->address) == address_port(address) &&
+        listener_find(all, &spare->address) == NULL)
+        listeners_drop_spare(all, spare);
+}
+
+int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address)
+{
+    int fd = transport_listen(address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
-    listeners_share_port(listener->all, address_port(&listener->address), true);
-    fd = transport_listen(&listener->address, BACKLOG, true);
+    listeners_share_port(all, address_port(address), true);
+    fd = transport_listen(address, BACKLOG, true);
     const int error = errno;
-    listeners_share_port(listener->all, address_port(&listener->address), false);
-    if (fd >= 0)
+    listeners_share_port(all, address_port(address), false);
+    if (fd >= 0) {
         transport_share(fd, false);
+        listeners_drop_spares_behind(all, address);
+    }
     errno = error;
     return fd;
 }
@@ -291,7 +314,7 @@ static int listener_open_socket(const struct listener *listener)
 static const char *listener_take_socket(struct listener *listener)
 {
     if (!listener_take_spare(listener))
-        listener->fd = listener_open_socket(listener);
+        listener->fd = listeners_open_socket(listener->all, &listener->address);
     if (listener->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     listener->poll = watch_open(listener->bus->loop, listener->fd, listener);
@@ -367,7 +390,7 @@ void listener_begin(struct listener *listener)
 {
     if (listener->number == 0) {
         listener->number = ++listener->all->last_number;
-        store_keep(listener->fd, "listener-%u", listener->number);
+        store_keep(listener->fd, "%s%u", socket_name, listener->number);
     }
     listener_watch(listener);
     log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from %s",
@@ -474,8 +497,6 @@ void listeners_stop(struct listeners *all)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-static const char socket_name[] = "listener-";
-
 static void listeners_keep_spare(struct listeners *all, int fd, uint32_t number)
 {
     struct spare_socket *spare = calloc(1, sizeof(*spare));
@@ -510,12 +531,7 @@ void listeners_drop_spares(struct listeners *all)
     struct spare_socket *spare = NULL;
     struct spare_socket *next = NULL;
     LL_FOREACH_SAFE(all->spares, spare, next)
-    {
-        store_forget("listener-%u", spare->number);
-        close(spare->fd);
-        LL_DELETE(all->spares, spare);
-        free(spare);
-    }
+    listeners_drop_spare(all, spare);
 }
 
 struct listener *listener_named(const struct listeners *all, const char *name)

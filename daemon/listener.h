@@ -65,6 +65,7 @@ struct listeners {
     struct listener *first; /* list */
     struct bus *bus;
     struct spare_socket *spares; /* list */
+    const int *other_leaving;    /* a listening socket that is no listener's and leaves, too; NULL: there is none */
     uint32_t last_number;
     uint64_t refused_before; /* by listeners that have gone */
 };
@@ -89,8 +90,7 @@ const char *listener_start(struct listener *listener);
 /* For a reload: does it leave? */
 void listener_mark(struct listener *listener, bool leaves);
 
-/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle, though its address
- * overlaps. NULL: it is PREPARED, and before the loop runs it is either told what it is (listener_set) and begins, or all
+/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle. NULL: it is PREPARED, and before the loop runs it is either told what it is (listener_set) and begins, or all
  * those that are prepared are cancelled; or why the address can't be had. */
 const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address);
 void listener_begin(struct listener *listener);
@@ -134,6 +134,11 @@ void listeners_tick(struct listeners *all);
 
 /* Stop all. */
 void listeners_stop(struct listeners *all);
+
+/* A listening socket; -1 and errno when there is none. Those that leave, and spares, are no obstacle, though their address is
+ * the same or overlaps, "0.0.0.0:8448" and "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one
+ * is kept until the other is certain. */
+int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address);
 
 /* Take the listening sockets out of the holdings: who begins to listen at such an address goes on with that socket, and
  * with the connections that wait in it. Nobody has asked for the rest: close them. */

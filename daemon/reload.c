@@ -106,13 +106,17 @@ static bool has_place(const struct change *change, const struct listener *listen
 /* All that is to be had is had, or nothing has changed. */
 static bool prepare(struct change *change)
 {
+    struct household *household = change->household;
     struct listener *listener = NULL;
-    DL_FOREACH(change->household->listeners.first, listener)
+    DL_FOREACH(household->listeners.first, listener)
     listener_mark(listener, !has_place(change, listener));
-    if (prepare_listeners(change) && prepare_declared(change) && prepare_doors(change) && change_metrics(change))
-        return true;
-    listeners_cancel(&change->household->listeners);
-    return false;
+    household->listeners.other_leaving = http_leaving(household->http, &change->config->metrics);
+    const bool prepared =
+        prepare_listeners(change) && prepare_declared(change) && prepare_doors(change) && change_metrics(change);
+    household->listeners.other_leaving = NULL;
+    if (!prepared)
+        listeners_cancel(&household->listeners);
+    return prepared;
 }
 
 /* ---- what can't ------------------------------------------------------------------------------------------------- */

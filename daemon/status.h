@@ -16,7 +16,7 @@
 struct status_subject {
     struct bus *bus;
     struct kamailio *kamailio;
-    const struct listeners *listeners;
+    struct listeners *listeners;
     const struct door *control;
     uint64_t started_ms; /* of the loop's time */
 };

@@ -1,4 +1,4 @@
-"""An address that overlaps the one that evapid has for the same, "0.0.0.0:8448" in place of "127.0.0.1:8448", however the new
+"""An address that is, or overlaps, one that evapid gives up, "0.0.0.0:8448" in place of "127.0.0.1:8448", however the new
 configuration comes: the old socket, which somebody still holds, is not in the way."""
 
 import os
@@ -41,12 +41,25 @@ def by_replacing(stage, **settings):
 def by_restart(stage, **settings):
     stage.evapid.configure(**settings)
     stage.evapid.restart()
-    assert [name for name in stage.evapid.stored() if name != "ledger"] == ["listener-2", "metrics"]
+    sockets = [name for name in stage.evapid.stored() if name.startswith(("listener-", "metrics"))]
+    assert len(sockets) == len(stage.evapid.settings["listeners"]) + ("metrics" in stage.evapid.settings)
 
 
 def by_restart_after_a_kill(stage, **settings):
     stage.evapid.configure(**settings)
     stage.evapid.kill_and_restart()
+
+
+def connected(stage, count):
+    stage.evapid.until_status(lambda s: len(s["clients"]) == count, f"{count} clients are connected")
+
+
+def is_ours_alone(host, port):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind((host, port))
+            other.listen()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
@@ -72,11 +85,44 @@ def test_an_address_may_overlap_the_one_before(stage, apart, change, before, aft
     def look():
         assert ask("127.0.0.1:9464", "/healthz").status == 200
         Client("127.0.0.1:8448").close()
-        for port in (8448, 9464):
-            with socket.socket() as other:
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                with pytest.raises(OSError, match="in use"):
-                    other.bind((before, port))
-                    other.listen()
+        is_ours_alone(before, 8448)
+        is_ours_alone(before, 9464)
         return True
-    assert within(stage.evapid.pid, look), "both ports are ours alone"
+    assert within(stage.evapid.pid, look)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@pytest.mark.parametrize("before, after", [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+def test_an_address_of_a_listener_may_become_that_of_the_metrics(stage, apart, change, before, after):
+    stage.apart = apart
+    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
+    start(before=apart, listeners=[{"address": f"{before}:8448"}])
+    with within(stage.evapid.pid, lambda: Client("127.0.0.1:8448")).socket:
+        connected(stage, 1)
+        change(stage, listeners=[], metrics={"address": f"{after}:8448"})
+        connected(stage, 1)
+
+        def look():
+            for _ in range(20):  # none of them finds the old socket
+                assert ask("127.0.0.1:8448", "/healthz").status == 200
+            is_ours_alone(before, 8448)
+            return True
+        assert within(stage.evapid.pid, look)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@pytest.mark.parametrize("before, after", [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+def test_an_address_of_the_metrics_may_become_that_of_a_listener(stage, apart, change, before, after):
+    stage.apart = apart
+    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
+    start(before=apart, metrics={"address": f"{before}:8448"})
+    del stage.evapid.settings["metrics"]
+    change(stage, listeners=[{"address": f"{after}:8448"}])
+    stage.evapid.listening(f"{after}:8448")
+    clients = within(stage.evapid.pid, lambda: [Client("127.0.0.1:8448") for _ in range(20)])
+    connected(stage, len(clients))
+    assert within(stage.evapid.pid, lambda: is_ours_alone(before, 8448) is None)
+    for client in clients:
+        client.close()

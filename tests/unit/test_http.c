@@ -173,21 +173,31 @@ static void test_the_socket_goes_over_under_its_name(void **state)
     run_some_turns();
 }
 
-/* Of another address than the socket that is there is: that one is closed. */
-static void test_a_socket_of_another_address_is_of_no_use(void **state)
+static void test_a_socket_is_told_by_its_address(void **state)
+{
+    (void)state;
+    static const struct sockaddr_storage none;
+    struct sockaddr_storage address;
+    const int fd = taken_socket(&address);
+    const struct sockaddr_storage other = free_address();
+    assert_true(http_is_at(fd, &address));
+    assert_false(http_is_at(fd, &other));
+    assert_false(http_is_at(fd, &none));
+    close(fd);
+}
+
+static void test_a_socket_leaves_when_its_address_is_not_wanted(void **state)
 {
     (void)state;
     prepare();
-    const char *why = NULL;
-    struct sockaddr_storage before;
-    const int inherited = taken_socket(&before);
+    static const struct sockaddr_storage none;
     const struct sockaddr_storage address = free_address();
-    struct http *http = http_open(bus->loop, &address, inherited, &subject, &why);
-    assert_non_null(http);
-    assert_int_equal(visit(&before), -1);
-    const int fd = visit(&address);
-    assert_true(fd >= 0);
-    close(fd);
+    const struct sockaddr_storage other = free_address();
+    struct http *http = open_at(&address);
+    assert_null(http_leaving(NULL, &address));
+    assert_null(http_leaving(http, &address));
+    assert_non_null(http_leaving(http, &other));
+    assert_true(http_is_at(*http_leaving(http, &none), &address));
     http_close(http);
     run_some_turns();
 }
@@ -226,7 +236,8 @@ int main(void)
         WITH_BUS(test_an_address_that_cannot_be_had_leaves_the_first_as_it_is),
         WITH_BUS(test_who_has_connected_is_answered_before_somebody_else_takes_over),
         WITH_BUS(test_the_socket_goes_over_under_its_name),
-        WITH_BUS(test_a_socket_of_another_address_is_of_no_use),
+        WITH_BUS(test_a_socket_is_told_by_its_address),
+        WITH_BUS(test_a_socket_leaves_when_its_address_is_not_wanted),
         WITH_BUS(test_without_memory_there_is_no_endpoint_or_no_connection),
     };
     return cmocka_run_group_tests_name("http", tests, NULL, NULL);
