@@ -1,11 +1,12 @@
 # Completion of evapictl for bash. Tags and clients are those of the evapid that runs, which is asked when they are wanted.
 
 # Complete with lines of a list, one word each. Tags are what applications call themselves: what bash would take for more than
-# a word is quoted, and nothing is expanded (as compgen -W would).
+# a word is quoted, and nothing is expanded (as compgen -W would). A backslash before one of ":=@" makes it no end of a word.
 _evapictl_words() {
-    local word quoted
+    local word quoted end
     while IFS= read -r word; do
         printf -v quoted %q "$word"
+        [[ $quoted == \$\'* ]] || for end in : = @; do quoted=${quoted//"$end"/"\\$end"}; done
         [[ -z $word || ($quoted != "$cur"* && $word != "$cur"*) ]] || COMPREPLY+=("$quoted")
     done <<< "$1"
 }

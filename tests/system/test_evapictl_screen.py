@@ -238,3 +238,20 @@ def test_a_tag_that_looks_like_a_command_is_completed_as_a_word_and_run_by_no_sh
     assert client.receive() == b"hello"
     assert not made.exists()
     stage.evapid.ctl("tag", str(client.index), "")
+
+
+@pytest.mark.parametrize("tag", ["sip:billing@example.org", "node=1:blue"])
+def test_a_tag_of_what_bash_takes_for_several_words_is_completed_from_any_part_of_it(stage, shell, tag):
+    client, other = stage.connect(), stage.connect()
+    for who, text in ((client, tag), (other, tag + "2")):
+        assert stage.evapid.ctl("tag", str(who.index), text).returncode == 0
+    shell.types(f"evapictl -s {stage.evapid.control_socket} multicast {tag[0]}")
+    shell.keys("Tab")  # as far as both have it in common
+    until(lambda: any(line.replace("\\", "").endswith(tag) for line in shell.lines()), f"the tag is there: {shell.lines()}")
+    shell.types("2")
+    shell.keys("Tab")
+    shell.types("hello")
+    shell.keys("Enter")
+    assert other.receive() == b"hello"
+    for who in (client, other):
+        stage.evapid.ctl("tag", str(who.index), "")
