@@ -62,7 +62,7 @@ class Books:
         def excused(line):
             at, connected, source = float(line.split()[1]), float(line.split()[-2]), line.split()[-1]
             return (int(source.split(".")[0]) > connected - HOLD_S or
-                    any(connected - HOLD_S < start < at for start in self.director.evapid_starts))
+                    any(connected - HOLD_S < ready and began < at for began, ready in self.director.evapid_starts))
         return [line for line in self.lines("early:") if not excused(line)]
 
     # ---- client by client
@@ -173,13 +173,15 @@ class Books:
         return found
 
     def messages(self):
-        """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken."""
+        """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken, and answers
+        that it had: these are what it has dropped besides the events that numbers tell of."""
         def check(app, entry):
             taken = entry["in"]
             lost = sum(taken["dropped"].values())
             if taken["frames"] != app["messages"] or taken["frames"] != taken["delivered"] + taken["waiting"] + lost:
                 return f"has sent {app['messages']}, evapid has taken {taken}"
             missing = app["sent"] - app["heard"] + app["missing"] if app["role"] == "sender" else 0
-            allowed = self.director.kamailio_ends + lost
+            answers = sum(entry["dropped"].values()) - self.missing_of(app)
+            allowed = self.director.kamailio_ends + lost + answers
             return f"{missing} of {app['sent']} were not run, evapid has taken {taken}" if missing > allowed else ""
         return self.each(check)

@@ -38,7 +38,7 @@ class Director:
         self.stage = Stage()
         self.found = []            # problems of programs that are gone
         self.evapid_losses = []    # when an evapid was ended that could not hand over all that it had
-        self.evapid_starts = []    # when another evapid was ready
+        self.evapid_starts = []    # since when another evapid was on its way, and when it was ready
         self.evapid_stops = []     # when an evapid went on after it had been stopped
         self.kamailio_ends = 0
         self.taken = {}
@@ -232,16 +232,19 @@ class Director:
         self._pause(0.5)
         self.visitors = self._crowd("visitors")
 
+    def _starts(self, another):
+        began = time.time()
+        another()
+        self.evapid_starts.append((began, time.time()))
+
     def restart_evapid(self):
         if not self.hands_over:
             self.evapid_losses.append(time.time())
-        self.stage.evapid.restart()
-        self.evapid_starts.append(time.time())
+        self._starts(self.stage.evapid.restart)
 
     def kill_evapid(self):
         self.evapid_losses.append(time.time())
-        self.stage.evapid.kill_and_restart()
-        self.evapid_starts.append(time.time())
+        self._starts(self.stage.evapid.kill_and_restart)
 
     def kill_evapid_at_work(self):
         """In the moment in which it works on what has gathered while it was stopped."""
@@ -254,8 +257,7 @@ class Director:
     def kill_both(self):
         self.evapid_losses.append(time.time())
         self._end_kamailio("kill")
-        self.stage.evapid.kill_and_restart()
-        self.evapid_starts.append(time.time())
+        self._starts(self.stage.evapid.kill_and_restart)
         self._start_kamailio()
 
     def replace_evapid(self):
