@@ -50,6 +50,16 @@ def by_restart_after_a_kill(stage, **settings):
     stage.evapid.kill_and_restart()
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+every_change = pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+
+
+def begin(stage, apart, change, **settings):
+    stage.apart = apart
+    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
+    start(before=apart, **settings)
+
+
 def connected(stage, count):
     stage.evapid.until_status(lambda s: len(s["clients"]) == count, f"{count} clients are connected")
 
@@ -62,7 +72,7 @@ def is_ours_alone(host, port):
             other.listen()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@as_root
 @pytest.mark.parametrize("first, second", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
 def test_one_that_stays_is_in_the_way(stage, apart, first, second):
     stage.start_supervised(before=apart, listeners=[{"address": "127.0.0.1:8448"}])
@@ -72,13 +82,11 @@ def test_one_that_stays_is_in_the_way(stage, apart, first, second):
     assert stage.evapid.lines("error listener 0.0.0.0:8448: address in use")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@as_root
 @pytest.mark.parametrize("before, after", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
-@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+@every_change
 def test_an_address_may_overlap_the_one_before(stage, apart, change, before, after):
-    stage.apart = apart
-    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
-    start(before=apart, **settings_at(before))
+    begin(stage, apart, change, **settings_at(before))
     change(stage, **settings_at(after))
     stage.evapid.listening(f"{after}:8448")
 
@@ -91,13 +99,11 @@ def test_an_address_may_overlap_the_one_before(stage, apart, change, before, aft
     assert within(stage.evapid.pid, look)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@as_root
 @pytest.mark.parametrize("before, after", [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
-@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+@every_change
 def test_an_address_of_a_listener_may_become_that_of_the_metrics(stage, apart, change, before, after):
-    stage.apart = apart
-    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
-    start(before=apart, listeners=[{"address": f"{before}:8448"}])
+    begin(stage, apart, change, listeners=[{"address": f"{before}:8448"}])
     with within(stage.evapid.pid, lambda: Client("127.0.0.1:8448")).socket:
         connected(stage, 1)
         change(stage, listeners=[], metrics={"address": f"{after}:8448"})
@@ -111,13 +117,11 @@ def test_an_address_of_a_listener_may_become_that_of_the_metrics(stage, apart, c
         assert within(stage.evapid.pid, look)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@as_root
 @pytest.mark.parametrize("before, after", [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
-@pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+@every_change
 def test_an_address_of_the_metrics_may_become_that_of_a_listener(stage, apart, change, before, after):
-    stage.apart = apart
-    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
-    start(before=apart, metrics={"address": f"{before}:8448"})
+    begin(stage, apart, change, metrics={"address": f"{before}:8448"})
     del stage.evapid.settings["metrics"]
     change(stage, listeners=[{"address": f"{after}:8448"}])
     stage.evapid.listening(f"{after}:8448")
