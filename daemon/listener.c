@@ -18,9 +18,9 @@
 #include "watch.h"
 
 #define BACKLOG 511
+#define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
 
 static const char socket_name[] = "listener-"; /* and its number: in the holdings and the store */
-#define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
 
 /* One for each reason, so that a flood of one kind hides no other. */
 static struct log_limit refusals[REFUSALS] = {

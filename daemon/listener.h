@@ -90,8 +90,9 @@ const char *listener_start(struct listener *listener);
 /* For a reload: does it leave? */
 void listener_mark(struct listener *listener, bool leaves);
 
-/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle. NULL: it is PREPARED, and before the loop runs it is either told what it is (listener_set) and begins, or all
- * those that are prepared are cancelled; or why the address can't be had. */
+/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle. NULL: it is PREPARED,
+ * and before the loop runs it is either told what it is (listener_set) and begins, or all those that are prepared are
+ * cancelled; or why the address can't be had. */
 const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address);
 void listener_begin(struct listener *listener);
 void listeners_cancel(struct listeners *all);
