@@ -381,7 +381,7 @@ static const char *open_tcp(struct household *household, struct holdings *holdin
     const int metrics = holdings_take(holdings, "metrics");
     const bool leaves = metrics >= 0 && !http_is_at(metrics, &household->config.metrics);
     if (leaves) {
-        store_forget("metrics");
+        store_end(metrics, "metrics");
         household->listeners.other_leaving = &metrics;
     }
     const char *why = open_listeners(household, subject);

@@ -442,6 +442,6 @@ void http_close(struct http *http)
 {
     if (http == NULL)
         return;
-    store_forget("%s", socket_name);
+    store_end(http->fd, "%s", socket_name);
     http_free(http);
 }

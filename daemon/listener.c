@@ -236,7 +236,7 @@ static void listener_drop_socket(struct listener *listener)
     watch_close(listener->poll);
     listener->poll = NULL;
     if (listener->number != 0)
-        store_forget("%s%u", socket_name, listener->number);
+        store_end(listener->fd, "%s%u", socket_name, listener->number);
     listener->number = 0;
     if (listener->fd >= 0)
         close(listener->fd);
@@ -276,7 +276,7 @@ static void listeners_share_port(const struct listeners *all, uint16_t port, boo
 
 static void listeners_drop_spare(struct listeners *all, struct spare_socket *spare)
 {
-    store_forget("%s%u", socket_name, spare->number);
+    store_end(spare->fd, "%s%u", socket_name, spare->number);
     close(spare->fd);
     LL_DELETE(all->spares, spare);
     free(spare);

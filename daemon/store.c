@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -92,22 +93,37 @@ void store_keep(int fd, const char *name, ...)
     log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s", strerror(-sent));
 }
 
-void store_forget(const char *name, ...)
+/* Whether it was kept. */
+static bool store_remove(const char *name, va_list args)
 {
     char what[HOLDING_NAME_MAX + 1];
-    va_list args;
-    va_start(args, name);
-    const bool stored = store_name(what, name, args);
-    va_end(args);
-    if (!stored)
-        return;
     struct holding *kept = NULL;
+    if (!store_name(what, name, args))
+        return false;
     HASH_FIND_STR(store.kept.all, what, kept);
     if (kept == NULL)
-        return;
+        return false;
     holdings_take(&store.kept, "%s", what);
     store.names -= strlen(what) + 1;
     sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
+    return true;
+}
+
+void store_forget(const char *name, ...)
+{
+    va_list args;
+    va_start(args, name);
+    store_remove(name, args);
+    va_end(args);
+}
+
+void store_end(int fd, const char *name, ...)
+{
+    va_list args;
+    va_start(args, name);
+    if (store_remove(name, args))
+        shutdown(fd, SHUT_RDWR);
+    va_end(args);
 }
 
 void store_forget_all(void)

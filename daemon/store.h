@@ -24,6 +24,10 @@ bool store_is_managed(void);
 __attribute__((format(printf, 2, 3))) void store_keep(int fd, const char *name, ...);
 __attribute__((format(printf, 1, 2))) void store_forget(const char *name, ...);
 
+/* Let go of a socket that listens, which the caller closes. The service manager has its copy until it gets round to closing
+ * it: that is not to take clients, nor to be in the way of who is next at that address. */
+__attribute__((format(printf, 2, 3))) void store_end(int fd, const char *name, ...);
+
 /* Let go of all that is kept: nobody is to go on with it. */
 void store_forget_all(void);
 

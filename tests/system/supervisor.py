@@ -104,6 +104,7 @@ class Notifications:
         self.lock = threading.Lock()
         self.store = Store(most)
         self.heard = {}
+        self.put_off = None  # what is asked of the store, or None: it is done at once
         self.synced = threading.Event()
         self.ends = False
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -140,21 +141,39 @@ class Notifications:
 
     def _take(self, said, descriptors):
         with self.lock:
-            name = said.pop("FDNAME", "stored")
-            polled = said.pop("FDPOLL", "1") != "0"
-            if not is_name(name):
-                name = "stored"
-            if said.pop("FDSTOREREMOVE", None) == "1":
-                self.store.drop(lambda stored: stored.name == name)
-            elif said.pop("FDSTORE", None) == "1":
-                while descriptors:
-                    self.store.add(descriptors.pop(0), name, polled)
-            for fd in descriptors:  # those of BARRIER=1: the sender sees the end when they are closed
-                os.close(fd)
+            asked = {key: said.pop(key) for key in ("FDNAME", "FDPOLL", "FDSTOREREMOVE", "FDSTORE") if key in said}
+            if asked and self.put_off is not None:
+                self.put_off.append((asked, descriptors))
+            else:
+                self._store(asked, descriptors)
             said.pop("BARRIER", None)
             if said.pop("X_SYNC", None) is not None:
                 self.synced.set()
             self.heard.update(said)
+
+    def _store(self, asked, descriptors):
+        name = asked.get("FDNAME", "stored")
+        if not is_name(name):
+            name = "stored"
+        if asked.get("FDSTOREREMOVE") == "1":
+            self.store.drop(lambda stored: stored.name == name)
+        elif asked.get("FDSTORE") == "1":
+            while descriptors:
+                self.store.add(descriptors.pop(0), name, asked.get("FDPOLL") != "0")
+        for fd in descriptors:  # those of BARRIER=1: the sender sees the end when they are closed
+            os.close(fd)
+
+    def puts_off(self):
+        """From now on the store stays as it is, whatever is asked of it: the service manager is slow."""
+        with self.lock:
+            self.put_off = []
+
+    def catches_up(self):
+        """What was put off is done, in its order."""
+        with self.lock:
+            for asked, descriptors in self.put_off or []:
+                self._store(asked, descriptors)
+            self.put_off = None
 
     def sync(self):
         """Wait until all that has been sent so far is read."""
@@ -170,6 +189,7 @@ class Notifications:
 
     def release(self):
         """Close all that is stored."""
+        self.catches_up()
         with self.lock:
             self.store.drop(lambda stored: True)
         self.sync()

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from client import Client
+from client import Client, refused
 from process import until
 from scrape import ask
 from test_reload import within
@@ -50,13 +50,27 @@ def by_restart_after_a_kill(stage, **settings):
     stage.evapid.kill_and_restart()
 
 
+def by_reload_and_a_slow_service_manager(stage, **settings):
+    stage.evapid.notifications.puts_off()
+    stage.evapid.reload(**settings)
+
+
+def by_restart_and_a_slow_service_manager(stage, **settings):
+    stage.evapid.configure(**settings)
+    stage.evapid.terminate()
+    stage.evapid.notifications.puts_off()
+    stage.evapid.start_again()
+
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
-every_change = pytest.mark.parametrize("change", [by_reload, by_replacing, by_restart, by_restart_after_a_kill])
+supervised = (by_restart, by_restart_after_a_kill, by_reload_and_a_slow_service_manager,
+              by_restart_and_a_slow_service_manager)
+every_change = pytest.mark.parametrize("change", [by_reload, by_replacing, *supervised])
 
 
 def begin(stage, apart, change, **settings):
     stage.apart = apart
-    start = stage.start_supervised if change in (by_restart, by_restart_after_a_kill) else stage.start_evapid
+    start = stage.start_supervised if change in supervised else stage.start_evapid
     start(before=apart, **settings)
 
 
@@ -97,6 +111,20 @@ def test_an_address_may_overlap_the_one_before(stage, apart, change, before, aft
         is_ours_alone(before, 9464)
         return True
     assert within(stage.evapid.pid, look)
+
+
+def test_an_address_is_free_at_once_whenever_the_service_manager_lets_go_of_it(stage):
+    """And nobody who connects to it meanwhile waits in vain."""
+    stage.start_supervised()
+    address = stage.new_address()
+    stage.evapid.notifications.puts_off()
+    for settings in ({"listeners": [{"address": address}]}, {"metrics": {"address": address}}) * 3:
+        for key in ("listeners", "metrics"):
+            stage.evapid.settings.pop(key, None)
+        stage.evapid.reload(**settings)
+        del stage.evapid.settings[list(settings)[0]]
+        stage.evapid.reload()
+        assert refused(address)
 
 
 @as_root
