@@ -154,6 +154,17 @@ class Evapid(Process):
         with open(f"/proc/{self.pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def asked(self):
+        """Has anybody a connection to the control socket, or has had one that evapid has not closed yet?"""
+        with open(f"/proc/{self.pid}/net/unix") as table:
+            return any(line.split()[5] != "01" and line.endswith(f" {self.control_socket}\n") for line in table)
+
+    def descriptors(self):
+        """The descriptors that it has open, when it has closed those of all who asked something: number and what it is."""
+        until(lambda: not self.asked(), "evapid has closed its control connections")
+        folder = f"/proc/{self.pid}/fd"
+        return {int(name): os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+
     def stopped(self):
         """SIGSTOP, and wait until it has stopped."""
         self.signal(signal.SIGSTOP)

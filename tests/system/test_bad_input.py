@@ -135,16 +135,9 @@ def test_a_real_ring_is_scribbled_on_while_it_drains(stage, place):
 # ---- out of descriptors
 
 
-def asked(evapid):
-    """Is a connection of evapictl's still open at evapid's end?"""
-    with open("/proc/net/unix") as table:
-        return any(line.split()[5] == "03" and line.endswith(f" {evapid.control_socket}\n") for line in table)
-
-
 def leave_descriptors(evapid, free):
     """Let evapid open just so many more."""
-    until(lambda: not asked(evapid), "evapid has closed its control connections")
-    taken = {int(name) for name in os.listdir(f"/proc/{evapid.pid}/fd")}
+    taken = evapid.descriptors()
     limit = 0
     while free > 0 or limit in taken:
         free -= limit not in taken
@@ -220,14 +213,14 @@ def test_a_worker_whose_descriptors_find_no_room_is_told_so(stage, free):
     assert "no more files" in link.refused()[1]
     link.close()
     leave_all_descriptors(stage.evapid)
-    before = len(os.listdir(f"/proc/{stage.evapid.pid}/fd"))
+    before = len(stage.evapid.descriptors())
     again = Link(stage.evapid.kamailio_socket)
     again.send(hello(), [memory, eventfd])
     assert again.frame()[0] == WELCOME
     again.close()
     stage.evapid.detached()
     # Of the second attempt what is left is the eventfd and the timer of the queue; of the first, nothing.
-    assert len(os.listdir(f"/proc/{stage.evapid.pid}/fd")) <= before + 3
+    assert len(stage.evapid.descriptors()) <= before + 3
     os.close(memory)
     os.close(eventfd)
 

@@ -348,7 +348,7 @@ class TestAlone:
     def test_a_client_s_connection_gets_keepalive_as_configured_and_no_delay(self, stage):
         stage.start_evapid(keepalive={"idle_s": 77, "interval_s": 5, "probes": 3})
         stage.start_kamailio(ROUTES)
-        with borrowed_socket(stage.evapid.pid, stage.connect()) as end:
+        with borrowed_socket(stage.evapid, stage.connect()) as end:
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             shown = [end.getsockopt(socket.IPPROTO_TCP, option) for option in (
                 socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_NODELAY)]
@@ -357,21 +357,21 @@ class TestAlone:
     def test_keepalive_can_be_off(self, stage):
         stage.start_evapid(keepalive={"idle_s": 0})
         stage.start_kamailio(ROUTES)
-        with borrowed_socket(stage.evapid.pid, stage.connect()) as end:
+        with borrowed_socket(stage.evapid, stage.connect()) as end:
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
 PIDFD_GETFD = 438  # pidfd_getfd(2): Python has no function for it
 
 
-def borrowed_socket(pid, client):
-    """The process's own end of the client's connection, as a socket of ours."""
-    pidfd = os.pidfd_open(pid)
+def borrowed_socket(evapid, client):
+    """evapid's own end of the client's connection, as a socket of ours."""
+    pidfd = os.pidfd_open(evapid.pid)
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            if "socket:" not in os.readlink(f"/proc/{pid}/fd/{name}"):
+        for fd, what in evapid.descriptors().items():
+            if "socket:" not in what:
                 continue
-            number = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, int(name), 0)
+            number = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, fd, 0)
             assert number >= 0, os.strerror(ctypes.get_errno())
             end = socket.socket(fileno=number)
             try:
@@ -382,4 +382,4 @@ def borrowed_socket(pid, client):
             end.close()
     finally:
         os.close(pidfd)
-    raise AssertionError(f"process {pid} has no connection to port {client.port}")
+    raise AssertionError(f"process {evapid.pid} has no connection to port {client.port}")

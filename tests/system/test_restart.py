@@ -360,14 +360,14 @@ def test_descriptors_that_are_no_ring_are_refused(stage, door):
             link.send(wire.hello(), descriptors)
             assert link.refused()[1]
             link.close()
-    held = len(os.listdir(f"/proc/{stage.evapid.pid}/fd"))
+    held = len(stage.evapid.descriptors())
     for _ in range(20):
         with open("/dev/null", "r+b") as null:
             link = wire.Link(door)
             link.send(wire.hello(), [null.fileno()] * 2)
             link.refused()
             link.close()
-    until(lambda: len(os.listdir(f"/proc/{stage.evapid.pid}/fd")) <= held, "descriptors that strangers sent are closed")
+    until(lambda: len(stage.evapid.descriptors()) <= held, "descriptors that strangers sent are closed")
 
 
 def test_strangers_do_not_disturb_the_one_who_is_attached(stage):
