@@ -77,5 +77,6 @@ def tagged(stage, tag, **more):
     client = stage.connect(**more)
     client.send(tag)
     stage.evapid.until_status(
-        lambda s: any(e["index"] == client.index and e["tag"] == tag.decode() for e in s["clients"]), "the tag is set")
+        lambda s: any(e["index"] == client.index and e["tag"] == tag.decode() and e["in"]["waiting"] == 0
+                      for e in s["clients"]), "the tag is set, and the route has ended")
     return client

@@ -180,7 +180,7 @@ def start_example(stage, name, **defined):
 
 
 def tagged(stage, tag):
-    """Wait until a client carries the tag."""
+    """Wait until a client carries the tag, and gets what is sent to it."""
     def there(status):
-        return tag in [client["tag"] for client in status["clients"]]
+        return tag in [client["tag"] for client in status["clients"] if client["state"] == "open"]
     return stage.evapid.until_status(there, f"a client is {tag}")

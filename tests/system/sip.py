@@ -15,8 +15,8 @@ from process import DEADLINE_S
 
 # RFC 3261, 17.1.1.1, has 0.5 s for the first retransmission, which doubles up to T2. The loopback loses next to nothing,
 # and on a busy machine a retransmission would make a stateless script raise its event twice.
-T1_S = 4.0
-T2_S = 4.0
+T1_S = 10.0
+T2_S = 10.0
 BRANCH = re.compile(rb"branch=([^;,\s]+)")
 
 
@@ -207,12 +207,15 @@ class Callee:
         self.thread.start()
 
     def _serve(self):
+        seen = set()  # what comes again was sent again
         while True:
             bytes_, caller = self.socket.recvfrom(65536)
             if not bytes_:
                 return
             request = Answer(bytes_)
-            self.requests.append(request.first)
+            if (request.first, request["Via"]) not in seen:
+                seen.add((request.first, request["Via"]))
+                self.requests.append(request.first)
             if request.first.startswith("ACK "):
                 continue
             lines = ["SIP/2.0 200 OK" if request.first.startswith("BYE ") else f"SIP/2.0 {self.status}"]

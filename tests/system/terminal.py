@@ -13,8 +13,11 @@ from process import DEADLINE_S, until
 class Screen:
     """A shell in a terminal of tmux, of its own server; folder has the server's socket. Use it as a context manager."""
 
+    count = 0
+
     def __init__(self, folder, columns=80, lines=24, shell="bash --norc --noprofile", environment=None):
-        self.socket = folder / f"tmux-{id(self) % 10000}"
+        Screen.count += 1
+        self.socket = folder / f"tmux-{Screen.count}"
         set_ = "".join(f"{key}={shlex.quote(str(value))} " for key, value in (environment or {}).items())
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), f"env PS1='$ ' {set_}{shell}")
         self.shows("$")

@@ -226,9 +226,10 @@ def test_a_client_whose_route_takes_too_long_is_closed_and_gets_nothing(stage):
 
 
 def test_a_client_that_has_been_let_in_waits_for_a_kamailio_that_restarts(stage):
-    stage.start_evapid(access={"admission_timeout_ms": 50})
+    stage.start_evapid(attach_hold_ms=600000)
     stage.start_kamailio(ROUTES)
     client = stage.connect()
+    stage.evapid.reload(access={"admission_timeout_ms": 50})
     stage.kamailio.terminate()
     stage.evapid.detached()
     stranger = stage.connect(admitted=False)

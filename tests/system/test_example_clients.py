@@ -129,10 +129,10 @@ def test_a_payload_of_the_limit_is_taken(decoded):
 class Server:
     """Where a program connects to, instead of evapid."""
 
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, ports):
+        self.host, self.port = "127.0.0.1", ports.tcp()
+        self.listener = socket.create_server((self.host, self.port))
         self.listener.settimeout(DEADLINE_S)
-        self.host, self.port = self.listener.getsockname()
         self.connection = None
 
     def accept(self):
@@ -194,7 +194,7 @@ PROGRAMS = {
 def talk(request, stage):
     """A program, the server that it talks to, and a function that has it take an event."""
     start, hello, event, sign = PROGRAMS[request.param]
-    server = Server()
+    server = Server(stage.ports)
     program = start(stage, server)
 
     def takes_an_event(pieces=1):
@@ -255,7 +255,7 @@ def test_a_program_that_is_told_to_end_while_it_has_no_connection_ends(talk):
 
 @pytest.fixture
 def asked(stage):
-    server = Server()
+    server = Server(stage.ports)
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     program = node(stage, server)
     server.accept()

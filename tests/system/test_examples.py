@@ -102,7 +102,8 @@ def test_a_call_is_cancelled_while_the_engine_thinks(routed):
     engine.signal(signal.SIGSTOP)
     phone = routed.phone()
     call = phone.start("INVITE", "4930123")
-    until(lambda: phone.turn(0.01) or call.answers, "100 Trying")
+    until(lambda: phone.turn(0.01) or call.answers, "100 Trying")  # which tm sends first of all
+    routed.evapid.until_status(lambda s: s["totals"]["events"]["unicast"] == 1, "the question is on its way")
     phone.cancel(call)
     assert phone.finish(call).code == 487
     engine.signal(signal.SIGCONT)
@@ -437,6 +438,7 @@ def test_each_call_is_charged_once_whoever_is_away(patiently_billed):
     until(lambda: len(stage.billing.ledger.read_text().splitlines()) == 4, "the third call is charged")
     assert stage.billing.ledger.read_text().splitlines()[2] == "a torn line 1 torn"
     stage.billing.program.terminate()
+    stage.evapid.clients(0)
     program = stage.billing.start()
     begin()
     end()

@@ -106,6 +106,7 @@ def test_a_copy_that_dies_loses_what_it_had_and_no_more(stage, mode):
             numbers += [number_of(event) for event in dying.receive_ready()]
             dying.reset()
     survivors = [clients[0], clients[2]]
+    stage.evapid.until_status(lambda s: s["totals"]["events"]["unicast"] == 300, "all are on their way")
     shares = given(stage, survivors)
     numbers += [number for client, share in zip(survivors, shares) for number in got(client, share)]
     stage.evapid.until_status(lambda s: len(s["clients"]) == 2, "the third has gone")
