@@ -6,9 +6,9 @@ import re
 
 from director import RESIDENT_COUNT
 
-KILL_NOTICED_S = 5.0  # a client has seen within that time that its evapid was killed
-HOLD_S = 5.0          # what it takes at most until all residents are there again
-LINGER_S = 10.0       # what evapid gives a client that it cuts off to read the rest of a frame
+KILL_NOTICED_S = 8.0   # a client has seen that its evapid was killed, once there is the next one: that ends its stream
+HOLD_S = 20.0          # what it takes at most until all residents are there again
+LINGER_S = 10.0        # what evapid gives a client that it cuts off to read the rest of a frame
 
 # evapid says that it has not waited for all clients before it delivered events.
 HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
@@ -52,9 +52,12 @@ class Books:
         cut off could not use its time."""
         def excused(line):
             at = float(line.split()[1])
-            return (any(0 <= at - lost < KILL_NOTICED_S for lost in self.director.evapid_losses) or
+            return (any(lost <= at < self._next_ready(lost) + KILL_NOTICED_S for lost in self.director.evapid_losses) or
                     STALLING.search(line) and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
         return [line for line in self.lines("torn:") if not excused(line)]
+
+    def _next_ready(self, lost):
+        return min((ready for _, ready in self.director.evapid_starts if ready > lost), default=lost)
 
     def early(self):
         """A client that comes while events are held gets them before those of its own connection-new route, which were

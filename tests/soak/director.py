@@ -216,7 +216,7 @@ class Director:
 
     def reload_evapid(self):
         """It takes over another configuration, in which everybody may stay."""
-        limits = {**self.stage.evapid.settings.get("limits", {}), "linger_ms": self.random.randrange(5000, 20000),
+        limits = {**self.stage.evapid.settings.get("limits", {}), "linger_ms": self.random.randrange(10000, 20000),
                   "worker_window_frames": self.random.choice([16, 256]),
                   "unicast_mode": self.random.choice(["first", "round-robin", "least-queued"])}
         self.stage.evapid.reload(limits=limits, access={"deny": ["192.0.2.0/24"]},
@@ -255,8 +255,8 @@ class Director:
         self.kill_evapid()
 
     def kill_both(self):
-        self.evapid_losses.append(time.time())
         self._end_kamailio("kill")
+        self.evapid_losses.append(time.time())
         self._starts(self.stage.evapid.kill_and_restart)
         self._start_kamailio()
 

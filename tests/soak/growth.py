@@ -3,33 +3,21 @@
 Only what one process had at both times can be compared, so a process that was started in between begins anew."""
 
 import os
-import time
 
+from evapid import open_by
 from process import session_members, stat_fields
 
 SPREAD_BYTES = 16 << 20  # what a warm allocator may keep of what it once had
 CREEP_BYTES = 6 << 20    # and what may come to that in the second half, when it is warm
 
 
-def open_by(pid):
-    """What it has open but for files: those are its log, and valgrind's."""
-    links = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            links.append(f"{name}={os.readlink(f'/proc/{pid}/fd/{name}')}")
-        except FileNotFoundError:
-            pass  # closed meanwhile
-    return sorted(link for link in links if "=/" not in link or "=/memfd:" in link)
+def but_files(descriptors):
+    """What a process has open but for files: those are its log, and valgrind's."""
+    return sorted(f"{fd}={what}" for fd, what in descriptors.items() if what[:1] != "/" or what.startswith("/memfd:"))
 
 
-def descriptors(pid):
-    """How many it has open: the fewest that are seen in a moment, because whoever asked it for its status is just
-    leaving."""
-    counts = []
-    for _ in range(20):
-        counts.append(len(open_by(pid)))
-        time.sleep(0.01)
-    return min(counts)
+def count_of(pid):
+    return len(but_files(open_by(pid)))
 
 
 class Growth:
@@ -40,7 +28,7 @@ class Growth:
         self.sanitized = "asan" in os.environ.get("EVAPID_BUILD", "") or bool(os.environ.get("EVAPID_WRAPPER"))
         evapid = director.stage.evapid
         self.pid, self.half = evapid.pid, None
-        self.fds, self.rss = descriptors(evapid.pid), evapid.rss_bytes()
+        self.fds, self.rss = len(but_files(evapid.descriptors())), evapid.rss_bytes()
 
     def half_time(self):
         evapid = self.director.stage.evapid
@@ -53,18 +41,17 @@ class Growth:
 
     def evapid_descriptors(self):
         """Also of another process: it has the same listeners, clients and links."""
-        now = descriptors(self.director.stage.evapid.pid)
-        shown = " ".join(open_by(self.director.stage.evapid.pid))
-        return [] if now == self.fds else [f"{self.fds} before, now {now}: {shown}"]
+        now = but_files(self.director.stage.evapid.descriptors())
+        return [] if len(now) == self.fds else [f"{self.fds} before, now {len(now)}: {' '.join(now)}"]
 
     def kamailio_descriptors(self):
         """Those of the processes that run events, which attach again and again, against those of a new Kamailio."""
         kamailio = self.director.stage.kamailio
         workers = [worker["pid"] for worker in self.director.stage.evapid.status()["kamailio"]["workers"]]
         others = [pid for pid in session_members(kamailio.pid) if pid not in workers and stat_fields(pid)]
-        most = max(descriptors(pid) for pid in others)
-        return [f"event worker {pid} has {descriptors(pid)}, no other process more than {most}" for pid in workers
-                if descriptors(pid) > most + 8]
+        most = max(map(count_of, others))
+        return [f"event worker {pid} has {count_of(pid)}, no other process more than {most}" for pid in workers
+                if count_of(pid) > most + 8]
 
     def memory(self):
         if self.sanitized:

@@ -162,8 +162,7 @@ class Evapid(Process):
     def descriptors(self):
         """The descriptors that it has open, when it has closed those of all who asked something: number and what it is."""
         until(lambda: not self.asked(), "evapid has closed its control connections")
-        folder = f"/proc/{self.pid}/fd"
-        return {int(name): os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+        return open_by(self.pid)
 
     def stopped(self):
         """SIGSTOP, and wait until it has stopped."""
@@ -194,6 +193,17 @@ class Evapid(Process):
                 found.append(f"{self.name} ended with {code} on SIGTERM")
             found += [problem for problem in self.problems() if problem not in found]
         return found
+
+
+def open_by(pid):
+    """The descriptors that a process has open: number and what it is."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return found
 
 
 def is_of(entry, client):

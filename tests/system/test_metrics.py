@@ -101,8 +101,11 @@ def test_ready_says_why_not(stage):
     stage.start_evapid(metrics={"address": at}, shutdown_grace_ms=60000)
 
     def said(status, reason):
-        answer = until(lambda: (seen := ask(at, "/readyz")).status == status and seen, f"/readyz says {status}")
-        assert answer.text() == reason + "\n"
+        def look():
+            answer = ask(at, "/readyz")
+            assert (answer.status, answer.text()) == (status, reason + "\n")
+            return True
+        until(look, f"/readyz says {status}, {reason}")
         assert metrics(at).value("evapid_ready") == (status == 200)
         assert ask(at, "/healthz").status == 200
     said(503, "no Kamailio is attached")
@@ -493,8 +496,7 @@ def test_a_thousand_connections_keep_nobody_out(house):
             if number % 250 == 0:
                 works(house, client)
         works(house, client)
-        seen = until_metrics(house, lambda seen: seen.value("process_open_fds") < 130, "most of them are closed")
-        assert seen.value("process_open_fds") > 64  # as many as may be
+        until_metrics(house, lambda seen: 64 < seen.value("process_open_fds") < 130, "as many are open as may be")
     finally:
         for connection in held:
             connection.close()
@@ -559,6 +561,8 @@ def test_garbage_harms_nobody(house, bytes_):
 def test_without_descriptors_the_endpoint_waits_and_nobody_else_notices(house):
     client = house.connect()
     works(house, client)
+    client.send(b"x")
+    client.receive()  # behind the turn in which the scrape's connection is closed
     taken = house.evapid.descriptors()
     free = next(fd for fd in itertools.count() if fd not in taken)
     soft, hard = resource.prlimit(house.evapid.pid, resource.RLIMIT_NOFILE)

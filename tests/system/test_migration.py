@@ -170,7 +170,7 @@ def story(stage):
         index, label = (events[0].split(b'"%s": "' % name)[1].split(b'"')[0] for name in (b"index", b"label"))
         first.send(b"resume:%s:%s:Later" % (index, label))
         answer = phone.finish(call)
-        seen.append((user, events[0].replace(index, b"I").replace(label, b"L"), answer.code, answer.reason))
+        seen.append((user, events[0].replace(b'"%s"' % index, b"I").replace(b'"%s"' % label, b"L"), answer.code, answer.reason))
     first.send(b"close")
     seen.append(("closed", first.receive_rest()))
     second.close()

@@ -168,10 +168,10 @@ def test_a_prometheus_evaluates_the_rules_and_none_alerts_when_all_is_well(watch
     def evaluated():
         rules = [rule for group in watched.prometheus.ask("rules")["groups"] for rule in group["rules"]]
         assert rules and all(rule["health"] == "ok" for rule in rules), rules
+        assert [rule["name"] for rule in rules if rule["state"] != "inactive"] == []
         return rules
-    rules = until(evaluated, "the rules have been evaluated")
+    rules = until(evaluated, "the rules have been evaluated, and none alerts")
     assert {rule["name"] for rule in rules} == set(re.findall(r"alert: (\w+)", RULES.read_text()))
-    assert [rule["name"] for rule in rules if rule["state"] != "inactive"] == []
 
 
 def test_each_rule_alerts_when_it_shall_and_not_before(tmp_path):

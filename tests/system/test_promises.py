@@ -108,7 +108,7 @@ def flood_until_slow(stage, phone, healthy):
 
 
 def test_promise_1_a_client_that_stops_reading_holds_up_neither_sip_nor_another_client(stage):
-    phone = begin(stage, limits={"max_queued_bytes": 262144})
+    phone = begin(stage, limits={"max_queued_bytes": 262144, "linger_ms": 600000})
     stalled, healthy = stage.connect(receive_buffer=4096), stage.connect()
     flood_until_slow(stage, phone, healthy)
     assert entry_of(stage, healthy)["dropped"]["slow"] == 0
@@ -161,7 +161,7 @@ def test_promise_1_sip_is_answered_while_evapid_is_gone(stage):
 
 
 def test_promise_2_a_client_that_lost_events_got_the_others_whole_and_in_order(stage):
-    phone = begin(stage, limits={"max_queued_bytes": 262144})
+    phone = begin(stage, limits={"max_queued_bytes": 262144, "linger_ms": 600000})
     stalled, healthy = stage.connect(receive_buffer=4096), stage.connect()
     sent = flood_until_slow(stage, phone, healthy)
     numbers = [number_of(event) for event in stalled.receive_rest()]
@@ -394,7 +394,7 @@ def test_promise_5_a_connection_new_that_kamailio_died_in_is_begun_again(stage):
 
 
 def test_promise_6_the_books_balance_per_client_and_in_total(stage):
-    phone = begin(stage, limits={"max_queued_bytes": 262144}, evapi={"max_clients": 3})
+    phone = begin(stage, limits={"max_queued_bytes": 262144, "linger_ms": 600000}, evapi={"max_clients": 3})
     healthy, stalled, leaving = stage.connect(), stage.connect(receive_buffer=4096), stage.connect(receive_buffer=4096)
     assert stage.connect(admitted=False).receive_rest() == []
     sent = 0
@@ -442,7 +442,7 @@ SLACK = 24 * MIB  # for the allocator, the ring's pages, and the sanitizers
 
 
 def test_promise_7_stalled_clients_cost_no_more_memory_than_their_queues(stage):
-    phone = begin(stage, limits={"max_queued_bytes": 262144})
+    phone = begin(stage, limits={"max_queued_bytes": 262144, "linger_ms": 600000})
     for _ in range(20):
         stage.connect(receive_buffer=4096)
     before = stage.evapid.rss_bytes()

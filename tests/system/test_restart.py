@@ -138,7 +138,6 @@ def test_many_clients_are_each_announced_once_to_the_workers_of_the_next_kamaili
         assert events_of(stage.kamailio, client.index) == [("NEW", "[<null>]")]
     workers = stage.evapid.status()["kamailio"]["workers"]
     assert sum(worker["clients"] for worker in workers) == 12
-    assert all(worker["clients"] > 0 for worker in workers)
 
 
 def test_an_event_worker_of_a_killed_kamailio_does_not_stay_attached(stage):
@@ -265,7 +264,7 @@ def test_kamailio_starts_before_evapid_and_waits_for_nothing(stage):
     assert client.receive_many(20) == [b"%d" % number for number in range(20)], "what was queued waits for somebody"
     assert relay(phone, b"hello") == 1
     assert client.receive() == b"hello"
-    assert len(stage.kamailio.lines(r"NOTICE: evapi .*kamailio\.sock.*trying")) == 1
+    assert len(stage.kamailio.lines(r"NOTICE: evapi .*kamailio\.sock: No such file.*trying")) == 1
 
 
 def test_both_restart_and_meet_again(stage):

@@ -37,7 +37,7 @@ SLACK = 24 * MIB  # for the allocator, the ring's pages, and the sanitizers
 
 
 def begin(stage, evapi=None, limits=None, **settings):
-    stage.start_evapid(limits={"max_queued_bytes": LIMIT, **(limits or {})}, **settings)
+    stage.start_evapid(limits={"max_queued_bytes": LIMIT, "linger_ms": 600000, **(limits or {})}, **settings)
     stage.start_kamailio(ROUTES, evapi=evapi)
     return stage.phone()
 
@@ -283,8 +283,9 @@ def test_a_client_that_never_finishes_a_frame_is_closed_at_the_deadline(stage):
 
 
 def test_a_client_that_dribbles_is_closed_at_the_deadline(stage):
-    begin(stage, limits={"message_timeout_ms": 1000})
-    other, client = stage.connect(), stage.connect()
+    patient = stage.new_address()
+    begin(stage, limits={"message_timeout_ms": 1000}, listeners=[{"address": patient, "message_timeout_ms": 60000}])
+    other, client = stage.connect(patient), stage.connect()
     client.send_bytes(netstring(b"1234") + b"100:")
     came = 4
     try:

@@ -513,7 +513,7 @@ def test_what_is_lost_by_a_stop_is_said(stage):
 
 def test_an_ordinary_stop_leaves_nothing_in_the_store(stage):
     """SIGINT: clients get what waits for them, and who comes next doesn't take it for a kill."""
-    phone = begin(stage, restart)
+    phone = begin(stage, restart, shutdown_grace_ms=60000)
     slow = stage.connect(receive_buffer=4096)
     events = stall(stage, phone, slow)
     stage.evapid.signal(signal.SIGINT)
@@ -546,7 +546,7 @@ def test_nothing_grows_over_many_restarts(stage):
 
 
 def test_killed_while_clients_are_announced_again_nobody_gets_an_event_before_it_is_let_in(stage):
-    phone = begin(stage, restart, evapi={"workers": 1})
+    phone = begin(stage, restart, evapi={"workers": 1}, attach_hold_ms=600000)
     client = stage.connect()
     stage.kamailio.terminate()
     stage.evapid.detached()
