@@ -101,8 +101,8 @@ class Host:
     def tree(self):
         """What is in it, for each path: kind and mode, owner, and what it holds. Not what apt, dpkg, systemd, ldconfig and the
         log keep in books of their own, nor what is in memory only."""
-        own = ("proc", "sys", "dev", "run", "tmp", "srv", "var/backups", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/lib/systemd", "var/log",
-               "etc/ld.so.cache")
+        own = ("proc", "sys", "dev", "run", "tmp", "srv", "var/backups", "var/cache", "var/lib/apt", "var/lib/dpkg",
+               "var/lib/systemd", "var/log", "etc/ld.so.cache")
         seen = {}
         for folder, names, files in os.walk(self.root):
             inside = os.path.relpath(folder, self.root)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from client import Client
+from client import Client, refused
 from scrape import ask
 from sip import Phone
 
@@ -184,6 +184,20 @@ def test_a_reload_adds_a_listener_and_clients_stay(machine, client, phone, edit)
     relay(phone, b"from the next")
     assert client.receive() == b"from the next"
     assert pid_of(machine) != pid
+
+
+def test_an_address_that_a_reload_gives_up_is_free_at_once(machine, client, phone, edit):
+    """systemd closes its copy of the socket when it comes to it."""
+    address = f"127.0.0.1:{machine.ports.tcp()}"
+    for _ in range(5):
+        for key, value in (("listeners", [{"address": address}]), ("metrics", {"address": address})):
+            edit(**{key: value})
+            assert reload(machine) == 0
+            edit()
+            assert reload(machine) == 0
+            assert refused(address)
+    relay(phone, b"all the while")
+    assert client.receive() == b"all the while"
 
 
 def test_a_reload_of_a_bad_configuration_fails_and_changes_nothing(machine, client, phone, edit):

@@ -7,7 +7,7 @@ import re
 from director import RESIDENT_COUNT
 
 KILL_NOTICED_S = 8.0   # a client has seen that its evapid was killed, once there is the next one: that ends its stream
-HOLD_S = 20.0          # what it takes at most until all residents are there again
+HOLD_S = 8.0           # until all residents are there again: one that stalls does so for 5 at most, and then connects
 LINGER_S = 10.0        # what evapid gives a client that it cuts off to read the rest of a frame
 
 # evapid says that it has not waited for all clients before it delivered events.
