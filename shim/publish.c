@@ -1,10 +1,9 @@
-/* Script calls into records, and transactions that wait for an answer. Owns tm's functions, and how often a call that
- * fails is logged. */
+/* Script calls into records. Owns tm's functions, of which transaction.c makes use, and how often a call that fails is
+ * logged. */
 #include <string.h>
 #include <time.h>
 
 #include "core/dprint.h"
-#include "core/fmsg.h"
 #include "core/sr_module.h"
 #include "modules/tm/tm_load.h"
 
@@ -12,6 +11,7 @@
 #include "link.h"
 #include "publish.h"
 #include "queue.h"
+#include "transaction.h"
 
 static tm_api_t tm;
 static bool tm_loaded;
@@ -23,7 +23,7 @@ bool publish_init(void)
         return true;
     }
     tm_loaded = load_tm_api(&tm) == 0;
-    return tm_loaded;
+    return tm_loaded && transaction_init(&tm);
 }
 
 /* ---- tags ------------------------------------------------------------------------------------------------------ */
@@ -125,71 +125,11 @@ int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event,
 
 /* ---- async events ---------------------------------------------------------------------------------------------- */
 
-/* A transaction suspended by us, and what tm's t_cancel_suspend would not put back. */
-struct suspension {
-    struct cell *cell;
-    unsigned index, label; /* $T(id_index), $T(id_label) */
-    bool resumed;          /* the script runs because an earlier suspension of the transaction has ended */
-    struct async_state before;
-};
-
-static bool may_suspend(sip_msg_t *msg)
+static const char *async_name(enum ring_type type)
 {
-    if (!tm_loaded) {
-        LM_ERR("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast need it; load tm "
-               "before evapi\n");
-        return false;
-    }
-    if (msg->first_line.type != SIP_REQUEST || faked_msg_match(msg)) {
-        LM_ERR("there is no SIP request here that could be suspended\n");
-        return false;
-    }
-    return true;
-}
-
-/* Find msg's transaction, or make one. 1; 0: msg is a retransmission of a request that has one; -1. */
-static int have_transaction(sip_msg_t *msg, struct cell **cell)
-{
-    *cell = tm.t_gett();
-    if (*cell != NULL && *cell != T_UNDEFINED)
-        return 1;
-    const int made = tm.t_newtran(msg);
-    if (made == 0)
-        return 0;
-    *cell = tm.t_gett();
-    if (made > 0 && *cell != NULL && *cell != T_UNDEFINED)
-        return 1;
-    LM_ERR("no transaction can be made for this request (%d)\n", made);
-    return -1;
-}
-
-/* The answers of t_suspend. */
-static const char *why_not_suspended(int failed)
-{
-    return failed > 0 ? "it was cancelled" : failed == -3 ? "it has been answered" : "tm refuses";
-}
-
-static bool suspend(sip_msg_t *msg, struct suspension *s)
-{
-    s->resumed = (s->cell->flags & T_ASYNC_CONTINUE) != 0;
-    s->before = s->cell->async_backup;
-    const int failed = tm.t_suspend(msg, &s->index, &s->label);
-    if (failed != 0)
-        LM_ERR("the transaction can't be suspended: %s\n", why_not_suspended(failed));
-    return failed == 0;
-}
-
-/* Make the transaction as if it had never been suspended, as far as tm can. It stops the timer and ends the branch that
- * t_suspend added; but it leaves the mark that says "suspended", with which it would hold back every reply of a later
- * t_relay, and it doesn't put back the mark of a script that runs resumed. */
-static void take_back(const struct suspension *s)
-{
-    if (tm.t_cancel_suspend(s->index, s->label) < 0)
-        LM_ERR("the suspension of transaction %u:%u can't be cancelled\n", s->index, s->label);
-    s->cell->flags &= ~T_ASYNC_SUSPENDED;
-    if (s->resumed)
-        s->cell->flags |= T_ASYNC_CONTINUE;
-    s->cell->async_backup = s->before;
+    return type == RING_RELAY       ? "evapi_async_relay"
+           : type == RING_MULTICAST ? "evapi_async_multicast"
+                                    : "evapi_async_unicast";
 }
 
 /* Is somebody there who could answer? */
@@ -216,37 +156,51 @@ static bool has_room(const struct tag *tag, const str *event)
 static bool suspend_and_push(sip_msg_t *msg, struct cell *cell, enum ring_type type, const struct tag *tag,
                              const str *event)
 {
-    if ((cell->flags & T_ASYNC_SUSPENDED) != 0)
+    if (transaction_is_suspended(cell))
         return push_event(type, tag, event);
     struct suspension suspension = { .cell = cell };
-    if (!suspend(msg, &suspension))
+    if (!transaction_suspend(msg, &suspension))
         return false;
     if (push_event(type, tag, event))
         return true;
-    take_back(&suspension);
+    transaction_take_back(&suspension);
     return false;
+}
+
+/* All that can fail is tried before the suspend. tm can end a suspension but not undo it: in a failure route the branch that
+ * it leaves would count as a new one and make tm drop the replies it has. */
+static bool publish_for(sip_msg_t *msg, struct cell *cell, enum ring_type type, const struct text *event,
+                        const struct text *tag)
+{
+    struct tag address;
+    str bytes;
+    const bool pushed = read_address(msg, tag, &address) && is_anyone_there(type, &address) &&
+                        read_event(msg, event, &bytes) && has_room(&address, &bytes) && text_keep(&bytes) &&
+                        suspend_and_push(msg, cell, type, &address, &bytes);
+    text_done();
+    return pushed;
 }
 
 int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag)
 {
-    struct tag address;
-    if (!may_suspend(msg) || !read_address(msg, tag, &address))
+    if (!tm_loaded) {
+        LM_ERR("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast need it; load tm "
+               "before evapi\n");
+        return -1;
+    }
+    if (!transaction_possible(msg, async_name(type)))
         return -1;
     /* The transaction comes first: a retransmission of a request that waits for its answer must be absorbed also when
      * nobody is there any more, a script that is told -1 can use t_reply or t_relay whatever the reason, and the event
      * finds in $T(id_index) and $T(id_label) what it takes to resume. */
     struct cell *cell;
-    const int found = have_transaction(msg, &cell);
+    const int found = transaction_find(msg, async_name(type), &cell);
     if (found <= 0)
         return found;
-    /* All that can fail is tried before the suspend. tm can end a suspension but not undo it: in a failure route the
-     * branch that it leaves would count as a new one and make tm drop the replies it has. */
-    str bytes;
-    const bool pushed = is_anyone_there(type, &address) && read_event(msg, event, &bytes) &&
-                        has_room(&address, &bytes) && text_keep(&bytes) &&
-                        suspend_and_push(msg, cell, type, &address, &bytes);
-    text_done();
-    return pushed ? 1 : -1;
+    if (publish_for(msg, cell, type, event, tag))
+        return 1;
+    transaction_refused(msg, cell);
+    return -1;
 }
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */

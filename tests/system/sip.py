@@ -54,17 +54,21 @@ def route_set(answer):
 
 
 class Transaction:
-    """One request and what came back. answers holds provisional ones too."""
+    """One request and what came back. answers holds provisional ones too; cancelled, the answers to its CANCEL."""
 
     def __init__(self, method, branch, call_id, bytes_, headers):
         self.method, self.branch, self.call_id, self.bytes, self.headers = method, branch, call_id, bytes_, headers
-        self.answers = []
+        self.answers, self.cancelled = [], []
         self.pause_s = T1_S
         self.next_s = time.monotonic() + T1_S
 
     @property
+    def finals(self):
+        return [answer for answer in self.answers if answer.code >= 200]
+
+    @property
     def final(self):
-        return next((answer for answer in self.answers if answer.code >= 200), None)
+        return next(iter(self.finals), None)
 
     def rests(self):
         """Is there nothing to send again? An INVITE rests as soon as anything was answered."""
@@ -147,7 +151,8 @@ class Phone:
                 continue
             answer = Answer(bytes_)
             if not answer["CSeq"].endswith(transaction.method):
-                continue  # that of a CANCEL
+                transaction.cancelled.append(answer)
+                continue
             transaction.answers.append(answer)
             if transaction.method == "INVITE" and answer.code >= 200:
                 self.acknowledge(transaction, answer)

@@ -66,14 +66,14 @@ class Stage:
         """Once more, with the configuration that the last one had."""
         return self.start_evapid(**self.evapid.settings)
 
-    def kamailio_config(self, routes=None, evapi=None, **pieces):
+    def kamailio_config(self, routes=None, evapi=None, kind=Config, **pieces):
         """A configuration whose module finds our evapid, and declares a listener at our address unless evapi says
-        otherwise."""
+        otherwise. kind: how it is written."""
         if routes is not None:
             pieces["routes"] = routes
         evapi = {"socket": str(self.folder / "kamailio.sock"), "bind_addr": self.address, "max_clients": 100,
                  **(evapi or {})}
-        return Config(evapi=evapi, **pieces)
+        return kind(evapi=evapi, **pieces)
 
     def start_kamailio(self, routes=None, port=None, attach=True, **pieces):
         """Start Kamailio and wait until it answers SIP and, unless attach is False, is attached to evapid."""
