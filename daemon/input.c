@@ -2,6 +2,7 @@
 #include "input.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,15 +48,35 @@ static void input_use(struct client *client, size_t used)
     client->max_message_bytes = client->later_message_bytes;
 }
 
-/* The stream cannot be understood from offset at on: what was understood is still worked on, then the client is closed. */
-static void input_reject(struct client *client, enum netstring_status status, uint64_t at, unsigned char byte)
+#define BEGINNING 16U /* so many bytes show what a client speaks */
+
+/* Show the first bytes of what came: a NUL too, at which a text would end. */
+static void show_beginning(const char *bytes, size_t length, char out[BEGINNING * 4 + 1])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < length && i < BEGINNING; i++) {
+        const unsigned char byte = (unsigned char)bytes[i];
+        used += (size_t)snprintf(out + used, 5, byte >= 0x20 && byte < 0x7f ? "%c" : "\\x%02x", byte);
+    }
+}
+
+/* The stream cannot be understood behind offset: what was understood is still worked on, then the client is closed. bytes are what
+ * has come from there on, which may be little. */
+static void input_reject(struct client *client, enum netstring_status status, const struct netstring *frame,
+                         const char *bytes, size_t length, uint64_t offset)
 {
     char subject[CLIENT_SUBJECT];
+    char beginning[BEGINNING * 4 + 1];
     client_subject(client, subject);
-    log_limited(&bad_input, LEVEL_WARNING, subject,
-                "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); closing it",
-                client->address, client->port, (unsigned long long)at, byte, netstring_reason(status),
-                client->max_message_bytes);
+    offset += frame->at;
+    show_beginning(bytes + frame->used, length - frame->used, beginning);
+    log_limited(
+        &bad_input, LEVEL_WARNING, subject,
+        "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); it began with "
+        "\"%s\"; closing it",
+        client->address, client->port, (unsigned long long)offset, (unsigned char)bytes[frame->at],
+        netstring_reason(status), client->max_message_bytes, beginning);
     input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
     client_end_input(client, NULL);
 }
@@ -100,7 +121,7 @@ static size_t input_parse(struct client *client, const char *bytes, size_t lengt
             client->in_need = frame.need;
             break;
         }
-        input_reject(client, status, client->in_offset + used + frame.at, (unsigned char)bytes[used + frame.at]);
+        input_reject(client, status, &frame, bytes + used, length - used, client->in_offset + used);
         return length;
     }
     return used;

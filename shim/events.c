@@ -1,5 +1,6 @@
 /* Running event routes, and the variables that they read. Owns the current event and the state of the process between
  * two events: what a route leaves behind (header changes, branches, AVPs, ...) is gone before the next one begins. */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/action.h"
@@ -12,14 +13,17 @@
 #include "core/script_cb.h"
 
 #include "events.h"
+#include "queue.h"
 
 static str new_name = str_init("evapi:connection-new");
 static str closed_name = str_init("evapi:connection-closed");
 static str message_name = str_init("evapi:message-received");
 
 static struct action *new_route, *closed_route, *message_route;
-static str kemi_callback; /* empty: event routes */
+static str kemi_callback; /* for events without a route; empty: none */
 static struct event *current;
+static sip_msg_t request; /* what the routes of the current event see as their request */
+static char request_text[1024];
 
 /* ---- routes ---------------------------------------------------------------------------------------------------- */
 
@@ -39,8 +43,9 @@ void events_init(str callback)
     if (sr_kemi_eng_get() != NULL)
         kemi_callback = callback;
     else
-        LM_ERR("parameter event_callback is \"%.*s\", but no KEMI script is loaded (cfgengine): event routes are run\n",
-               callback.len, callback.s);
+        LM_ERR(
+            "parameter event_callback is \"%.*s\", but no KEMI script is loaded (cfgengine): only event routes are run\n",
+            callback.len, callback.s);
 }
 
 static str *event_name(enum wire_type type)
@@ -53,30 +58,65 @@ static struct action *event_route(enum wire_type type)
     return type == WIRE_NEW ? new_route : type == WIRE_CLOSED ? closed_route : message_route;
 }
 
-static void run_script(sip_msg_t *request, enum wire_type type)
+/* The script's own route comes first, for each event by itself, as with EVAPI. */
+static void run_script(sip_msg_t *msg, enum wire_type type)
 {
     run_act_ctx_t context;
     init_run_actions_ctx(&context);
-    if (kemi_callback.len == 0) {
-        run_top_route(event_route(type), request, &context);
+    if (event_route(type) != NULL) {
+        run_top_route(event_route(type), msg, &context);
         return;
     }
     str *name = event_name(type);
-    if (sr_kemi_ctx_route(sr_kemi_eng_get(), &context, request, EVENT_ROUTE, &kemi_callback, name) < 0)
+    if (sr_kemi_ctx_route(sr_kemi_eng_get(), &context, msg, EVENT_ROUTE, &kemi_callback, name) < 0)
         LM_ERR("the function %.*s failed on %.*s\n", kemi_callback.len, kemi_callback.s, name->len, name->s);
 }
 
 /* Modules prepare for a request, and clean up after it, in the callbacks around the script: tm forgets the failure and
  * reply routes that were set, and so on. One of them may also decide that the script does not run. */
-static void run_with_callbacks(sip_msg_t *request, enum wire_type type)
+static void run_with_callbacks(sip_msg_t *msg, enum wire_type type)
 {
     const int outer = get_route_type();
-    if (exec_pre_script_cb(request, REQUEST_CB_TYPE) != 0) {
+    if (exec_pre_script_cb(msg, REQUEST_CB_TYPE) != 0) {
         set_route_type(EVENT_ROUTE);
-        run_script(request, type);
-        exec_post_script_cb(request, REQUEST_CB_TYPE);
+        run_script(msg, type);
+        exec_post_script_cb(msg, REQUEST_CB_TYPE);
     }
     set_route_type(outer);
+}
+
+/* The request's text: that of Kamailio's faked request with a branch of its own. Without it tm would take every event for a
+ * retransmission of the last one: a route that creates a transaction, as async_task_route does, would run once in a while. */
+static int write_request(const sip_msg_t *model)
+{
+    const char *via = strstr(model->buf, "\r\nVia:");
+    const char *end = via != NULL ? strstr(via + 2, "\r\n") : NULL;
+    const int before = end != NULL ? (int)(end - model->buf) : (int)model->len;
+    return snprintf(request_text, sizeof(request_text), "%.*s;branch=z9hG4bKevapi-%d-%u%.*s", before, model->buf,
+                    model->pid, model->id, (int)model->len - before, model->buf + before);
+}
+
+/* Routes run for a request: it belongs to the event alone. That one which Kamailio keeps for all who need one is refused by
+ * functions that go on with it later, in another process. */
+static bool make_request(void)
+{
+    sip_msg_t model;
+    if (faked_msg_get_new(&model) < 0)
+        return false;
+    request = (sip_msg_t){ .buf = request_text,
+                           .len = (unsigned)write_request(&model),
+                           .id = model.id,
+                           .pid = model.pid,
+                           .rcv = model.rcv,
+                           .set_global_address = model.set_global_address,
+                           .set_global_port = model.set_global_port };
+    free_sip_msg(&model);
+    return request.len < sizeof(request_text) && parse_msg(request_text, request.len, &request) == 0;
+}
+
+bool events_is_request(const sip_msg_t *msg)
+{
+    return msg == &request;
 }
 
 void events_run(struct event *event)
@@ -84,16 +124,17 @@ void events_run(struct event *event)
     if (kemi_callback.len == 0 && event_route(event->type) == NULL)
         return;
     cfg_update();
-    sip_msg_t *request = faked_msg_get_next_clear();
-    current = event;
-    run_with_callbacks(request, event->type);
-    current = NULL;
-    /* Kamailio keeps one faked request for all that need one, and never empties it. A route may have added header
-     * changes or destinations; free them, and leave it as new for whoever comes next. */
+    if (make_request()) {
+        current = event;
+        run_with_callbacks(&request, event->type);
+        current = NULL;
+    } else {
+        LM_ERR("%s is not run: its request can't be made\n", event_name(event->type)->s);
+    }
+    /* A route may have added header changes or destinations. */
     ksr_msg_env_reset();
-    free_sip_msg(request);
-    if (faked_msg_get_new(request) < 0)
-        LM_ERR("the faked request can't be made new\n");
+    free_sip_msg(&request);
+    request = (sip_msg_t){ .buf = NULL };
 }
 
 const struct event *events_current(void)
@@ -152,4 +193,16 @@ int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
     case VARIABLES: break;
     }
     return pv_get_null(msg, param, value);
+}
+
+/* EVAPI takes an assignment to any of its variables, and does nothing. */
+int events_set_variable(sip_msg_t *msg, pv_param_t *param, int op, pv_value_t *value)
+{
+    (void)msg;
+    (void)op;
+    (void)value;
+    if (queue_is_made() && queue_first_notice(QUEUE_NOTICE_ASSIGNED))
+        LM_WARN("$evapi(%s) can't be changed: what the script assigns to it, or to another of these, is lost\n",
+                variable_names[param->pvn.u.isname.name.n]);
+    return 0;
 }

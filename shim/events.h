@@ -23,14 +23,17 @@ struct event {
     struct tag tag;
 };
 
-/* Look up the routes. callback is the script function to call instead of them, or empty. Call it once, from mod_init. */
+/* Look up the routes. callback is the script function to call for an event that has no route, or empty. Call it once, from mod_init. */
 void events_init(str callback);
 
-/* Run the route of an event, if the script has one. The event need not outlive the call. */
+/* Run the route or the function of an event, if the script has one. The event need not outlive the call. */
 void events_run(struct event *event);
 
 /* The event whose route runs in this process, or NULL. */
 const struct event *events_current(void);
+
+/* Is that the request that stands for an event in its route? */
+bool events_is_request(const sip_msg_t *msg);
 
 /* The current event's client got another tag. */
 void events_retag(const struct tag *tag);
@@ -38,5 +41,6 @@ void events_retag(const struct tag *tag);
 /* For pv_export_t: the variables $evapi(name). */
 int events_parse_variable(pv_spec_p spec, str *name);
 int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value);
+int events_set_variable(sip_msg_t *msg, pv_param_t *param, int op, pv_value_t *value);
 
 #endif

@@ -37,8 +37,9 @@ static struct {
     uint64_t run;     /* sequence number of the last frame whose route has ended */
     uint64_t told;    /* the last one that evapid has been told of */
     struct inbox inbox;
+    const char *advice;  /* what to do about the last attempt's failure */
     uint64_t absent_for; /* presence_hash of why the last attempt failed; 0: it didn't */
-} worker = { .fd = -1 };
+} worker = { .fd = -1, .advice = "" };
 
 static uint64_t now_ms(void)
 {
@@ -177,14 +178,23 @@ static const char *take_frame(const struct inbox_frame *frame)
 
 /* ---- attaching ------------------------------------------------------------------------------------------------- */
 
+static const char *advice_about(int error)
+{
+    if (error == ENOENT || error == ECONNREFUSED)
+        return "start evapid, or name its kamailio_socket in the parameter socket; ";
+    if (error == EACCES)
+        return "have Kamailio run in the group of the socket, or name its own in evapid's kamailio_access; ";
+    return "";
+}
+
 static const char *connect_socket(void)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", worker.settings->socket);
     worker.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (worker.fd < 0 || connect(worker.fd, (struct sockaddr *)&address, sizeof(address)) != 0)
-        return strerror(errno);
-    return NULL;
+    const bool connected = worker.fd >= 0 && connect(worker.fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    worker.advice = connected ? "" : advice_about(errno);
+    return connected ? NULL : strerror(errno);
 }
 
 static struct wire_text text_of(const char *string)
@@ -315,19 +325,20 @@ static void leave_presence(void)
         atomic_store_explicit(&presence->attached, 0, memory_order_release);
 }
 
-/* An attempt that fails as the one before is not worth another line. */
+/* An attempt that fails as the one before is not worth another line. That the bus is not there is an error: a Kamailio that
+ * shows nothing else (debug=-1) shows that. */
 static void log_absent(const char *why)
 {
     const uint64_t hash = presence_hash(why, strlen(why));
     if (is_speaker() && why != refused && hash != worker.absent_for)
-        LM_NOTICE("evapid is not there (%s: %s); trying on\n", worker.settings->socket, why);
+        LM_ERR("evapid is not there (%s: %s); %strying on\n", worker.settings->socket, why, worker.advice);
     worker.absent_for = hash;
 }
 
 static void log_lost(const char *why)
 {
     if (is_speaker() || why != inbox_closed)
-        LM_WARN("lost evapid at %s (%s): events wait in the queue until it is back\n", worker.settings->socket, why);
+        LM_ERR("lost evapid at %s (%s): events wait in the queue until it is back\n", worker.settings->socket, why);
 }
 
 static void detach(const char *why)

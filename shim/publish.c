@@ -16,14 +16,22 @@
 static tm_api_t tm;
 static bool tm_loaded;
 
-bool publish_init(void)
+void publish_bind_tm(void)
 {
-    if (find_export("load_tm", NO_SCRIPT, 0) == NULL) {
+    if (find_export("load_tm", NO_SCRIPT, 0) == NULL)
         LM_NOTICE("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast will fail\n");
-        return true;
-    }
-    tm_loaded = load_tm_api(&tm) == 0;
-    return tm_loaded && transaction_init(&tm);
+    else
+        tm_loaded = load_tm_api(&tm) == 0 && transaction_init(&tm);
+}
+
+/* A script of KEMI may run before its turn, in another module's mod_init: Python's does. There is no queue then. */
+static bool is_begun(void)
+{
+    if (!queue_is_made())
+        LM_ERR(
+            "evapi is not there yet: no function of it can be called before Kamailio has initialized it (mod_init); call it "
+            "from a child's initialization or later\n");
+    return queue_is_made();
 }
 
 /* ---- tags ------------------------------------------------------------------------------------------------------ */
@@ -117,6 +125,8 @@ int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event,
 {
     struct tag address;
     str bytes;
+    if (!is_begun())
+        return -1;
     const bool pushed =
         read_address(msg, tag, &address) && read_event(msg, event, &bytes) && push_event(type, &address, &bytes);
     text_done();
@@ -183,9 +193,11 @@ static bool publish_for(sip_msg_t *msg, struct cell *cell, enum ring_type type, 
 
 int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag)
 {
+    if (!is_begun())
+        return -1;
     if (!tm_loaded) {
-        LM_ERR("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast need it; load tm "
-               "before evapi\n");
+        LM_ERR("tm is not loaded: evapi_async_relay, evapi_async_multicast and evapi_async_unicast need it: "
+               "loadmodule \"tm.so\"\n");
         return -1;
     }
     if (!transaction_possible(msg, async_name(type)))
@@ -224,11 +236,19 @@ static int push_control(enum ring_type type, uint32_t session, uint32_t connecti
 
 int publish_close(void)
 {
+    if (!is_begun())
+        return -1;
     const struct event *event = event_here("evapi_close()");
     if (event == NULL)
         return -1;
     const struct tag none = { .length = 0 };
     return push_control(RING_CLOSE, event->session, event->connection, &none);
+}
+
+/* A number is what begins as one: a sign or a digit. */
+static bool is_number(const str *text)
+{
+    return text->len > 0 && strchr("+-0123456789", text->s[0]) != NULL && text->s[0] != '\0';
 }
 
 static bool read_index(sip_msg_t *msg, const struct text *text, uint32_t *index)
@@ -248,7 +268,7 @@ static bool read_index(sip_msg_t *msg, const struct text *text, uint32_t *index)
 int publish_close_index(sip_msg_t *msg, const struct text *index)
 {
     uint32_t connection;
-    if (!read_index(msg, index, &connection))
+    if (!is_begun() || !read_index(msg, index, &connection))
         return -1;
     const struct presence *presence = queue_presence();
     if (atomic_load_explicit(&presence->attached, memory_order_acquire) == 0) {
@@ -259,8 +279,20 @@ int publish_close_index(sip_msg_t *msg, const struct text *index)
     return push_control(RING_CLOSE, atomic_load_explicit(&presence->session, memory_order_acquire), connection, &none);
 }
 
+int publish_close_named(sip_msg_t *msg, const struct text *text)
+{
+    str got;
+    if (!text_read(msg, text, &got))
+        return -1;
+    const bool number = is_number(&got);
+    text_done();
+    return number ? publish_close_index(msg, text) : publish_close();
+}
+
 int publish_tag(sip_msg_t *msg, const struct text *tag)
 {
+    if (!is_begun())
+        return -1;
     const struct event *event = event_here("evapi_set_tag");
     struct tag given;
     if (event == NULL || !read_tag(msg, tag, &given))

@@ -13,9 +13,9 @@
 
 #include "text.h"
 
-/* Bind tm for the async calls, if it is loaded. Call it once, from mod_init. Returns false when tm is there but can't be
- * used. */
-bool publish_init(void);
+/* Bind tm for the async calls, if it is loaded. Call it once, when all modules are initialized, so that tm may be loaded after
+ * this one, and before Kamailio forks. */
+void publish_bind_tm(void);
 
 /* Relay an event: type is RING_RELAY, or RING_MULTICAST or RING_UNICAST with a tag, which is else NULL. */
 int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag);
@@ -27,6 +27,10 @@ int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event,
 /* Close the connection of the current event, or that of an index. */
 int publish_close(void);
 int publish_close_index(sip_msg_t *msg, const struct text *index);
+
+/* The script's evapi_close with a parameter: a number is an index, and anything else closes the connection of the current event.
+ * EVAPI does that with any parameter. */
+int publish_close_named(sip_msg_t *msg, const struct text *text);
 
 /* Give a tag to the connection of the current event; an empty one takes it away. */
 int publish_tag(sip_msg_t *msg, const struct text *tag);

@@ -10,12 +10,14 @@
 /* Shared by Kamailio's processes alone: evapid never sees it. */
 struct queue_shared {
     struct ring_lane lane;
-    _Atomic uint64_t said; /* presence_hash of the last text given to queue_first_to_say */
+    _Atomic unsigned notices; /* a bit for each enum queue_notice that was given */
+    _Atomic uint64_t said;    /* presence_hash of the last text given to queue_first_to_say */
 };
 
 static struct ring_header *ring;
 static struct queue_shared *shared;
 static int fds[QUEUE_FDS] = { -1, -1 };
+static bool made;
 
 /* A memfd of the ring's size whose size nobody can change: evapid may then read it without fear of SIGBUS. */
 static const char *open_memory(size_t bytes)
@@ -43,7 +45,19 @@ const char *queue_make(size_t capacity)
     if (fds[QUEUE_WAKE_FD] < 0)
         return "eventfd";
     errno = ring_make(ring, &shared->lane, capacity);
-    return errno == 0 ? NULL : "the lock";
+    made = errno == 0;
+    return made ? NULL : "the lock";
+}
+
+bool queue_is_made(void)
+{
+    return made;
+}
+
+bool queue_first_notice(enum queue_notice notice)
+{
+    const unsigned bit = 1U << notice;
+    return (atomic_fetch_or_explicit(&shared->notices, bit, memory_order_relaxed) & bit) == 0;
 }
 
 size_t queue_payload_max(void)

@@ -17,6 +17,9 @@
  * Returns NULL, or which step failed, with its errno set. */
 const char *queue_make(size_t capacity);
 
+/* Nothing else here may be called before it is made. */
+bool queue_is_made(void);
+
 /* The largest payload of a record, in bytes. */
 size_t queue_payload_max(void);
 
@@ -60,6 +63,10 @@ uint64_t queue_awaited(unsigned worker);
 /* What a worker hands to evapid when it attaches: the ring's memfd and the eventfd. */
 enum { QUEUE_RING_FD, QUEUE_WAKE_FD, QUEUE_FDS };
 const int *queue_fds(void);
+
+/* True once, for the first process that asks of this notice. */
+enum queue_notice { QUEUE_NOTICE_ASSIGNED };
+bool queue_first_notice(enum queue_notice notice);
 
 /* True for the first process that comes with this text after a process came with another one. Keeps workers that are
  * told the same from all logging it. */

@@ -9,6 +9,7 @@
 #include "core/sr_module.h"
 #include "modules/sl/sl.h"
 
+#include "events.h"
 #include "transaction.h"
 
 static const tm_api_t *tm;
@@ -83,7 +84,7 @@ bool transaction_possible(sip_msg_t *msg, const char *function)
                route_name(get_route_type()));
         return false;
     }
-    if (msg->first_line.type == SIP_REQUEST && !faked_msg_match(msg))
+    if (msg != NULL && msg->first_line.type == SIP_REQUEST && !events_is_request(msg) && !faked_msg_match(msg))
         return true;
     LM_ERR("%s: there is no SIP request here that could be suspended\n", function);
     return false;

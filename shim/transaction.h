@@ -20,8 +20,8 @@ struct suspension {
     struct async_state before;
 };
 
-/* Call it once, from mod_init, when tm is initialized: the end of a script must be seen before tm sees it. Returns false
- * when there is no memory for that. tm stays the caller's. */
+/* Call it once, before Kamailio forks, when tm is initialized: the end of a script must be seen before tm sees it. Returns
+ * false when there is no memory for that. tm stays the caller's. */
 bool transaction_init(const tm_api_t *tm);
 
 /* Can tm suspend the request that the script works on here? If not, the log has function and the reason. */

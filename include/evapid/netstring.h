@@ -1,12 +1,12 @@
 /* Netstrings: one frame found in, or written in front of, bytes that somebody else holds.
  *
- * A netstring is the payload's length in decimal digits, a colon, the payload and a comma: "5:hello,". The length has no
- * leading zero, but for the empty payload "0:,". Source: D. J. Bernstein, https://cr.yp.to/proto/netstrings.txt. Beyond
- * that definition, white space (space, tab, CR, LF) in front of a frame is passed over, because people type frames by
- * hand and programs end them with a newline.
+ * A netstring is the payload's length in decimal digits, a colon, the payload and a comma: "5:hello,". Source: D. J.
+ * Bernstein, https://cr.yp.to/proto/netstrings.txt. Beyond that definition the length may begin with zeros, because programs
+ * print it with a fixed width; and white space (space, tab, CR, LF) or NUL in front of a frame is passed over, because people
+ * type frames by hand, and programs end them with a newline or send the NUL of a string too. EVAPI takes these as well.
  *
  * Scanning keeps no state: it looks at the bytes that are there and says what they are. Whoever calls it keeps unfinished
- * bytes and calls again with more; a header is at most NETSTRING_HEADER_MAX bytes, so looking at it again costs nothing.
+ * bytes and calls again with more; a header is at most NETSTRING_DIGITS_READ + 1 bytes, so looking at it again costs nothing.
  * Pure functions: no allocation, no I/O, no globals. */
 #ifndef EVAPID_NETSTRING_H
 #define EVAPID_NETSTRING_H
@@ -18,27 +18,31 @@
 /* The most digits of a length (up to 9,999,999,999 bytes; limits are far below), and those plus the colon. */
 #define NETSTRING_DIGITS_MAX 10
 #define NETSTRING_HEADER_MAX (NETSTRING_DIGITS_MAX + 1)
+#define NETSTRING_LENGTH_MAX 9999999999ULL
+
+/* The most digits of a length that is read, leading zeros among them: those of any 64-bit number. */
+#define NETSTRING_DIGITS_READ 20
 
 enum netstring_status {
-    NETSTRING_FRAME,      /* a whole frame: payload, length and used are set */
-    NETSTRING_MORE,       /* a good beginning: used is the white space to drop, need says how long the frame will be */
-    NETSTRING_BAD_LENGTH, /* not a digit where the length should begin or go on; at is its offset */
-    NETSTRING_LEADING_ZERO, /* a length such as "012" */
-    NETSTRING_TOO_LONG,     /* the length is over the limit (or has too many digits) */
-    NETSTRING_NO_COMMA,     /* the byte behind the payload is not a comma */
+    NETSTRING_FRAME,       /* a whole frame: payload, length and used are set */
+    NETSTRING_MORE,        /* a good beginning: used is the white space to drop, need says how long the frame will be */
+    NETSTRING_BAD_LENGTH,  /* not a digit where the length should begin or go on; at is its offset */
+    NETSTRING_MANY_DIGITS, /* a length of more than NETSTRING_DIGITS_READ digits */
+    NETSTRING_TOO_LONG,    /* the length is over the limit */
+    NETSTRING_NO_COMMA,    /* the byte behind the payload is not a comma */
 };
 
 struct netstring {
     const char *payload; /* FRAME: first byte of the payload, within the bytes given */
     size_t length;       /* FRAME: bytes in the payload */
-    size_t used;         /* FRAME: bytes up to and with the comma; MORE: white space in front, no part of the frame */
+    size_t used;         /* FRAME: bytes up to and with the comma; else: white space in front, no part of the frame */
     size_t need;         /* MORE: bytes of the whole frame behind used, 0 when the length is not complete yet */
     size_t at;           /* errors: offset of the byte that is wrong */
 };
 
 static inline bool netstring_is_space(char c)
 {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\0';
 }
 
 /* Look for a frame at the start of bytes[0..len). limit is the largest payload accepted, in bytes. Fills *out as the
@@ -56,10 +60,10 @@ static inline enum netstring_status netstring_scan(const char *bytes, size_t len
         out->at = i;
         if (bytes[i] < '0' || bytes[i] > '9')
             return NETSTRING_BAD_LENGTH;
-        if (i > start && value == 0)
-            return NETSTRING_LEADING_ZERO;
+        if (i - start >= NETSTRING_DIGITS_READ)
+            return NETSTRING_MANY_DIGITS;
         value = value * 10 + (size_t)(bytes[i] - '0');
-        if (value > limit || i - start >= NETSTRING_DIGITS_MAX) {
+        if (value > limit || value > NETSTRING_LENGTH_MAX) {
             out->at = start;
             return NETSTRING_TOO_LONG;
         }
@@ -89,7 +93,7 @@ static inline const char *netstring_reason(enum netstring_status status)
 {
     switch (status) {
     case NETSTRING_BAD_LENGTH: return "a length in decimal digits and a colon was expected";
-    case NETSTRING_LEADING_ZERO: return "the length has a leading zero";
+    case NETSTRING_MANY_DIGITS: return "the length has over 20 digits";
     case NETSTRING_TOO_LONG: return "the length is over the limit";
     case NETSTRING_NO_COMMA: return "no comma behind the payload";
     case NETSTRING_FRAME:

@@ -7,25 +7,26 @@
 
 #define EVERY_CUT 512U /* inputs up to that size are cut at every byte */
 
-/* The definition, read once more, as plainly as can be: white space, digits, a colon, the payload, a comma. */
+/* The definition, read once more, as plainly as can be: white space or NUL, digits, a colon, the payload,
+ * a comma. */
 static enum netstring_status expected(const char *bytes, size_t len, size_t limit, struct netstring *out)
 {
     size_t start = 0;
     size_t digits = 0;
     unsigned long long value = 0;
     *out = (struct netstring){ 0 };
-    while (start < len && strchr(" \t\r\n", bytes[start]) != NULL && bytes[start] != '\0')
+    while (start < len && strchr(" \t\r\n", bytes[start]) != NULL)
         start++;
     out->used = start;
     const char *at = bytes + start;
     const size_t left = len - start;
     while (digits < left && at[digits] >= '0' && at[digits] <= '9') {
-        if (digits > 0 && at[0] == '0') {
+        if (digits == 20) {
             out->at = start + digits;
-            return NETSTRING_LEADING_ZERO;
+            return NETSTRING_MANY_DIGITS;
         }
         value = value * 10 + (unsigned long long)(at[digits++] - '0');
-        if (value > limit || digits > NETSTRING_DIGITS_MAX) {
+        if (value > limit || value > 9999999999ULL) {
             out->at = start;
             return NETSTRING_TOO_LONG;
         }
@@ -56,7 +57,7 @@ static void check_frame(const char *bytes, const struct netstring *frame, size_t
     assert(frame->length <= limit);
     assert(frame->used >= size + frame->length + 1);
     assert(frame->payload == bytes + frame->used - frame->length - 1);
-    assert(memcmp(frame->payload - size, header, size) == 0);
+    assert(memcmp(frame->payload - size, header, size) == 0); /* zeros may stand before it */
     assert(frame->payload[frame->length] == ',');
 }
 

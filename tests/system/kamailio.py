@@ -82,14 +82,17 @@ def modparams(module, values):
 class Config:
     """What a kamailio.cfg is made of.
 
-    routes: native blocks, among them route[TEST], which gets every request; or lua: a script with test_route().
-    evapi: parameters of the module under test. modules: loaded besides MODULES, without those in without."""
+    routes: native blocks, among them route[TEST], which gets every request; or lua: a script with test_route(), and native blocks
+    beside it.
+    evapi: parameters of the module under test. modules: loaded besides MODULES, without those in without; later: loaded after the
+    module under test. module: that, or the EVAPI of Kamailio's packages, to compare."""
 
     def __init__(self, routes="route[TEST] { sl_send_reply(\"200\", \"OK\"); }", lua=None, evapi=None, modules=(),
-                 without=(), params=None, settings="", children=2):
+                 without=(), params=None, settings="", children=2, later=(), module=MODULE, native=""):
         self.routes, self.lua, self.settings, self.children = routes, lua, settings, children
         self.evapi, self.params = dict(evapi or {}), dict(params or {})
         self.modules = [name for name in MODULES if name not in without] + list(modules)
+        self.later, self.module, self.native = later, module, native
 
     def head(self, port):
         return HEAD.format(children=self.children, port=port, size=SIZE, settings=self.settings)
@@ -98,24 +101,23 @@ class Config:
         """Write the files; returns the path of the configuration."""
         lines = [self.head(port)]
         lines += [f'loadmodule "{name_}.so"' for name_ in self.modules]
-        lines.append(f'loadmodule "{MODULE}"')
+        lines += [f'loadmodule "{module}"' for module in (self.module, *(f"{name_}.so" for name_ in self.later))]
         if self.lua is not None:
             script = folder / f"{name}.lua"
             script.write_text(LUA + self.lua)
             lines += ['loadmodule "app_lua.so"', modparams("app_lua", {"load": str(script)}), 'cfgengine "lua"']
         lines.append(modparams("evapi", self.evapi))
         lines += [modparams(module, values) for module, values in self.params.items()]
-        if self.lua is None:
-            lines.append(NATIVE.format(routes=self.routes))
+        lines.append(NATIVE.format(routes=self.routes) if self.lua is None else self.native)
         path = folder / f"{name}.cfg"
         path.write_text("\n".join(lines))
         return path
 
 
-def check_config(config, folder, port):
-    """kamailio -c: what it printed, and its exit code."""
+def check_config(config, folder, port, before=()):
+    """kamailio -c: its exit code, and what it printed."""
     path = config.write(folder, "checked", port)
-    ran = subprocess.run([*KAMAILIO, "-c", "-E", "-f", str(path)], capture_output=True, text=True, timeout=DEADLINE_S)
+    ran = subprocess.run([*before, *KAMAILIO, "-c", "-E", "-f", str(path)], capture_output=True, text=True, timeout=DEADLINE_S)
     return ran.returncode, ran.stdout + ran.stderr
 
 

@@ -102,9 +102,9 @@ class Stage:
         self.processes.remove(kamailio)
         return code, kamailio.text()
 
-    def check_kamailio(self, routes=None, **pieces):
-        """kamailio -c: exit code, output."""
-        return check_config(self.kamailio_config(routes, **pieces), self.folder, self.sip_port)
+    def check_kamailio(self, routes=None, before=(), **pieces):
+        """kamailio -c, run by a command before it: exit code, output."""
+        return check_config(self.kamailio_config(routes, **pieces), self.folder, self.sip_port, before)
 
     def phone(self):
         return self._keep(Phone(self.sip_port))

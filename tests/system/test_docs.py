@@ -67,7 +67,7 @@ def test_quickstart_prints_what_the_readme_shows():
 
 
 def test_the_readme_names_all_that_the_module_has():
-    source = text_of("shim/evapi_mod.c")
+    source = text_of("shim/evapi_mod.c") + text_of("shim/parameters.c")
     names = re.findall(r'^ +\{ "(\w+)"', source, re.M) + [name + "(" for name in re.findall(r'KEMI_EVAPI\("(\w+)"\)', source)]
     listed = re.search(r"variable_names\[VARIABLES\] = \{(.*?)\}", text_of("shim/events.c")).group(1)
     names += [f"$evapi({name})" for name in re.findall(r"\w+", listed)]

@@ -3,6 +3,7 @@
 Each client is sent back what it sends, and no other client sees it."""
 
 import random
+import re
 
 import pytest
 
@@ -146,15 +147,19 @@ def closed_with_a_reason(stage, client, offset, reason):
     return rest
 
 
-@pytest.mark.parametrize("bytes_, offset, reason", [
-    (b"hello", 0, "a length in decimal digits"),
-    (b"5hello,", 1, "a length in decimal digits"),
-    (b":,", 0, "a length in decimal digits"),
-    (b"012:hello world!,", 1, "leading zero"),
-    (b"00:,", 1, "leading zero"),
-    (b"3:abcd", 5, "no comma"),
-    (b"99999999999:", 0, "over the limit"),
-], ids=["no digits", "no colon", "no length", "leading zero", "two zeros", "no comma", "too many digits"])
+@pytest.mark.parametrize("bytes_, offset, reason, beginning", [
+    (b"a line of text\n", 0, "a length in decimal digits", r"a line of text\x0a"),
+    (b"5hello,", 1, "a length in decimal digits", "5hello,"),
+    (b"+5:hello,", 0, "a length in decimal digits", "+5:hello,"),
+    (b"{\"event\": \"x\"}", 0, "a length in decimal digits", '{"event": "x"}'),
+    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 0, "a length in decimal digits", r"GET / HTTP/1.1\x0d\x0a"),
+    (b"\x16\x03\x01\0\xff", 0, "a length in decimal digits", r"\x16\x03\x01\x00\xff"),
+    (b"\0\n \x01", 3, "a length in decimal digits", r"\x01"),
+    (b"0" * 21 + b"5:hello,", 20, "over 20 digits", "0" * 16),
+    (b"3:abcd", 5, "no comma", "3:abcd"),
+    (b"99999999999:", 0, "over the limit", "99999999999:"),
+], ids=["a line of text", "no colon", "a sign", "JSON", "HTTP", "TLS", "control characters", "many zeros", "no comma",
+        "a large number"])
 class TestMalformed:
     """evapid writes some such lines and then only counts them: so these have an evapid of their own."""
 
@@ -165,11 +170,13 @@ class TestMalformed:
             own.start_kamailio(ECHO)
             yield own
 
-    def test_that_client_alone_is_closed_and_the_log_says_where_and_why(self, stage, bytes_, offset, reason):
+    def test_that_client_alone_is_closed_and_the_log_says_where_why_and_what_came(self, stage, bytes_, offset, reason,
+                                                                                 beginning):
         client, other = stage.connect(), stage.connect()
         good = netstring(b"good") * 3
         client.send_bytes(good + bytes_)
         assert closed_with_a_reason(stage, client, len(good) + offset, reason) == [b"good"] * 3
+        assert len(stage.evapid.lines(re.escape(f'it began with "{beginning}"; closing it'))) == 1, stage.evapid.tail()
         other.send(b"still here")
         assert other.receive() == b"still here"
 

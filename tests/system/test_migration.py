@@ -2,11 +2,13 @@
 then with EVAPI again, by the document's own commands; and what its clients and SIP see is the same."""
 
 import re
+import subprocess
 
 import pytest
 
 import commands
 from client import Client
+from evapid import MODULE
 from process import until
 
 DOCUMENT = "docs/migration.md"
@@ -202,6 +204,39 @@ def test_a_kamailio_moves_to_evapid_and_back_by_the_document_s_commands(moving):
     assert moving.evapid.terminate() == 0
     moving.run_kamailio(File(moving.path), attach=False)
     assert story(moving) == (seen, 0, True)
+
+
+# How published configurations load the module.
+WAYS = ['loadmodule "evapi.so"', 'loadmodule "evapi"', '  loadmodule "evapi.so"', '\tloadmodule\t"evapi.so"', "loadmodule 'evapi.so'",
+        'loadmodule "evapi.so" # events', 'loadmodule "evapi.so";', 'loadmodule"evapi.so"', 'loadmodule "FOLDER/evapi.so"']
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_switch_finds_the_module_however_it_is_loaded(moving, way):
+    """What is commented out stays, and each of several lines is changed."""
+    folder = subprocess.run(["dpkg-query", "-L", "kamailio-extra-modules"], capture_output=True, text=True, check=True).stdout
+    folder = next(line for line in folder.splitlines() if line.endswith("/evapi.so")).rsplit("/", 1)[0]
+    text = moving.path.read_text()
+    lines = f'#{way}\n// {way}\n{way}\n#!ifdef OTHER\n{way}\n#!endif\n'.replace("FOLDER", folder)
+    moving.path.write_text(text.replace('loadmodule "evapi.so"\n', lines))
+    run(moving, "check")
+    shown = run(moving, "switch").stdout
+    changed = moving.path.read_text()
+    assert changed.count(f'loadmodule "{MODULE}"') == shown.count(str(MODULE)) == 2
+    assert changed.count(f'modparam("evapi", "socket", "{moving.folder}/kamailio.sock")') == 2
+    assert [line for line in changed.splitlines() if line.startswith(("#l", "# ", "#\t", "//"))] == [
+        line for line in lines.splitlines() if line.startswith(("#l", "# ", "#\t", "//"))]
+    run(moving, "check")
+    run(moving, "go back")
+    assert moving.path.read_text().count(str(MODULE)) == 0
+
+
+def test_the_switch_says_that_it_has_found_nothing(moving):
+    text = moving.path.read_text().replace('loadmodule "evapi.so"', 'include_file "other.cfg"')
+    moving.path.write_text(text)
+    with pytest.raises(AssertionError, match="does not load evapi. Look in the files that it includes"):
+        run(moving, "switch")
+    assert moving.path.read_text() == text
 
 
 def test_a_call_that_nobody_can_answer_is_refused_at_once_where_evapi_suspends_it(moving):

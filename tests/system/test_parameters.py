@@ -1,5 +1,9 @@
 """The module's parameters: those of the manual with their meaning, the new ones, and what is said about wrong values."""
 
+import os
+import random
+import socket
+
 import pytest
 
 from client import refused
@@ -194,21 +198,51 @@ class TestWrongValues:
         with Stage() as own:
             yield own
 
-    @pytest.mark.parametrize("name, value, shown", [
-        ("workers", 0, "0"), ("workers", -1, "-1"), ("workers", 129, "129"),
-        ("max_clients", 0, "0"), ("max_clients", -5, "-5"),
-        ("queue_size", 1000, "1000"), ("queue_size", -1, "-1"), ("queue_size", (1 << 30) + 1, "1073741825"),
-        ("bind_addr", "127.0.0.1", "127.0.0.1"), ("bind_addr", "127.0.0.1:", "127.0.0.1:"),
-        ("bind_addr", "127.0.0.1:99999", "99999"), ("bind_addr", "127.0.0.1:80x", "80x"),
-        ("bind_addr", "nonsense", "nonsense"), ("bind_addr", "::1:8448", "::1:8448"),
-        ("bind_addr", "[::1]", "::1"), ("bind_addr", "[::1:8448", "::1"), ("bind_addr", "300.1.1.1:8448", "300.1.1.1"),
-        ("socket", "/" + "x" * 120, "xxx"), ("socket", "", ""),
+    @pytest.mark.parametrize("name, value, reason", [
+        ("workers", -1, "-1: it must be from 1 to 128"),
+        ("max_clients", -5, "-5: it must be 0 or more"),
+        ("queue_size", 1000, "1000: it must be from 65536 to 1073741824"), ("queue_size", -1, "-1: "),
+        ("queue_size", (1 << 30) + 1, "1073741825: "),
+        ("bind_addr", "127.0.0.1:", "the port is not a number"), ("bind_addr", "127.0.0.1:80x", "the port is not a number"),
+        ("bind_addr", "127.0.0.1:99999", "from 1 to 65535"), ("bind_addr", "127.0.0.1:0", "from 1 to 65535"),
+        ("bind_addr", "8448", "a port without an address"), ("bind_addr", ":8448", "it names no address"),
+        ("bind_addr", "::1:8448", "in brackets"), ("bind_addr", "tcp:127.0.0.1:8448", "several colons"),
+        ("bind_addr", "[::1:8448", "brackets"), ("bind_addr", "[::1]x8448", "brackets"),
+        ("bind_addr", "[127.0.0.1]:8448", "not an IPv6 address"), ("bind_addr", "x" * 300 + ":8448", "too long"),
+        ("bind_addr", "300.1.1.1:8448", "has no address"), ("bind_addr", "nowhere.invalid:8448", "has no address"),
+        ("socket", "/" + "x" * 120, "1 to 107 bytes"), ("socket", "", "1 to 107 bytes"),
+        ("event_callback", "f" * 128, "at most 127"),
     ])
-    def test_a_wrong_value_ends_kamailio_with_a_line_that_names_it(self, nothing, name, value, shown):
-        code, output = nothing.try_kamailio(ECHO, evapi={name: value})
+    def test_a_value_that_cannot_be_meant_is_found_by_the_check_in_a_line_that_says_why(self, nothing, name, value, reason):
+        code, output = nothing.check_kamailio(ECHO, evapi={name: value})
         assert code != 0
-        errors = [line for line in output.splitlines() if "ERROR: evapi" in line and name in line and shown in line]
-        assert len(errors) == 1, output
+        errors = [line for line in output.splitlines() if "ERROR: evapi" in line and f"parameter {name} is" in line]
+        assert len(errors) == 1 and reason in errors[0], output
+        assert "checked.cfg, line" in output
+
+    def test_all_that_is_wrong_is_said_at_once(self, nothing):
+        wrong = {"workers": -1, "queue_size": 5, "bind_addr": ":1", "max_clients": -1, "socket": ""}
+        for code, output in (nothing.check_kamailio(ECHO, evapi=wrong), nothing.try_kamailio(ECHO, evapi=wrong)):
+            assert code != 0
+            for name in wrong:
+                assert f"parameter {name} is" in output, name
+
+    def test_a_name_without_an_address_does_not_take_sip_down(self, nothing):
+        """A check of the configuration finds it; at a start the name server may be what is ill."""
+        kamailio = nothing.start_kamailio(ECHO, attach=False, evapi={"bind_addr": "nowhere.invalid:8448"})
+        assert len(kamailio.lines(r"ERROR: evapi .*nowhere.invalid:8448.*has no address.*does not listen")) == 1
+        kamailio.terminate()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a name server of its own")
+    def test_a_name_server_that_does_not_answer_does_not_hold_up_the_start(self, nothing):
+        """The resolver itself would try on for twenty seconds."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind((f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}", 53))
+            servers = nothing.folder / "resolv.conf"
+            servers.write_text(f"nameserver {silent.getsockname()[0]}\noptions timeout:30 attempts:5\n")
+            alone = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf; exec "$@"', servers]
+            code, output = nothing.check_kamailio(ECHO, evapi={"bind_addr": "nowhere.example:8448"}, before=alone)
+        assert code != 0 and "no name server has answered in time" in output, output
 
     @pytest.mark.parametrize("line", [
         'modparam("evapi", "no_such_parameter", 1)', 'modparam("evapi", "workers", "two")',

@@ -257,14 +257,14 @@ def test_kamailio_starts_before_evapid_and_waits_for_nothing(stage):
     phone = stage.phone()
     for number in range(20):
         assert relay(phone, b"%d" % number) == 1
-    assert len(stage.kamailio.logged(r"NOTICE: evapi .*kamailio\.sock")) == 1
+    assert len(stage.kamailio.logged(r"ERROR: evapi .*kamailio\.sock")) == 1
     stage.start_evapid(attach_hold_ms=60000)
     stage.evapid.attached(stage.kamailio.pid, 1)
     client = stage.connect(admitted=False)
     assert client.receive_many(20) == [b"%d" % number for number in range(20)], "what was queued waits for somebody"
     assert relay(phone, b"hello") == 1
     assert client.receive() == b"hello"
-    assert len(stage.kamailio.lines(r"NOTICE: evapi .*kamailio\.sock: No such file.*trying")) == 1
+    assert len(stage.kamailio.lines(r"ERROR: evapi .*kamailio\.sock: No such file.*trying")) == 1
 
 
 def test_both_restart_and_meet_again(stage):

@@ -305,7 +305,8 @@ static const struct {
     { "x", "", "at byte 0 of its stream (0x78): a length in decimal digits and a colon was expected" },
     { ":,", "", "at byte 0 of its stream (0x3a): a length in decimal digits and a colon was expected" },
     { "5:hello,\n3:abc,\x01", "hello|abc", "at byte 15 of its stream (0x01): a length in decimal digits" },
-    { "5:hello,05:hello,", "hello", "at byte 9 of its stream (0x35): the length has a leading zero" },
+    { "5:hello,000000000000000000005:hello,", "hello",
+      "at byte 28 of its stream (0x35): the length has over 20 digits" },
     { "5:hello,  1048577:", "hello", "at byte 10 of its stream (0x31): the length is over the limit (limit 1048576" },
     { "5:hello,3:abcd,", "hello", "at byte 13 of its stream (0x64): no comma behind the payload" },
 };

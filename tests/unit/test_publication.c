@@ -82,7 +82,7 @@ static void test_events_go_to_those_on_the_label(void **state)
 static void test_what_makes_no_sense_ends_it_behind_the_good_events(void **state)
 {
     (void)state;
-    static const char *const streams[] = { "1:a,x", "1:a,01:b,", "1:a,1:bb", "1:a,1048577:" };
+    static const char *const streams[] = { "1:a,x", "1:a,000000000000000000001:b,", "1:a,1:bb", "1:a,1048577:" };
     for (size_t i = 0; i < 4; i++) {
         begin(EVENT_RELAY, "");
         assert_non_null(come(streams[i], strlen(streams[i])));
