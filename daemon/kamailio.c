@@ -87,6 +87,7 @@ static void kamailio_on_commit(void *owner, uint64_t tail)
 static void kamailio_detached(struct kamailio *kamailio, const char *why)
 {
     kamailio->attachment = DETACHED;
+    bus_set_admits(kamailio->bus, false);
     uv_timer_stop(&kamailio->gather);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
@@ -222,6 +223,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     wire_text_copy(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
     wire_text_copy(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
     kamailio->attachment = GATHERING;
+    bus_set_admits(kamailio->bus, true);
     kamailio_publish(kamailio);
     hold_begin(kamailio, clients_before);
     log_line(LEVEL_NOTICE, SUBJECT,
@@ -328,8 +330,10 @@ static void kamailio_on_hello(struct worker *worker, const struct wire_hello *he
         return;
     }
     if (!kamailio_welcome(kamailio, worker) || (first && !declaration_take(&kamailio->declaration, worker, hello))) {
-        if (first)
+        if (first) {
             kamailio->attachment = DETACHED; /* whoever comes next begins anew */
+            bus_set_admits(kamailio->bus, false);
+        }
         log_limited(&refusals, LEVEL_ERROR, SUBJECT, "no memory to attach worker %u of pid %u", hello->worker,
                     hello->pid);
         kamailio_on_lost(worker, NULL);
