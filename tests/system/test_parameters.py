@@ -89,7 +89,7 @@ class TestParameters:
         shown = listener_at(stage, "127.0.0.1:8448")
         assert (shown["source"], shown["framing"], shown["max_clients"]) == ("module", "netstring", 8)
         assert len(status["kamailio"]["workers"]) == 1
-        assert status["kamailio"]["ring"]["capacity"] == 8 << 20
+        assert status["kamailio"]["ring"]["capacity"] == 32 << 20
 
     def test_the_next_kamailio_may_declare_another_listener(self, stage):
         first = stage.address
