@@ -74,6 +74,12 @@ void client_count_message(struct client *client)
     client->host->totals->messages_delivered++;
 }
 
+void client_lose_message(struct client *client)
+{
+    client->tally->messages_dropped[LOSS_CLOSED]++;
+    client->host->totals->messages_dropped[LOSS_CLOSED]++;
+}
+
 /* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
 void client_check_deadline(struct client *client)
 {

@@ -217,6 +217,9 @@ void client_flush(struct client *client);
 /* The route of a message that was handed on has ended, or was broken off: count it. */
 void client_count_message(struct client *client);
 
+/* Likewise one whose route will never begin, because the client is closed. */
+void client_lose_message(struct client *client);
+
 /* The books of the client, up to date. */
 const struct tally *client_tally(struct client *client);
 

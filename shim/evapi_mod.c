@@ -37,6 +37,7 @@ static int queue_size = EVAPID_RING_DEFAULT;
 static int workers = 1;
 static int netstring_format = 1;
 static int max_clients = 8;
+static int keep_clients = 1;
 static str event_callback = STR_NULL;
 
 static struct link_settings settings;
@@ -82,6 +83,7 @@ static param_export_t parameters[] = {
     { "netstring_format", PARAM_INT, &netstring_format },
     { "event_callback", PARAM_STR, &event_callback },
     { "max_clients", PARAM_INT, &max_clients },
+    { "keep_clients", PARAM_INT, &keep_clients },
     { "wait_idle", PARAM_INT | PARAM_USE_FUNC, (void *)set_wait_idle },
     { "wait_increase", PARAM_INT | PARAM_USE_FUNC, (void *)set_wait_increase },
     { "send_task_timeout", PARAM_INT | PARAM_USE_FUNC, (void *)set_send_task_timeout },
@@ -149,6 +151,7 @@ static bool check_parameters(void)
     good &= check_number("workers", workers, 1, EVAPID_WORKERS_MAX);
     good &= check_number("netstring_format", netstring_format, 0, 1);
     good &= check_number("max_clients", max_clients, 1, INT_MAX);
+    good &= check_number("keep_clients", keep_clients, 0, 1);
     return check_bind_addr() && good;
 }
 
@@ -302,6 +305,7 @@ static bool make_settings(void)
         .bind_addr = bind_addr,
         .netstrings = netstring_format != 0,
         .max_clients = (uint32_t)max_clients,
+        .keep_clients = keep_clients != 0,
         .workers = (uint16_t)workers,
     };
     return getrandom(&settings.instance, sizeof(settings.instance), 0) == (ssize_t)sizeof(settings.instance);

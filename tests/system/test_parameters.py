@@ -196,7 +196,7 @@ class TestWrongValues:
 
     @pytest.mark.parametrize("name, value, shown", [
         ("workers", 0, "0"), ("workers", -1, "-1"), ("workers", 129, "129"),
-        ("max_clients", 0, "0"), ("max_clients", -5, "-5"),
+        ("max_clients", 0, "0"), ("max_clients", -5, "-5"), ("keep_clients", 2, "2"), ("keep_clients", -1, "-1"),
         ("queue_size", 1000, "1000"), ("queue_size", -1, "-1"), ("queue_size", (1 << 30) + 1, "1073741825"),
         ("bind_addr", "127.0.0.1", "127.0.0.1"), ("bind_addr", "127.0.0.1:", "127.0.0.1:"),
         ("bind_addr", "127.0.0.1:99999", "99999"), ("bind_addr", "127.0.0.1:80x", "80x"),
