@@ -10,12 +10,12 @@ packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjanss
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
 
-# To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua, others
+# To check it: unit tests, formatting, static analysis, and system tests, some of them with a routing script in Lua or Python, others
 # under the unit's rules (systemd has systemd-analyze, which knows them), or with a Prometheus that looks on; terminals and shells for
 # evapictl; SIP load and a memory checker for the soak; kamcli, one of Kamailio's tools (kamcmd comes with Kamailio); jq, which
 # evapictl(1) shows; what the programs in docs/examples need; and kamailio-extra-modules, which has the EVAPI that docs/migration.md leads away from. Of
 # postgresql only the programs are used, for a database in a temporary folder: the cluster that its package makes stays alone.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules sip-tester python3-pytest systemd libseccomp2 prometheus tmux zsh
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules kamailio-python3-modules sip-tester python3-pytest systemd libseccomp2 prometheus tmux zsh
     bash-completion valgrind kamcli kamailio-extra-modules nodejs postgresql python3-psycopg2 lua5.1 lua-posix socat jq)
 
 # To fuzz it: libFuzzer and its sanitizers.

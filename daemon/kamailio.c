@@ -335,6 +335,7 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
         kamailio_gather(kamailio);
     else
         seat_place_all(kamailio);
+    worker_watch_process(worker); /* last: it may have ended */
 }
 
 static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd)
@@ -524,8 +525,10 @@ void kamailio_tick(struct kamailio *kamailio)
     if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
         kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds, or no answer been read");
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL)
+        if (kamailio->workers[i] != NULL) {
             worker_watch(kamailio->workers[i]);
+            worker_watch_process(kamailio->workers[i]); /* last: it may have ended */
+        }
     if (kamailio->queue != NULL)
         queue_tick(kamailio->queue);
     if (kamailio->back_by_ms != 0 && uv_now(kamailio->loop) >= kamailio->back_by_ms)

@@ -341,8 +341,10 @@ static void detach(const char *why)
         log_absent(why);
     }
     worker.session = 0;
-    if (worker.fd >= 0)
+    if (worker.fd >= 0) {
+        shutdown(worker.fd, SHUT_RDWR); /* a child that a script has forked may hold the socket, too */
         close(worker.fd);
+    }
     worker.fd = -1;
     inbox_clear(&worker.inbox);
     tags_forget_all();
