@@ -205,7 +205,7 @@ def test_a_small_event_goes_the_same_way_between_large_ones(stage):
 def test_many_that_do_not_read_cost_no_more_memory_than_the_total(stage):
     total = 4 * MIB
     newest, oldest = stage.new_address(), stage.new_address()
-    stage.start_evapid(limits={"max_total_queued_bytes": total, "max_queued_bytes": 64 * MIB}, listeners=[
+    stage.start_evapid(limits={"max_total_queued_bytes": total, "max_queued_bytes": 64 * MIB, "linger_ms": 600000}, listeners=[
         {"address": newest, "slow_policy": "drop-newest"}, {"address": oldest, "slow_policy": "drop-oldest"}])
     stage.start_kamailio(ROUTES)
     phone = stage.phone()
