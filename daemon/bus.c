@@ -188,6 +188,13 @@ void bus_readmit(struct bus *bus, struct client *client)
     client_readmit(client);
 }
 
+void bus_set_admits(struct bus *bus, bool admits)
+{
+    bus->host.admits = admits;
+    for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
+        client_time_admission(client);
+}
+
 void bus_finish(struct bus *bus, struct client *client)
 {
     bus_delist(bus, client);
@@ -632,6 +639,7 @@ void bus_save(struct bus *bus, struct state_out *out)
     state_put(out, bus->events.multicast, 8);
     state_put(out, bus->events.unicast, 8);
     state_put(out, bus->events.no_receiver, 8);
+    state_put(out, bus->host.admits, 1);
 }
 
 bool bus_load(struct bus *bus, struct state_in *in)
@@ -643,6 +651,7 @@ bool bus_load(struct bus *bus, struct state_in *in)
     bus->events.multicast = state_take(in, 8);
     bus->events.unicast = state_take(in, 8);
     bus->events.no_receiver = state_take(in, 8);
+    bus->host.admits = state_take(in, 1) == 1;
     return !in->at.failed;
 }
 

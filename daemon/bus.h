@@ -69,6 +69,9 @@ void bus_close(struct bus *bus);
 bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
                  struct listener *listener);
 
+/* Somebody is there who may let clients in, or nobody is any more: the time in which they must be admitted runs, or not. */
+void bus_set_admits(struct bus *bus, bool admits);
+
 /* Upstream has let the client in; or holds it back once more. */
 void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);

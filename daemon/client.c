@@ -74,6 +74,12 @@ void client_count_message(struct client *client)
     client->host->totals->messages_delivered++;
 }
 
+void client_lose_message(struct client *client)
+{
+    client->tally->messages_dropped[LOSS_CLOSED]++;
+    client->host->totals->messages_dropped[LOSS_CLOSED]++;
+}
+
 /* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
 void client_check_deadline(struct client *client)
 {
@@ -412,8 +418,6 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    if (limits->admission_timeout_ms > 0)
-        client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
     address_host(peer, client->address);
     client->port = address_port(peer);
     client->origin = origin_of(peer);
@@ -428,6 +432,7 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     client->slot->cookie = client->transport->cookie(fd);
     memcpy(client->slot->address, client->address, sizeof(client->address));
     client_enter(client, CLIENT_ADMITTING);
+    client_time_admission(client);
     if (!client->unwatched)
         return client;
     client_discard(client);
@@ -452,17 +457,27 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     client->state = CLIENT_GONE;
     if (fd >= 0)
         client_enter(client, CLIENT_ADMITTING);
-    if (slot->standing == STANDING_NEW && limits->admission_timeout_ms > 0)
-        client->admit_by_ms = uv_now(loop) + limits->admission_timeout_ms;
+    client_time_admission(client);
     return client;
 }
 
-/* The time that it may wait to be admitted is another: it began when it connected. */
+/* Does it wait to be let in for the first time, and is somebody there who could? */
+static bool client_may_be_admitted(const struct client *client)
+{
+    return client->host->admits && client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_NEW;
+}
+
+void client_time_admission(struct client *client)
+{
+    const bool runs = client_may_be_admitted(client) && client->admission_timeout_ms > 0;
+    client->admit_by_ms = runs ? uv_now(client->poll.loop) + client->admission_timeout_ms : 0;
+}
+
+/* The time that it may wait to be admitted is another: it began when it began. */
 static void client_set_admission(struct client *client, uint32_t timeout_ms)
 {
     const uint64_t by_ms = client->admit_by_ms + timeout_ms;
-    const bool waits = client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_NEW;
-    if (!waits || timeout_ms == client->admission_timeout_ms)
+    if (!client_may_be_admitted(client) || timeout_ms == client->admission_timeout_ms)
         return;
     if (timeout_ms == 0)
         client->admit_by_ms = 0;

@@ -53,6 +53,7 @@ struct client_host {
     void (*deaf)(struct client *client);
     void (*gone)(struct client *client);
     void (*sends)(struct client *client);
+    bool admits; /* somebody is there who may let clients in */
     struct ledger *ledger;
     struct tally *totals; /* of all clients; kept beside each client's own */
     struct waits *waits;  /* likewise: for how long events have waited */
@@ -70,7 +71,7 @@ struct client_limits {
     uint32_t message_timeout_ms;    /* for a message to become whole, once it has begun; 0: none */
     uint32_t linger_ms;             /* for a FLUSHING client to read what it is still sent */
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
-    uint32_t admission_timeout_ms; /* until it is let in for the first time; 0: it may wait for ever */
+    uint32_t admission_timeout_ms; /* to be let in for the first time, while somebody could; 0: for ever */
 };
 
 struct client {
@@ -86,7 +87,7 @@ struct client {
     uint16_t port;
     struct network origin; /* where it comes from, as its listener counts it (origin.h) */
     uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
-    uint64_t admit_by_ms;  /* loop time; 0: it has been admitted once, or may wait for ever */
+    uint64_t admit_by_ms; /* loop time; 0: it has been admitted once, may wait for ever, or nobody could admit it now */
     uint32_t admission_timeout_ms;
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: not known */
     struct tally *tally;                                               /* in the ledger */
@@ -156,6 +157,9 @@ bool client_load(struct client *client, struct state_in *in, bool *lost);
 /* ADMITTING: let it take part. */
 void client_admit(struct client *client);
 
+/* The host admits from now on, or not any more (client_host): its time to be admitted for the first time begins, or stops. */
+void client_time_admission(struct client *client);
+
 /* Has it waited for its first admission as long as it may? */
 bool client_is_overdue(const struct client *client, uint64_t now_ms);
 
@@ -212,6 +216,9 @@ void client_flush(struct client *client);
 
 /* The route of a message that was handed on has ended, or was broken off: count it. */
 void client_count_message(struct client *client);
+
+/* Likewise one whose route will never begin, because the client is closed. */
+void client_lose_message(struct client *client);
 
 /* The books of the client, up to date. */
 const struct tally *client_tally(struct client *client);

@@ -516,7 +516,7 @@ static void set_defaults(struct config *config)
         .module_listener = true,
         .limits = { .framing = FRAMING_NETSTRING,
                     .max_message_bytes = 4U << 20,
-                    .max_queued_bytes = 8U << 20,
+                    .max_queued_bytes = 32U << 20,
                     .slow_policy = SLOW_DISCONNECT,
                     .unicast_mode = UNICAST_FIRST,
                     .message_timeout_ms = 30000,

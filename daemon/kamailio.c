@@ -84,14 +84,33 @@ static void kamailio_on_commit(void *owner, uint64_t tail)
 
 /* ---- detaching -------------------------------------------------------------------------------------------------- */
 
+/* A Kamailio has gone: the clients that it had let in go with it, if it has asked for that (keep_clients 0). The ledger keeps
+ * what it has asked for, because evapid may be killed before the clients have read what is still theirs. */
+static void kamailio_end_clients(struct kamailio *kamailio)
+{
+    kamailio->back_by_ms = 0;
+    if (kamailio->stopping || kamailio->bus->ledger->header->clients_end == 0)
+        return;
+    const unsigned closed = seat_close_all(kamailio);
+    if (closed > 0)
+        log_line(LEVEL_NOTICE, SUBJECT, "closing %u clients: their Kamailio has gone (keep_clients 0)", closed);
+}
+
+void kamailio_await_return(struct kamailio *kamailio)
+{
+    kamailio->back_by_ms = uv_now(kamailio->loop) + BACK_MS;
+}
+
 static void kamailio_detached(struct kamailio *kamailio, const char *why)
 {
     kamailio->attachment = DETACHED;
+    bus_set_admits(kamailio->bus, false);
     uv_timer_stop(&kamailio->gather);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
     hold_end(kamailio, "Kamailio has gone");
     queue_drain(kamailio->queue); /* stopping: it is held, and only what control records say is heard */
+    kamailio_end_clients(kamailio);
 }
 
 static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
@@ -203,6 +222,8 @@ static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t insta
 /* The first worker of a Kamailio. NULL, or why it can't attach. */
 static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_hello *hello, int memfd, int eventfd)
 {
+    struct ledger_header *ledger = kamailio->bus->ledger->header;
+    const bool another = ledger->instance != hello->instance;
     uint32_t clients_before = 0;
     if (kamailio->queue != NULL && kamailio->instance == hello->instance) {
         close(memfd);
@@ -213,6 +234,10 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
             return why;
         clients_before = atomic_load(&queue_presence(kamailio->queue)->expected);
     }
+    if (another)
+        kamailio_end_clients(kamailio); /* evapid was not there when the one before went */
+    ledger->clients_end = !hello->keep_clients;
+    kamailio->back_by_ms = 0;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     kamailio->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
@@ -222,6 +247,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     wire_text_copy(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
     wire_text_copy(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
     kamailio->attachment = GATHERING;
+    bus_set_admits(kamailio->bus, true);
     kamailio_publish(kamailio);
     hold_begin(kamailio, clients_before);
     log_line(LEVEL_NOTICE, SUBJECT,
@@ -309,6 +335,7 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
         kamailio_gather(kamailio);
     else
         seat_place_all(kamailio);
+    worker_watch_process(worker); /* last: it may have ended */
 }
 
 static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd)
@@ -328,8 +355,10 @@ static void kamailio_on_hello(struct worker *worker, const struct wire_hello *he
         return;
     }
     if (!kamailio_welcome(kamailio, worker) || (first && !declaration_take(&kamailio->declaration, worker, hello))) {
-        if (first)
+        if (first) {
             kamailio->attachment = DETACHED; /* whoever comes next begins anew */
+            bus_set_admits(kamailio->bus, false);
+        }
         log_limited(&refusals, LEVEL_ERROR, SUBJECT, "no memory to attach worker %u of pid %u", hello->worker,
                     hello->pid);
         kamailio_on_lost(worker, NULL);
@@ -496,10 +525,14 @@ void kamailio_tick(struct kamailio *kamailio)
     if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
         kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds, or no answer been read");
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL)
+        if (kamailio->workers[i] != NULL) {
             worker_watch(kamailio->workers[i]);
+            worker_watch_process(kamailio->workers[i]); /* last: it may have ended */
+        }
     if (kamailio->queue != NULL)
         queue_tick(kamailio->queue);
+    if (kamailio->back_by_ms != 0 && uv_now(kamailio->loop) >= kamailio->back_by_ms)
+        kamailio_end_clients(kamailio);
     kamailio->resume_wanted = true; /* for a message that there was no memory to post */
 }
 

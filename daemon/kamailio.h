@@ -49,7 +49,8 @@ struct kamailio {
     enum attachment attachment;
     uint64_t instance;
     uint32_t pid;
-    uint64_t since_ms; /* wall clock */
+    uint64_t since_ms;   /* wall clock */
+    uint64_t back_by_ms; /* loop time: if it is not back by then, it has gone; 0: it is here, or known to have */
     uint16_t workers_declared, workers_attached;
     char module_version[32], kamailio_version[64];
     struct worker *workers[EVAPID_WORKERS_MAX];
@@ -68,7 +69,8 @@ struct kamailio {
 
 #define STRANGERS_MAX 256U /* connections that may be without a HELLO at a time */
 #define HELLO_MS 5000U     /* and for how long each */
-#define GATHER_MS 250U     /* how long an attaching Kamailio's other workers are waited for before clients are spread */
+#define BACK_MS 5000U /* for how long an evapid that has just begun takes a Kamailio for alive that has not come back */
+#define GATHER_MS 250U /* how long an attaching Kamailio's other workers are waited for before clients are spread */
 
 /* Begin to listen for workers, going on with an inherited socket if there is one. NULL, or why it can't. bus, listeners and
  * config outlive it. */
@@ -89,6 +91,9 @@ void kamailio_publish(struct kamailio *kamailio);
 
 /* Wait a moment for the other workers before clients are spread over them. */
 void kamailio_gather(struct kamailio *kamailio);
+
+/* This evapid has begun with clients of a Kamailio that is not attached: if it does not come back, it has gone. */
+void kamailio_await_return(struct kamailio *kamailio);
 
 /* The end of a loop turn: offer windows that have opened to those who wait, and write to the workers. */
 void kamailio_flush(struct kamailio *kamailio);

@@ -85,6 +85,7 @@ struct ledger_header {
     uint64_t batch;         /* of what is written now */
     uint64_t state;         /* number of the state that goes with this ledger; 0: none */
     uint64_t instance;      /* of the ring that is kept with it; 0: none */
+    uint64_t clients_end;   /* 1: clients are closed when the Kamailio of that ring has gone (keep_clients) */
     uint64_t tag_orders;    /* given out */
     uint32_t last_index;
     uint32_t segments; /* that the file has */

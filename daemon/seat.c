@@ -101,6 +101,7 @@ static void seat_post(struct kamailio *kamailio, struct seat *seat, struct post 
     const struct tag *tag = client->tag;
     const struct wire_event event = { .connection = client->index,
                                       .port = client->port,
+                                      .again = post->type == WIRE_NEW && client->slot->standing != STANDING_NEW,
                                       .address = { client->address, strlen(client->address) },
                                       .tag = { tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0 } };
     if (post->type == WIRE_MESSAGE)
@@ -318,6 +319,37 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
             seat_enter(kamailio, seat, SEAT_WAITING);
         seat_settle(kamailio, seat);
     }
+}
+
+/* Messages that came back from a dead worker go to no other. */
+static void seat_drop_returned(struct seat *seat)
+{
+    struct post *post = NULL;
+    while ((post = seat->returned) != NULL) {
+        DL_DELETE(seat->returned, post);
+        client_lose_message(seat->client);
+        free(post);
+    }
+}
+
+unsigned seat_close_all(struct kamailio *kamailio)
+{
+    unsigned closed = 0;
+    struct seat *seat = NULL;
+    struct seat *next = NULL;
+    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    {
+        struct client *client = seat->client;
+        if (client->slot->standing == STANDING_NEW)
+            continue;
+        closed += client->state != CLIENT_FLUSHING && client->state != CLIENT_GONE;
+        seat_drop_returned(seat);
+        if (client->state == CLIENT_GONE)
+            seat_settle(kamailio, seat);
+        else
+            bus_finish(kamailio->bus, client);
+    }
+    return closed;
 }
 
 void seat_free_all(struct kamailio *kamailio)

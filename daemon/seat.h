@@ -63,6 +63,10 @@ void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
  * no other worker is left, so that they must be announced anew. */
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
 
+/* Kamailio has gone, and its clients go with it: close in order each one that a connection-new route had let in. What of its
+ * messages no route has begun with is dropped, and nobody is told that it is closed. Returns how many are closed. */
+unsigned seat_close_all(struct kamailio *kamailio);
+
 /* evapid ends, and every client and worker has gone: free the seats of those who still had something to say. */
 void seat_free_all(struct kamailio *kamailio);
 /* Write the seat for a successor; and read it into the one that its client has been given. False: it makes no sense. */

@@ -14,7 +14,7 @@
 #include "evapid/wire.h"
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
-#define STATE_VERSION 2U
+#define STATE_VERSION 3U
 
 /* A state that is being written. An error shows at the end. */
 struct state_out {

@@ -126,6 +126,8 @@ bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struc
     kamailio->resume_wanted = true;
     if (attachment == GATHERING)
         kamailio_gather(kamailio);
+    if (attachment == DETACHED)
+        kamailio_await_return(kamailio);
     if (hold_is_on(kamailio))
         uv_timer_start(&kamailio->hold, hold_on_over, hold_ms, 0);
     return true;
@@ -158,6 +160,7 @@ const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance
 
 void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
 {
+    kamailio_await_return(kamailio);
     if (kamailio->queue == NULL)
         return;
     kamailio_publish(kamailio);

@@ -14,6 +14,8 @@
 
 #define FLUSH_IOVECS 128
 
+static const char ended[] = "its process has ended";
+
 static void worker_on_poll(uv_poll_t *poll, int status, int events);
 
 void worker_watch(struct worker *worker)
@@ -24,11 +26,20 @@ void worker_watch(struct worker *worker)
     worker->watched = watch_start(&worker->poll, events, worker_on_poll) == 0 ? events : 0;
 }
 
-static uint32_t peer_pid(int fd)
+static void worker_on_process_end(uv_poll_t *poll, int status, int events)
 {
-    struct ucred peer = { 0 };
-    socklen_t size = sizeof(peer);
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? (uint32_t)peer.pid : 0;
+    struct worker *worker = poll->data;
+    (void)status;
+    (void)events;
+    worker->host->lost(worker, ended);
+}
+
+void worker_watch_process(struct worker *worker)
+{
+    const enum lifetime_sight sight =
+        lifetime_watch(&worker->lifetime, worker->poll.loop, worker->fd, worker_on_process_end, worker);
+    if (sight == LIFETIME_ENDED)
+        worker->host->lost(worker, ended);
 }
 
 struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host)
@@ -42,7 +53,8 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     worker->poll.data = worker;
     worker->host = host;
     worker->fd = fd;
-    worker->pid = peer_pid(fd);
+    worker->pid = lifetime_pid(fd);
+    worker->lifetime.pidfd = -1;
     worker->opened_ms = uv_now(loop);
     worker->passed[0] = worker->passed[1] = -1;
     worker_watch(worker);
@@ -384,6 +396,7 @@ void worker_close(struct worker *worker)
     DL_FOREACH_SAFE(worker->posts, post, next)
     free(post);
     close_passed(worker);
+    lifetime_forget(&worker->lifetime);
     uv_close((uv_handle_t *)&worker->poll, worker_on_closed);
     close(worker->fd);
 }

@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "evapid/wire.h"
+#include "lifetime.h"
 
 struct seat;
 struct state_in;
@@ -56,9 +57,10 @@ struct worker {
     const struct worker_host *host;
     int fd;
     uv_poll_t poll;
-    int watched;        /* what poll waits for, enum uv_poll_event */
-    uint32_t pid;       /* of the process, by the kernel's word */
-    uint64_t opened_ms; /* loop time */
+    int watched;              /* what poll waits for, enum uv_poll_event */
+    uint32_t pid;             /* of the process, by the kernel's word */
+    struct lifetime lifetime; /* ATTACHED: the process, whose end is the link's */
+    uint64_t opened_ms;       /* loop time */
     uint16_t index;
     unsigned char input[WIRE_HEADER + WIRE_HELLO_MAX];
     size_t input_length;
@@ -83,6 +85,10 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
 
 /* Watch the link for what is awaited on it; also once a second, should the kernel have had no room for that. */
 void worker_watch(struct worker *worker);
+
+/* The link lasts as long as its process, whoever else may hold the socket: see to it that its end is noticed. Also once a
+ * second, should that have been in vain. */
+void worker_watch_process(struct worker *worker);
 
 /* Make a post of a message of length bytes; NULL when there is no memory. */
 struct post *post_new(enum wire_type type, struct seat *seat, const char *message, size_t length);

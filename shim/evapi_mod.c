@@ -173,6 +173,7 @@ static bool make_settings(void)
         .bind_addr = given->bind_addr,
         .netstrings = given->netstrings,
         .max_clients = given->max_clients,
+        .keep_clients = given->keep_clients,
         .workers = given->workers,
     };
     return getrandom(&settings.instance, sizeof(settings.instance), 0) == (ssize_t)sizeof(settings.instance);

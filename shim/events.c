@@ -150,9 +150,17 @@ void events_retag(const struct tag *tag)
 
 /* ---- variables ------------------------------------------------------------------------------------------------- */
 
-enum variable { VARIABLE_SRCADDR, VARIABLE_SRCPORT, VARIABLE_MSG, VARIABLE_CONIDX, VARIABLE_TAG, VARIABLES };
+enum variable {
+    VARIABLE_SRCADDR,
+    VARIABLE_SRCPORT,
+    VARIABLE_MSG,
+    VARIABLE_CONIDX,
+    VARIABLE_TAG,
+    VARIABLE_AGAIN,
+    VARIABLES
+};
 
-static const char *const variable_names[VARIABLES] = { "srcaddr", "srcport", "msg", "conidx", "tag" };
+static const char *const variable_names[VARIABLES] = { "srcaddr", "srcport", "msg", "conidx", "tag", "again" };
 
 int events_parse_variable(pv_spec_p spec, str *name)
 {
@@ -165,7 +173,7 @@ int events_parse_variable(pv_spec_p spec, str *name)
         spec->pvp.pvn.u.isname.name.n = variable;
         return 0;
     }
-    LM_ERR("$evapi(%.*s) is unknown: there are srcaddr, srcport, msg, conidx and tag\n", name->len, name->s);
+    LM_ERR("$evapi(%.*s) is unknown: there are srcaddr, srcport, msg, conidx, tag and again\n", name->len, name->s);
     return -1;
 }
 
@@ -190,6 +198,10 @@ int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
             return pv_get_strval(msg, param, value, &current->message);
         break;
     case VARIABLE_TAG: return get_tag(msg, param, value);
+    case VARIABLE_AGAIN:
+        if (current->type == WIRE_NEW)
+            return pv_get_uintval(msg, param, value, current->again);
+        break;
     case VARIABLES: break;
     }
     return pv_get_null(msg, param, value);

@@ -18,6 +18,7 @@ struct event {
     uint32_t session;    /* the evapid that gave out connection */
     uint32_t connection; /* index of the client's connection */
     uint16_t port;       /* the client's */
+    bool again;          /* NEW: a connection-new route has let it in before */
     str address;         /* the client's, without brackets */
     str message;         /* MESSAGE: any bytes; a NUL, which is no part of it, stands behind them */
     struct tag tag;

@@ -114,6 +114,7 @@ static void run_event(const struct inbox_frame *frame, const struct wire_event *
         .session = worker.session,
         .connection = wire->connection,
         .port = wire->port,
+        .again = wire->again,
         .address = { .s = (char *)(uintptr_t)wire->address.bytes, .len = (int)wire->address.length },
         .message = { .s = (char *)(uintptr_t)wire->message.bytes, .len = (int)wire->message.length },
         .tag = { .length = wire->tag.length },
@@ -235,6 +236,7 @@ static const char *send_hello(void)
         .workers = settings->workers,
         .max_clients = settings->max_clients,
         .framing = settings->netstrings ? WIRE_FRAMING_NETSTRING : WIRE_FRAMING_RAW,
+        .keep_clients = settings->keep_clients,
         .bind_addr = text_of(settings->bind_addr),
         .module_version = text_of(EVAPID_VERSION),
         .kamailio_version = text_of(ver_version),
@@ -350,8 +352,10 @@ static void detach(const char *why)
         log_absent(why);
     }
     worker.session = 0;
-    if (worker.fd >= 0)
+    if (worker.fd >= 0) {
+        shutdown(worker.fd, SHUT_RDWR); /* a child that a script has forked may hold the socket, too */
         close(worker.fd);
+    }
     worker.fd = -1;
     inbox_clear(&worker.inbox);
     tags_forget_all();

@@ -18,6 +18,7 @@ struct link_settings {
     const char *bind_addr; /* the listener to declare, or "" */
     bool netstrings;       /* its framing: netstrings, or raw */
     uint32_t max_clients;  /* its limit */
+    bool keep_clients;     /* evapid's clients stay when this Kamailio has gone */
     uint16_t workers;      /* evapi workers of this Kamailio */
     uint64_t instance;     /* random, the same for all workers of this start of Kamailio */
     pid_t kamailio;        /* the main process, parent of the workers */

@@ -22,6 +22,7 @@ static struct parameters values = {
     .workers = 1,
     .netstrings = true,
     .max_clients = 8,
+    .keep_clients = true,
 };
 
 const struct parameters *parameters_read(void)
@@ -96,6 +97,17 @@ static int set_max_clients(modparam_t type, void *value)
     if (given == 0)
         LM_WARN("parameter max_clients is 0: no client can connect where bind_addr says\n");
     values.max_clients = (uint32_t)given;
+    return 0;
+}
+
+static int set_keep_clients(modparam_t type, void *value)
+{
+    const int given = number_in(value);
+    if (given != 0 && given != 1) {
+        LM_ERR("parameter keep_clients is %d: it must be 0 or 1\n", given);
+        return -1;
+    }
+    values.keep_clients = given != 0;
     return 0;
 }
 
@@ -193,6 +205,7 @@ param_export_t parameters[] = {
     { "netstring_format", NUMBER, (void *)set_netstring_format },
     { "event_callback", PARAM_STR | PARAM_USE_FUNC, (void *)set_event_callback },
     { "max_clients", NUMBER, (void *)set_max_clients },
+    { "keep_clients", NUMBER, (void *)set_keep_clients },
     { "wait_idle", NUMBER, (void *)set_wait_idle },
     { "wait_increase", NUMBER, (void *)set_wait_increase },
     { "send_task_timeout", NUMBER, (void *)set_send_task_timeout },

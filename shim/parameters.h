@@ -19,6 +19,7 @@ struct parameters {
     uint16_t workers;
     bool netstrings;
     uint32_t max_clients;
+    bool keep_clients;  /* they stay when this Kamailio has gone */
     str event_callback; /* empty: event routes alone */
 };
 

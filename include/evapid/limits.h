@@ -19,7 +19,7 @@
 
 /* The module's ring: Kamailio module parameter queue_size. An event may take up to half of it. */
 #define EVAPID_RING_MIN (64UL << 10)
-#define EVAPID_RING_DEFAULT (8UL << 20)
+#define EVAPID_RING_DEFAULT (32UL << 20)
 #define EVAPID_RING_MAX (1UL << 30)
 
 #define EVAPID_KAMAILIO_SOCKET "/run/evapid/kamailio.sock"

@@ -4,13 +4,13 @@
  * little-endian. A string is its length (u8 or u16) and its bytes, without a NUL.
  *
  *     HELLO     worker → evapid   magic "evapid" 00 00, u32 version, u64 instance, u32 pid, u16 worker, u16 workers,
- *                                 u32 max_clients, u8 framing, u16-string bind_addr, u16-string module version,
- *                                 u16-string Kamailio version; with it, as SCM_RIGHTS, the ring's memfd and the eventfd
+ *                                 u32 max_clients, u8 framing, u8 keep_clients, u16-string bind_addr,
+ *                                 u16-string module version, u16-string Kamailio version; with it, as SCM_RIGHTS, the ring's memfd and the eventfd
  *     WELCOME   evapid → worker   u32 version, u32 session, u32 pid, u16-string evapid version
  *     REFUSED   evapid → worker   u32 version, u16-string reason; the connection is then closed
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log
- *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8-string address,
- *                                 u8-string tag
+ *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8 again,
+ *                                 u8-string address, u8-string tag
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
  *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit: no worker but any
@@ -29,13 +29,13 @@
 
 #include "evapid/limits.h"
 
-#define WIRE_VERSION 2U
+#define WIRE_VERSION 3U
 #define WIRE_MAGIC "evapid\0\0"
 #define WIRE_MAGIC_SIZE 8U
 #define WIRE_HEADER 8U
 #define WIRE_HELLO_MAX 1024U                                            /* the largest HELLO body accepted */
 #define WIRE_TEXT_MAX 512U                                              /* the longest reason, notice or version */
-#define WIRE_EVENT_HEAD_MAX (24U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
+#define WIRE_EVENT_HEAD_MAX (25U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
 #define WIRE_ANSWER_MAX 65536U /* the longest body of an ANSWER: it fits the buffer of any new Unix socket */
 #define WIRE_BODY_MAX (WIRE_EVENT_HEAD_MAX + EVAPID_MESSAGE_MAX)
 
@@ -82,6 +82,7 @@ struct wire_hello {
     uint16_t workers;                                             /* 1 .. EVAPID_WORKERS_MAX */
     uint32_t max_clients;                                         /* of the declared listener */
     uint8_t framing;                                              /* WIRE_FRAMING_* */
+    bool keep_clients;                                            /* clients stay when this Kamailio has gone */
     struct wire_text bind_addr, module_version, kamailio_version; /* bind_addr empty: no listener is declared */
 };
 
@@ -95,6 +96,7 @@ struct wire_event {
     uint32_t connection;
     uint64_t read_ns; /* MESSAGE: when evapid had read it whole, by CLOCK_MONOTONIC; else 0 */
     uint16_t port;
+    bool again; /* NEW: a connection-new route has let the client in before */
     struct wire_text address, tag, message;
 };
 
@@ -235,6 +237,7 @@ static inline size_t wire_write_hello(void *out, size_t room, const struct wire_
     wire_put(&c, hello->workers, 2);
     wire_put(&c, hello->max_clients, 4);
     wire_put(&c, hello->framing, 1);
+    wire_put(&c, hello->keep_clients, 1);
     wire_put_text(&c, hello->bind_addr, 2);
     wire_put_text(&c, hello->module_version, 2);
     wire_put_text(&c, hello->kamailio_version, 2);
@@ -260,11 +263,13 @@ static inline bool wire_read_hello(const void *body, size_t length, struct wire_
     hello->workers = (uint16_t)wire_take(&c, 2);
     hello->max_clients = (uint32_t)wire_take(&c, 4);
     hello->framing = (uint8_t)wire_take(&c, 1);
+    const uint64_t keep_clients = wire_take(&c, 1);
+    hello->keep_clients = keep_clients == 1;
     hello->bind_addr = wire_take_text(&c, 2);
     hello->module_version = wire_take_text(&c, 2);
     hello->kamailio_version = wire_take_text(&c, 2);
     return !c.failed && c.at == c.end && hello->workers >= 1 && hello->workers <= EVAPID_WORKERS_MAX &&
-           hello->worker < hello->workers && hello->framing <= WIRE_FRAMING_RAW;
+           hello->worker < hello->workers && hello->framing <= WIRE_FRAMING_RAW && keep_clients <= 1;
 }
 
 static inline size_t wire_write_welcome(void *out, size_t room, const struct wire_welcome *welcome)
@@ -327,6 +332,7 @@ static inline size_t wire_write_event(void *out, size_t room, enum wire_type typ
     wire_put(&c, event->connection, 4);
     wire_put(&c, event->read_ns, 8);
     wire_put(&c, event->port, 2);
+    wire_put(&c, event->again, 1);
     wire_put_text(&c, event->address, 1);
     wire_put_text(&c, event->tag, 1);
     return wire_finish(&c, out, type, event->message.length);
@@ -339,10 +345,13 @@ static inline bool wire_read_event(const void *body, size_t length, struct wire_
     event->connection = (uint32_t)wire_take(&c, 4);
     event->read_ns = wire_take(&c, 8);
     event->port = (uint16_t)wire_take(&c, 2);
+    const uint64_t again = wire_take(&c, 1);
+    event->again = again == 1;
     event->address = wire_take_text(&c, 1);
     event->tag = wire_take_text(&c, 1);
     event->message = wire_take_bytes(&c, (size_t)(c.end - c.at));
-    return !c.failed && event->address.length <= EVAPID_ADDRESS_MAX && event->tag.length <= EVAPID_TAG_MAX;
+    return !c.failed && again <= 1 && event->address.length <= EVAPID_ADDRESS_MAX &&
+           event->tag.length <= EVAPID_TAG_MAX;
 }
 
 static inline size_t wire_write_query(void *out, size_t room, const struct wire_query *query)

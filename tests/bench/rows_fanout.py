@@ -37,7 +37,7 @@ def fan_out_reading(bench):
 
 @row("stalled", "one client of 64 does not read: the rate of the other 63")
 def stalled(bench):
-    """Both ways that it can end: the client is never cut off and its queue grows, or it is, at the default limit."""
+    """Both ways that it can end: the client is never cut off and its queue grows, or it is, when it is 8 MiB behind."""
     name, without = "stalled", {"stalled": 0}
     limits = (({"stalled": 1}, QUEUE), ({"stalled": 1, "limit": "8MiB"}, 8 << 20))
     trials = [Trial(without, Work(63, 0), BROKERS), Trial(limits[0][0], Work(64, 0, stall=1, queue=QUEUE), BROKERS),

@@ -324,6 +324,7 @@ static void link_attach(struct link *link, uint16_t worker, struct input *in)
                                 .pid = 1,
                                 .worker = worker,
                                 .workers = t.workers,
+                                .keep_clients = true,
                                 .kamailio_version = { "5.6.3", 5 } };
     const size_t size = wire_write_hello(frame, sizeof(frame), &hello);
     const size_t harm = input_below(in, 16);

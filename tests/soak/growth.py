@@ -28,11 +28,11 @@ class Growth:
         self.sanitized = "asan" in os.environ.get("EVAPID_BUILD", "") or bool(os.environ.get("EVAPID_WRAPPER"))
         evapid = director.stage.evapid
         self.pid, self.half = evapid.pid, None
-        self.fds, self.rss = len(but_files(evapid.descriptors())), evapid.rss_bytes()
+        self.fds, self.rss = len(but_files(evapid.descriptors())), evapid.own_bytes()
 
     def half_time(self):
         evapid = self.director.stage.evapid
-        self.half = evapid.pid, evapid.rss_bytes()
+        self.half = evapid.pid, evapid.own_bytes()
 
     def checks(self):
         yield "evapid's descriptors are as many as before", self.evapid_descriptors()
@@ -57,7 +57,7 @@ class Growth:
         if self.sanitized:
             return []  # they keep what is freed; what leaks they tell themselves
         evapid, found = self.director.stage.evapid, []
-        now = evapid.rss_bytes()
+        now = evapid.own_bytes()
         if now > self.rss + SPREAD_BYTES:
             found.append(f"{self.rss} bytes before, now {now}")
         if self.half[0] == evapid.pid and now > self.half[1] + CREEP_BYTES:

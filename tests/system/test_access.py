@@ -196,11 +196,20 @@ def test_who_is_refused_for_another_reason_takes_nothing_from_the_pace(stage):
 # ---- the time until a client is let in
 
 
+def looked_around(stage):
+    """evapid looks once a second who has waited for too long: it has done so several times when this is over, for it gives a
+    connection without a HELLO 5 seconds, and looks for those behind."""
+    silent = wire.Link(stage.evapid.kamailio_socket)
+    assert "5 seconds" in silent.refused()[1]
+    silent.close()
+
+
 def test_a_client_that_no_route_lets_in_is_closed(stage):
     address, patient = stage.new_address(), stage.new_address()
     stage.start_evapid(access={"admission_timeout_ms": 50}, listeners=[
         {"address": address}, {"address": patient, "access": {"admission_timeout_ms": 0}}])
-    waiting = stage.connect(patient, admitted=False)
+    stage.start_kamailio(waiting("connection-new"))
+    unhurried = stage.connect(patient, admitted=False)
     client = stage.connect(address, admitted=False)
     client.send(b"nobody reads this")
     assert client.receive_rest() == []
@@ -208,8 +217,56 @@ def test_a_client_that_no_route_lets_in_is_closed(stage):
     assert refusals_of(stage, address) == {"admission": 1}
     shown = listener_of(stage, address)
     assert (shown["accepted"], shown["clients"]) == (1, 0)
-    assert stage.evapid.client(waiting, "admitting"), "at this listener there is no limit"
+    assert stage.evapid.client(unhurried, "admitting"), "at this listener there is no limit"
     assert refusals_of(stage, patient) == {}
+    stage.phone().ask("MESSAGE", "go")
+    stage.evapid.client(unhurried)
+
+
+@pytest.mark.parametrize("start", ["with evapid alone", "when Kamailio has gone"])
+def test_a_client_waits_for_kamailio_as_long_as_none_is_there(stage, start):
+    address = stage.new_address()
+    stage.start_evapid(listeners=[{"address": address, "max_clients": 1}])
+    if start == "when Kamailio has gone":
+        stage.start_kamailio(waiting("connection-new"))
+        client = stage.connect(address, admitted=False)
+        stage.evapid.client(client, "admitting")
+        stage.kamailio.kill()
+        stage.evapid.detached()
+    else:
+        client = stage.connect(address, admitted=False)
+    stage.evapid.reload(access={"admission_timeout_ms": 50})
+    looked_around(stage)
+    assert stage.evapid.client(client, "admitting")
+    assert stage.connect(address, admitted=False).receive_rest() == [], "who waits counts for max_clients"
+    assert refusals_of(stage, address) == {"full": 1}
+    stage.evapid.reload(access={"admission_timeout_ms": 600000})
+    stage.start_kamailio(ROUTES)
+    stage.evapid.client(client)
+    client.send(b"let in")
+    assert client.receive() == b"let in"
+
+
+def restarted(stage):
+    stage.evapid.restart()
+
+
+def killed(stage):
+    stage.evapid.kill_and_restart()
+
+
+@pytest.mark.parametrize("again", [restarted, killed])
+def test_a_client_waits_for_kamailio_through_evapid_s_restart(stage, again):
+    address = stage.new_address()
+    stage.start_supervised(access={"admission_timeout_ms": 50}, listeners=[{"address": address}])
+    client = stage.connect(address, admitted=False)
+    stage.evapid.client(client, "admitting")
+    again(stage)
+    looked_around(stage)
+    assert stage.evapid.client(client, "admitting")
+    stage.start_kamailio(waiting("connection-new"))
+    assert client.receive_rest() == [], "its time began when Kamailio came"
+    assert refusals_of(stage, address) == {"admission": 1}
 
 
 def test_a_client_whose_route_takes_too_long_is_closed_and_gets_nothing(stage):
@@ -233,8 +290,9 @@ def test_a_client_that_has_been_let_in_waits_for_a_kamailio_that_restarts(stage)
     stage.kamailio.terminate()
     stage.evapid.detached()
     stranger = stage.connect(admitted=False)
-    assert stranger.receive_rest() == [], "it has not been let in in time"
+    stage.evapid.client(stranger, "admitting")
     stage.start_kamailio(waiting("connection-new"))
+    assert stranger.receive_rest() == [], "it has not been let in in time"
     stage.evapid.client(client, "admitting")
     late = stage.connect(admitted=False)
     assert late.receive_rest() == [], "by now, evapid has looked who waits for too long"

@@ -260,3 +260,22 @@ def test_a_call_that_nobody_can_answer_is_refused_at_once_where_evapi_suspends_i
     moving.start_evapid()
     moving.run_kamailio(File(moving.path))
     assert moving.phone().ask("INVITE").reason == "Nobody Answers"
+
+
+def test_four_workers_run_routes_in_four_processes_where_evapi_has_one_for_all(moving):
+    """Whatever `workers` says there, each route sees what the one before it has done."""
+    text = moving.path.read_text().replace('"workers", 1', '"workers", 4')
+    moving.path.write_text(text.replace("default:", 'default: xlog("L_NOTICE", "RAN in $pp;\\n");'))
+
+    def processes():
+        for client in [connected(moving) for _ in range(4)]:
+            client.send(b"word")
+        return len(set(re.findall(r"RAN in (\d+);", "\n".join(moving.kamailio.logged("RAN in", 4)))))
+    moving.run_kamailio(File(moving.path), attach=False)
+    assert processes() == 1
+    assert moving.kamailio.terminate() == 0
+    run(moving, "switch")
+    moving.start_evapid()
+    moving.run_kamailio(File(moving.path), attach=False)
+    moving.evapid.attached(moving.kamailio.pid, 4)
+    assert processes() == 4

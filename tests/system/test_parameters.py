@@ -93,7 +93,7 @@ class TestParameters:
         shown = listener_at(stage, "127.0.0.1:8448")
         assert (shown["source"], shown["framing"], shown["max_clients"]) == ("module", "netstring", 8)
         assert len(status["kamailio"]["workers"]) == 1
-        assert status["kamailio"]["ring"]["capacity"] == 8 << 20
+        assert status["kamailio"]["ring"]["capacity"] == 32 << 20
 
     def test_the_next_kamailio_may_declare_another_listener(self, stage):
         first = stage.address
@@ -201,6 +201,7 @@ class TestWrongValues:
     @pytest.mark.parametrize("name, value, reason", [
         ("workers", -1, "-1: it must be from 1 to 128"),
         ("max_clients", -5, "-5: it must be 0 or more"),
+        ("keep_clients", 2, "2: it must be 0 or 1"), ("keep_clients", -1, "-1: it must be 0 or 1"),
         ("queue_size", 1000, "1000: it must be from 65536 to 1073741824"), ("queue_size", -1, "-1: "),
         ("queue_size", (1 << 30) + 1, "1073741825: "),
         ("bind_addr", "127.0.0.1:", "the port is not a number"), ("bind_addr", "127.0.0.1:80x", "the port is not a number"),

@@ -358,13 +358,13 @@ def test_a_tailer_that_does_not_read_costs_nobody_anything(stage):
     client = stage.connect()
     with Control(stage.evapid.control_socket, receive_buffer=4096) as stalled, Control(stage.evapid.control_socket) as publisher:
         assert stalled.ask(command="tail", direction="out") == {"tail": True}
-        before = stage.evapid.rss_bytes()
+        before = stage.evapid.own_bytes()
         publisher.ask(command="relay", stream=True)
         count, size = 100, 200000
         for number in range(count):
             publisher.send(netstring(b"%d " % number + b"x" * size))
             assert client.receive().startswith(b"%d " % number)
-        assert stage.evapid.rss_bytes() - before < 8 << 20
+        assert stage.evapid.own_bytes() - before < 8 << 20
         shown, dropped = 0, 0
         while shown + dropped < count:
             line = stalled.line()
@@ -481,14 +481,14 @@ class TestAlone:
         stage.start_kamailio(ROUTES)
         for _ in range(4):
             stage.connect(receive_buffer=4096)
-        before = stage.evapid.rss_bytes()
+        before = stage.evapid.own_bytes()
         with Control(stage.evapid.control_socket) as publisher:
             publisher.ask(command="relay", stream=True)
             for _ in range(300):
                 publisher.send(netstring(b"x" * 200000))
             publisher.end()
             assert publisher.rest()[-1]["published"]["events"] == 300
-        assert stage.evapid.rss_bytes() - before < 16 << 20
+        assert stage.evapid.own_bytes() - before < 16 << 20
         out = stage.evapid.status()["totals"]["out"]
         assert out["relayed"] == 1200 == out["delivered"] + out["queued_frames"] + sum(out["dropped"].values())
 

@@ -314,7 +314,7 @@ def door(stage):
     assert stage.evapid.status()["kamailio"]["state"] == "detached"
 
 
-@pytest.mark.parametrize("version", [1, 3, 99, 0xffffffff])
+@pytest.mark.parametrize("version", [1, 2, 4, 99, 0xffffffff])
 def test_another_version_of_the_protocol_is_refused_with_both_versions(stage, door, version):
     link = wire.Link(door)
     link.send(wire.hello(version=version))
@@ -338,10 +338,10 @@ CUT_SHORT = wire.hello(bind_addr=b"nonsense")[:-3]  # as from a Kamailio that ha
 @pytest.mark.parametrize("bytes_", [
     b"hello evapid\r\n\r\n", b"\0" * 100, wire.frame(99, b""), wire.frame(wire.WELCOME, b"\0" * 20),
     wire.hello(magic=b"evapix\0\0"), wire.hello(workers=0), wire.hello(worker=5, workers=2), wire.hello(workers=1000),
-    wire.hello(framing=7), CUT_SHORT, wire.hello(), wire.frame(wire.HELLO, b""),
+    wire.hello(framing=7), wire.hello(keep_clients=2), CUT_SHORT, wire.hello(), wire.frame(wire.HELLO, b""),
     (0xffffffff).to_bytes(4, "little") + (wire.HELLO).to_bytes(4, "little"),
 ], ids=["text", "zeros", "unknown frame", "not a hello", "magic", "no workers", "worker beyond workers", "many workers",
-        "framing", "cut short", "without descriptors", "empty hello", "huge frame"])
+        "framing", "keep clients", "cut short", "without descriptors", "empty hello", "huge frame"])
 def test_garbage_at_the_door_is_closed_and_harms_nobody(stage, door, bytes_):
     link = wire.Link(door)
     link.send(bytes_)

@@ -393,7 +393,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     assert 0 < refused_ < 30
 
 
-@pytest.mark.parametrize("at, bytes_", [(8, b"\xff"), (0, b"garbage!"), (52, b"\xff\xff\xff\xff")],
+@pytest.mark.parametrize("at, bytes_", [(8, b"\xff"), (0, b"garbage!"), (60, b"\xff\xff\xff\xff")],
                          ids=["layout", "magic", "segments"])
 def test_a_ledger_that_makes_no_sense_is_as_none(stage, at, bytes_):
     """All clients are closed, and evapid begins anew."""

@@ -8,7 +8,7 @@ from process import DEADLINE_S
 
 HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE, QUERY, ANSWER = range(1, 10)
 STATUS, CLIENTS = 1, 2  # what a QUERY asks for
-VERSION = 2
+VERSION = 3
 
 
 def text(bytes_):
@@ -19,9 +19,9 @@ def frame(kind, body):
     return struct.pack("<II", len(body), kind) + body
 
 
-def hello(version=VERSION, instance=1, pid=1, worker=0, workers=1, max_clients=8, framing=0, bind_addr=b"",
+def hello(version=VERSION, instance=1, pid=1, worker=0, workers=1, max_clients=8, framing=0, keep_clients=1, bind_addr=b"",
           magic=b"evapid\0\0"):
-    return frame(HELLO, magic + struct.pack("<IQIHHIB", version, instance, pid, worker, workers, max_clients, framing) +
+    return frame(HELLO, magic + struct.pack("<IQIHHIBB", version, instance, pid, worker, workers, max_clients, framing, keep_clients) +
                  text(bind_addr) + text(b"0.0") + text(b"5.6.3"))
 
 
@@ -57,14 +57,20 @@ def answer(body):
 
 def event(body):
     """An event's sequence, connection, port, address, tag and message."""
-    sequence, connection, _, port, length = struct.unpack_from("<QIQHB", body)
-    address, rest = body[23:23 + length], body[23 + length:]
+    sequence, connection, _, port, _, length = struct.unpack_from("<QIQHBB", body)
+    address, rest = body[24:24 + length], body[24 + length:]
     return sequence, connection, port, address, rest[1:1 + rest[0]], rest[1 + rest[0]:]
 
 
 def read_ns(body):
     """When evapid had read the event's message, by CLOCK_MONOTONIC."""
     return struct.unpack_from("<Q", body, 12)[0]
+
+
+def again(body):
+    """Has the event's client been let in before?"""
+    assert body[22] in (0, 1)
+    return body[22] == 1
 
 
 class Link:

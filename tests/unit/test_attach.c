@@ -104,6 +104,7 @@ static int say_hello(uint64_t instance)
                                       .pid = 1,
                                       .workers = 1,
                                       .max_clients = 8,
+                                      .keep_clients = true,
                                       .bind_addr = { "127.0.0.1:1", 11 } };
     const int passed[2] = { make_ring(), eventfd(0, EFD_CLOEXEC) };
     union {

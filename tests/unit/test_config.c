@@ -7,7 +7,7 @@ static void assert_default_limits(const struct client_limits *limits)
 {
     assert_int_equal(limits->framing, FRAMING_NETSTRING);
     assert_int_equal(limits->max_message_bytes, 4 << 20);
-    assert_int_equal(limits->max_queued_bytes, 8 << 20);
+    assert_int_equal(limits->max_queued_bytes, 32 << 20);
     assert_int_equal(limits->slow_policy, SLOW_DISCONNECT);
     assert_int_equal(limits->message_timeout_ms, 30000);
     assert_int_equal(limits->linger_ms, 10000);

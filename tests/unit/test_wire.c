@@ -71,6 +71,7 @@ static void test_a_hello_comes_back(void **state)
     assert_int_equal(read.workers, hello.workers);
     assert_int_equal(read.max_clients, hello.max_clients);
     assert_int_equal(read.framing, hello.framing);
+    assert_true(read.keep_clients);
     assert_text(read.bind_addr, hello.bind_addr);
     assert_text(read.module_version, hello.module_version);
     assert_text(read.kamailio_version, hello.kamailio_version);
@@ -127,6 +128,7 @@ static void check_event(const struct wire_event *written)
     assert_int_equal(read.connection, written->connection);
     assert_true(read.read_ns == written->read_ns);
     assert_int_equal(read.port, written->port);
+    assert_int_equal(read.again, written->again);
     assert_text(read.address, written->address);
     assert_text(read.tag, written->tag);
     assert_text(read.message, written->message);
@@ -146,6 +148,7 @@ static void test_an_event_comes_back(void **state)
     e.sequence = UINT64_MAX;
     e.connection = UINT32_MAX;
     e.port = UINT16_MAX;
+    e.again = false;
     e.message = (struct wire_text){ message, sizeof(message) };
     check_event(&e);
     e.address = TEXT("");
@@ -299,7 +302,7 @@ static void test_a_text_too_long_for_its_length(void **state)
     struct wire_event e = event;
     e.address = (struct wire_text){ text, 255 };
     e.tag = (struct wire_text){ text, 255 };
-    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), WIRE_HEADER + 24 + 510);
+    assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), WIRE_HEADER + 25 + 510);
     e.tag.length = 256;
     assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), 0);
     e.tag.length = 4;
@@ -313,7 +316,7 @@ static void test_a_text_that_goes_on_behind_its_body(void **state)
     (void)state;
     static const struct {
         size_t kind, at; /* kinds[kind], and the offset in its body of the length's low byte */
-    } lengths[] = { { 0, 33 }, { 0, 45 }, { 0, 50 }, { 1, 12 }, { 2, 4 }, { 3, 1 } };
+    } lengths[] = { { 0, 34 }, { 0, 46 }, { 0, 51 }, { 1, 12 }, { 2, 4 }, { 3, 1 } };
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         const struct kind *kind = &kinds[lengths[i].kind];
         const size_t length = kind->size - WIRE_HEADER;

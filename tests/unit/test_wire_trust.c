@@ -33,9 +33,9 @@ static void test_a_hello_of_another_version(void **state)
         assert_int_equal(read.version, i == 0 ? 7 : WIRE_VERSION + (7U << 8 * i));
         assert_true(read.instance == 0);
     }
-    static const unsigned char shortest[] = "evapid\0\0\x03\0\0\0";
+    static const unsigned char shortest[] = "evapid\0\0\x04\0\0\0";
     assert_false(wire_read_hello(at_the_end(shortest, 12), 12, &read));
-    assert_int_equal(read.version, 3);
+    assert_int_equal(read.version, 4);
     assert_false(wire_read_hello(at_the_end(shortest, 11), 11, &read));
     assert_int_equal(read.version, 0);
 }
@@ -71,6 +71,24 @@ static void test_a_hello_of_a_framing_that_cannot_be(void **state)
     assert_true(hello_accepted(0, 1, WIRE_FRAMING_RAW));
     assert_false(hello_accepted(0, 1, WIRE_FRAMING_RAW + 1));
     assert_false(hello_accepted(0, 1, UINT8_MAX));
+}
+
+/* A yes or no is 1 or 0. */
+static void test_a_yes_or_no_that_is_neither(void **state)
+{
+    (void)state;
+    struct wire_hello read;
+    assert_true(read_changed_hello(33, 0, &read));
+    assert_false(read.keep_clients);
+    assert_false(read_changed_hello(33, 2, &read));
+    unsigned char head[sizeof(event_head)];
+    struct wire_event again;
+    memcpy(head, event_head, sizeof(head));
+    head[22] = 0;
+    assert_true(wire_read_event(at_the_end(head, sizeof(head) - 1), sizeof(head) - 1, &again));
+    assert_false(again.again);
+    head[22] = 2;
+    assert_false(wire_read_event(at_the_end(head, sizeof(head) - 1), sizeof(head) - 1, &again));
 }
 
 /* ---- headers ----------------------------------------------------------------------------------------------------- */
@@ -190,6 +208,7 @@ int main(void)
         cmocka_unit_test(test_a_hello_of_another_version),
         cmocka_unit_test(test_a_hello_of_a_worker_that_cannot_be),
         cmocka_unit_test(test_a_hello_of_a_framing_that_cannot_be),
+        cmocka_unit_test(test_a_yes_or_no_that_is_neither),
         cmocka_unit_test(test_a_query_of_another_magic_version_or_subject),
         cmocka_unit_test(test_a_header_cut_at_every_byte),
         cmocka_unit_test(test_every_type_known_and_unknown),

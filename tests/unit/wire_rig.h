@@ -57,19 +57,21 @@ static const struct wire_hello hello = {
     .workers = 0x0080,
     .max_clients = 0xa0b0c0d0,
     .framing = WIRE_FRAMING_RAW,
+    .keep_clients = true,
     .bind_addr = { "[::1]:8448", 10 },
     .module_version = { "0.1", 3 },
     .kamailio_version = { "5.6.3", 5 },
 };
 
-static const unsigned char hello_bytes[] = "\x39\0\0\0\x01\0\0\0"
+static const unsigned char hello_bytes[] = "\x3a\0\0\0\x01\0\0\0"
                                            "evapid\0\0"
-                                           "\x02\0\0\0"
+                                           "\x03\0\0\0"
                                            "\x88\x77\x66\x55\x44\x33\x22\x11"
                                            "\x04\x03\x02\x01"
                                            "\x01\0"
                                            "\x80\0"
                                            "\xd0\xc0\xb0\xa0"
+                                           "\x01"
                                            "\x01"
                                            "\x0a\0[::1]:8448"
                                            "\x03\0"
@@ -91,7 +93,7 @@ static const unsigned char welcome_bytes[] = "\x13\0\0\0\x02\0\0\0"
 static const struct wire_text reason = { "attached: 4711", 14 };
 
 static const unsigned char refused_bytes[] = "\x14\0\0\0\x03\0\0\0"
-                                             "\x02\0\0\0"
+                                             "\x03\0\0\0"
                                              "\x0e\0"
                                              "attached: 4711";
 
@@ -104,7 +106,7 @@ static const struct wire_query query = { .subject = WIRE_ASK_CLIENTS, .after = 0
 
 static const unsigned char query_bytes[] = "\x13\0\0\0\x08\0\0\0"
                                            "evapid\0\0"
-                                           "\x02\0\0\0"
+                                           "\x03\0\0\0"
                                            "\x02"
                                            "\x04\x03\x02\x01"
                                            "\x06\x05";
@@ -114,6 +116,7 @@ static const struct wire_event event = {
     .connection = 0xfedcba98,
     .read_ns = 0x0807060504030201U,
     .port = 0xabcd,
+    .again = true,
     .address = { "127.0.0.1", 9 },
     .tag = { "ta\0g", 4 },
     .message = { "\0hello", 6 },
@@ -123,6 +126,7 @@ static const unsigned char event_head[] = "\x11\x22\x33\x44\x55\x66\x77\x88"
                                           "\x98\xba\xdc\xfe"
                                           "\x01\x02\x03\x04\x05\x06\x07\x08"
                                           "\xcd\xab"
+                                          "\x01"
                                           "\x09"
                                           "127.0.0.1"
                                           "\x04ta\0g";

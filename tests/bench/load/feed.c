@@ -90,7 +90,7 @@ int feed_main(int argc, char **argv)
 {
     static struct module module;
     struct framing framing;
-    struct settings settings = { .address = "", .mode = "relay", .ring = EVAPID_RING_DEFAULT, .timeout_s = 60 };
+    struct settings settings = { .address = "", .mode = "relay", .ring = 8UL << 20, .timeout_s = 60 };
     if (!settings_read(argc, argv, &settings) || !framing_make(&framing, "raw", FRAMING_EVENT, (size_t)settings.size))
         return 2;
     module.tags = settings.tags;

@@ -47,6 +47,7 @@ static bool hello_send(const struct module *module, int file, const char *addres
                                       .workers = 1,
                                       .max_clients = clients,
                                       .framing = WIRE_FRAMING_NETSTRING,
+                                      .keep_clients = true,
                                       .bind_addr = { address, strlen(address) },
                                       .module_version = version,
                                       .kamailio_version = version };
