@@ -3,9 +3,10 @@
 # for.
 # shellcheck shell=bash disable=SC2034
 
-# To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
+# To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source); libssl-dev: its
+# makefile looks whether that is there, and Debian builds its Kamailio where it is.
 packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev libmicrohttpd-dev libncurses-dev
-    uthash-dev dpkg-dev bison flex)
+    uthash-dev dpkg-dev bison flex libssl-dev)
 
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
