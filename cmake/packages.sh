@@ -8,6 +8,9 @@
 packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev libmicrohttpd-dev libncurses-dev
     uthash-dev dpkg-dev bison flex libssl-dev)
 
+# To make its Debian packages of that: CPack asks file which of the files are programs.
+packages_pack=(file)
+
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
 
@@ -25,8 +28,8 @@ packages_fuzz=(clang libclang-rt-dev)
 # To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
 packages_versions=(liblua5.1-0-dev)
 
-# To make its Debian packages, and to install them in Debians of their own.
-packages_package=(debootstrap lintian)
+# To try its Debian packages, in Debians of their own (tests/package, tests/fresh).
+packages_package=(debootstrap lintian git)
 
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)

@@ -167,3 +167,20 @@ def test_nothing_of_the_caller_s_environment_gets_into_the_flags(tmp_path):
     source, config = cached_tree() / "src", tmp_path / "config.mak"
     subprocess.run([ROOT / "cmake/configure-kamailio", source, config], check=True, timeout=300, env={**os.environ, **leaks})
     assert config.read_text() == (source / "config.mak").read_text()
+
+
+# ---- what is needed
+
+
+def lists():
+    """The lists of cmake/packages.sh."""
+    names = ("build", "pack", "run", "package")
+    shown = "; ".join(f'echo "${{packages_{name}[*]}}"' for name in names)
+    said = subprocess.run(["bash", "-ec", f". cmake/packages.sh; {shown}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name: set(line.split()) for name, line in zip(names, said.splitlines())}
+
+
+def test_the_readme_s_packages_are_those_of_the_lists():
+    command = commands.text_of("README.md", "install").replace("\\\n", "").splitlines()[0].split()
+    assert command[:3] == ["apt", "install", "--no-install-recommends"]
+    assert set(command[3:]) == lists()["build"] | lists()["pack"] | (lists()["run"] - {"python3"})
