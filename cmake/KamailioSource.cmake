@@ -23,18 +23,52 @@ set(KAMAILIO_SOURCE_CACHE "${_cache_home}/evapid" CACHE PATH "Where fetched Kama
 # A message that begins with a space is printed on one line, as it is.
 set(_remedy "give -DKAMAILIO_SOURCE_DIR=DIR, or build without the module: -DEVAPID_BUILD_MODULE=OFF")
 
-set(_installed_version "")
 if(KAMAILIO_EXECUTABLE)
-    execute_process(COMMAND ${KAMAILIO_EXECUTABLE} -v OUTPUT_VARIABLE _output ERROR_QUIET)
-    if(_output MATCHES "version: kamailio ([^ \n]+)")
-        set(_installed_version "${CMAKE_MATCH_1}")
-    endif()
     # An upgrade of Kamailio configures anew: other source, other flags.
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${KAMAILIO_EXECUTABLE}")
 endif()
 
+# kamailio_fetch(TREE): have the source of the installed package there.
+function(kamailio_fetch tree)
+    if(EXISTS "${tree}/src/config.mak")
+        return()
+    endif()
+    message(STATUS "Fetching the source of kamailio ${_package_version} into ${tree}")
+    execute_process(COMMAND ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/fetch-kamailio-source "${tree}"
+        ERROR_VARIABLE _reason RESULT_VARIABLE _result)
+    if(NOT _result EQUAL 0)
+        string(STRIP "${_reason}" _reason)
+        string(REPLACE "\n" "; " _reason "${_reason}")
+        message(FATAL_ERROR " No source of Kamailio (${_reason}): ${_remedy}")
+    endif()
+endfunction()
+
+# kamailio_configure(TREE CONFIG REASON): have Kamailio's own make write CONFIG anew. Sets the variable of the name REASON to why it
+# could not, or to nothing.
+function(kamailio_configure tree config reason)
+    execute_process(COMMAND ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/configure-kamailio "${tree}/src" "${config}"
+        ERROR_VARIABLE _said RESULT_VARIABLE _result)
+    set(${reason} "" PARENT_SCOPE)
+    if(NOT _result EQUAL 0)
+        string(STRIP "${_said}" _said)
+        set(${reason} "`make -C ${tree}/src FLAVOUR=kamailio cfg` is needed and failed: ${_said}" PARENT_SCOPE)
+    endif()
+endfunction()
+
+# kamailio_compare(TREE CONFIG STATUS DIFFERENCE): would the installed Kamailio take a module that is built so? Sets the variables of
+# those names to what compare-flags ends with and says.
+function(kamailio_compare tree config status difference)
+    execute_process(
+        COMMAND ${CMAKE_COMMAND} -E env "CC=${CMAKE_C_COMPILER}"
+            ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/compare-flags "${tree}/src" "${config}" "${KAMAILIO_EXECUTABLE}"
+        OUTPUT_VARIABLE _said RESULT_VARIABLE _status OUTPUT_STRIP_TRAILING_WHITESPACE)
+    set(${status} "${_status}" PARENT_SCOPE)
+    set(${difference} "${_said}" PARENT_SCOPE)
+endfunction()
+
 # ---- the tree
 
+set(_fetched OFF) # whether the tree is of the cache, and so ours to throw away
 if(KAMAILIO_SOURCE_DIR)
     get_filename_component(_tree "${KAMAILIO_SOURCE_DIR}" ABSOLUTE)
     if(NOT EXISTS "${_tree}/src/core/sr_module.h")
@@ -53,16 +87,8 @@ else()
     endif()
     string(REPLACE ":" "_" _package_version "${_package_version}")
     set(_tree "${KAMAILIO_SOURCE_CACHE}/kamailio-${_package_version}")
-    if(NOT EXISTS "${_tree}/src/config.mak")
-        message(STATUS "Fetching the source of kamailio ${_package_version} into ${_tree}")
-        execute_process(COMMAND ${CMAKE_CURRENT_LIST_DIR}/fetch-kamailio-source "${_tree}"
-            ERROR_VARIABLE _reason RESULT_VARIABLE _result)
-        if(NOT _result EQUAL 0)
-            string(STRIP "${_reason}" _reason)
-            string(REPLACE "\n" "; " _reason "${_reason}")
-            message(FATAL_ERROR " No source of Kamailio (${_reason}): ${_remedy}")
-        endif()
-    endif()
+    kamailio_fetch("${_tree}")
+    set(_fetched ON)
 endif()
 set(KAMAILIO_INCLUDE_DIR "${_tree}/src")
 if(NOT KAMAILIO_PACKAGE_VERSION)
@@ -72,18 +98,42 @@ endif()
 # ---- its flags
 
 set(_config "${_tree}/src/config.mak")
+set(_own_config ${_fetched}) # whether it is ours to write anew
 if(NOT EXISTS "${_config}")
     # The user's tree may be read-only or a git checkout: leave it as it is, and configure a copy.
     set(_config "${PROJECT_BINARY_DIR}/kamailio-config/config.mak")
+    set(_own_config ON)
     if(NOT EXISTS "${_config}" OR "${_tree}/src/Makefile.defs" IS_NEWER_THAN "${_config}")
         message(STATUS "Configuring a copy of ${_tree}")
-        execute_process(
-            COMMAND ${CMAKE_CURRENT_LIST_DIR}/configure-kamailio "${_tree}/src" "${_config}"
-            ERROR_VARIABLE _reason RESULT_VARIABLE _result)
-        if(NOT _result EQUAL 0)
-            string(STRIP "${_reason}" _reason)
-            message(FATAL_ERROR " `make -C ${_tree}/src FLAVOUR=kamailio cfg` is needed and failed: ${_reason}")
+        kamailio_configure("${_tree}" "${_config}" _reason)
+        if(_reason)
+            message(FATAL_ERROR " ${_reason}")
         endif()
+    endif()
+endif()
+
+# `make cfg` decides by what it finds on the machine. What was written when a library was missing, or before an upgrade, does
+# not fit: it is written anew, and a tree of the cache that is of no use is fetched anew, before anybody is asked to do it.
+if(EVAPID_CHECK_MODULE AND KAMAILIO_EXECUTABLE)
+    kamailio_compare("${_tree}" "${_config}" _status _difference)
+    if(_status MATCHES "^[12]$" AND _own_config)
+        message(STATUS "Configuring Kamailio's source anew: ${_difference}")
+        kamailio_configure("${_tree}" "${_config}" _reason)
+        kamailio_compare("${_tree}" "${_config}" _status _difference)
+    endif()
+    if(_status EQUAL 2 AND _fetched)
+        message(STATUS "Fetching Kamailio's source anew: ${_difference}")
+        file(REMOVE_RECURSE "${_tree}")
+        kamailio_fetch("${_tree}")
+        kamailio_compare("${_tree}" "${_config}" _status _difference)
+    endif()
+    if(NOT _status EQUAL 0)
+        set(_hint "")
+        if(_difference MATCHES "has [^,]*TLS_PTHREAD_MUTEX_SHARED")
+            set(_hint "; `make cfg` gives TLS_PTHREAD_MUTEX_SHARED where pkg-config finds libssl: install libssl-dev")
+        endif()
+        message(FATAL_ERROR " Kamailio would refuse the module: ${_difference}${_hint} "
+            "(-DEVAPID_CHECK_MODULE=OFF builds it for another Kamailio)")
     endif()
 endif()
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${_config}")
@@ -96,11 +146,6 @@ if(NOT _defs MATCHES "-DVERSION='\"([^\"]+)\"'")
     message(FATAL_ERROR " ${_config}: no C_DEFS with a VERSION; `make -C ${_tree}/src FLAVOUR=kamailio cfg` writes it")
 endif()
 set(_source_version "${CMAKE_MATCH_1}")
-
-if(EVAPID_CHECK_MODULE AND _installed_version AND NOT _source_version STREQUAL _installed_version)
-    message(FATAL_ERROR " ${_tree} is Kamailio ${_source_version}, and ${KAMAILIO_EXECUTABLE} is ${_installed_version}: "
-        "it would refuse the module (-DEVAPID_CHECK_MODULE=OFF builds it for another Kamailio)")
-endif()
 
 set(KAMAILIO_FLAGS_FILE "${PROJECT_BINARY_DIR}/kamailio-flags.rsp")
 set(_flags "${_defs} ${_mutex}\n")

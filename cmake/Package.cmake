@@ -5,7 +5,8 @@
 # leaves them in build/package, each with its debug symbols beside it. What is in them is what Install.cmake installs; what
 # makes a package of it lies in debian/. They are of a build for /usr: unit and module name paths below it.
 #
-# In:  EVAPID_PACKAGE_RELEASE      the Debian revision: 1, 2 ... of the same version of evapid
+# In:  EVAPID_PACKAGE_RELEASE      the Debian revision: 1, 2 ... of the same version of evapid. Packages for Debian 12 and 13 differ, so
+#                                  that one is an upgrade of the other: 1~deb12u1 is before 1~deb13u1, and that before 1
 #      EVAPID_PACKAGE_MAINTAINER   who answers for the packages: NAME <ADDRESS>
 #      KAMAILIO_PACKAGE_VERSION    of the package that the module is for (KamailioSource.cmake)
 #
@@ -20,6 +21,13 @@ if(NOT DPKG_SHLIBDEPS)
     message(STATUS "dpkg-shlibdeps was not found (dpkg-dev): no packages")
     return()
 endif()
+# CPack gives up in the middle without it, and does not say who asked for it. Who makes no packages doesn't need it.
+find_program(FILE_PROGRAM file)
+set(_lacking "")
+if(NOT FILE_PROGRAM)
+    set(_lacking "file was not found, with which CPack finds the programs among the files: install file, and configure again")
+    message(STATUS "No packages: ${_lacking}")
+endif()
 
 # As Debian's own tools find out who it is (debchange(1)).
 set(_maintainer "evapid packagers <packagers@evapid.invalid>")
@@ -27,7 +35,15 @@ if(DEFINED ENV{DEBFULLNAME} AND DEFINED ENV{DEBEMAIL})
     set(_maintainer "$ENV{DEBFULLNAME} <$ENV{DEBEMAIL}>")
 endif()
 set(EVAPID_PACKAGE_MAINTAINER "${_maintainer}" CACHE STRING "Maintainer of the Debian packages: NAME <ADDRESS>")
-set(EVAPID_PACKAGE_RELEASE 1 CACHE STRING "Debian revision of the packages")
+set(_release 1)
+if(EXISTS /etc/os-release)
+    file(STRINGS /etc/os-release _debian REGEX "^ID=debian$")
+    file(STRINGS /etc/os-release _number REGEX "^VERSION_ID=\"?[0-9]+\"?$")
+    if(_debian AND _number MATCHES "([0-9]+)") # testing and unstable have no number
+        set(_release 1~deb${CMAKE_MATCH_1}u1)
+    endif()
+endif()
+set(EVAPID_PACKAGE_RELEASE ${_release} CACHE STRING "Debian revision of the packages")
 
 # The date of all that is in a package, so that the same sources give the same packages: that of the last commit.
 set(_epoch "$ENV{SOURCE_DATE_EPOCH}")
@@ -36,6 +52,7 @@ if(NOT _epoch)
         OUTPUT_VARIABLE _epoch ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
 endif()
 if(NOT _epoch)
+    message(STATUS "git does not say when the last commit was: the packages have today's date")
     string(TIMESTAMP _epoch "%s" UTC)
 endif()
 execute_process(COMMAND date -u -R -d @${_epoch}
@@ -129,6 +146,10 @@ set(CPACK_OUTPUT_CONFIG_FILE ${PROJECT_BINARY_DIR}/CPackPackages.cmake)
 set(CPACK_SOURCE_OUTPUT_CONFIG_FILE ${PROJECT_BINARY_DIR}/CPackSources.cmake)
 include(CPack)
 
+if(_lacking)
+    add_custom_target(packages COMMAND ${CMAKE_COMMAND} -E echo "No packages: ${_lacking}" COMMAND ${CMAKE_COMMAND} -E false VERBATIM)
+    return()
+endif()
 add_custom_target(packages
     COMMAND ${PROJECT_SOURCE_DIR}/cmake/debian/pack ${_epoch} ${CMAKE_CPACK_COMMAND} ${CPACK_OUTPUT_CONFIG_FILE} ${_module_version}
     DEPENDS ${_targets} WORKING_DIRECTORY ${PROJECT_BINARY_DIR} COMMENT "Packing" VERBATIM)

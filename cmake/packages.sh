@@ -1,11 +1,15 @@
-# Which packages of Debian are needed for what, and how the missing ones are installed. Sourced by ../quickstart,
-# ../check and ../tests/bench/run, so that they agree; it lies in cmake/ because the first list is what CMakeLists.txt looks
-# for.
+# Which packages of Debian are needed for what, and how the missing ones are installed (install-packages). Sourced by
+# ../quickstart, ../check and ../tests/bench/run, so that they agree; it lies in cmake/ because the first list is what CMakeLists.txt
+# looks for.
 # shellcheck shell=bash disable=SC2034
 
-# To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source).
+# To build evapid, evapictl and the module. dpkg-dev, bison and flex: for Kamailio's source (fetch-kamailio-source); libssl-dev: its
+# makefile looks whether that is there, and Debian builds its Kamailio where it is.
 packages_build=(build-essential cmake ninja-build pkg-config libuv1-dev libjansson-dev libsystemd-dev libmicrohttpd-dev libncurses-dev
-    uthash-dev dpkg-dev bison flex)
+    uthash-dev dpkg-dev bison flex libssl-dev)
+
+# To make its Debian packages of that: CPack asks file which of the files are programs.
+packages_pack=(file)
 
 # To run it with a real Kamailio.
 packages_run=(kamailio python3)
@@ -24,18 +28,14 @@ packages_fuzz=(clang libclang-rt-dev)
 # To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
 packages_versions=(liblua5.1-0-dev)
 
-# To make its Debian packages, and to install them in Debians of their own.
-packages_package=(debootstrap lintian)
+# To try its Debian packages, in Debians of their own (tests/package, tests/fresh).
+packages_package=(debootstrap lintian git)
 
 # To measure it: what it is compared with, SIP load, and plots.
 packages_bench=(redis-server nats-server sip-tester gnuplot-nox)
 
-# Servers that start when they are installed, of those that the lists name: package=unit.
-declare -A package_units=([kamailio]=kamailio.service [postgresql]=postgresql.service [prometheus]=prometheus.service
-    [redis-server]=redis-server.service [nats-server]=nats-server.service)
-
-# Install those of the named packages that are missing. Nothing is asked for, and apt isn't touched, when none is. Returns 1
-# with the command to run when there are no rights to do it.
+# Install those of the named packages that are missing, and leave no service of theirs running or enabled. Nothing is asked for,
+# and apt isn't touched, when none is. Returns 1 with the command to run when there are no rights to do it.
 install_packages() {
     local package missing=() as_root=()
     if ! command -v dpkg-query > /dev/null; then
@@ -56,22 +56,7 @@ install_packages() {
         as_root=(sudo)
     fi
     echo "Installing ${missing[*]}"
-    # A subshell, so that its trap ends with it: Kamailio's package, for one, starts a SIP server on all interfaces when it
-    # is installed. Under systemd a mask in /run prevents that, and is taken away again.
-    (
-        units=()
-        for package in "${missing[@]}"; do
-            [ -z "${package_units[$package]:-}" ] || units+=("${package_units[$package]}")
-        done
-        if [ -d /run/systemd/system ] && [ ${#units[@]} -gt 0 ]; then
-            trap '"${as_root[@]}" systemctl --quiet --runtime unmask "${units[@]}"' EXIT
-            "${as_root[@]}" systemctl --quiet --runtime mask "${units[@]}"
-        fi
-        # A list that cannot be refreshed, perhaps another vendor's, may not matter: the installation tells.
-        "${as_root[@]}" apt-get -qq update || true
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends \
-            -o Dpkg::Use-Pty=0 "${missing[@]}" > /dev/null
-    ) || {
+    "${as_root[@]}" "$(dirname "${BASH_SOURCE[0]}")/install-packages" "${missing[@]}" || {
         echo "apt-get could not install: ${missing[*]}" >&2
         return 1
     }

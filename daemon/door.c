@@ -2,6 +2,7 @@
 #include "door.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
@@ -109,12 +110,64 @@ void door_tick(struct door *door)
     door_watch(door);
 }
 
+/* The names of evapid's own user and of a group as install takes them: by this machine's own lists, else their numbers. */
+static void name_owners(gid_t group, char user[64], char group_name[64])
+{
+    FILE *list = fopen("/etc/group", "re");
+    const struct group *entry = NULL;
+    name_user(geteuid(), user, 64);
+    if (strcmp(user, "unknown") == 0)
+        snprintf(user, 64, "%u", (unsigned)geteuid());
+    snprintf(group_name, 64, "%u", (unsigned)group);
+    if (list == NULL)
+        return;
+    while ((entry = fgetgrent(list)) != NULL) /* NOLINT(concurrency-mt-unsafe): there is one thread */
+        if (entry->gr_gid == group) {
+            snprintf(group_name, 64, "%s", entry->gr_name);
+            break;
+        }
+    fclose(list);
+}
+
+static gid_t door_group(const struct door_access *access)
+{
+    return access->group != DOOR_OWN_GROUP ? access->group : getegid();
+}
+
+/* Write the folder of a path to out, "." for one without a slash. */
+static void folder_of(const char *path, char out[EVAPID_PATH_MAX + 1])
+{
+    const char *slash = strrchr(path, '/');
+    const char *from = slash != NULL ? path : ".";
+    const size_t length = slash == NULL || slash == path ? 1 : (size_t)(slash - path);
+    memcpy(out, from, length);
+    out[length] = '\0';
+}
+
+/* Why the file of a door can't be made. Where that is about its folder, the text says what to do about it. */
+static const char *door_failed(const struct door *door, int error)
+{
+    static char why[3 * EVAPID_PATH_MAX + 256];
+    char folder[EVAPID_PATH_MAX + 1], user[64], group[64];
+    folder_of(door->path, folder);
+    name_owners(door_group(door->access), user, group);
+    switch (error) {
+    case ENOENT:
+        snprintf(why, sizeof(why), "the folder %s is missing; make it as root: install -d -m 750 -o %s -g %s %s",
+                 folder, user, group, folder);
+        return why;
+    case ENOTDIR: snprintf(why, sizeof(why), "%s is no folder, or lies below a file", folder); return why;
+    case EACCES: snprintf(why, sizeof(why), "user %s may not make a file in the folder %s", user, folder); return why;
+    default: return strerror(error);
+    }
+}
+
 /* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */
-static const char *clear_stale(const struct sockaddr_un *address)
+static const char *clear_stale(const struct door *door, const struct sockaddr_un *address)
 {
     struct stat file;
     if (lstat(address->sun_path, &file) != 0)
-        return errno == ENOENT ? NULL : strerror(errno);
+        return errno == ENOENT ? NULL : door_failed(door, errno);
     if (!S_ISSOCK(file.st_mode))
         return "there is a file of that name, and it is no socket";
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -145,7 +198,7 @@ static const char *door_set_access(const struct door *door, const struct stat *f
 {
     static char why[128];
     const struct door_access *access = door->access;
-    const gid_t group = access->group != DOOR_OWN_GROUP ? access->group : getegid();
+    const gid_t group = door_group(access);
     const mode_t before = file->st_mode & 07777;
     if ((before & ~access->mode) != 0 && chmod(door->path, before & access->mode) != 0)
         return strerror(errno);
@@ -160,8 +213,10 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
 {
     struct stat file;
     door->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (door->fd < 0 || bind_shut(door->fd, address) != 0 || lstat(address->sun_path, &file) != 0)
+    if (door->fd < 0)
         return strerror(errno);
+    if (bind_shut(door->fd, address) != 0 || lstat(address->sun_path, &file) != 0)
+        return door_failed(door, errno);
     door->device = file.st_dev;
     door->inode = file.st_ino;
     /* Nobody comes in before the file is as it shall be. */
@@ -230,7 +285,7 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
     snprintf(door->path, sizeof(door->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     const bool goes_on = door_inherit(door, &inherited);
-    const char *why = goes_on ? NULL : clear_stale(&address);
+    const char *why = goes_on ? NULL : clear_stale(door, &address);
     if (why == NULL && !goes_on)
         why = bind_and_listen(door, &address);
     if (why == NULL)
@@ -275,7 +330,7 @@ static const char *door_prepare_move(struct door_change *change, uv_loop_t *loop
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", change->next.path);
-    const char *why = clear_stale(&address);
+    const char *why = clear_stale(&change->next, &address);
     if (why != NULL)
         return why;
     why = bind_and_listen(&change->next, &address);

@@ -1,9 +1,9 @@
 """A Debian of its own in a folder, in which packages are installed as on a host.
 
-It is the release that runs here, for which the packages are built, made by debootstrap from the archive that this machine's
-apt uses. What debootstrap made is kept for a week, and what apt fetched until then, in the cache folder that also has
-Kamailio's source. Commands run in it by chroot, in a mount namespace of their own: whatever becomes of them, nothing stays
-mounted. They share this machine's network, and no package starts anything. A host that is booted is a Machine
+It is the release that runs here, for which the packages are built, or another one (tests/fresh), made by debootstrap from the
+archive that this machine's apt uses. What debootstrap made is kept for a week, and what apt fetched until then, in the cache
+folder that also has Kamailio's source. Commands run in it by chroot, in namespaces of their own: when a command has ended, no
+process of it is left and nothing stays mounted. They share this machine's network. A host that is booted is a Machine
 (tests/service)."""
 
 import fcntl
@@ -14,15 +14,18 @@ import platform
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from machine import Machine
 
+HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evapid"
 WEEK_S = 7 * 24 * 3600
-DEADLINE_S = 300  # for apt and debootstrap: they may have much to fetch
+DEADLINE_S = 2400  # for apt, debootstrap and a build: much to fetch and to compile, on a machine that has much else to do
 
+NAMESPACES = ["--mount", "--pid", "--fork", "--kill-child"]
 IN_ROOT = """
 mount -t proc proc "$1/proc" && mount --bind "$2" "$1/var/cache/apt/archives" || exit 125
 root=$1; shift 2; exec chroot "$root" "$@"
@@ -50,15 +53,18 @@ class Host:
         """The file of that name in it, from here."""
         return self.root / str(name).lstrip("/")
 
-    def run(self, *words):
-        """Run a command in it, as root. Returns what subprocess.run does, with text."""
-        command = ["unshare", "--mount", "sh", "-c", IN_ROOT, "sh", self.root, self.archives, *words]
+    def run(self, *words, alone=False):
+        """Run a command in it, as root; alone: with a network of its own, which is nothing but a loopback. Returns what
+        subprocess.run does, with text."""
+        command = ["unshare", *NAMESPACES, "sh", "-c", IN_ROOT, "sh", self.root, self.archives, *words]
+        if alone:
+            command = [sys.executable, HERE / "loopback.py", *command]
         return subprocess.run([str(word) for word in command], env={**PROXIES, **ENVIRONMENT}, stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=DEADLINE_S)
 
-    def done(self, *words):
+    def done(self, *words, **options):
         """Run a command that is to succeed; returns its output, errors included."""
-        ran = self.run(*words)
+        ran = self.run(*words, **options)
         assert ran.returncode == 0, f"{words} ended with {ran.returncode}:\n{(ran.stdout + ran.stderr)[-4000:]}"
         return ran.stdout + ran.stderr
 
@@ -88,6 +94,12 @@ class Host:
             return self.apt("install", *options, *(f"/srv/packages/{package.name}" for package in packages))
         finally:
             shutil.rmtree(self.path("/srv/packages"))
+
+    def start_nothing(self):
+        """No package starts anything, as in an image that is being built."""
+        policy = self.path("/usr/sbin/policy-rc.d")
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
 
     def turn_off(self, *units):
         """Mask them."""
@@ -160,54 +172,97 @@ def release():
     return next(line.split("=")[1].strip('"') for line in lines if line.startswith("VERSION_CODENAME="))
 
 
+def debian_archives():
+    """What this machine's apt has of Debian's own: address, suite (bookworm, bookworm-updates, ...) and components of each."""
+    shown = completed(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+                      "apt-get")
+    found = {}
+    for line in shown.splitlines():
+        origin, uri, suite, component = line.split(" ")
+        if origin == "Debian":
+            found.setdefault((uri, suite), []).append(component)
+    return [(uri, suite, components) for (uri, suite), components in found.items()]
+
+
 def archive():
     """Where this machine's apt has its release from."""
-    shown = completed(["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"], "apt-get")
-    for line in shown.splitlines():
-        codename, uri = line.split()
-        if codename == release():
+    for uri, suite, _ in debian_archives():
+        if suite == release():
             return uri
     raise AssertionError(f"this machine's apt has no archive of {release()}")
 
 
-def debootstrap(archives, made):
-    """Fill the folder with a minimal Debian, whose apt is set up as this machine's."""
-    completed(["debootstrap", "--variant=minbase", f"--cache-dir={archives}", release(), made, archive()], "debootstrap")
+def debian_sources(suite):
+    """Sources for apt: Debian's own archives as this machine's apt asks them, but for that suite."""
+    return "\n".join(f"Types: deb\nURIs: {uri}\nSuites: {own.replace(release(), suite)}\nComponents: {' '.join(components)}\n"
+                     "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+                     for uri, own, components in debian_archives())
+
+
+def write_sources(root, suite):
+    """Debian's own archives of that suite, and no others."""
+    (root / "etc/apt/sources.list").unlink(missing_ok=True)
+    (root / "etc/apt/sources.list.d/debian.sources").write_text(debian_sources(suite))
+    write_settings(root)
+
+
+def copy_sources(root):
+    """Whatever this machine's apt uses: other vendors' archives too, one of which may be where Kamailio comes from."""
     for name in ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "etc/apt/keyrings",
                  "etc/apt/auth.conf.d", "usr/share/keyrings"):
-        (made / name).unlink() if (made / name).is_file() else shutil.rmtree(made / name, ignore_errors=True)
+        (root / name).unlink() if (root / name).is_file() else shutil.rmtree(root / name, ignore_errors=True)
         if (source := Path("/") / name).is_dir():
-            shutil.copytree(source, made / name)
+            shutil.copytree(source, root / name)
         elif source.is_file():
-            shutil.copy(source, made / name)
+            shutil.copy(source, root / name)
+    write_settings(root)
+
+
+def write_settings(root):
+    """How this machine's apt reaches its archives."""
     settings = completed(["apt-config", "dump"], "apt-config").splitlines()
-    (made / "etc/apt/apt.conf.d/00machine").write_text("\n".join(line for line in settings if line.startswith("Acquire::")) + "\n")
+    (root / "etc/apt/apt.conf.d/00machine").write_text("\n".join(line for line in settings if line.startswith("Acquire::")) + "\n")
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
 
 
-def bare(folder):
-    """A minimal Debian in folder. Waits for another test that makes one, or uses what apt has fetched: until this process
-    ends nobody else does."""
+def minimal(archives, folder, suite):
+    """What debootstrap makes of that suite, as a tar file that is kept for a week. folder: where it is made, if it must be."""
+    kept = CACHE / f"minimal-{suite}-{platform.machine()}.tar"
+    if not kept.exists() or time.time() - kept.stat().st_mtime > WEEK_S:
+        made = folder / f"made-{suite}"
+        completed(["debootstrap", "--variant=minbase", f"--cache-dir={archives}", suite, made, archive()], "debootstrap")
+        completed(["tar", "-cf", f"{kept}.part", "-C", made, "."], "tar")
+        os.rename(f"{kept}.part", kept)
+        shutil.rmtree(made)
+    return kept
+
+
+def lock_archives():
+    """The folder where apt keeps what it has fetched. Waits for another test that uses it; until this process ends nobody else
+    does."""
     archives = CACHE / "archives"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     lock = os.open(CACHE / "archives.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    kept = CACHE / f"debian-{release()}-{platform.machine()}.tar"
-    if not kept.exists() or time.time() - kept.stat().st_mtime > WEEK_S:
-        for old in archives.glob("*.deb"):
+    for old in archives.glob("*.deb"):
+        if time.time() - old.stat().st_mtime > WEEK_S:
             old.unlink()
-        made = folder / "made"
-        debootstrap(archives, made)
-        completed(["tar", "-cf", f"{kept}.part", "-C", made, "."], "tar")
-        os.rename(f"{kept}.part", kept)
-        shutil.rmtree(made)
-    root = folder / "bare"
-    root.mkdir()
-    completed(["tar", "-xf", kept, "-C", root], "tar")
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    host = Host(root, archives)
-    # No package starts anything: as in an image that is being built.
-    policy = host.path("/usr/sbin/policy-rc.d")
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
+    return archives
+
+
+def fresh(folder, suite, archives):
+    """A minimal Debian of that suite, and nothing else, in folder. Its apt knows Debian's own archives."""
+    folder.mkdir()
+    completed(["tar", "-xf", minimal(archives, folder.parent, suite), "-C", folder], "tar")
+    (folder / "etc/dpkg/dpkg.cfg.d/00quick").write_text("force-unsafe-io\n")  # nobody needs it after a power failure
+    write_sources(folder, suite)
+    return Host(folder, archives)
+
+
+def bare(folder):
+    """A minimal Debian of the release that runs here, in folder/bare, where no package starts anything."""
+    host = fresh(folder / "bare", release(), lock_archives())
+    copy_sources(host.root)
+    host.start_nothing()
     host.apt("update")
     return host

@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import grp
 import os
 import pwd
 import re
@@ -465,6 +466,7 @@ def test_what_is_wrong_changes_nothing_and_is_said(stage):
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", int(taken.split(":")[1])))
         holder.listen()
+        user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
         much = {"access": {"deny": ["127.0.0.0/8"]}, "limits": {"max_queued_bytes": 1024}, "log": {"level": "error"},
                 "kamailio_access": {"mode": "0600"}}
         for settings, reason in [
@@ -476,7 +478,8 @@ def test_what_is_wrong_changes_nothing_and_is_said(stage):
                 ({"listeners": [{"address": wanted}], **much, "control_socket": str(other_file)},
                  f"{other_file}: there is a file of that name, and it is no socket"),
                 ({"listeners": [{"address": wanted}], **much, "control_socket": str(stage.folder / "a" / "b")},
-                 f"{stage.folder}/a/b: No such file or directory"),
+                 f"{stage.folder}/a/b: the folder {stage.folder}/a is missing; make it as root: install -d -m 750 -o {user} -g {group} "
+                 f"{stage.folder}/a"),
                 ({**much, "listners": []}, f"{path}:"),
                 ({**much, "limits": {"max_queued_bytes": 1}}, f"{path}:")]:
             why = stage.evapid.reload_in_vain(**settings)

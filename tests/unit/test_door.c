@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,9 +83,19 @@ static void on_opened(void *owner, int fd)
     close(fd);
 }
 
+static const char *open_door_at(const char *there, const struct door_access *access)
+{
+    return door_open(&door, &loop, there, access, (struct inherited_door){ .fd = -1 }, on_opened, &opened);
+}
+
 static const char *open_door(const struct door_access *access)
 {
-    return door_open(&door, &loop, path, access, (struct inherited_door){ .fd = -1 }, on_opened, &opened);
+    return open_door_at(path, access);
+}
+
+static const char *user_name(uid_t user)
+{
+    return getpwuid(user)->pw_name; /* NOLINT(concurrency-mt-unsafe): there is one thread */
 }
 
 #define TURN_UNTIL_OPENED(count)                                                                                       \
@@ -182,6 +193,49 @@ static void test_a_file_in_the_way_stays(void **state)
     assert_int_equal(mode_of_file(), 0600);
     close(fd);
     unlink(path);
+}
+
+/* Who starts evapid by hand has to know which folder is missing, and for whom to make it. */
+static void test_a_folder_that_is_missing_is_named_with_the_command_that_makes_it(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = 54321 };
+    char missing[sizeof(directory) + 16], expected[256];
+    snprintf(missing, sizeof(missing), "%s/no/folder", directory);
+    snprintf(expected, sizeof(expected),
+             "the folder %s/no is missing; make it as root: install -d -m 750 -o %s -g 54321 %s/no", directory,
+             user_name(geteuid()), directory);
+    assert_string_equal(open_door_at(missing, &rules), expected);
+}
+
+static void test_a_file_where_the_folder_is_to_be_is_named(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
+    char below[sizeof(directory) + 16], expected[256];
+    const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    snprintf(below, sizeof(below), "%s/door", path);
+    snprintf(expected, sizeof(expected), "%s is no folder, or lies below a file", path);
+    assert_string_equal(open_door_at(below, &rules), expected);
+    close(fd);
+    unlink(path);
+}
+
+static void test_a_folder_that_is_another_s_is_named_with_the_user(void **state)
+{
+    (void)state;
+    const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
+    static const mode_t modes[] = { 0, 0111 };                  /* it can't be searched; it can't be written */
+    const uid_t own = geteuid(), user = own != 0 ? own : 65534; /* root may do all */
+    char expected[256];
+    snprintf(expected, sizeof(expected), "user %s may not make a file in the folder %s", user_name(user), directory);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(fchmodat(AT_FDCWD, directory, modes[i], 0), 0);
+        assert_int_equal(seteuid(user), 0);
+        const char *why = open_door(&rules);
+        assert_int_equal(seteuid(own), 0);
+        assert_string_equal(why, expected);
+    }
 }
 
 static void test_our_own_user_comes_in_whoever_is_listed(void **state)
@@ -286,6 +340,9 @@ int main(void)
         WITH_DIRECTORY(test_a_group_that_cannot_be_given_leaves_no_file),
         WITH_DIRECTORY(test_a_mode_that_cannot_be_given_leaves_no_file),
         WITH_DIRECTORY(test_a_file_in_the_way_stays),
+        WITH_DIRECTORY(test_a_folder_that_is_missing_is_named_with_the_command_that_makes_it),
+        WITH_DIRECTORY(test_a_file_where_the_folder_is_to_be_is_named),
+        WITH_DIRECTORY(test_a_folder_that_is_another_s_is_named_with_the_user),
         WITH_DIRECTORY(test_our_own_user_comes_in_whoever_is_listed),
         WITH_DIRECTORY(test_another_mode_and_group_are_given_or_all_is_as_it_was),
         WITH_DIRECTORY(test_a_door_moves_or_stays_where_it_is),

@@ -1,0 +1,91 @@
+"""./quickstart, the packages, and evapid installed from them: on minimal Debians to which nothing was added."""
+
+import re
+
+import commands
+from stranger import lines_of
+
+REVISION = {"bookworm": "-1~deb12u1", "trixie": "-1~deb13u1"}
+OURS = r"^(evapid|kamailio-evapid-module)(-dbgsym)?_"
+SEVERAL = "nats-server redis-server prometheus"
+
+# evapid as README.md starts it, and then a Kamailio that loads the module: an application gets its first event from the script.
+ATTACHED = r"""
+( {start} ) > /tmp/evapid.log 2>&1 &
+until evapictl status > /dev/null 2>&1; do kill -0 $! || {{ cat /tmp/evapid.log; exit 1; }}; sleep 0.1; done
+install -d -o kamailio -g kamailio /run/kamailio
+kamailio -c -f {config}
+kamailio -DD -E -f {config} -u kamailio -g kamailio -m 64 -M 8 -w /tmp > /tmp/kamailio.log 2>&1 &
+until evapictl status | grep -q ' listening '; do kill -0 $! || {{ cat /tmp/kamailio.log; exit 1; }}; sleep 0.1; done
+exec 3<> /dev/tcp/127.0.0.1/8448
+until evapictl status | grep -q ' open '; do sleep 0.1; done
+head -c 23 <&3
+evapictl status
+"""
+
+
+# ---- ./quickstart
+
+
+def test_quickstart_shows_an_event_on_its_way(newcomer):
+    lines = newcomer.finished().splitlines()
+    assert lines[-1] == "Done: an event went from SIP to the application, and its answer came back. Nothing is left running."
+    assert any(line.startswith("  phone       | <- SIP/2.0 486 Busy") for line in lines)
+
+
+def test_quickstart_lets_nothing_start_at_boot_that_did_not_before(newcomer):
+    assert newcomer.starts_at_boot() == newcomer.before
+    assert not newcomer.path("/usr/sbin/policy-rc.d").exists()
+
+
+def test_the_packages_say_that_they_need_file_before_anything_is_built(newcomer):
+    ran = newcomer.shell("cmake --preset package && cmake --build --preset package")
+    said = ran.stdout + ran.stderr
+    assert ran.returncode != 0 and "No packages: file was not found" in said and "Building C object" not in said
+
+
+def test_without_packages_and_systemd_it_runs_as_the_readme_says(newcomer):
+    newcomer.shell_done(lines_of("install without packages"))
+    newcomer.shell_done("cp conf/kamailio-evapi.cfg /etc/kamailio/evapi.cfg")
+    said = newcomer.shell_done(ATTACHED.format(start=lines_of("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
+    assert "config file ok" in said and '"event": "welcome"' in said and " attached for " in said
+
+
+def test_what_was_enabled_before_stays_and_nothing_else_comes(newcomer):
+    newcomer.start_nothing()  # of what the user installs
+    newcomer.shell_done("apt-get -q install --no-install-recommends redis-server")
+    newcomer.path("/usr/sbin/policy-rc.d").unlink()
+    before = newcomer.starts_at_boot()
+    assert "redis-server.service" in before
+    newcomer.shell_done(f". cmake/packages.sh\ninstall_packages {SEVERAL}")
+    assert newcomer.starts_at_boot() == before
+    for name in SEVERAL.split():
+        newcomer.done("dpkg", "-s", name)
+    assert not newcomer.path("/usr/sbin/policy-rc.d").exists()
+
+
+# ---- the packages
+
+
+def test_the_readme_s_packages_make_the_packages(packager, suite):
+    names = [package.name for package in packager.packages()]
+    assert len(names) == 4 and all(re.search(OURS, name) and f"{REVISION[suite]}_" in name for name in names), names
+
+
+def test_installed_from_the_packages_it_runs_and_kamailio_attaches(packager):
+    packager.shell_done(lines_of("install", -1))
+    assert packager.done("dpkg", "-V", "evapid", "kamailio-evapid-module") == ""
+    assert packager.done("evapid", "-t", "-c", "/etc/evapid/evapid.json") == "/etc/evapid/evapid.json: good\n"
+    packager.shell_done("cp /usr/share/doc/evapid/kamailio-evapi.cfg /etc/kamailio/evapi.cfg")
+    said = packager.shell_done(ATTACHED.format(start=lines_of("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
+    assert '"event": "welcome"' in said and " attached for " in said
+
+
+def test_the_module_for_the_kamailio_that_apt_has_is_built(packager):
+    """As docs/operations.md has it; without deb-src lines, and the tree is not in the cache."""
+    before = {package.name for package in packager.packages()}
+    for package in packager.packages():
+        package.unlink()
+    build = commands.text_of("docs/operations.md", "build the module for another Kamailio").splitlines()[:-1]
+    packager.shell_done("rm -r ~/.cache/evapid\n" + "\n".join(build))
+    assert {package.name for package in packager.packages()} == before
