@@ -64,7 +64,8 @@ def test_quickstart_prints_what_the_readme_shows():
         ran = subprocess.run([ROOT / "quickstart"], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     shown = block("README.md", "quickstart").removeprefix("$ ./quickstart\n")
-    shown = re.sub(r"(?<= Kamailio )\d+\.\d+\.\d+(?=,)", ".".join(map(str, kamailio.version())), shown)  # the installed one's
+    written_with = re.search(r" Kamailio (\d+\.\d+\.\d+),", shown).group(1)
+    shown = shown.replace(written_with, ".".join(map(str, kamailio.version())))  # the installed one's
     assert without_what_varies(ran.stdout) == without_what_varies(shown)
 
 
