@@ -189,7 +189,7 @@ static bool read_keepalive(struct reading *in, json_t *value, struct client_limi
         { "idle_s", &limits->keepalive_idle_s, 4, 0, 32767 }, /* 0: off; the most: tcp(7) */
         { "interval_s", &limits->keepalive_interval_s, 4, 1, 32767 },
         { "probes", &limits->keepalive_probes, 4, 1, 127 },
-        { NULL },
+        { 0 },
     };
     return read_numbers(in, value, keys);
 }
@@ -239,7 +239,7 @@ static bool read_access_key(struct reading *in, const char *name, json_t *value,
         { "max_clients_per_address", &access->max_clients_per_address, 4, 0, 1000000 },
         { "max_connects_per_second", &access->max_connects_per_second, 4, 0, BUCKET_RATE_MAX },
         { "admission_timeout_ms", &limits->admission_timeout_ms, 4, 0, 3600000 },
-        { NULL },
+        { 0 },
     };
     const struct number_key *key = find_number(keys, name);
     if (key != NULL)
@@ -329,7 +329,7 @@ static bool read_listener_key(struct reading *in, const char *name, json_t *valu
         { "max_message_bytes", &listener->limits.max_message_bytes, 8, 1, EVAPID_MESSAGE_MAX },
         { "max_queued_bytes", &listener->limits.max_queued_bytes, 8, 1024, 1UL << 40 },
         { "message_timeout_ms", &listener->limits.message_timeout_ms, 4, 0, 86400000 },
-        { NULL },
+        { 0 },
     };
     const struct number_key *key = find_number(keys, name);
     if (key != NULL)
@@ -411,7 +411,7 @@ static bool read_limit(struct reading *in, const char *name, json_t *value, void
         { "linger_ms", &config->limits.linger_ms, 4, 0, 600000 },
         { "worker_window_frames", &config->worker_window_frames, 8, 1, 65536 },
         { "worker_window_bytes", &config->worker_window_bytes, 8, 1024, 1UL << 30 },
-        { NULL },
+        { 0 },
     };
     const struct number_key *key = find_number(keys, name);
     if (key != NULL)
@@ -447,7 +447,7 @@ static bool read_key(struct reading *in, const char *name, json_t *value, void *
     const struct number_key keys[] = {
         { "shutdown_grace_ms", &config->shutdown_grace_ms, 4, 0, 600000 },
         { "attach_hold_ms", &config->attach_hold_ms, 4, 0, 600000 },
-        { NULL },
+        { 0 },
     };
     const struct number_key *key = find_number(keys, name);
     if (key != NULL)
@@ -538,7 +538,7 @@ static void set_defaults(struct config *config)
 bool config_read(struct config *config, const char *path, char error[CONFIG_ERROR])
 {
     size_t length = 0;
-    json_error_t bad;
+    json_error_t bad = { .line = 0 };
     set_defaults(config);
     char *text = load(path, &length, error);
     if (text == NULL)

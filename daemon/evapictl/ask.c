@@ -106,9 +106,10 @@ ssize_t line_fill(struct line_to *line)
     }
     if (line->room - line->length < READ_BYTES) {
         line->room = line->room * 2 + READ_BYTES;
-        line->bytes = realloc(line->bytes, line->room);
-        if (line->bytes == NULL)
+        char *more = realloc(line->bytes, line->room);
+        if (more == NULL)
             out_of_memory();
+        line->bytes = more;
     }
     const ssize_t n = recv(line->fd, line->bytes + line->length, line->room - line->length, 0);
     if (n > 0)

@@ -52,9 +52,10 @@ static char *buffer_room(struct buffer *buffer, size_t size)
     }
     if (buffer->room - buffer->end < size) {
         buffer->room = (buffer->end + size) * 2;
-        buffer->bytes = realloc(buffer->bytes, buffer->room);
-        if (buffer->bytes == NULL)
+        char *more = realloc(buffer->bytes, buffer->room);
+        if (more == NULL)
             out_of_memory();
+        buffer->bytes = more;
     }
     return buffer->bytes + buffer->end;
 }

@@ -16,6 +16,10 @@ static SCREEN *screen;
 
 bool screen_open(void)
 {
+    /* The size is what the terminal says, also later. Whoever exports LINES and COLUMNS, as programs with GNU readline do for all
+     * that they start, says what it was once. */
+    unsetenv("LINES");
+    unsetenv("COLUMNS");
     screen = newterm(NULL, stdout, stdin);
     if (screen == NULL)
         return false;

@@ -17,9 +17,10 @@ void table_begin_row(struct table *table)
 {
     if (table->rows == table->room) {
         table->room = table->room == 0 ? 16 : table->room * 2;
-        table->cells = realloc((void *)table->cells, table->room * sizeof(*table->cells));
-        if (table->cells == NULL)
+        void *more = realloc((void *)table->cells, table->room * sizeof(*table->cells));
+        if (more == NULL)
             out_of_memory();
+        table->cells = more;
     }
     memset((void *)table->cells[table->rows++], 0, sizeof(*table->cells));
 }

@@ -77,6 +77,18 @@ def test_top_fits_into_a_terminal_of_any_size(stage, screen, columns, lines):
     until(lambda: screen.mode()[0] == "0", "top has ended")
 
 
+def test_top_goes_by_the_size_of_the_terminal_whatever_lines_and_columns_say(stage):
+    """As where somebody has exported them: they keep the size that there was once."""
+    with Screen(stage.folder, 100, 30, environment={"LINES": 24, "COLUMNS": 80}) as screen:
+        for columns, lines in ((100, 30), (120, 40), (60, 20)):
+            screen.resize(columns, lines)
+            if columns == 100:
+                top(stage, screen)
+            until(lambda: (len(screen.lines()), screen.lines()[-1][:6]) == (lines, "q quit"), "the last line is the screen's")
+        screen.keys("q")
+        until(lambda: screen.mode()[0] == "0", "top has ended")
+
+
 def test_top_sorts_as_it_is_told(stage, screen):
     first, second = tagged(stage, b"zebra"), tagged(stage, b"ant")
     top(stage, screen)

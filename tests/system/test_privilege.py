@@ -222,6 +222,17 @@ def test_the_unit_forbids_what_evapid_does_not_need(house, code):
     assert ran.returncode == (7 if code == "pass" else -signal.SIGSYS), ran.stderr
 
 
+def test_the_unit_answers_libuv_that_it_may_not_make_an_io_uring(house):
+    """What an io_uring does passes by every filter: the unit allows none. libuv tries, is told so, and does without."""
+    sandbox.write_rules(UNIT, house.folder / "rules.json")
+    assert not {"io_uring_setup", "io_uring_enter", "io_uring_register"} & sandbox.allowed_calls(UNIT)
+    program = ("import ctypes, errno, os; call = ctypes.CDLL(None, use_errno=True).syscall; "
+               "os._exit(7 if call(425, 1, None) == -1 and ctypes.get_errno() == errno.EPERM else 1)")
+    ran = subprocess.run([*filtered(house.folder), sys.executable, "-c", program], user=NOBODY.pw_uid, cwd="/",
+                         capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 7, ran.stderr
+
+
 def test_systemd_understands_the_unit(tmp_path):
     copy = tmp_path / "evapid.service"
     copy.write_text(UNIT.read_text().replace("/usr/sbin/evapid", "/bin/true").replace("/usr/bin/evapictl", "/bin/true"))

@@ -15,6 +15,10 @@ import commands
 from process import DEADLINE_S, until
 from stage import Stage
 
+# kamcli 2.0.0 asks Python for SafeConfigParser, another name of ConfigParser, which Python 3.12 no longer has. Debian 13's can't do
+# anything for want of that name; with it, it works. Python reads this file at its start.
+KAMCLI_START = "import configparser\nconfigparser.SafeConfigParser = configparser.ConfigParser\n"
+
 ROUTES = """
 route[TEST] {
     if (is_method("OPTIONS")) evapi_relay("event");
@@ -64,11 +68,14 @@ class Office(Stage):
 
     def _kamcli(self, *words):
         """What kamcli prints as JSON: it speaks JSON-RPC over a Unix datagram socket."""
+        start = self.folder / "python"
+        start.mkdir(exist_ok=True)
+        (start / "sitecustomize.py").write_text(KAMCLI_START)
         config = self.folder / "kamcli.ini"
         config.write_text("[main]\n[db]\n[ctl]\ntype=jsonrpc\n[jsonrpc]\ntransport=socket\noutformat=json\n"
                           f"srvaddr={self.socket}\nrcvaddr={self.folder}/kamcli\n")
         ran = subprocess.run(["kamcli", "-c", str(config), *map(str, words)], capture_output=True, text=True,
-                             timeout=DEADLINE_S, env={**os.environ, "LC_ALL": "C.UTF-8"})
+                             timeout=DEADLINE_S, env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(start)})
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout[ran.stdout.index("{"):])
 
