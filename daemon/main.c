@@ -20,6 +20,7 @@
 #include "log.h"
 #include "reload.h"
 #include "replace.h"
+#include "standard.h"
 #include "store.h"
 #include "watch.h"
 
@@ -371,6 +372,8 @@ int main(int argc, char **argv)
     bool test = false;
     bool replace = false;
     char error[CONFIG_ERROR];
+    if (!standard_open())
+        return EXIT_BROKEN; /* there is nobody to tell it to */
     for (int option; (option = getopt_long(argc, argv, "c:trVh", options, NULL)) != -1;) {
         switch (option) {
         case 'c': path = optarg; break;
