@@ -27,6 +27,8 @@
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
+#define AGAIN_MS                                                                                                       \
+    10U /* before who takes slowly what is for him is offered more; who takes nothing is asked with the tick */
 #define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
@@ -37,7 +39,7 @@ struct evapid {
     const char *config_path;
     uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
-    uv_timer_t tick, watchdog, stopping;
+    uv_timer_t tick, watchdog, stopping, again;
     uint64_t stop_deadline_ms;
 };
 
@@ -77,6 +79,7 @@ static void evapid_finish(struct evapid *e)
     uv_close((uv_handle_t *)&e->turn_end, NULL);
     uv_close((uv_handle_t *)&e->tick, NULL);
     uv_close((uv_handle_t *)&e->watchdog, NULL);
+    uv_close((uv_handle_t *)&e->again, NULL);
     uv_close((uv_handle_t *)&e->terminate, NULL);
     uv_close((uv_handle_t *)&e->interrupt, NULL);
     uv_close((uv_handle_t *)&e->hang_up, NULL);
@@ -230,6 +233,11 @@ static void evapid_on_hang_up(uv_signal_t *handle, int number)
 
 /* ---- run -------------------------------------------------------------------------------------------------------- */
 
+static void evapid_on_again(uv_timer_t *timer)
+{
+    (void)timer; /* the turn's end does it */
+}
+
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
@@ -237,6 +245,8 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     bus_flush(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
+    if (log_flush())
+        uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
@@ -291,6 +301,7 @@ static void evapid_start_clocks(struct evapid *e)
     uv_timer_init(&e->home.loop, &e->tick);
     uv_timer_init(&e->home.loop, &e->watchdog);
     uv_timer_init(&e->home.loop, &e->stopping);
+    uv_timer_init(&e->home.loop, &e->again);
     uv_signal_init(&e->home.loop, &e->terminate);
     uv_signal_init(&e->home.loop, &e->interrupt);
     uv_signal_init(&e->home.loop, &e->hang_up);

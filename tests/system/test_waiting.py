@@ -1,14 +1,26 @@
 """evapid waits for nobody: not for who reads its log, not for the service manager, not for a descriptor that somebody passes."""
 
+import fcntl
+import os
+import re
 import socket
 import subprocess
+import sys
+import termios
+import tty
 
 import pytest
 
 from evapid import EVAPICTL
-from process import DEADLINE_S
+from process import DEADLINE_S, until
 
 SHELL = ["/bin/sh", "-c"]
+RELAY = """
+route[TEST] {
+    evapi_relay("$rb");
+    sl_send_reply("200", "OK");
+}
+"""
 
 
 # ---- standard descriptors that are closed
@@ -40,3 +52,95 @@ def test_evapictl_sends_evapid_nothing_that_is_meant_for_standard_output(tmp_pat
             connection.shutdown(socket.SHUT_WR)
             assert sent.read() == b""
         asking.wait(DEADLINE_S)
+
+
+# ---- the reader of the log stops
+
+REOPEN = """
+import os, socket, sys
+end = socket.socket(socket.AF_UNIX)
+end.connect(sys.argv[1])
+os.environ["JOURNAL_STREAM"] = "%d:%d" % (os.fstat(end.fileno()).st_dev, os.fstat(end.fileno()).st_ino)
+os.dup2(end.fileno(), 2, inheritable=True)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class LogReader:
+    """What evapid has as its standard error: a pipe, a terminal or the journal's socket, which nobody reads until read() is
+    called. before: what makes it so, and becomes evapid."""
+
+    def __init__(self, kind, folder):
+        path = folder / "log"
+        self.fd = self.held = None
+        self.before = [*SHELL, f'exec "$@" 2>{path}', "sh"]
+        if kind == "pipe":
+            os.mkfifo(path)
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, 4096)
+        elif kind == "terminal":
+            self.fd, self.held = os.openpty()
+            tty.setraw(self.held)
+            os.set_blocking(self.fd, False)
+            self.before = [*SHELL, f'exec "$@" 2>{os.ttyname(self.held)}', "sh"]
+            termios.tcflow(self.held, termios.TCOOFF)
+        else:
+            self.listening = socket.socket(socket.AF_UNIX)
+            self.listening.bind(str(path))
+            self.listening.listen()
+            self.before = [sys.executable, "-I", "-S", "-c", REOPEN, path]
+        self.text = ""
+
+    def read(self):
+        """All that has been written so far."""
+        if self.held is not None:
+            termios.tcflow(self.held, termios.TCOON)
+        if self.fd is None:
+            self.fd = self.listening.accept()[0].detach()
+            os.set_blocking(self.fd, False)
+        try:
+            while more := os.read(self.fd, 65536):
+                self.text += more.decode()
+        except BlockingIOError:
+            pass
+        return self.text
+
+    def close(self):
+        for fd in (self.fd, self.held):
+            if fd is not None:
+                os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "socket"])
+def test_a_reader_of_the_log_that_stops_holds_up_nobody(stage, kind):
+    """A reload writes a line. There are far more of them than the reader's own buffer and evapid's memory for lines hold."""
+    reader = LogReader(kind, stage.folder)
+    stage.start_evapid(before=reader.before, log={"level": "notice"})
+    stage.start_kamailio(RELAY)
+    client, phone = stage.connect(), stage.phone()
+    reloads = 1200
+    for _ in range(reloads):
+        assert "reload" in stage.evapid.ask(command="reload")
+    phone.ask("MESSAGE", "relay", body=b"event")
+    assert client.receive() == b"event"
+
+    def told():
+        return re.findall(r"log: (\d+) lines were not written", reader.read())
+    until(told, "evapid says how many lines are missing")
+    until(lambda: reader.read().count("reloaded:") + sum(map(int, told())) >= reloads, "each line was written, or counted")
+    assert all(re.search(r"[a-z]+: .+", line) for line in reader.text.splitlines()), "lines are whole"
+    for _ in range(reloads):
+        assert "reload" in stage.evapid.ask(command="reload")
+    assert stage.evapid.terminate() == 0
+    reader.close()
+
+
+def test_a_log_without_any_reader_is_no_matter(stage):
+    reader = LogReader("pipe", stage.folder)
+    stage.start_evapid(before=reader.before)
+    reader.close()
+    for _ in range(20):
+        assert "reload" in stage.evapid.ask(command="reload")
+    stage.start_kamailio(RELAY)
+    stage.connect()
+    assert stage.evapid.terminate() == 0
