@@ -18,6 +18,7 @@
 #include "handover.h"
 #include "identity.h"
 #include "log.h"
+#include "notify.h"
 #include "reload.h"
 #include "replace.h"
 #include "standard.h"
@@ -146,7 +147,7 @@ static void evapid_leave_in_store(struct evapid *e)
         HASH_COUNT(e->home.bus.clients),
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
-    sd_notify(0, "STOPPING=1");
+    notify_state("STOPPING=1");
     store_settle();
     evapid_leave();
 }
@@ -187,7 +188,7 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
     if (number == SIGTERM && store_is_there())
         evapid_leave_in_store(e);
     log_line(LEVEL_NOTICE, SUBJECT, "stopping: %s", number == SIGTERM ? "SIGTERM" : "SIGINT");
-    sd_notify(0, "STOPPING=1");
+    notify_state("STOPPING=1");
     listeners_stop(&e->home.listeners);
     kamailio_stop(&e->home.kamailio);
     e->stop_deadline_ms = uv_now(&e->home.loop) + e->home.config.shutdown_grace_ms;
@@ -201,8 +202,8 @@ static void evapid_say_reloading(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-               (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+    notify_state("RELOADING=1\nMONOTONIC_USEC=%llu",
+                 (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
 }
 
 static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
@@ -214,13 +215,13 @@ static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
     const char *why = reload_config(&e->home, e->config_path, outcome);
     if (why != NULL) {
         log_line(LEVEL_ERROR, SUBJECT, "not reloaded, nothing has changed: %s", why);
-        sd_notify(0, "READY=1\nSTATUS=not reloaded: the log says why");
+        notify_state("READY=1\nSTATUS=not reloaded: the log says why");
         return why;
     }
     warn_of_few_descriptors(&e->home.config);
     log_line(LEVEL_NOTICE, SUBJECT, "reloaded: %u listeners are new, %u have gone, %u clients may not stay",
              outcome->added, outcome->removed, outcome->revoked);
-    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
     return NULL;
 }
 
@@ -245,7 +246,9 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     bus_flush(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
-    if (log_flush())
+    const bool lines_wait = log_flush();
+    const bool notices_wait = notify_flush();
+    if (lines_wait || notices_wait)
         uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
 }
 
@@ -263,7 +266,7 @@ static void evapid_on_tick(uv_timer_t *timer)
 static void evapid_on_watchdog(uv_timer_t *timer)
 {
     (void)timer;
-    sd_notify(0, "WATCHDOG=1");
+    notify_alive();
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -355,6 +358,7 @@ static int evapid_run(struct evapid *e, bool replace)
             door_close(&e->home.control.door);
         if (!e->home.kamailio.door.inherited)
             door_close(&e->home.kamailio.door);
+        store_settle();
         return EXIT_BROKEN;
     }
     door_settle(&e->home.kamailio.door);
@@ -364,10 +368,11 @@ static int evapid_run(struct evapid *e, bool replace)
     evapid_start_clocks(e);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);
-    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
     uv_run(&e->home.loop, UV_RUN_DEFAULT);
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);
+    store_settle(); /* it is to have let go of all before another evapid is started */
     log_tick(true);
     return EXIT_FINE;
 }

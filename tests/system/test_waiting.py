@@ -3,16 +3,18 @@
 import fcntl
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import termios
 import tty
+from pathlib import Path
 
 import pytest
 
 from evapid import EVAPICTL
-from process import DEADLINE_S, until
+from process import DEADLINE_S, running, until
 
 SHELL = ["/bin/sh", "-c"]
 RELAY = """
@@ -144,3 +146,80 @@ def test_a_log_without_any_reader_is_no_matter(stage):
     stage.start_kamailio(RELAY)
     stage.connect()
     assert stage.evapid.terminate() == 0
+
+
+# ---- the service manager stops
+
+BACKLOG = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1  # notices that its socket takes unread
+ALWAYS = ["ledger", "listener-1", "ring", "ring-wake"]  # what is stored beside clients
+
+
+def names(clients):
+    return [f"client-{client.index}" for client in clients]
+
+
+def begin_stuck(stage):
+    """A service manager that reads nothing any more, and more clients than its socket takes notices. Returns them, and a
+    phone."""
+    count = BACKLOG + 30
+    stage.start_supervised()
+    stage.start_kamailio(RELAY, evapi={"max_clients": 2 * count})
+    stage.evapid.notifications.sync()
+    stage.evapid.notifications.stops()
+    return [stage.connect() for _ in range(count)], stage.phone()
+
+
+def test_a_service_manager_that_stops_holds_up_nobody_and_hears_all_later(stage):
+    clients, phone = begin_stuck(stage)
+    phone.ask("MESSAGE", "relay", body=b"event")
+    assert [client.receive() for client in clients] == [b"event"] * len(clients)
+    for client in clients[::2]:
+        client.close()
+    stage.evapid.clients(len(clients) // 2)
+    assert "reload" in stage.evapid.ask(command="reload")
+    stage.evapid.notifications.goes_on()
+    until(lambda: stage.evapid.stored() == sorted(names(clients[1::2]) + ALWAYS), "what is stored is what there is")
+    stage.evapid.restart()
+    phone.ask("MESSAGE", "relay", body=b"again")
+    assert [client.receive() for client in clients[1::2]] == [b"again"] * (len(clients) // 2)
+
+
+def test_a_restart_waits_for_a_service_manager_that_is_slow(stage):
+    clients, phone = begin_stuck(stage)
+    stage.evapid.signal(signal.SIGTERM)
+    stage.evapid.logged("stopping: SIGTERM")
+    stage.evapid.notifications.goes_on()
+    assert stage.evapid.ended() == 0
+    assert not stage.evapid.lines("not kept")
+    stage.evapid.start_again()
+    stage.evapid.logged(f"handover: taken over: {len(clients)} clients")
+    phone.ask("MESSAGE", "relay", body=b"event")
+    assert [client.receive() for client in clients] == [b"event"] * len(clients)
+
+
+def test_a_restart_with_a_service_manager_that_is_stuck_ends_and_says_what_is_not_kept(stage):
+    clients, phone = begin_stuck(stage)
+    stage.evapid.signal(signal.SIGTERM)
+    stage.evapid.logged("not kept: the service manager has not taken it")
+    until(lambda: not running(stage.evapid.pid), "evapid ends")
+    stage.evapid.notifications.goes_on()
+    assert stage.evapid.ended() == 0
+    kept = [client for client, name in zip(clients, names(clients)) if name in stage.evapid.stored()]
+    assert 0 < len(kept) < len(clients)
+    assert stage.evapid.lines(r"client-\d+: not kept") and stage.evapid.lines("state: not kept|more such lines")
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.clients(len(kept))
+    phone.ask("MESSAGE", "relay", body=b"event")
+    assert [client.receive() for client in kept] == [b"event"] * len(kept)
+
+
+def test_a_stop_does_not_wait_for_a_service_manager_that_is_stuck(stage):
+    """SIGINT is none that anybody comes after."""
+    clients, _ = begin_stuck(stage)
+    stage.evapid.expect_end = True
+    stage.evapid.signal(signal.SIGINT)
+    until(lambda: not running(stage.evapid.pid), "evapid ends")
+    stage.evapid.notifications.goes_on()
+    assert stage.evapid.ended() == 0
+    assert clients[0].receive_rest() == []
