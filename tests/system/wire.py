@@ -9,7 +9,7 @@ from process import DEADLINE_S, POLL_S
 
 HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE, QUERY, ANSWER = range(1, 10)
 STATUS, CLIENTS = 1, 2  # what a QUERY asks for
-VERSION = 2
+VERSION = 3
 
 
 def text(bytes_):

@@ -64,7 +64,7 @@ static const struct wire_hello hello = {
 
 static const unsigned char hello_bytes[] = "\x39\0\0\0\x01\0\0\0"
                                            "evapid\0\0"
-                                           "\x02\0\0\0"
+                                           "\x03\0\0\0"
                                            "\x88\x77\x66\x55\x44\x33\x22\x11"
                                            "\x04\x03\x02\x01"
                                            "\x01\0"
@@ -91,7 +91,7 @@ static const unsigned char welcome_bytes[] = "\x13\0\0\0\x02\0\0\0"
 static const struct wire_text reason = { "attached: 4711", 14 };
 
 static const unsigned char refused_bytes[] = "\x14\0\0\0\x03\0\0\0"
-                                             "\x02\0\0\0"
+                                             "\x03\0\0\0"
                                              "\x0e\0"
                                              "attached: 4711";
 
@@ -104,7 +104,7 @@ static const struct wire_query query = { .subject = WIRE_ASK_CLIENTS, .after = 0
 
 static const unsigned char query_bytes[] = "\x13\0\0\0\x08\0\0\0"
                                            "evapid\0\0"
-                                           "\x02\0\0\0"
+                                           "\x03\0\0\0"
                                            "\x02"
                                            "\x04\x03\x02\x01"
                                            "\x06\x05";
