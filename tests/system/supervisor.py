@@ -328,6 +328,7 @@ class Supervised(Evapid):
         return self.past_problems + [found for found in super().problems() if found not in self.past_problems]
 
     def finish(self):
+        self.notifications.goes_on()
         try:
             return super().finish()
         finally:
