@@ -511,7 +511,7 @@ static void set_defaults(struct config *config)
     *config = (struct config){
         .kamailio_socket = EVAPID_KAMAILIO_SOCKET,
         .control_socket = EVAPID_CONTROL_SOCKET,
-        .kamailio_access = { .mode = 0660, .group = DOOR_OWN_GROUP },
+        .kamailio_access = { .mode = 0660, .group = DOOR_OWN_GROUP, .passes = true },
         .control_access = { .mode = 0660, .group = DOOR_OWN_GROUP },
         .module_listener = true,
         .limits = { .framing = FRAMING_NETSTRING,

@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "log.h"
+#include "passed.h"
 #include "publication.h"
 #include "watch.h"
 
@@ -383,7 +384,7 @@ static void control_on_connect(void *owner, int fd)
     struct inquiry *inquiry = room ? calloc(1, sizeof(*inquiry)) : NULL;
     if (inquiry == NULL) {
         log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u are open", control->count);
-        close(fd);
+        passed_end(fd);
         return;
     }
     inquiry->control = control;

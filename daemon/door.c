@@ -13,6 +13,7 @@
 
 #include "holding.h"
 #include "log.h"
+#include "passed.h"
 #include "state.h"
 #include "watch.h"
 
@@ -62,10 +63,11 @@ static void door_take(struct door *door, int fd)
     struct ucred peer = { .uid = (uid_t)-1 };
     socklen_t size = sizeof(peer);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && door_admits(door->access, peer.uid)) {
+        passed_allow(fd, door->access->passes);
         door->opened(door->owner, fd);
         return;
     }
-    close(fd);
+    passed_end(fd);
     door_refuse(door, &peer);
 }
 
@@ -209,6 +211,12 @@ static const char *door_set_access(const struct door *door, const struct stat *f
     return chmod(door->path, access->mode) == 0 ? NULL : strerror(errno);
 }
 
+/* A connection is as its listening socket from the first byte on, and it may be a user's who is going to be refused. */
+static void door_guard(const struct door *door)
+{
+    passed_allow(door->fd, door->access->passes && !door->access->restricted);
+}
+
 static const char *bind_and_listen(struct door *door, const struct sockaddr_un *address)
 {
     struct stat file;
@@ -219,6 +227,7 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
         return door_failed(door, errno);
     door->device = file.st_dev;
     door->inode = file.st_ino;
+    door_guard(door);
     /* Nobody comes in before the file is as it shall be. */
     const char *why = door_set_access(door, &file);
     if (why == NULL && listen(door->fd, BACKLOG) != 0)
@@ -253,6 +262,7 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     }
     door->inherited = true;
     door->fd = inherited->fd;
+    door_guard(door);
     door->device = file.st_dev;
     door->inode = file.st_ino;
     return true;
@@ -371,8 +381,10 @@ void door_cancel(struct door_change *change, const struct door *door)
 
 void door_commit(struct door_change *change, struct door *door)
 {
-    if (!change->moves)
+    if (!change->moves) {
+        door_guard(door);
         return;
+    }
     door_drop(door, true);
     memcpy(door->path, change->next.path, sizeof(door->path));
     door->fd = change->next.fd;

@@ -21,6 +21,7 @@ struct door_access {
     bool restricted; /* only evapid's own user, root and these may come in; else whoever can open the file */
     size_t user_count;
     uid_t users[DOOR_USERS_MAX];
+    bool passes; /* they have descriptors to hand over */
 };
 
 #define DOOR_OWN_GROUP ((gid_t)-1)

@@ -10,6 +10,7 @@
 
 #include "hold.h"
 #include "log.h"
+#include "passed.h"
 #include "store.h"
 
 #define SUBJECT "kamailio"
@@ -180,7 +181,7 @@ void kamailio_publish(struct kamailio *kamailio)
     atomic_store(&presence->session, kamailio->session);
 }
 
-const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd)
+const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int wake_fd)
 {
     const struct queue_host host = { .owner = kamailio,
                                      .event = kamailio_on_event,
@@ -189,7 +190,7 @@ const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventf
                                      .corrupt = kamailio_on_corrupt,
                                      .commit = kamailio_on_commit };
     const char *why = NULL;
-    kamailio->queue = queue_open(kamailio->loop, memfd, eventfd, &host, &why);
+    kamailio->queue = queue_open(kamailio->loop, memfd, wake_fd, &host, &why);
     return why;
 }
 
@@ -199,11 +200,11 @@ static void kamailio_keep_queue(const struct kamailio *kamailio, uint64_t instan
     kamailio->bus->ledger->header->instance = instance;
     meter_begin(&kamailio->bus->ledger->header->meter, instance);
     store_keep(kamailio->queue->memfd, "ring");
-    store_keep(kamailio->queue->eventfd, "ring-wake");
+    store_keep(kamailio->queue->wake_fd, "ring-wake");
 }
 
 /* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
-static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd)
+static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd)
 {
     if (kamailio->queue != NULL) {
         queue_drain(kamailio->queue); /* what processes of the Kamailio before wrote after it had detached */
@@ -213,23 +214,23 @@ static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t insta
         store_forget("ring-wake");
     }
     kamailio->instance = 0;
-    const char *why = kamailio_open_queue(kamailio, memfd, eventfd);
+    const char *why = kamailio_open_queue(kamailio, memfd, wake_fd);
     if (why == NULL)
         kamailio_keep_queue(kamailio, instance);
     return why;
 }
 
 /* The first worker of a Kamailio. NULL, or why it can't attach. */
-static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_hello *hello, int memfd, int eventfd)
+static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_hello *hello, int memfd, int wake_fd)
 {
     struct ledger_header *ledger = kamailio->bus->ledger->header;
     const bool another = ledger->instance != hello->instance;
     uint32_t clients_before = 0;
     if (kamailio->queue != NULL && kamailio->instance == hello->instance) {
-        close(memfd);
-        close(eventfd);
+        passed_close(memfd);
+        passed_close(wake_fd);
     } else {
-        const char *why = kamailio_take_queue(kamailio, hello->instance, memfd, eventfd);
+        const char *why = kamailio_take_queue(kamailio, hello->instance, memfd, wake_fd);
         if (why != NULL)
             return why;
         clients_before = atomic_load(&queue_presence(kamailio->queue)->expected);
@@ -338,17 +339,17 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     worker_watch_process(worker); /* last: it may have ended */
 }
 
-static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd)
+static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int wake_fd)
 {
     struct kamailio *kamailio = worker->host->owner;
     char reason[128];
     const char *why = kamailio_objection(kamailio, hello, reason);
     const bool first = why == NULL && kamailio->attachment == DETACHED;
     if (first) {
-        why = kamailio_begin(kamailio, hello, memfd, eventfd);
+        why = kamailio_begin(kamailio, hello, memfd, wake_fd);
     } else {
-        close(memfd);
-        close(eventfd);
+        passed_close(memfd);
+        passed_close(wake_fd);
     }
     if (why != NULL) {
         kamailio_refuse(worker, hello->pid, why);
@@ -387,7 +388,7 @@ static void kamailio_on_connect(void *owner, int fd)
     if (kamailio->stranger_count < STRANGERS_MAX)
         worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
     else
-        close(fd);
+        passed_end(fd);
     if (worker == NULL) {
         log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u have sent no HELLO yet",
                     kamailio->stranger_count);

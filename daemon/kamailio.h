@@ -84,7 +84,7 @@ struct presence *kamailio_presence(const struct kamailio *kamailio);
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
 
 /* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
-const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int eventfd);
+const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int wake_fd);
 
 /* Write into a freshly opened ring who is here. */
 void kamailio_publish(struct kamailio *kamailio);

@@ -9,11 +9,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TEXT_MAX 1024 /* a longer text is cut */
+#include "outlet.h"
+
+#define SUBJECT "log"
+#define TEXT_MAX 1024                 /* a longer text is cut */
+#define LINE_MAX_BYTES (TEXT_MAX * 3) /* with what stands before it */
+#define END_MS 200U                   /* of waiting at the end for a reader that is behind */
 
 static const char *const journal_prefixes[] = { "<3>", "<4>", "<5>", "<6>", "<7>" };
 
 static bool journal;
+static struct outlet outlet;
 static struct log_limit *limits; /* those that have withheld a line */
 
 static uint64_t monotonic_ms(void)
@@ -35,10 +41,20 @@ static bool journal_reads_stderr(void)
     return device == (unsigned long long)err.st_dev && inode == (unsigned long long)err.st_ino;
 }
 
+static void finish(void)
+{
+    log_flush();
+    outlet_close(&outlet, END_MS);
+}
+
 void log_open(enum log_level level)
 {
+    static bool finishes;
     log_set_level(level);
     journal = journal_reads_stderr();
+    outlet_open(&outlet, STDERR_FILENO);
+    if (!finishes)
+        finishes = atexit(finish) == 0;
 }
 
 /* Copy text to out with every byte that is not printable ASCII as \xNN. */
@@ -55,23 +71,55 @@ static void make_printable(char *out, size_t room, const char *text)
     out[n] = '\0';
 }
 
-static void write_line(enum log_level level, const char *subject, const char *format, va_list args)
+/* Write the whole line into out, of LINE_MAX_BYTES. Returns its bytes. */
+static size_t compose(char *out, enum log_level level, const char *subject, const char *text)
 {
-    char raw[TEXT_MAX];
-    char text[TEXT_MAX * 2];
-    vsnprintf(raw, sizeof(raw), format, args);
-    make_printable(text, sizeof(text), raw);
-    if (journal) {
-        fprintf(stderr, "%s%s: %s\n", journal_prefixes[level], subject, text);
-        return;
-    }
+    if (journal)
+        return (size_t)snprintf(out, LINE_MAX_BYTES, "%s%.256s: %s\n", journal_prefixes[level], subject, text);
     struct timespec now;
     struct tm utc;
     char time[32];
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &utc);
     strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &utc);
-    fprintf(stderr, "%s.%03ldZ %s %s: %s\n", time, now.tv_nsec / 1000000, log_level_name(level), subject, text);
+    return (size_t)snprintf(out, LINE_MAX_BYTES, "%s.%03ldZ %s %.256s: %s\n", time, now.tv_nsec / 1000000,
+                            log_level_name(level), subject, text);
+}
+
+/* Write a line that tells of others, which are missing before it: it is no matter of levels. */
+__attribute__((format(printf, 3, 4))) static void log_missing(enum log_level level, const char *subject,
+                                                              const char *format, ...)
+{
+    char text[TEXT_MAX];
+    char line[LINE_MAX_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    outlet_tell(&outlet, line, compose(line, level, subject, text));
+}
+
+static void tell_missed(void)
+{
+    if (outlet.missed > 0)
+        log_missing(LEVEL_WARNING, SUBJECT, "%llu lines were not written: nobody took them",
+                    (unsigned long long)outlet.missed);
+}
+
+static void put(const char *line, size_t length)
+{
+    tell_missed();
+    outlet_put(&outlet, line, length);
+}
+
+static void write_line(enum log_level level, const char *subject, const char *format, va_list args)
+{
+    char raw[TEXT_MAX];
+    char text[TEXT_MAX * 2];
+    char line[LINE_MAX_BYTES];
+    vsnprintf(raw, sizeof(raw), format, args);
+    make_printable(text, sizeof(text), raw);
+    put(line, compose(line, level, subject, text));
 }
 
 void log_line(enum log_level level, const char *subject, const char *format, ...)
@@ -87,8 +135,18 @@ void log_line(enum log_level level, const char *subject, const char *format, ...
 void log_bare(enum log_level level, const char *text)
 {
     char shown[TEXT_MAX * 2];
+    char line[LINE_MAX_BYTES];
     make_printable(shown, sizeof(shown), text);
-    fprintf(stderr, "%s%s\n", journal ? journal_prefixes[level] : "", shown);
+    put(line, (size_t)snprintf(line, sizeof(line), "%s%s\n", journal ? journal_prefixes[level] : "", shown));
+}
+
+bool log_flush(void)
+{
+    if (outlet.used == 0 && outlet.missed == 0)
+        return false;
+    const size_t written = outlet_flush(&outlet);
+    tell_missed();
+    return written > 0 && (outlet.used > 0 || outlet.missed > 0);
 }
 
 static void write_count(struct log_limit *limit)
@@ -124,6 +182,7 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *subj
 
 void log_tick(bool all)
 {
+    log_flush();
     const uint64_t now = monotonic_ms();
     struct log_limit **link = &limits;
     while (*link != NULL) {

@@ -3,7 +3,10 @@
  * A line is time, level, subject and text: "2026-11-23T08:19:27.123Z warning client 12: ...". When the systemd journal
  * reads standard error (JOURNAL_STREAM, systemd.exec(5)) the line begins with the priority prefix of sd-daemon(3) and
  * has no time and no level, because the journal keeps its own. Bytes that are not printable ASCII are shown
- * as \xNN, so that nothing from the network can forge a line or drive a terminal. */
+ * as \xNN, so that nothing from the network can forge a line or drive a terminal.
+ *
+ * evapid never waits for who reads standard error. Lines that are not taken at once wait in memory (outlet.h); those that do
+ * not fit there are counted, and a line says how many they were as soon as there is room. */
 #ifndef EVAPID_LOG_H
 #define EVAPID_LOG_H
 
@@ -26,7 +29,8 @@ struct log_limit {
 #define LOG_BURST 10U
 #define LOG_WINDOW_MS 10000U
 
-/* Write lines of this level and the more important ones; finds out who reads standard error. */
+/* Write lines of this level and the more important ones; finds out what standard error is, and who reads it. At the end of
+ * the process what waits is written, as far as it is taken within 200 ms. */
 void log_open(enum log_level level);
 
 /* Write a line about subject ("listener 127.0.0.1:8448"). */
@@ -38,6 +42,9 @@ void log_bare(enum log_level level, const char *text);
 /* As log_line, for a line that can come in a flood. */
 __attribute__((format(printf, 4, 5))) void log_limited(struct log_limit *limit, enum log_level level,
                                                        const char *subject, const char *format, ...);
+
+/* Write lines that wait, as far as they are taken. True: some were, and not all, so that it is worth to ask again soon. */
+bool log_flush(void);
 
 /* Once a second and at the end: write the counts of windows that are over. all: also of those that are not. */
 void log_tick(bool all);

@@ -18,14 +18,18 @@
 #include "handover.h"
 #include "identity.h"
 #include "log.h"
+#include "notify.h"
 #include "reload.h"
 #include "replace.h"
+#include "standard.h"
 #include "store.h"
 #include "watch.h"
 
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
+#define AGAIN_MS                                                                                                       \
+    10U /* before who takes slowly what is for him is offered more; who takes nothing is asked with the tick */
 #define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
@@ -36,7 +40,7 @@ struct evapid {
     const char *config_path;
     uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
-    uv_timer_t tick, watchdog, stopping;
+    uv_timer_t tick, watchdog, stopping, again;
     uint64_t stop_deadline_ms;
 };
 
@@ -76,6 +80,7 @@ static void evapid_finish(struct evapid *e)
     uv_close((uv_handle_t *)&e->turn_end, NULL);
     uv_close((uv_handle_t *)&e->tick, NULL);
     uv_close((uv_handle_t *)&e->watchdog, NULL);
+    uv_close((uv_handle_t *)&e->again, NULL);
     uv_close((uv_handle_t *)&e->terminate, NULL);
     uv_close((uv_handle_t *)&e->interrupt, NULL);
     uv_close((uv_handle_t *)&e->hang_up, NULL);
@@ -142,7 +147,7 @@ static void evapid_leave_in_store(struct evapid *e)
         HASH_COUNT(e->home.bus.clients),
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
-    sd_notify(0, "STOPPING=1");
+    notify_state("STOPPING=1");
     store_settle();
     evapid_leave();
 }
@@ -183,7 +188,7 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
     if (number == SIGTERM && store_is_there())
         evapid_leave_in_store(e);
     log_line(LEVEL_NOTICE, SUBJECT, "stopping: %s", number == SIGTERM ? "SIGTERM" : "SIGINT");
-    sd_notify(0, "STOPPING=1");
+    notify_state("STOPPING=1");
     listeners_stop(&e->home.listeners);
     kamailio_stop(&e->home.kamailio);
     e->stop_deadline_ms = uv_now(&e->home.loop) + e->home.config.shutdown_grace_ms;
@@ -197,8 +202,8 @@ static void evapid_say_reloading(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-               (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+    notify_state("RELOADING=1\nMONOTONIC_USEC=%llu",
+                 (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
 }
 
 static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
@@ -210,13 +215,13 @@ static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
     const char *why = reload_config(&e->home, e->config_path, outcome);
     if (why != NULL) {
         log_line(LEVEL_ERROR, SUBJECT, "not reloaded, nothing has changed: %s", why);
-        sd_notify(0, "READY=1\nSTATUS=not reloaded: the log says why");
+        notify_state("READY=1\nSTATUS=not reloaded: the log says why");
         return why;
     }
     warn_of_few_descriptors(&e->home.config);
     log_line(LEVEL_NOTICE, SUBJECT, "reloaded: %u listeners are new, %u have gone, %u clients may not stay",
              outcome->added, outcome->removed, outcome->revoked);
-    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
     return NULL;
 }
 
@@ -229,6 +234,11 @@ static void evapid_on_hang_up(uv_signal_t *handle, int number)
 
 /* ---- run -------------------------------------------------------------------------------------------------------- */
 
+static void evapid_on_again(uv_timer_t *timer)
+{
+    (void)timer; /* the turn's end does it */
+}
+
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
@@ -236,6 +246,10 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     bus_flush(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
+    const bool lines_wait = log_flush();
+    const bool notices_wait = notify_flush();
+    if (lines_wait || notices_wait)
+        uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
@@ -252,7 +266,7 @@ static void evapid_on_tick(uv_timer_t *timer)
 static void evapid_on_watchdog(uv_timer_t *timer)
 {
     (void)timer;
-    sd_notify(0, "WATCHDOG=1");
+    notify_alive();
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -290,6 +304,7 @@ static void evapid_start_clocks(struct evapid *e)
     uv_timer_init(&e->home.loop, &e->tick);
     uv_timer_init(&e->home.loop, &e->watchdog);
     uv_timer_init(&e->home.loop, &e->stopping);
+    uv_timer_init(&e->home.loop, &e->again);
     uv_signal_init(&e->home.loop, &e->terminate);
     uv_signal_init(&e->home.loop, &e->interrupt);
     uv_signal_init(&e->home.loop, &e->hang_up);
@@ -343,6 +358,7 @@ static int evapid_run(struct evapid *e, bool replace)
             door_close(&e->home.control.door);
         if (!e->home.kamailio.door.inherited)
             door_close(&e->home.kamailio.door);
+        store_settle();
         return EXIT_BROKEN;
     }
     door_settle(&e->home.kamailio.door);
@@ -352,10 +368,11 @@ static int evapid_run(struct evapid *e, bool replace)
     evapid_start_clocks(e);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);
-    sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
     uv_run(&e->home.loop, UV_RUN_DEFAULT);
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);
+    store_settle(); /* it is to have let go of all before another evapid is started */
     log_tick(true);
     return EXIT_FINE;
 }
@@ -371,6 +388,8 @@ int main(int argc, char **argv)
     bool test = false;
     bool replace = false;
     char error[CONFIG_ERROR];
+    if (!standard_open())
+        return EXIT_BROKEN; /* there is nobody to tell it to */
     for (int option; (option = getopt_long(argc, argv, "c:trVh", options, NULL)) != -1;) {
         switch (option) {
         case 'c': path = optarg; break;

@@ -3,15 +3,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
+#include "passed.h"
 #include "state.h"
 #include "watch.h"
 
@@ -206,26 +208,40 @@ static void queue_on_turn(uv_idle_t *turn)
         queue->host.crowded(queue->host.owner);
 }
 
-/* Read the eventfd, as read(2) does but never waiting: it is shared with Kamailio, and who is ill-disposed there could read it
- * first and have made it one that waits. */
-static ssize_t read_eventfd(int fd, uint64_t *count)
+/* Has somebody shut it down? It is readable for ever then, and there is nothing to read. */
+static bool is_shut(int wake_fd)
 {
-    const struct iovec iov = { count, sizeof(*count) };
-    const ssize_t n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
-    return n < 0 && errno == EOPNOTSUPP ? read(fd, count, sizeof(*count)) : n; /* Linux before 5.8 */
+    struct pollfd end = { .fd = wake_fd, .events = POLLRDHUP };
+    return poll(&end, 1, 0) > 0 && (end.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
+/* Reading it does not wait: what it is has been looked at when the queue was opened. */
 static void queue_on_wake(uv_poll_t *wake, int status, int events)
 {
     struct queue *queue = wake->data;
-    uint64_t count = 0;
+    char byte = 0;
+    bool curtailed = false;
     (void)events;
-    const ssize_t n = read_eventfd(queue->eventfd, &count);
-    if (status < 0 || (n != (ssize_t)sizeof(count) && !(n < 0 && errno == EAGAIN))) {
-        queue_fail(queue, queue->ring.tail, "its eventfd is none");
+    const ssize_t n = passed_receive(queue->wake_fd, &byte, sizeof(byte), NULL, 0, &curtailed);
+    const bool nothing = n < 0 && (errno == EAGAIN || errno == EINTR);
+    if (status < 0 || n == 0 || (n < 0 && !nothing) || (nothing && is_shut(queue->wake_fd))) {
+        queue_fail(queue, queue->ring.tail, "its wake has been shut down");
         return;
     }
     uv_idle_start(&queue->turn, queue_on_turn);
+}
+
+/* NULL, or why that is no end of a pair of Unix datagram sockets. Anything else could have us wait when it is read, or say that
+ * it can be read for ever. */
+static const char *wake_objection(int fd)
+{
+    int domain = 0;
+    int type = 0;
+    socklen_t size = sizeof(int);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || domain != AF_UNIX ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_DGRAM)
+        return "its wake is no Unix datagram socket";
+    return is_shut(fd) ? "its wake has been shut down: restart Kamailio" : NULL;
 }
 
 /* Can a ring be so many bytes long? That keeps out memory of huge pages too, whose size is always a multiple of them: its
@@ -284,10 +300,8 @@ static void queue_watch_wake(struct queue *queue)
 /* Both descriptors are good: watch them. */
 static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
 {
-    if (!watch_has_room(loop, queue->eventfd))
+    if (!watch_has_room(loop, queue->wake_fd) || uv_poll_init(loop, &queue->wake, queue->wake_fd) != 0)
         return "no memory";
-    if (fcntl(queue->eventfd, F_SETFL, O_NONBLOCK) != 0 || uv_poll_init(loop, &queue->wake, queue->eventfd) != 0)
-        return "its eventfd is none";
     uv_idle_init(loop, &queue->turn);
     queue->open_handles = 2;
     queue->wake.data = queue;
@@ -298,14 +312,16 @@ static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
     return NULL;
 }
 
-struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct queue_host *host, const char **why)
+struct queue *queue_open(uv_loop_t *loop, int memfd, int wake_fd, const struct queue_host *host, const char **why)
 {
     struct queue *queue = calloc(1, sizeof(*queue));
-    *why = queue == NULL ? "no memory" : queue_map(queue, memfd);
+    *why = queue == NULL ? "no memory" : wake_objection(wake_fd);
+    if (*why == NULL)
+        *why = queue_map(queue, memfd);
     if (*why == NULL) {
         queue->host = *host;
         queue->memfd = memfd;
-        queue->eventfd = eventfd;
+        queue->wake_fd = wake_fd;
         queue->ahead = queue->ring.tail;
         queue->state = QUEUE_HELD;
         *why = queue_watch(queue, loop);
@@ -313,8 +329,8 @@ struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct q
             munmap(queue->ring.header, queue->bytes);
     }
     if (*why != NULL) {
-        close(memfd);
-        close(eventfd);
+        passed_close(memfd);
+        passed_close(wake_fd);
         free(queue);
         return NULL;
     }
@@ -376,7 +392,7 @@ void queue_close(struct queue *queue)
         uv_close((uv_handle_t *)&queue->nap, queue_on_closed);
         close(queue->nap_fd);
     }
-    close(queue->eventfd);
+    close(queue->wake_fd);
     close(queue->memfd);
     munmap(queue->ring.header, queue->bytes);
 }

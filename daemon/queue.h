@@ -1,6 +1,6 @@
 /* The queue: evapid's reading of the ring that Kamailio's processes write (evapid/ring.h).
  *
- * It maps the ring, sleeps on its eventfd, and hands every record to its host in the order in which they were issued. A
+ * It maps the ring, sleeps until its wake can be read, and hands every record to its host in the order in which they were issued. A
  * batch a loop turn, so that clients are served in between.
  *
  * While it is held, events stay in the ring, where they survive even evapid's death, but control records are read ahead
@@ -42,9 +42,9 @@ struct queue {
     int memfd;      /* ours, closed with the queue */
     size_t bytes;   /* of the mapping */
     uint64_t ahead; /* control records before this position have been read ahead */
-    int eventfd;    /* ours, closed with the queue */
+    int wake_fd;    /* the same: one end of a pair of datagram sockets, Kamailio sends by the other */
     uv_poll_t wake;
-    bool unwatched;          /* the kernel had no room to watch the eventfd */
+    bool unwatched;          /* the kernel had no room to watch the wake */
     uv_idle_t turn;          /* active while there is more to read: the loop then does not sleep */
     struct patience events;  /* behind events come more: napping, they are gathered */
     struct patience answers; /* behind a message to a worker comes its route's answer: looking again at once */
@@ -59,7 +59,7 @@ struct queue {
 
 /* Map the memfd and begin to read, held; both descriptors are the queue's from here on, also on failure. Returns NULL and
  * sets *why when it can't. */
-struct queue *queue_open(uv_loop_t *loop, int memfd, int eventfd, const struct queue_host *host, const char **why);
+struct queue *queue_open(uv_loop_t *loop, int memfd, int wake_fd, const struct queue_host *host, const char **why);
 
 /* Bytes that wait in it now. */
 size_t queue_used(const struct queue *queue);

@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "notify.h"
 
-#define SETTLE_US 5000000U
+#define SETTLE_MS 5000U
 #define NAMES_MAX                                                                                                      \
     120000U /* bytes of all names: they come back in one variable of the environment (MAX_ARG_STRLEN, execve(2)) */
 
@@ -34,7 +35,7 @@ bool store_open(struct holdings *holdings)
 {
     const char *most = getenv("FDSTORE");
     char **names = NULL;
-    store.most = most != NULL && getenv("NOTIFY_SOCKET") != NULL ? (unsigned)strtoul(most, NULL, 10) : 0;
+    store.most = notify_open() && most != NULL ? (unsigned)strtoul(most, NULL, 10) : 0;
     const int count = sd_listen_fds_with_names(1, &names);
     for (int i = 0; i < count; i++) {
         const int fd = SD_LISTEN_FDS_START + i;
@@ -68,7 +69,6 @@ static bool store_name(char what[HOLDING_NAME_MAX + 1], const char *name, va_lis
 void store_keep(int fd, const char *name, ...)
 {
     char what[HOLDING_NAME_MAX + 1];
-    char told[HOLDING_NAME_MAX + 32];
     va_list args;
     va_start(args, name);
     const bool stored = store_name(what, name, args);
@@ -84,13 +84,11 @@ void store_keep(int fd, const char *name, ...)
         return;
     }
     store.names += length;
-    snprintf(told, sizeof(told), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", what);
-    const int sent = sd_pid_notify_with_fds(0, 0, told, &fd, 1);
-    if (sent > 0)
+    if (notify_keep(fd, what))
         return;
     holdings_take(&store.kept, "%s", what);
     store.names -= length;
-    log_limited(&failures, LEVEL_WARNING, what, "the service manager can't be told to keep it: %s", strerror(-sent));
+    log_limited(&failures, LEVEL_WARNING, what, "no memory to tell the service manager to keep it");
 }
 
 /* Whether it was kept. */
@@ -105,7 +103,7 @@ static bool store_remove(const char *name, va_list args)
         return false;
     holdings_take(&store.kept, "%s", what);
     store.names -= strlen(what) + 1;
-    sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", what);
+    notify_forget(what);
     return true;
 }
 
@@ -135,5 +133,5 @@ void store_forget_all(void)
 void store_settle(void)
 {
     if (store.most > 0)
-        sd_notify_barrier(0, SETTLE_US);
+        notify_settle(SETTLE_MS);
 }

@@ -31,7 +31,7 @@ __attribute__((format(printf, 2, 3))) void store_end(int fd, const char *name, .
 /* Let go of all that is kept: nobody is to go on with it. */
 void store_forget_all(void);
 
-/* Wait until the service manager has all that it was told, 5 seconds at most. */
+/* Wait until the service manager has all that it was told, 5 seconds at most: before the loop runs, or when it has ended. */
 void store_settle(void);
 
 #endif

@@ -96,8 +96,8 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
 static bool succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const int memfd = holdings_take(holdings, "ring");
-    const int eventfd = holdings_take(holdings, "ring-wake");
-    const char *why = memfd >= 0 && eventfd >= 0 ? kamailio_open_queue(kamailio, memfd, eventfd) : "it is not there";
+    const int wake_fd = holdings_take(holdings, "ring-wake");
+    const char *why = memfd >= 0 && wake_fd >= 0 ? kamailio_open_queue(kamailio, memfd, wake_fd) : "it is not there";
     if (why != NULL) {
         log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
         return state_fail(in);
@@ -142,15 +142,15 @@ bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
     if (!has_readable_queue(kamailio))
         return held;
     return held && holdings_add(holdings, kamailio->queue->memfd, "ring") &&
-           holdings_add(holdings, kamailio->queue->eventfd, "ring-wake");
+           holdings_add(holdings, kamailio->queue->wake_fd, "ring-wake");
 }
 
 /* ---- after a kill ----------------------------------------------------------------------------------------------- */
 
-const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd,
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd,
                                     uint64_t *tail)
 {
-    const char *why = kamailio_open_queue(kamailio, memfd, eventfd);
+    const char *why = kamailio_open_queue(kamailio, memfd, wake_fd);
     if (why != NULL)
         return why;
     kamailio->instance = instance;

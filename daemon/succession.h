@@ -18,7 +18,7 @@ bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
 /* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
  * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached; but hold it if clients are
  * awaited that its Kamailio has not let in again yet. */
-const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int eventfd,
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd,
                                     uint64_t *tail);
 void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited);
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "passed.h"
 #include "state.h"
 #include "watch.h"
 
@@ -47,7 +48,7 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     struct worker *worker = calloc(1, sizeof(*worker));
     if (worker == NULL || !watch_has_room(loop, fd) || uv_poll_init(loop, &worker->poll, fd) != 0) {
         free(worker);
-        close(fd);
+        passed_end(fd);
         return NULL;
     }
     worker->poll.data = worker;
@@ -70,47 +71,15 @@ static void close_passed(struct worker *worker)
 {
     for (int i = 0; i < 2; i++) {
         if (worker->passed[i] >= 0)
-            close(worker->passed[i]);
+            passed_close(worker->passed[i]);
         worker->passed[i] = -1;
-    }
-}
-
-/* Keep the first two descriptors of a message; any more are closed. */
-static void worker_take_descriptors(struct worker *worker, struct msghdr *message)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; i++) {
-            int fd = -1;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (worker->passed[0] < 0)
-                worker->passed[0] = fd;
-            else if (worker->passed[1] < 0)
-                worker->passed[1] = fd;
-            else
-                close(fd);
-        }
     }
 }
 
 static ssize_t worker_receive(struct worker *worker)
 {
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(4 * sizeof(int))];
-    } control;
-    struct iovec iov = { worker->input + worker->input_length, sizeof(worker->input) - worker->input_length };
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
-    };
-    const ssize_t n = recvmsg(worker->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n > 0) {
-        worker_take_descriptors(worker, &message);
-        worker->curtailed |= (message.msg_flags & MSG_CTRUNC) != 0;
-    }
-    return n;
+    return passed_receive(worker->fd, worker->input + worker->input_length,
+                          sizeof(worker->input) - worker->input_length, worker->passed, 2, &worker->curtailed);
 }
 
 static void worker_take_query(struct worker *worker, size_t body)
@@ -147,9 +116,10 @@ static void worker_parse(struct worker *worker)
         return;
     }
     const int memfd = worker->passed[0];
-    const int eventfd = worker->passed[1];
+    const int wake_fd = worker->passed[1];
     worker->passed[0] = worker->passed[1] = -1;
-    worker->host->hello(worker, &hello, memfd, eventfd);
+    passed_allow(worker->fd, false); /* it has no more to hand over */
+    worker->host->hello(worker, &hello, memfd, wake_fd);
 }
 
 static void worker_read(struct worker *worker)
@@ -398,5 +368,5 @@ void worker_close(struct worker *worker)
     close_passed(worker);
     lifetime_forget(&worker->lifetime);
     uv_close((uv_handle_t *)&worker->poll, worker_on_closed);
-    close(worker->fd);
+    passed_end(worker->fd);
 }

@@ -45,7 +45,7 @@ enum worker_state {
  * the callee closes. written: an event has been written whole. */
 struct worker_host {
     void *owner;
-    void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int eventfd);
+    void (*hello)(struct worker *worker, const struct wire_hello *hello, int memfd, int wake_fd);
     void (*query)(struct worker *worker, const struct wire_query *query);
     void (*bad_hello)(struct worker *worker, const struct wire_hello *hello);
     void (*lost)(struct worker *worker, const char *why);

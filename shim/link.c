@@ -26,8 +26,9 @@
 #define RETRY_LAST_MS 500U
 #define STEADY_MS 1000U /* a link that lasted this long begins with the first pause again */
 
-#define FULL_RETRY_MS 1U /* how often a worker looks for room in a full queue */
-#define DONE_MAX 16U     /* messages that may be run before evapid is told */
+#define ADMIT_RETRY_MS 1U /* how often a worker looks whether evapid has let its connection in */
+#define FULL_RETRY_MS 1U  /* how often a worker looks for room in a full queue */
+#define DONE_MAX 16U      /* messages that may be run before evapid is told */
 
 static struct {
     const struct link_settings *settings;
@@ -219,7 +220,10 @@ static const char *send_with_queue(const void *frame, size_t size)
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(QUEUE_FDS * sizeof(int));
     memcpy(CMSG_DATA(rights), queue_fds(), QUEUE_FDS * sizeof(int));
-    const ssize_t sent = sendmsg(worker.fd, &message, MSG_NOSIGNAL);
+    ssize_t sent = -1;
+    /* The kernel takes no descriptors for an evapid that has not looked yet at who we are. */
+    while ((sent = sendmsg(worker.fd, &message, MSG_NOSIGNAL)) < 0 && errno == EPERM)
+        pause_ms(ADMIT_RETRY_MS);
     if (sent < 0)
         return strerror(errno);
     return (size_t)sent == size ? NULL : "it took only a part of the greeting";

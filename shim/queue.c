@@ -1,8 +1,8 @@
-/* The ring's memory, its lock, and the eventfd. Owns what lies in them on Kamailio's side; evapid's own view of the ring
+/* The ring's memory, its lock, and the wake. Owns what lies in them on Kamailio's side; evapid's own view of the ring
  * is in include/evapid/ring.h. */
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "queue.h"
@@ -17,6 +17,7 @@ struct queue_shared {
 static struct ring_header *ring;
 static struct queue_shared *shared;
 static int fds[QUEUE_FDS] = { -1, -1 };
+static int wake_end = -1; /* ours, by which evapid is woken */
 static bool made;
 
 /* A memfd of the ring's size whose size nobody can change: evapid may then read it without fear of SIGBUS. */
@@ -33,6 +34,18 @@ static const char *open_memory(size_t bytes)
     return ring != MAP_FAILED ? NULL : "mmap";
 }
 
+/* A pair of datagram sockets, and not one eventfd for both sides: evapid could make that one that waits, and fill it. Nothing
+ * that it does with its own end makes ours wait. */
+static const char *open_wake(void)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
+        return "socketpair";
+    wake_end = ends[0];
+    fds[QUEUE_WAKE_FD] = ends[1];
+    return NULL;
+}
+
 const char *queue_make(size_t capacity)
 {
     const char *failed = open_memory(ring_bytes(capacity));
@@ -41,9 +54,9 @@ const char *queue_make(size_t capacity)
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         return "mmap";
-    fds[QUEUE_WAKE_FD] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fds[QUEUE_WAKE_FD] < 0)
-        return "eventfd";
+    failed = open_wake();
+    if (failed != NULL)
+        return failed;
     errno = ring_make(ring, &shared->lane, capacity);
     made = errno == 0;
     return made ? NULL : "the lock";
@@ -75,9 +88,8 @@ void queue_wake(void)
     const uint64_t sleep = ring_sleeper(ring);
     if (sleep == 0)
         return;
-    const uint64_t one = 1;
-    /* It fails only when the counter is full, and then evapid has been woken long since. */
-    if (write(fds[QUEUE_WAKE_FD], &one, sizeof(one)) != (ssize_t)sizeof(one) && errno != EAGAIN)
+    /* There is no room for it only when others lie there unread, and then evapid has been woken long since. */
+    if (send(wake_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 && errno != EAGAIN)
         return;
     ring_woken(ring, sleep);
 }

@@ -1,7 +1,8 @@
-/* The queue: the ring by which every process of Kamailio reaches evapid, and the eventfd that wakes evapid.
+/* The queue: the ring by which every process of Kamailio reaches evapid, and the wake, a pair of
+ * sockets by which evapid is told to read it.
  *
  * It is made once, before Kamailio forks, and every process inherits it. Nothing here waits: a push copies its record
- * under the lane's lock, and writes to the eventfd when evapid sleeps. Whether an evapid is there doesn't matter to a
+ * under the lane's lock, and wakes evapid when it sleeps. Whether an evapid is there doesn't matter to a
  * push; its records wait in the ring. */
 #ifndef EVAPI_QUEUE_H
 #define EVAPI_QUEUE_H
@@ -60,7 +61,7 @@ void queue_note_start(unsigned worker, uint64_t read_ns);
  * looks into the queue after it has changed this. */
 uint64_t queue_awaited(unsigned worker);
 
-/* What a worker hands to evapid when it attaches: the ring's memfd and the eventfd. */
+/* What a worker hands to evapid when it attaches: the ring's memfd, and its end of the wake. */
 enum { QUEUE_RING_FD, QUEUE_WAKE_FD, QUEUE_FDS };
 const int *queue_fds(void);
 

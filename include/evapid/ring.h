@@ -12,7 +12,7 @@
  * checks them, and copies a payload before it uses it.
  *
  * Nothing here makes a system call but the mutex when it is contended. Waking evapid is left to the caller, who writes
- * to the eventfd when ring_sleeper() says that it sleeps. */
+ * to the wake when ring_sleeper() says that it sleeps. */
 #ifndef EVAPID_RING_H
 #define EVAPID_RING_H
 
@@ -30,7 +30,7 @@
 #include "evapid/presence.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
-#define RING_VERSION 3U
+#define RING_VERSION 4U
 #define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
 
 /* How long messages of clients have waited for their event routes: from the time at which evapid had read one whole, which
@@ -276,7 +276,7 @@ static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_n
                           memory_order_relaxed);
 }
 
-/* After a push: 0, or evapid sleeps: write to the eventfd, then call ring_woken with what this returned. A producer that
+/* After a push: 0, or evapid sleeps: send a byte by the wake, then call ring_woken with what this returned. A producer that
  * is killed between the two leaves evapid marked asleep, and the next one wakes it again. */
 static inline uint64_t ring_sleeper(struct ring_header *header)
 {

@@ -5,7 +5,7 @@
  *
  *     HELLO     worker → evapid   magic "evapid" 00 00, u32 version, u64 instance, u32 pid, u16 worker, u16 workers,
  *                                 u32 max_clients, u8 framing, u8 keep_clients, u16-string bind_addr,
- *                                 u16-string module version, u16-string Kamailio version; with it, as SCM_RIGHTS, the ring's memfd and the eventfd
+ *                                 u16-string module version, u16-string Kamailio version; with it, as SCM_RIGHTS, the ring's memfd and evapid's end of the wake
  *     WELCOME   evapid → worker   u32 version, u32 session, u32 pid, u16-string evapid version
  *     REFUSED   evapid → worker   u32 version, u16-string reason; the connection is then closed
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -65,7 +64,7 @@ static struct {
 
     struct ring_header *ring;
     struct ring_lane lane;
-    int memfd, eventfd;
+    int memfd, wake[2];
     uint64_t instance;
     uint16_t workers;
     struct link links[LINKS];
@@ -253,7 +252,8 @@ static void kamailio_forget_ring(void)
     munmap(t.ring, ring_bytes(CAPACITY));
     pthread_mutex_destroy(&t.lane.lock);
     close(t.memfd);
-    close(t.eventfd);
+    close(t.wake[0]);
+    close(t.wake[1]);
     t.ring = NULL;
 }
 
@@ -264,7 +264,7 @@ static void kamailio_begin_anew(struct input *in)
     turn();
     kamailio_forget_ring();
     t.memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    t.eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    assert(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, t.wake) == 0);
     assert(t.memfd >= 0 && ftruncate(t.memfd, (off_t)ring_bytes(CAPACITY)) == 0);
     assert(fcntl(t.memfd, F_ADD_SEALS, SEALS) == 0);
     t.ring = mmap(NULL, ring_bytes(CAPACITY), PROT_READ | PROT_WRITE, MAP_SHARED, t.memfd, 0);
@@ -281,7 +281,7 @@ static void send_with_descriptors(int fd, const void *bytes, size_t length, size
         struct cmsghdr align;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control = { 0 };
-    const int descriptors[2] = { t.memfd, t.eventfd };
+    const int descriptors[2] = { t.memfd, t.wake[1] };
     struct iovec iov = { (void *)(uintptr_t)bytes, length };
     struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
     if (count > 0) {
@@ -344,8 +344,7 @@ static void push(struct ring_record record, const char *tag, size_t tag_length, 
 {
     ring_push(t.ring, &t.lane, record, tag, tag_length, payload, length);
     const uint64_t sleep = ring_sleeper(t.ring);
-    const uint64_t one = 1;
-    if (sleep != 0 && write(t.eventfd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+    if (sleep != 0 && (send(t.wake[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 || errno == EAGAIN))
         ring_woken(t.ring, sleep);
 }
 

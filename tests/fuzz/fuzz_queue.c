@@ -4,10 +4,11 @@
  * Records that nobody scribbled on are handed over whole and in order: events and control records in their turn, control
  * records ahead of it while the queue is held, a done once. Whatever is scribbled, the queue stops at most once, hands
  * over nothing after that, and what it hands over lies in the ring. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "input.h"
@@ -21,6 +22,7 @@ static uv_loop_t loop;
 static struct ring_header *ring;
 static struct ring_lane lane;
 static struct queue *queue;
+static int wake[2]; /* ours, and the queue's */
 static unsigned corrupt;
 static uint8_t on_record; /* what the host does within a call: hold, resume, nothing */
 
@@ -128,8 +130,7 @@ static void do_push(struct input *in)
         return;
     pushed.types[pushed.count++] = record.type;
     const uint64_t sleep = ring_sleeper(ring);
-    const uint64_t one = 1;
-    if (sleep != 0 && write(queue->eventfd, &one, sizeof(one)) == (ssize_t)sizeof(one))
+    if (sleep != 0 && (send(wake[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 || errno == EAGAIN))
         ring_woken(ring, sleep);
 }
 
@@ -192,7 +193,8 @@ static void begin(struct input *in)
     on_record = 0;
     pushed.count = pushed.turn = pushed.ahead = 0;
     pushed.trusted = true;
-    queue = queue_open(&loop, memfd, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), &host, &why);
+    assert(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, wake) == 0);
+    queue = queue_open(&loop, memfd, wake[1], &host, &why);
     assert(queue != NULL && why == NULL);
 }
 
@@ -211,6 +213,7 @@ static void end(void)
     }
     assert(corrupt == (queue->state == QUEUE_CORRUPT));
     queue_close(queue);
+    close(wake[0]);
     uv_run(&loop, UV_RUN_DEFAULT);
     munmap(ring, ring_bytes(CAPACITY));
     pthread_mutex_destroy(&lane.lock);

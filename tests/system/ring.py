@@ -4,9 +4,10 @@ layout."""
 import fcntl
 import mmap
 import os
+import socket
 import struct
 
-MAGIC, VERSION = b"avidring", 3
+MAGIC, VERSION = b"avidring", 4
 RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
 
 HEAD = 64        # producers' line
@@ -39,6 +40,24 @@ def make_ring(capacity, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_
     os.pwrite(memory, MAGIC + struct.pack("=IIQ", VERSION, 0, capacity), 0)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     return memory
+
+
+class Wake:
+    """The pair of sockets by which evapid is woken: passed is the descriptor that evapid gets."""
+
+    def __init__(self):
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.passed = self.theirs.fileno()
+
+    def send(self):
+        try:
+            self.ours.send(b"\0", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # it has been woken long since
+
+    def close(self):
+        self.ours.close()
+        self.theirs.close()
 
 
 class Ring:

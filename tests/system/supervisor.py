@@ -106,6 +106,8 @@ class Notifications:
         self.heard = {}
         self.put_off = None  # what is asked of the store, or None: it is done at once
         self.synced = threading.Event()
+        self.hears = threading.Event()
+        self.hears.set()
         self.ends = False
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
@@ -126,6 +128,7 @@ class Notifications:
             heard = ready.pop(self.socket.fileno(), 0)
             with self.lock:
                 self.store.drop(lambda stored: stored.fd in ready)
+            self.hears.wait()
             if heard:
                 self._receive()
 
@@ -174,6 +177,13 @@ class Notifications:
             for asked, descriptors in self.put_off or []:
                 self._store(asked, descriptors)
             self.put_off = None
+
+    def stops(self):
+        """From now on nothing is read: the service manager is stuck."""
+        self.hears.clear()
+
+    def goes_on(self):
+        self.hears.set()
 
     def sync(self):
         """Wait until all that has been sent so far is read."""
@@ -318,6 +328,7 @@ class Supervised(Evapid):
         return self.past_problems + [found for found in super().problems() if found not in self.past_problems]
 
     def finish(self):
+        self.notifications.goes_on()
         try:
             return super().finish()
         finally:

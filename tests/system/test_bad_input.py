@@ -14,7 +14,7 @@ import pytest
 from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
-from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, make_ring
+from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, Wake, make_ring
 from wire import WELCOME, Link, hello
 
 ROUTES = """
@@ -186,10 +186,10 @@ def test_a_listener_without_descriptors_waits_and_nobody_else_notices(stage):
 
 def test_the_doors_without_descriptors_wait(stage):
     stage.start_evapid()
-    memory, eventfd = make_ring(65536), os.eventfd(0)
+    memory, wake = make_ring(65536), Wake()
     leave_descriptors(stage.evapid, 0)
     link = Link(stage.evapid.kamailio_socket)
-    link.send(hello(), [memory, eventfd])
+    link.send(hello(), [memory, wake.passed])
     asking = subprocess.Popen([EVAPICTL, "-s", stage.evapid.control_socket, "status"], stdout=subprocess.PIPE,
                               text=True)
     for door in ("kamailio", "control"):
@@ -201,30 +201,30 @@ def test_the_doors_without_descriptors_wait(stage):
     assert "pid" in asking.communicate(timeout=DEADLINE_S)[0] and asking.returncode == 0
     link.close()
     os.close(memory)
-    os.close(eventfd)
+    wake.close()
 
 
 @pytest.mark.parametrize("free", [1, 2])
 def test_a_worker_whose_descriptors_find_no_room_is_told_so(stage, free):
     """free: one for its connection, and perhaps one of the two that it passes."""
     stage.start_evapid()
-    memory, eventfd = make_ring(65536), os.eventfd(0)
+    memory, wake = make_ring(65536), Wake()
     leave_descriptors(stage.evapid, free)
     link = Link(stage.evapid.kamailio_socket)
-    link.send(hello(), [memory, eventfd])
+    link.send(hello(), [memory, wake.passed])
     assert "no more files" in link.refused()[1]
     link.close()
     leave_all_descriptors(stage.evapid)
     before = len(stage.evapid.descriptors())
     again = Link(stage.evapid.kamailio_socket)
-    again.send(hello(), [memory, eventfd])
+    again.send(hello(), [memory, wake.passed])
     assert again.frame()[0] == WELCOME
     again.close()
     stage.evapid.detached()
-    # Of the second attempt what is left is the eventfd and the timer of the queue; of the first, nothing.
+    # Of the second attempt what is left is the wake and the timer of the queue; of the first, nothing.
     assert len(stage.evapid.descriptors()) <= before + 3
     os.close(memory)
-    os.close(eventfd)
+    wake.close()
 
 
 def test_kamailio_attaches_as_soon_as_there_are_descriptors(stage):

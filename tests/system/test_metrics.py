@@ -15,7 +15,7 @@ import wire
 from client import netstring, split_address
 from evapid import ROOT, Evapid
 from process import until
-from ring import STARTS, WORKER, WORKERS, Ring, make_ring
+from ring import STARTS, WORKER, WORKERS, Ring, Wake, make_ring
 from scrape import Answer, ask, connect, exchange, metrics, promtool, read_all
 
 ROUTES = """
@@ -250,8 +250,8 @@ def test_what_kamailio_says_of_itself_can_not_forge_a_line(stage):
     stage.start_evapid(metrics={"address": stage.metrics})
     version = b'5"} 1\nforged 1\n\\\xff\x00'
     hello = wire.hello()[:-7] + wire.text(version)
-    link, memory, event = wire.Link(stage.evapid.kamailio_socket), make_ring(65536), os.eventfd(0)
-    link.send(wire.frame(wire.HELLO, hello[8:]), [memory, event])
+    link, memory, event = wire.Link(stage.evapid.kamailio_socket), make_ring(65536), Wake()
+    link.send(wire.frame(wire.HELLO, hello[8:]), [memory, event.passed])
     stage.evapid.attached()
     seen = metrics(stage.metrics)
     assert seen.labels("evapid_kamailio_info") == [
@@ -259,7 +259,7 @@ def test_what_kamailio_says_of_itself_can_not_forge_a_line(stage):
     assert promtool("check", "metrics", text=seen.text).returncode == 0
     link.close()
     os.close(memory)
-    os.close(event)
+    event.close()
 
 
 # ---- the histograms

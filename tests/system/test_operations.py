@@ -6,7 +6,7 @@ import pytest
 
 from evapid import ROOT
 
-DAEMON_CALL = re.compile(r"\blog_(?:line|limited)\(")
+DAEMON_CALL = re.compile(r"\blog_(?:line|limited|missing)\(")
 MODULE_CALL = re.compile(r"\bLM_(?:CRIT|ERR|WARN|NOTICE|INFO)\(")
 CONVERSION = re.compile(r"%[-0-9.*]*(?:ll|l|z)?[a-z]")
 MODULE_LEVELS = {"CRIT": "CRITICAL", "ERR": "ERROR", "WARN": "WARNING", "NOTICE": "NOTICE", "INFO": "INFO"}

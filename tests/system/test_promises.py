@@ -12,7 +12,7 @@ import pytest
 from books import balanced, entry_of, number_of, numbered
 from client import netstring
 from process import until
-from ring import CLOSE, DONE, HEAD, MULTICAST, RECORD, RECORDS, RELAY, TAG, Ring, make_ring, record
+from ring import CLOSE, DONE, HEAD, MULTICAST, RECORD, RECORDS, RELAY, TAG, Ring, Wake, make_ring, record
 from stage import Stage
 from wire import Link, hello
 
@@ -657,10 +657,10 @@ def put_bytes(memory, at, bytes_):
         "head not aligned"])
 def test_promise_8_a_ring_that_cannot_be_trusted_is_refused(stage, make, why):
     stage.start_evapid()
-    link, memory, eventfd = Link(stage.evapid.kamailio_socket), make(), os.eventfd(0)
-    link.send(hello(), [memory, eventfd])
+    link, memory, wake = Link(stage.evapid.kamailio_socket), make(), Wake()
+    link.send(hello(), [memory, wake.passed])
     assert why in link.refused()[1]
     link.close()
     os.close(memory)
-    os.close(eventfd)
+    wake.close()
     assert stage.evapid.status()["kamailio"]["state"] == "detached"

@@ -7,7 +7,7 @@ import pytest
 
 import wire
 from process import until
-from ring import CLOSE, DONE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, WORKER, WORKERS, make_ring, record
+from ring import CLOSE, DONE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, Wake, WORKER, WORKERS, make_ring, record
 
 INSTANCE = 0x1234567890ABCDEF
 
@@ -17,12 +17,12 @@ class Worker:
 
     def __init__(self, stage, ring=None, index=0, workers=1, instance=INSTANCE, **more):
         self.index = index
-        self.memory, self.eventfd = ring or (make_ring(65536), os.eventfd(0, os.EFD_NONBLOCK))
+        self.memory, self.wake = ring or (make_ring(65536), Wake())
         self.ring = Ring(None, os.dup(self.memory))
         self.ring.set(WORKERS + WORKER * index, 0)
         self.link = wire.Link(stage.evapid.kamailio_socket)
         self.link.send(wire.hello(instance=instance, pid=os.getpid(), worker=index, workers=workers, **more),
-                       [self.memory, self.eventfd])
+                       [self.memory, self.wake.passed])
 
     def welcomed(self):
         kind, body = self.link.frame()
@@ -35,7 +35,7 @@ class Worker:
         head = record(type_, tag=len(tag), payload=len(payload), **more)
         self.ring.push(head, tag, payload)
         if wake:
-            os.eventfd_write(self.eventfd, 1)
+            self.wake.send()
 
     def begin(self):
         """The next event; its route counts as begun."""
@@ -196,7 +196,7 @@ def test_what_a_worker_had_not_begun_goes_to_the_next_kamailio(stage):
 def test_a_worker_that_dies_leaves_its_clients_to_the_others(stage):
     stage.start_evapid()
     first = Worker(stage, workers=2, bind_addr=stage.address.encode()).welcomed()
-    second = Worker(stage, ring=(first.memory, first.eventfd), index=1, workers=2,
+    second = Worker(stage, ring=(first.memory, first.wake), index=1, workers=2,
                     bind_addr=stage.address.encode()).welcomed()
     stage.evapid.attached(os.getpid(), 2)
     client = stage.connect(admitted=False)
@@ -262,7 +262,7 @@ def test_an_event_may_wrap_around_the_ring_s_end(stage, worker):
     ({"instance": INSTANCE + 1}, str(os.getpid())), ({"index": 0, "workers": 1}, "worker"),
     ({"index": 1, "workers": 3}, "worker")], ids=["another Kamailio", "the same worker", "another number of workers"])
 def test_who_does_not_belong_to_the_attached_kamailio_is_refused(stage, worker, more, said):
-    other = Worker(stage, **{"ring": (worker.memory, worker.eventfd), "workers": 1, **more})
+    other = Worker(stage, **{"ring": (worker.memory, worker.wake), "workers": 1, **more})
     assert said in other.link.refused()[1]
     other.close()
     client = let_in(stage, worker)

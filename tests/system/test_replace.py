@@ -16,7 +16,7 @@ import pytest
 from client import Client, netstring, refused
 from evapid import EVAPID, SANITIZER, run_evapid
 from process import DEADLINE_S, until
-from ring import make_ring
+from ring import Wake, make_ring
 from test_async import NATIVE as ASYNC
 from test_handover import ROUTES, ask, begin, events_of, goes_on, replace
 from wire import WELCOME, Link, hello
@@ -490,13 +490,13 @@ def test_the_end_of_a_hold_comes_though_evapid_is_replaced(stage):
 def test_a_kamailio_that_is_just_attaching(stage):
     """One of its two workers is there; the other one comes to the successor."""
     stage.start_evapid()
-    wake = os.eventfd(0, os.EFD_NONBLOCK)
+    wake = Wake()
     memory = make_ring(65536)
     links = []
     for worker in range(2):
         link = Link(stage.evapid.kamailio_socket)
         links.append(link)
-        link.send(hello(instance=77, worker=worker, workers=2, pid=os.getpid()), [memory, wake])
+        link.send(hello(instance=77, worker=worker, workers=2, pid=os.getpid()), [memory, wake.passed])
         assert link.frame()[0] == WELCOME
         replace(stage)
     stage.evapid.attached(os.getpid(), 2)
@@ -505,7 +505,7 @@ def test_a_kamailio_that_is_just_attaching(stage):
     for link in links:
         link.close()
     stage.evapid.detached()
-    os.close(wake)
+    wake.close()
     os.close(memory)
 
 

@@ -3,8 +3,9 @@
 import array
 import socket
 import struct
+import time
 
-from process import DEADLINE_S
+from process import DEADLINE_S, POLL_S
 
 HELLO, WELCOME, REFUSED, NOTICE, NEW, CLOSED, MESSAGE, QUERY, ANSWER = range(1, 10)
 STATUS, CLIENTS = 1, 2  # what a QUERY asks for
@@ -84,9 +85,18 @@ class Link:
     def send(self, bytes_, descriptors=()):
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         try:
-            self.socket.sendmsg([bytes_], rights)
+            while not self._sent(bytes_, rights):
+                time.sleep(POLL_S)
         except (BrokenPipeError, ConnectionResetError):
             pass  # closed before it has all come: the test sees that when it reads
+
+    def _sent(self, bytes_, rights):
+        """False: evapid has not let the connection in yet, and the kernel takes no descriptors for it."""
+        try:
+            self.socket.sendmsg([bytes_], rights)
+        except PermissionError:
+            return False
+        return True
 
     def frame(self):
         """The next frame: its type and body."""

@@ -14,8 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "queue.h"
@@ -37,7 +37,8 @@ struct got {
 
 static struct {
     uv_loop_t loop;
-    int memfd, eventfd;
+    int memfd, wake_fd; /* what evapid gets of them */
+    int wake_end;
     size_t capacity;
     struct ring_header *header;
     struct ring_lane *lane;
@@ -131,8 +132,10 @@ static const struct queue_host host = { .owner = &t,
 static inline void make_ring(size_t capacity, int seals)
 {
     t.memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    t.eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    assert_true(t.memfd >= 0 && t.eventfd >= 0);
+    int ends[2];
+    assert_true(t.memfd >= 0 && socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) == 0);
+    t.wake_end = ends[0];
+    t.wake_fd = ends[1];
     t.capacity = capacity;
     assert_int_equal(ftruncate(t.memfd, (off_t)ring_bytes(capacity)), 0);
     assert_int_equal(fcntl(t.memfd, F_ADD_SEALS, seals), 0);
@@ -147,12 +150,12 @@ static const char *try_queue(void)
 {
     const char *why = "";
     const int memfd = fcntl(t.memfd, F_DUPFD_CLOEXEC, 0);
-    const int efd = fcntl(t.eventfd, F_DUPFD_CLOEXEC, 0);
-    t.queue = queue_open(&t.loop, memfd, efd, &host, &why);
+    const int wake_fd = fcntl(t.wake_fd, F_DUPFD_CLOEXEC, 0);
+    t.queue = queue_open(&t.loop, memfd, wake_fd, &host, &why);
     assert_int_equal(t.queue == NULL, why != NULL);
     if (t.queue == NULL) { /* both are closed */
         assert_int_equal(fcntl(memfd, F_GETFD), -1);
-        assert_int_equal(fcntl(efd, F_GETFD), -1);
+        assert_int_equal(fcntl(wake_fd, F_GETFD), -1);
     }
     return why;
 }
@@ -206,20 +209,25 @@ static inline int tear_down(void **state)
         munmap(t.lane, sizeof(*t.lane));
         munmap(t.header, ring_bytes(t.capacity));
         close(t.memfd);
-        close(t.eventfd);
+        close(t.wake_fd);
+        close(t.wake_end);
     }
     free(t.got);
     return busy;
 }
 
+static inline void send_wake(void)
+{
+    if (send(t.wake_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
+        abort();
+}
+
 static inline void wake(void)
 {
     const uint64_t sleep = ring_sleeper(t.header);
-    const uint64_t one = 1;
     if (sleep == 0)
         return;
-    if (write(t.eventfd, &one, sizeof(one)) != (ssize_t)sizeof(one))
-        abort();
+    send_wake();
     ring_woken(t.header, sleep);
 }
 

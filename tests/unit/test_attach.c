@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -106,7 +105,9 @@ static int say_hello(uint64_t instance)
                                       .max_clients = 8,
                                       .keep_clients = true,
                                       .bind_addr = { "127.0.0.1:1", 11 } };
-    const int passed[2] = { make_ring(), eventfd(0, EFD_CLOEXEC) };
+    int wake[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, wake), 0);
+    const int passed[2] = { make_ring(), wake[1] };
     union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(passed))];
@@ -124,6 +125,7 @@ static int say_hello(uint64_t instance)
     assert_int_equal(sendmsg(ends[0], &message, MSG_NOSIGNAL), iov.iov_len);
     close(passed[0]);
     close(passed[1]);
+    close(wake[0]);
     return ends[0];
 }
 

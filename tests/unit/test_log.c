@@ -34,6 +34,7 @@ static void begin_catch(void)
     assert_true(caught.file >= 0 && caught.real >= 0);
     fflush(stderr);
     dup2(caught.file, STDERR_FILENO);
+    log_open(log_level()); /* it has another standard error now */
 }
 
 static const char *end_catch(void)

@@ -134,11 +134,11 @@ static void test_without_a_timer_it_sleeps_and_nothing_is_lost(void **state)
     make_ring(CAPACITY, SEALS);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
     const int memfd = fcntl(t.memfd, F_DUPFD_CLOEXEC, 0);
-    const int efd = fcntl(t.eventfd, F_DUPFD_CLOEXEC, 0);
+    const int wake_fd = fcntl(t.wake_fd, F_DUPFD_CLOEXEC, 0);
     none = (struct rlimit){ .rlim_cur = 0, .rlim_max = all.rlim_max };
     const char *why = "";
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    t.queue = queue_open(&t.loop, memfd, efd, &host, &why);
+    t.queue = queue_open(&t.loop, memfd, wake_fd, &host, &why);
     setrlimit(RLIMIT_NOFILE, &all);
     assert_non_null(t.queue);
     assert_int_equal(t.queue->nap_fd, -1);

@@ -1,4 +1,8 @@
 /* The queue: a ring that turns bad stops it, and one that cannot be trusted is not read at all. */
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+
 #include "memory.h"
 #include "queue_rig.h"
 
@@ -154,7 +158,6 @@ static void test_a_corrupt_ring_stops_the_queue_with_the_reason(void **state)
 static void test_a_corrupt_queue_does_nothing_more(void **state)
 {
     for (size_t i = 0; i < SPOILS; i++) {
-        const uint64_t one = 1;
         spoil(state, i, false);
         settle();
         t.count = 0;
@@ -162,7 +165,7 @@ static void test_a_corrupt_queue_does_nothing_more(void **state)
         queue_hold(t.queue);
         queue_resume(t.queue);
         queue_drain(t.queue);
-        assert_int_equal(write(t.eventfd, &one, sizeof(one)), sizeof(one));
+        send_wake();
         settle();
         assert_int_equal(t.queue->state, QUEUE_CORRUPT);
         assert_int_equal(t.corrupt, 1);
@@ -319,7 +322,7 @@ static void test_what_is_no_memory_is_refused(void **state)
     close(ends[1]);
     replace_memfd(ends[0]);
     assert_refused(UNSEALED);
-    replace_memfd(eventfd(0, EFD_CLOEXEC));
+    replace_memfd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
     assert_refused(UNSEALED);
 }
 
@@ -397,67 +400,87 @@ static void test_a_header_that_is_wrong_is_refused(void **state)
     start_queue();
 }
 
-static void replace_eventfd(int fd)
+static void replace_wake(int fd)
 {
     assert_true(fd >= 0);
-    dup2(fd, t.eventfd);
+    dup2(fd, t.wake_fd);
     close(fd);
 }
 
-/* A file cannot be waited for. */
-static void test_an_eventfd_that_cannot_be_watched_is_refused(void **state)
+/* A terminal, whose reader waits for a line when others have made it one that waits. */
+static int open_terminal(void)
+{
+    const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    return master;
+}
+
+static int open_pipe(void)
+{
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    close(ends[1]);
+    return ends[0];
+}
+
+static int open_pair(int type)
+{
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends), 0);
+    close(ends[0]);
+    return ends[1];
+}
+
+/* What reading it would do, or how long closing it takes, is another's to say. */
+static void test_a_wake_that_is_none_is_refused(void **state)
 {
     (void)state;
     stop_queue();
-    replace_eventfd(memfd_create("file", MFD_CLOEXEC));
-    assert_refused("its eventfd is none");
-    replace_eventfd(open("/dev/null", O_RDWR | O_CLOEXEC));
-    assert_refused("its eventfd is none");
-}
-
-/* A pipe can be waited for, but what it gives is not a count. */
-static void test_an_eventfd_that_is_none_stops_the_queue(void **state)
-{
-    int ends[2];
-    (void)state;
-    for (int closed = 0; closed < 2; closed++) {
-        tear_down(state);
-        set_up(state);
-        make_ring(CAPACITY, SEALS);
-        assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-        replace_eventfd(ends[0]);
-        start_queue();
-        if (!closed)
-            assert_int_equal(write(ends[1], "abc", 3), 3);
-        close(ends[1]);
-        settle();
-        assert_int_equal(t.corrupt, 1);
-        assert_string_equal(t.why, "its eventfd is none");
-        assert_int_equal(t.queue->state, QUEUE_CORRUPT);
+    const int others[] = { memfd_create("file", MFD_CLOEXEC),
+                           open("/dev/null", O_RDWR | O_CLOEXEC),
+                           open("/dev/zero", O_RDWR | O_CLOEXEC),
+                           eventfd(0, EFD_CLOEXEC),
+                           timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC),
+                           open_pipe(),
+                           open_terminal(),
+                           open_pair(SOCK_STREAM),
+                           open_pair(SOCK_SEQPACKET),
+                           socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                           socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) };
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
+        replace_wake(others[i]);
+        assert_refused("its wake is no Unix datagram socket");
     }
 }
 
-/* One that blocks would stop evapid for ever at a read of nothing. */
-static void test_an_eventfd_is_made_not_to_block(void **state)
+static void test_a_wake_that_was_shut_down_before_is_refused(void **state)
 {
     (void)state;
     stop_queue();
-    replace_eventfd(eventfd(0, EFD_CLOEXEC));
-    start_queue();
-    assert_true((fcntl(t.eventfd, F_GETFL) & O_NONBLOCK) != 0);
-    queue_resume(t.queue);
-    push_event(1);
-    settle();
-    assert_got("1");
+    assert_int_equal(shutdown(t.wake_fd, SHUT_RD), 0);
+    assert_refused("its wake has been shut down: restart Kamailio");
 }
 
-/* Made to block again, and read before evapid could: there is nothing to be read, and nothing is waited for. */
-static void test_an_eventfd_that_blocks_again_and_is_empty_is_not_waited_for(void **state)
+/* Whoever has the other end, or this one, can shut it: it would then be readable for ever. */
+static void test_a_wake_that_has_been_shut_down_stops_the_queue(void **state)
 {
     (void)state;
     queue_resume(t.queue);
     settle();
-    assert_int_equal(fcntl(t.eventfd, F_SETFL, 0), 0);
+    assert_int_equal(shutdown(t.wake_fd, SHUT_RDWR), 0);
+    settle();
+    assert_int_equal(t.corrupt, 1);
+    assert_string_equal(t.why, "its wake has been shut down");
+    assert_int_equal(t.queue->state, QUEUE_CORRUPT);
+}
+
+/* Made to block again, and read before evapid could: there is nothing to be read, and nothing is waited for. */
+static void test_a_wake_that_blocks_again_and_is_empty_is_not_waited_for(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    settle();
+    assert_int_equal(fcntl(t.wake_fd, F_SETFL, 0), 0);
     alarm(30); /* it would wait for ever */
     t.queue->wake.poll_cb(&t.queue->wake, 0, UV_READABLE);
     alarm(0);
@@ -465,6 +488,33 @@ static void test_an_eventfd_that_blocks_again_and_is_empty_is_not_waited_for(voi
     push_event(1);
     settle();
     assert_got("1");
+}
+
+/* Kamailio's processes end, the ring is read to its end, and its wake says nothing more. */
+static void test_a_wake_whose_other_end_is_closed_is_quiet(void **state)
+{
+    (void)state;
+    push_event(1);
+    dup2(STDERR_FILENO, t.wake_end);
+    queue_resume(t.queue);
+    settle();
+    assert_got("1");
+    assert_int_equal(t.corrupt, 0);
+    assert_int_equal(uv_run(&t.loop, UV_RUN_NOWAIT) != 0, 1);
+}
+
+/* What lies unread in it is many wakes at once: they cost one look at the ring each, and are gone then. */
+static void test_a_wake_that_is_full_is_emptied(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    settle();
+    while (send(t.wake_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+        continue;
+    settle();
+    char byte = 0;
+    assert_int_equal(recv(t.wake_fd, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(t.corrupt, 0);
 }
 
 static void test_without_memory_a_ring_is_refused(void **state)
@@ -509,10 +559,12 @@ int main(void)
         WITH_QUEUE(test_memory_of_an_impossible_size_is_refused),
         WITH_QUEUE(test_memory_that_cannot_be_written_is_refused),
         WITH_QUEUE(test_a_header_that_is_wrong_is_refused),
-        WITH_QUEUE(test_an_eventfd_that_cannot_be_watched_is_refused),
-        WITH_QUEUE(test_an_eventfd_that_is_none_stops_the_queue),
-        WITH_QUEUE(test_an_eventfd_is_made_not_to_block),
-        WITH_QUEUE(test_an_eventfd_that_blocks_again_and_is_empty_is_not_waited_for),
+        WITH_QUEUE(test_a_wake_that_is_none_is_refused),
+        WITH_QUEUE(test_a_wake_that_was_shut_down_before_is_refused),
+        WITH_QUEUE(test_a_wake_that_has_been_shut_down_stops_the_queue),
+        WITH_QUEUE(test_a_wake_that_blocks_again_and_is_empty_is_not_waited_for),
+        WITH_QUEUE(test_a_wake_whose_other_end_is_closed_is_quiet),
+        WITH_QUEUE(test_a_wake_that_is_full_is_emptied),
         WITH_QUEUE(test_without_memory_a_ring_is_refused),
         WITH_QUEUE(test_closing_closes_both_descriptors),
     };

@@ -6,7 +6,7 @@
 static void test_a_new_ring_is_empty(void **state)
 {
     struct rig *rig = *state;
-    assert_memory_equal(rig->header, "avidring\x03\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
+    assert_memory_equal(rig->header, "avidring\x04\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
     assert_int_equal(rig->header->head, 0);
     assert_int_equal(rig->header->tail, 0);
     assert_int_equal(ring_sleeper(rig->header), 0);

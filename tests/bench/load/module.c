@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,7 +13,7 @@
 #include "evapid/wire.h"
 #include "socket.h"
 
-enum { ATTACH_S = 5, TICK_MS = 100, FULL_REST_US = 200 };
+enum { ATTACH_S = 5, TICK_MS = 100, FULL_REST_US = 200, ADMIT_REST_US = 1000 };
 
 static bool failed(const char *what)
 {
@@ -52,7 +51,7 @@ static bool hello_send(const struct module *module, int file, const char *addres
                                       .module_version = version,
                                       .kamailio_version = version };
     struct iovec bytes = { .iov_base = frame, .iov_len = wire_write_hello(frame, sizeof(frame), &hello) };
-    const int descriptors[2] = { file, module->eventfd };
+    const int descriptors[2] = { file, module->wake[1] };
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(descriptors))] = { 0 };
     struct msghdr message = {
         .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
@@ -62,7 +61,10 @@ static bool hello_send(const struct module *module, int file, const char *addres
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(sizeof(descriptors));
     memcpy(CMSG_DATA(rights), descriptors, sizeof(descriptors));
-    return bytes.iov_len > 0 && sendmsg(module->link, &message, MSG_NOSIGNAL) == (ssize_t)bytes.iov_len;
+    ssize_t sent = -1;
+    while ((sent = sendmsg(module->link, &message, MSG_NOSIGNAL)) < 0 && errno == EPERM)
+        clock_rest_us(ADMIT_REST_US); /* evapid has not let the connection in yet */
+    return bytes.iov_len > 0 && sent == (ssize_t)bytes.iov_len;
 }
 
 bool module_attach(struct module *module, const char *socket, size_t ring, const char *address, uint32_t clients)
@@ -70,9 +72,9 @@ bool module_attach(struct module *module, const char *socket, size_t ring, const
     module->link = socket_connect_unix(socket);
     if (module->link < 0)
         return false;
-    module->eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    const bool paired = socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, module->wake) == 0;
     const int file = ring_file(module, ring);
-    if (module->eventfd < 0 || file < 0)
+    if (!paired || file < 0)
         return failed("the ring");
     const bool sent = hello_send(module, file, address, clients);
     close(file);
@@ -110,7 +112,7 @@ bool module_push(struct module *module, struct ring_record record, const char *t
     if (sleep == 0)
         return true;
     module->wakes++;
-    if (eventfd_write(module->eventfd, 1) != 0 && errno != EAGAIN)
+    if (send(module->wake[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 && errno != EAGAIN)
         return failed("waking evapid");
     ring_woken(module->ring, sleep);
     return true;

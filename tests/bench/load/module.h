@@ -10,12 +10,12 @@
 #include "evapid/ring.h"
 
 struct module {
-    int link, eventfd;
+    int link, wake[2]; /* wake: ours, and the one that evapid gets */
     struct ring_header *ring;
     struct ring_lane lane;
     uint32_t session;      /* of the evapid it is attached to */
     uint64_t full;         /* pushes that found no room, and were made again */
-    uint64_t wakes;        /* writes to the eventfd */
+    uint64_t wakes;        /* bytes sent to wake evapid */
     bool tags;             /* give client N the tag tN */
     uint32_t first_client; /* connection that was announced first; 0: none yet */
     size_t length;         /* bytes of a frame that has not come whole */

@@ -1,0 +1,13 @@
+/* Standard input, output and error. */
+#include "standard.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+bool standard_open(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) /* the lowest number that is free */
+            return false;
+    return true;
+}
