@@ -87,7 +87,8 @@ struct ledger_header {
     uint64_t instance;      /* of the ring that is kept with it; 0: none */
     uint64_t tag_orders;    /* given out */
     uint32_t last_index;
-    uint32_t segments; /* that the file has */
+    uint32_t segments;      /* that the file has */
+    _Atomic uint32_t offer; /* while one evapid takes over from another: whose it is (replace.h) */
     uint64_t accepted, closed;
     struct tally gone; /* the sum of those whose slots are free again */
     struct meter meter;
