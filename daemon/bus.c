@@ -111,7 +111,7 @@ static void bus_on_gone(struct client *client)
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
     bus_note_counts(bus);
-    store_forget("client-%u", client->index);
+    store_forget_client(client->index);
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
     listener_leave(client->listener, &client->origin);
@@ -166,7 +166,7 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
     }
     bus->accepted++;
     bus_note_counts(bus);
-    store_keep(fd, "client-%u", client->index);
+    store_keep_client(fd, client->index);
     client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
@@ -556,8 +556,11 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
         return NULL;
     client->listener = listener;
     HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
-    if (client->hh.tbl != NULL && bus->upstream.opened(bus->upstream.owner, client))
+    if (client->hh.tbl != NULL && bus->upstream.opened(bus->upstream.owner, client)) {
+        if (fd >= 0)
+            store_keep_client(fd, client->index);
         return client;
+    }
     if (client->hh.tbl != NULL)
         HASH_DEL(bus->clients, client);
     client_abandon(client);

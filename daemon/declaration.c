@@ -52,6 +52,7 @@ static bool declaration_open(struct declaration *declaration, const char **why)
     if (declaration->listener == NULL)
         return false;
     *why = listener_start(declaration->listener);
+    listeners_expect(declaration->listeners);
     return true;
 }
 

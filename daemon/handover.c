@@ -67,7 +67,7 @@ bool handover_save(struct household *household, struct holdings *holdings)
     const int memfd = state_end(&out);
     if (memfd < 0)
         return false;
-    if (!hold_all(household, holdings) || !holdings_add(holdings, memfd, "state")) {
+    if (!holdings_add(holdings, memfd, "state") || !hold_all(household, holdings)) {
         close(memfd);
         holdings_clear(holdings, false);
         return false;
@@ -208,7 +208,7 @@ static bool recover_client(struct household *household, struct ledger_slot *slot
                      : "its stream stands in the middle of a frame; closing it");
     if (fd >= 0 && !whole)
         transport_tcp.close(fd);
-    store_forget("client-%u", slot->index);
+    store_forget_client(slot->index);
     household->ledger.header->closed++;
     ledger_release(&household->ledger, slot);
     return false;

@@ -526,6 +526,21 @@ void listeners_inherit(struct listeners *all, struct holdings *holdings)
     }
 }
 
+void listeners_expect(const struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    uint64_t clients = 0;
+    unsigned sockets = 1; /* the metrics' */
+    DL_FOREACH(all->first, listener)
+    {
+        if (listener->state == LISTENER_CLOSED)
+            continue;
+        clients += listener->max_clients;
+        sockets++;
+    }
+    store_expect(clients, sockets);
+}
+
 void listeners_drop_spares(struct listeners *all)
 {
     struct spare_socket *spare = NULL;

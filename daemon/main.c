@@ -133,13 +133,17 @@ static void evapid_leave_in_store(struct evapid *e)
     for (const struct holding *holding = holdings.all; holding != NULL; holding = holding->hh.next)
         if (!handover_is_stored(holding->name))
             store_keep(holding->fd, "%s", holding->name);
+    const unsigned unkept = store_clients_waiting();
+    if (unkept > 0)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "%u clients are disconnected: the service manager has no place for them (FDSTORE)", unkept);
     /* If nobody comes for it, that is what is lost: it is said by the only one that knows. */
     const struct tally *totals = &e->home.bus.totals;
     log_line(
         LEVEL_NOTICE, SUBJECT,
         "stopping: SIGTERM; %u clients are left to the service manager, and %llu events and %llu messages that are on "
         "their way",
-        HASH_COUNT(e->home.bus.clients),
+        HASH_COUNT(e->home.bus.clients) - unkept,
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
     sd_notify(0, "STOPPING=1");
@@ -214,6 +218,7 @@ static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
         return why;
     }
     warn_of_few_descriptors(&e->home.config);
+    listeners_expect(&e->home.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "reloaded: %u listeners are new, %u have gone, %u clients may not stay",
              outcome->added, outcome->removed, outcome->revoked);
     sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
@@ -347,6 +352,7 @@ static const char *evapid_begin(struct evapid *e, int predecessor)
     door_settle(&e->home.control.door);
     reload_clients(&e->home);
     identity_stop_asking();
+    listeners_expect(&e->home.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);
     sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);

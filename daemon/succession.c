@@ -5,6 +5,7 @@
 
 #include "hold.h"
 #include "log.h"
+#include "store.h"
 
 #define SUBJECT "kamailio"
 
@@ -69,6 +70,7 @@ bool succession_load(struct kamailio *kamailio, struct state_in *in, struct hold
         return state_fail(in);
     if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
         return state_fail(in);
+    store_reserve(kamailio->workers_declared);
     for (uint64_t workers = state_take(in, 2); workers > 0 && !in->at.failed; workers--)
         succession_load_worker(kamailio, in, holdings);
     return !in->at.failed;
