@@ -345,9 +345,10 @@ static const char *evapid_begin(struct evapid *e, int predecessor)
     const char *why = NULL;
     evapid_start_clocks(e);
     if (predecessor >= 0)
-        why = replace_claim(predecessor, &e->home.ledger.header->offer);
+        why = replace_claim(predecessor, e->home.ledger.offer);
     if (why != NULL)
         return why;
+    ledger_own(&e->home.ledger);
     door_settle(&e->home.kamailio.door);
     door_settle(&e->home.control.door);
     reload_clients(&e->home);

@@ -284,7 +284,7 @@ const char *replace_claim(int fd, replace_word *offer)
 {
     uint32_t offered = REPLACE_OFFERED;
     const struct talk talk = begin_step(fd);
-    const bool claimed = atomic_compare_exchange_strong(offer, &offered, REPLACE_CLAIMED);
+    const bool claimed = offer != NULL && atomic_compare_exchange_strong(offer, &offered, REPLACE_CLAIMED);
     if (claimed)
         send_all(&talk, running, sizeof(running) - 1);
     close(fd);

@@ -39,7 +39,7 @@ const char *replace_ask(const char *path, struct holdings *holdings, int *fd);
 /* The successor stands ready. NULL: the one that runs waits for it, or has died; or it goes on, and we must not. */
 const char *replace_begin(int fd);
 
-/* The successor begins, unless the other one goes on (not NULL). Closes fd. */
+/* The successor begins, unless the other one goes on (not NULL). offer NULL: there is none. Closes fd. */
 const char *replace_claim(int fd, replace_word *offer);
 
 #endif

@@ -14,7 +14,7 @@ import pytest
 from evapid import Evapid
 from process import DEADLINE_S, until
 from test_handover import ask, begin, goes_on, replace
-from test_replace import Successor, batches, close_all, read_line
+from test_replace import NAME, Successor, batches, close_all, read_line
 from test_stored import balanced
 
 STEP_S = 10  # that each gives the other
@@ -64,10 +64,11 @@ def test_a_successor_that_says_nothing_after_go_is_waited_for_ten_seconds_and_no
 
 class Between:
     """Stands where a successor looks for the evapid that runs, and passes on what the two say to each other: "ready", "go",
-    "running". Before it passes one of them on it asks at(step): False lets both down, and the evapid that runs first."""
+    "running". Before it passes one of them on it asks at(step): False lets both down, and the evapid that runs first. Of the
+    descriptors it passes on what change(name, descriptor) makes of them."""
 
-    def __init__(self, stage, at):
-        self.evapid, self.at = stage.evapid, at
+    def __init__(self, stage, at, change=lambda name, descriptor: descriptor):
+        self.evapid, self.at, self.change = stage.evapid, at, change
         self.path = stage.folder / "between.sock"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.bind(str(self.path))
@@ -93,6 +94,8 @@ class Between:
         peer.sendall(line)
         for count in batches(json.loads(line)["replace"]["descriptors"]):
             bytes_, descriptors = predecessor.batch(count)
+            names = [bytes_[i:i + NAME].rstrip(b"\0").decode() for i in range(0, len(bytes_), NAME)]
+            descriptors = [self.change(name, descriptor) for name, descriptor in zip(names, descriptors)]
             socket.send_fds(peer, [bytes_], descriptors)
             close_all(descriptors)
         for step, source, target in (("ready", peer, predecessor.socket), ("go", predecessor.socket, peer),
@@ -111,14 +114,14 @@ class Between:
             raise self.failure
 
 
-def succeed(stage, at):
-    """A real successor of the evapid that runs, with somebody between them. at(successor, step): as for Between."""
+def succeed(stage, at, **more):
+    """A real successor of the evapid that runs, with somebody between them. at(successor, step) and more: as for Between."""
     there = threading.Event()
 
     def ask_at(step):
         there.wait(DEADLINE_S)
         return at(successor, step)
-    between = Between(stage, ask_at)
+    between = Between(stage, ask_at, **more)
     successor = Evapid(stage.folder, {**stage.evapid.settings, "control_socket": str(between.path)}, options=["--replace"])
     stage.processes.append(successor)
     there.set()
