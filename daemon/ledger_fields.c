@@ -16,7 +16,7 @@
 #define SLOT_BYTES(member) FIELD(LAYOUT_SLOT, ledger_slot, member, LAYOUT_BYTES)
 #define SLOT_OWN(member) FIELD(LAYOUT_SLOT, ledger_slot, member, LAYOUT_OWN)
 
-/* The fields of a struct within a part. */
+/* The fields of a struct within a part. NOLINTBEGIN(bugprone-macro-parentheses): the name of a member can't stand in some */
 #define TALLY(one, tally)                                                                                              \
     one(tally.relayed), one(tally.delivered), one(tally.delivered_bytes), one(tally.dropped[DROP_SLOW]),               \
         one(tally.dropped[DROP_CLOSED]), one(tally.dropped[DROP_LARGE]), one(tally.dropped[DROP_MEMORY]),              \
@@ -30,6 +30,7 @@
         HEADER_NUMBER(page.run_offered[FRAMING_NETSTRING]), HEADER_NUMBER(page.run_offered[FRAMING_RAW]),              \
         HEADER_NUMBER(page.events.relay), HEADER_NUMBER(page.events.multicast), HEADER_NUMBER(page.events.unicast),    \
         HEADER_NUMBER(page.events.no_receiver)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static const struct layout_field fields[] = {
     HEADER_OWN(file),
