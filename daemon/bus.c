@@ -111,7 +111,7 @@ static void bus_on_gone(struct client *client)
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
     bus_note_counts(bus);
-    store_forget("client-%u", client->index);
+    store_forget_client(client->index);
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
     listener_leave(client->listener, &client->origin);
@@ -166,7 +166,7 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
     }
     bus->accepted++;
     bus_note_counts(bus);
-    store_keep(fd, "client-%u", client->index);
+    store_keep_client(fd, client->index);
     client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
                 listener_name(listener));
@@ -563,8 +563,11 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
         return NULL;
     client->listener = listener;
     HASH_ADD(hh, bus->clients, index, sizeof(client->index), client);
-    if (client->hh.tbl != NULL && bus->upstream.opened(bus->upstream.owner, client))
+    if (client->hh.tbl != NULL && bus->upstream.opened(bus->upstream.owner, client)) {
+        if (fd >= 0)
+            store_keep_client(fd, client->index);
         return client;
+    }
     if (client->hh.tbl != NULL)
         HASH_DEL(bus->clients, client);
     client_abandon(client);
@@ -633,45 +636,51 @@ void bus_settle_gone(struct bus *bus)
 
 void bus_save(struct bus *bus, struct state_out *out)
 {
-    for (int framing = 0; framing < FRAMINGS; framing++)
+    for (int framing = 0; framing < FRAMINGS; framing++) {
+        state_put_record(out, framing_name((enum framing)framing));
         run_save(&bus->runs[framing], out);
-    state_put(out, bus->events.relay, 8);
-    state_put(out, bus->events.multicast, 8);
-    state_put(out, bus->events.unicast, 8);
-    state_put(out, bus->events.no_receiver, 8);
-    state_put(out, bus->host.admits, 1);
+        state_put_end(out);
+    }
+    events_save(&bus->events, out);
+    state_put(out, "admits", bus->host.admits);
 }
 
 bool bus_load(struct bus *bus, struct state_in *in)
 {
-    for (int framing = 0; framing < FRAMINGS; framing++)
+    for (int framing = 0; framing < FRAMINGS; framing++) {
+        state_take_record(in, framing_name((enum framing)framing));
         if (!run_load(&bus->runs[framing], in))
             return false;
-    bus->events.relay = state_take(in, 8);
-    bus->events.multicast = state_take(in, 8);
-    bus->events.unicast = state_take(in, 8);
-    bus->events.no_receiver = state_take(in, 8);
-    bus->host.admits = state_take(in, 1) == 1;
+        state_take_end(in);
+    }
+    events_load(&bus->events, in);
+    bus->host.admits = state_take(in, "admits", 0) == 1;
     return !in->at.failed;
 }
 
 void bus_save_client(struct client *client, struct state_out *out)
 {
-    state_put(out, client->listed, 1);
-    state_put(out, tag_has_turn(client), 1);
+    state_put(out, "listed", client->listed);
+    state_put(out, "has-turn", tag_has_turn(client));
     client_save(client, out);
+    state_put_record(out, "pace");
     pace_save(client, out);
+    state_put_end(out);
 }
 
 /* A client that gets events goes on where it stood in its run: it doesn't begin to follow it. */
 bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in)
 {
     struct run *run = &bus->runs[client->out.framing];
-    const bool listed = state_take(in, 1) == 1;
-    client->has_turn = state_take(in, 1) == 1;
+    const bool listed = state_take(in, "listed", 0) == 1;
+    client->has_turn = state_take(in, "has-turn", 0) == 1;
     bool lost = false;
-    if (!client_load(client, in, &lost) || !pace_load(client, run, in))
+    if (!client_load(client, in, &lost))
         return false;
+    state_take_record(in, "pace");
+    if (!pace_load(client, run, in))
+        return false;
+    state_take_end(in);
     bus->lost += lost;
     bus->ledger->header->closed += lost;
     if (!listed || client->state == CLIENT_GONE)

@@ -608,19 +608,22 @@ void client_free(struct client *client)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-enum { SAVED_BLOCKED = 1, SAVED_DEAF = 2 };
-
 void client_save(struct client *client, struct state_out *out)
 {
     client_note_given(client);
     const uint64_t now_ms = uv_now(client->poll.loop);
-    state_put(out, (uint64_t)client->state, 1);
-    state_put(out, (client->blocked ? SAVED_BLOCKED : 0U) | (client->deaf ? SAVED_DEAF : 0U), 1);
-    state_put(out, client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0, 8);
-    state_put(out, client->admit_by_ms != 0, 1);
-    state_put(out, client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0, 8);
+    state_put(out, "state", (uint64_t)client->state);
+    state_put(out, "blocked", client->blocked);
+    state_put(out, "deaf", client->deaf);
+    state_put(out, "deadline-ms", client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0);
+    state_put(out, "admit-by", client->admit_by_ms != 0);
+    state_put(out, "admit-by-ms", client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0);
+    state_put_record(out, "input");
     input_save(client, out);
+    state_put_end(out);
+    state_put_record(out, "output");
     outq_save(&client->out, out);
+    state_put_end(out);
 }
 
 /* Its socket was not handed over: nothing more comes or goes. */
@@ -636,18 +639,23 @@ static void client_lose(struct client *client)
 
 bool client_load(struct client *client, struct state_in *in, bool *lost)
 {
-    const uint64_t state = state_take(in, 1);
-    const uint64_t flags = state_take(in, 1);
+    const uint64_t state = state_take(in, "state", CLIENT_ADMITTING);
     const uint64_t now_ms = uv_now(client->poll.loop);
-    client->deadline_ms = now_ms + state_take(in, 8);
-    const bool admit_by = state_take(in, 1) == 1;
-    client->admit_by_ms = (now_ms + state_take(in, 8)) * admit_by;
+    client->blocked = state_take(in, "blocked", 0) == 1;
+    client->deaf = state_take(in, "deaf", 0) == 1;
+    client->deadline_ms = now_ms + state_take(in, "deadline-ms", 0);
+    const bool admit_by = state_take(in, "admit-by", 0) == 1;
+    client->admit_by_ms = (now_ms + state_take(in, "admit-by-ms", 0)) * admit_by;
     if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)
         return state_fail(in);
-    if (!input_load(client, in) || !outq_load(&client->out, in))
+    state_take_record(in, "input");
+    if (!input_load(client, in))
         return false;
-    client->blocked = (flags & SAVED_BLOCKED) != 0;
-    client->deaf = (flags & SAVED_DEAF) != 0;
+    state_take_end(in);
+    state_take_record(in, "output");
+    if (!outq_load(&client->out, in))
+        return false;
+    state_take_end(in);
     *lost = client->fd < 0 && state != CLIENT_GONE;
     if (*lost)
         client_lose(client);

@@ -52,6 +52,7 @@ static bool declaration_open(struct declaration *declaration, const char **why)
     if (declaration->listener == NULL)
         return false;
     *why = listener_start(declaration->listener);
+    listeners_expect(declaration->listeners);
     return true;
 }
 
@@ -150,18 +151,19 @@ void declaration_save(const struct declaration *declaration, struct state_out *o
     char name[ADDRESS_TEXT] = "";
     if (declaration->made)
         address_print(&declaration->address, name);
-    state_put_bytes(out, name, strlen(name));
-    state_put(out, (uint64_t)declaration->framing, 1);
-    state_put(out, declaration->max_clients, 4);
+    state_put_text(out, "address", name);
+    state_put(out, "framing", (uint64_t)declaration->framing);
+    state_put(out, "max-clients", declaration->max_clients);
 }
 
 bool declaration_load(struct declaration *declaration, struct state_in *in)
 {
     char name[ADDRESS_TEXT];
-    const struct wire_text text = state_take_bytes(in);
+    const struct wire_text text = state_take_bytes(in, "address");
     snprintf(name, sizeof(name), "%.*s", (int)(text.length < sizeof(name) ? text.length : 0), text.bytes);
-    declaration->framing = state_take(in, 1) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
-    declaration->max_clients = (uint32_t)state_take(in, 4);
+    declaration->framing =
+        state_take(in, "framing", FRAMING_NETSTRING) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+    declaration->max_clients = (uint32_t)state_take(in, "max-clients", 0);
     declaration->made = name[0] != '\0';
     return !in->at.failed && (!declaration->made || address_parse(name, &declaration->address) == NULL);
 }

@@ -400,15 +400,15 @@ void door_commit(struct door_change *change, struct door *door)
 
 void door_save(const struct door *door, struct state_out *out)
 {
-    state_put(out, (uint64_t)door->device, 8);
-    state_put(out, (uint64_t)door->inode, 8);
-    state_put(out, door->refused, 8);
+    state_put(out, "device", (uint64_t)door->device);
+    state_put(out, "inode", (uint64_t)door->inode);
+    state_put(out, "refused", door->refused);
 }
 
 void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name)
 {
-    inherited->device = (dev_t)state_take(in, 8);
-    inherited->inode = (ino_t)state_take(in, 8);
-    inherited->refused = state_take(in, 8);
+    inherited->device = (dev_t)state_take(in, "device", 0);
+    inherited->inode = (ino_t)state_take(in, "inode", 0);
+    inherited->refused = state_take(in, "refused", 0);
     inherited->fd = holdings_take(holdings, "%s", name);
 }

@@ -20,31 +20,52 @@
 static const char kamailio_door[] = "kamailio-socket";
 static const char control_door[] = "control-socket";
 static const char worker_link[] = "worker-";
+static const char *const ledger_names[] = { "ledger", "ledger-2" }; /* in turn, when one is made of the other */
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------- */
 
+/* Each in a record of its own, by whoever owns it. */
 static void save_all(struct household *household, uint64_t number, struct state_out *out)
 {
-    state_put(out, number, 8);
+    state_put(out, "number", number);
+    state_put_record(out, kamailio_door);
     door_save(&household->kamailio.door, out);
+    state_put_end(out);
+    state_put_record(out, control_door);
     door_save(&household->control.door, out);
+    state_put_end(out);
+    state_put_record(out, "listeners");
     listeners_save(&household->listeners, out);
+    state_put_end(out);
+    state_put_record(out, "kamailio");
     succession_save(&household->kamailio, out);
+    state_put_end(out);
+    state_put_record(out, "bus");
     bus_save(&household->bus, out);
+    state_put_end(out);
+    state_put_record(out, "stats");
     stats_save(&household->control.stats, out);
+    state_put_end(out);
+    state_put_record(out, "clients");
     for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
-        state_put(out, client->index, 4);
-        state_put(out, ledger_number(&household->ledger, client->slot), 4);
+        state_put_record(out, "client");
+        state_put(out, "index", client->index);
+        state_put(out, "slot", ledger_number(&household->ledger, client->slot));
         bus_save_client(client, out);
+        state_put_record(out, "seat");
         seat_save(client->seat, out);
+        state_put_end(out);
+        state_put_end(out);
     }
-    state_put(out, 0, 4);
+    state_put_end(out);
+    state_put_record(out, "links");
     succession_save_links(&household->kamailio, out);
+    state_put_end(out);
 }
 
 static bool hold_all(const struct household *household, struct holdings *holdings)
 {
-    bool held = holdings_add(holdings, household->ledger.memfd, "ledger") &&
+    bool held = holdings_add(holdings, household->ledger.memfd, "%s", ledger_names[0]) &&
                 holdings_add(holdings, household->kamailio.door.fd, "%s", kamailio_door) &&
                 holdings_add(holdings, household->control.door.fd, "%s", control_door) &&
                 listeners_hold(&household->listeners, holdings) && succession_hold(&household->kamailio, holdings) &&
@@ -67,7 +88,7 @@ bool handover_save(struct household *household, struct holdings *holdings)
     const int memfd = state_end(&out);
     if (memfd < 0)
         return false;
-    if (!hold_all(household, holdings) || !holdings_add(holdings, memfd, "state")) {
+    if (!holdings_add(holdings, memfd, "state") || !hold_all(household, holdings)) {
         close(memfd);
         holdings_clear(holdings, false);
         return false;
@@ -78,6 +99,7 @@ bool handover_save(struct household *household, struct holdings *holdings)
 
 void handover_cancel(struct household *household, struct holdings *holdings)
 {
+    ledger_go_on(&household->ledger);
     household->ledger.header->state = 0;
     close(holdings_take(holdings, "state"));
     holdings_clear(holdings, false);
@@ -124,37 +146,98 @@ static struct client *adopt(struct household *household, struct ledger_slot *slo
     return client;
 }
 
+static bool load_client(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    const uint32_t index = (uint32_t)state_take(in, "index", 0);
+    struct ledger_slot *slot = ledger_at(&household->ledger, (uint32_t)state_take(in, "slot", LEDGER_NONE));
+    if (slot == NULL || slot->index != index || bus_find(&household->bus, index) != NULL)
+        return false;
+    struct client *client = adopt(household, slot, holdings_take(holdings, "client-%u", index));
+    if (client == NULL || !bus_load_client(&household->bus, client, in))
+        return false;
+    state_take_record(in, "seat");
+    if (!seat_load(&household->kamailio, client->seat, in))
+        return false;
+    state_take_end(in);
+    return true;
+}
+
 static bool load_clients(struct household *household, struct state_in *in, struct holdings *holdings)
 {
-    for (uint32_t index = 0; (index = (uint32_t)state_take(in, 4)) != 0 && !in->at.failed;) {
-        struct ledger_slot *slot = ledger_at(&household->ledger, (uint32_t)state_take(in, 4));
-        if (slot == NULL || slot->index != index || bus_find(&household->bus, index) != NULL)
+    state_take_record(in, "clients");
+    while (state_take_next(in, "client")) {
+        if (!load_client(household, in, holdings))
             return state_fail(in);
-        struct client *client = adopt(household, slot, holdings_take(holdings, "client-%u", index));
-        if (client == NULL || !bus_load_client(&household->bus, client, in) ||
-            !seat_load(&household->kamailio, client->seat, in))
-            return state_fail(in);
+        state_take_end(in);
     }
+    state_take_end(in);
     return !in->at.failed;
+}
+
+static bool load_listeners(struct household *household, struct state_in *in, struct listener **module)
+{
+    state_take_record(in, "listeners");
+    const bool loaded = listeners_load(&household->listeners, in, &household->config.limits, &household->config.access,
+                                       household->config.module_listener, module);
+    state_take_end(in);
+    return loaded;
+}
+
+static bool load_kamailio(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    state_take_record(in, "kamailio");
+    const bool loaded = succession_load(&household->kamailio, in, holdings);
+    state_take_end(in);
+    return loaded;
+}
+
+static bool load_bus(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    state_take_record(in, "bus");
+    if (!bus_load(&household->bus, in))
+        return false;
+    state_take_end(in);
+    state_take_record(in, "stats");
+    if (!stats_load(&household->control.stats, in))
+        return false;
+    state_take_end(in);
+    return load_clients(household, in, holdings);
+}
+
+static bool load_links(struct household *household, struct state_in *in, struct holdings *holdings)
+{
+    state_take_record(in, "links");
+    const bool loaded = succession_load_links(&household->kamailio, in, holdings);
+    state_take_end(in);
+    return loaded;
+}
+
+/* What we can't go on with, for we don't know what it means. */
+static void say_unknown(const struct state_in *in)
+{
+    for (unsigned i = 0; i < in->unknown_count; i++)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "the evapid before kept %s in its state, which this one does not know: %zu bytes skipped",
+                 in->unknown[i].name, in->unknown[i].bytes);
 }
 
 static const char *load_state(struct household *household, struct state_in *in, struct holdings *holdings)
 {
     struct listener *module = NULL;
     struct bus *bus = &household->bus;
-    if (!listeners_load(&household->listeners, in, &household->config.limits, &household->config.access,
-                        household->config.module_listener, &module))
+    if (!load_listeners(household, in, &module))
         return "the state of the listeners makes no sense";
     household->kamailio.declaration.listener = module;
-    if (!succession_load(&household->kamailio, in, holdings))
+    if (!load_kamailio(household, in, holdings))
         return "the state of the workers makes no sense";
     declaration_go_on(&household->kamailio.declaration);
-    if (!bus_load(bus, in) || !stats_load(&household->control.stats, in) || !load_clients(household, in, holdings))
+    if (!load_bus(household, in, holdings))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;
     bus_take_books(bus, &events);
-    if (!succession_load_links(&household->kamailio, in, holdings) || !state_close(in))
+    if (!load_links(household, in, holdings) || !state_finish(in))
         return "the state of the links makes no sense";
+    say_unknown(in);
     bus_settle_gone(bus);
     listeners_drop_spares(&household->listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->clients));
@@ -208,7 +291,7 @@ static bool recover_client(struct household *household, struct ledger_slot *slot
                      : "its stream stands in the middle of a frame; closing it");
     if (fd >= 0 && !whole)
         transport_tcp.close(fd);
-    store_forget("client-%u", slot->index);
+    store_forget_client(slot->index);
     household->ledger.header->closed++;
     ledger_release(&household->ledger, slot);
     return false;
@@ -275,22 +358,50 @@ struct legacy {
     struct state_in in;
 };
 
+/* The ledger of the evapid before us; -1: there is none. There may be two after a start that broke off, of which one is as
+ * good as the other. *name: what it is called in the store. */
+static int take_ledger(struct holdings *holdings, const char **name)
+{
+    const int memfd = holdings_take(holdings, "%s", ledger_names[0]);
+    const int other = holdings_take(holdings, "%s", ledger_names[1]);
+    *name = ledger_names[memfd < 0];
+    if (memfd < 0 || other < 0)
+        return memfd < 0 ? other : memfd;
+    close(other);
+    store_forget("%s", ledger_names[1]);
+    return memfd;
+}
+
+/* Our ledger was made of one that is stored under that name: it takes that one's place, and there is always one of them. */
+static void exchange_ledger(const struct ledger *ledger, const char *name)
+{
+    for (unsigned i = 0; i < ledger->unknown_count; i++)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "the evapid before kept %s in its ledger, which this one does not know: %llu bytes skipped",
+                 ledger->unknown[i].name, (unsigned long long)ledger->unknown[i].bytes);
+    store_keep(ledger->memfd, "%s", ledger_names[name == ledger_names[0]]);
+    store_forget("%s", name);
+}
+
 /* The ledger of the evapid before us, or a new one, which is none to replace somebody with. Returns NULL, or why there is
  * none; *adopted says which it is. */
 static const char *open_ledger(struct household *household, struct holdings *holdings, bool replace, bool *adopted)
 {
-    const int memfd = holdings_take(holdings, "ledger");
+    const char *name = ledger_names[0];
+    const int memfd = take_ledger(holdings, &name);
     const char *why = memfd >= 0 ? ledger_adopt(&household->ledger, memfd) : NULL;
     *adopted = memfd >= 0 && why == NULL;
+    if (*adopted && ledger_was_made(&household->ledger))
+        exchange_ledger(&household->ledger, name);
     if (*adopted || (replace && why != NULL))
         return why;
     if (memfd >= 0) {
         log_line(LEVEL_ERROR, SUBJECT, "the ledger can't be taken over: %s; all clients are closed", why);
-        store_forget("ledger");
+        store_forget("%s", name);
     }
     why = ledger_open(&household->ledger);
     if (why == NULL)
-        store_keep(household->ledger.memfd, "ledger");
+        store_keep(household->ledger.memfd, "%s", ledger_names[0]);
     return why;
 }
 
@@ -304,7 +415,7 @@ static const char *open_state(struct household *household, struct holdings *hold
     const char *why = state_open(in, memfd);
     if (why != NULL)
         return why;
-    if (number != 0 && state_take(in, 8) == number)
+    if (number != 0 && state_take(in, "number", 0) == number)
         return NULL;
     state_close(in);
     return "it is of another time";
@@ -440,8 +551,12 @@ static const char *open_household(struct household *household, struct holdings *
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
     if (legacy->stated) {
+        state_take_record(&legacy->in, kamailio_door);
         door_load(&kamailio, &legacy->in, holdings, kamailio_door);
+        state_take_end(&legacy->in);
+        state_take_record(&legacy->in, control_door);
         door_load(&control, &legacy->in, holdings, control_door);
+        state_take_end(&legacy->in);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;

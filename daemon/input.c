@@ -14,8 +14,6 @@
 /* The first room for an unfinished message; it grows as bytes come, not as they are promised. */
 #define INPUT_FIRST 4096U
 
-enum { SAVED_HELD = 1, SAVED_OVER = 2 };
-
 static struct log_limit bad_input = { .kind = "clients: malformed input" };
 
 /* Is there an unfinished message, and is it being read on? */
@@ -292,29 +290,32 @@ void input_save(const struct client *client, struct state_out *out)
 {
     const uint64_t running_ms =
         client->message_since_ms != 0 ? uv_now(client->poll.loop) - client->message_since_ms : 0;
-    state_put(out, (client->held ? SAVED_HELD : 0U) | (client->input_over ? SAVED_OVER : 0U), 1);
-    state_put(out, client->message_spent_ms + running_ms, 8);
-    state_put(out, client->in_offset, 8);
-    state_put(out, client->read_ns, 8);
-    state_put(out, client->max_message_bytes, 8);
-    state_put_bytes(out, client->in != NULL ? client->in + client->in_start : "", client->in_end - client->in_start);
+    state_put(out, "held", client->held);
+    state_put(out, "over", client->input_over);
+    state_put(out, "spent-ms", client->message_spent_ms + running_ms);
+    state_put(out, "offset", client->in_offset);
+    state_put(out, "read-ns", client->read_ns);
+    state_put(out, "max-message-bytes", client->max_message_bytes);
+    state_put_bytes(out, "bytes", client->in != NULL ? client->in + client->in_start : "",
+                    client->in_end - client->in_start);
 }
 
 bool input_load(struct client *client, struct state_in *in)
 {
-    const uint64_t flags = state_take(in, 1);
-    const uint64_t spent_ms = state_take(in, 8);
-    client->in_offset = state_take(in, 8);
-    client->read_ns = state_take(in, 8);
-    const uint64_t max_message_bytes = state_take(in, 8);
-    const struct wire_text bytes = state_take_bytes(in);
+    const bool held = state_take(in, "held", 0) == 1;
+    const bool over = state_take(in, "over", 0) == 1;
+    const uint64_t spent_ms = state_take(in, "spent-ms", 0);
+    client->in_offset = state_take(in, "offset", 0);
+    client->read_ns = state_take(in, "read-ns", 0);
+    const uint64_t max_message_bytes = state_take(in, "max-message-bytes", client->max_message_bytes);
+    const struct wire_text bytes = state_take_bytes(in, "bytes");
     if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
         return state_fail(in);
     client->message_spent_ms = spent_ms;
     if (client->in != NULL)
         client->max_message_bytes =
             (size_t)(max_message_bytes < EVAPID_MESSAGE_MAX ? max_message_bytes : EVAPID_MESSAGE_MAX);
-    client->held = (flags & SAVED_HELD) != 0;
-    client->input_over = (flags & SAVED_OVER) != 0;
+    client->held = held;
+    client->input_over = over;
     return true;
 }

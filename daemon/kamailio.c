@@ -245,6 +245,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     kamailio->instance = hello->instance;
     kamailio->pid = hello->pid;
     kamailio->workers_declared = hello->workers;
+    store_reserve(hello->workers);
     wire_text_copy(kamailio->module_version, sizeof(kamailio->module_version), hello->module_version);
     wire_text_copy(kamailio->kamailio_version, sizeof(kamailio->kamailio_version), hello->kamailio_version);
     kamailio->attachment = GATHERING;

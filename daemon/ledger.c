@@ -7,20 +7,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LEDGER_MAGIC 0x676c646970617665U /* "evapidlg" in memory */
-#define LEDGER_HEADER 4096U              /* bytes before the first segment */
-#define SEGMENT_BYTES (((LEDGER_SEGMENT * sizeof(struct ledger_slot)) + 4095) & ~(size_t)4095)
+#include "state.h"
 
-_Static_assert(sizeof(struct ledger_header) <= LEDGER_HEADER, "the header has its place");
-
-static uint64_t ledger_layout(void)
-{
-    return (uint64_t)sizeof(struct ledger_slot) << 32 | (uint64_t)sizeof(struct ledger_header) << 8 | DROP_REASONS;
-}
+#define LEDGER_MAGIC_OLD 0x676c646970617665U /* of those that did not describe themselves: "evapidlg" */
 
 static off_t segment_offset(uint32_t segment)
 {
-    return (off_t)(LEDGER_HEADER + segment * SEGMENT_BYTES);
+    return (off_t)(LEDGER_HEADER + segment * LEDGER_SEGMENT_BYTES);
 }
 
 static struct ledger_slot *ledger_slot(const struct ledger *ledger, uint32_t number)
@@ -36,7 +29,7 @@ static void *map(int memfd, off_t offset, size_t bytes)
 
 static bool ledger_map_segment(struct ledger *ledger, uint32_t segment)
 {
-    ledger->segments[segment] = map(ledger->memfd, segment_offset(segment), SEGMENT_BYTES);
+    ledger->segments[segment] = map(ledger->memfd, segment_offset(segment), LEDGER_SEGMENT_BYTES);
     return ledger->segments[segment] != NULL;
 }
 
@@ -78,25 +71,68 @@ const char *ledger_open(struct ledger *ledger)
         close(ledger->memfd);
         return "no memory";
     }
-    ledger->header->magic = LEDGER_MAGIC;
-    ledger->header->layout = ledger_layout();
+    ledger->header->file = ledger_layout.file;
+    memcpy((char *)ledger->header + LEDGER_FIELDS_AT, ledger_layout.fields,
+           ledger_layout.file.field_count * sizeof(struct layout_field));
     ledger->header->batch = 1;
+    ledger->offer = &ledger->header->offer;
     return NULL;
 }
 
-/* Map a ledger that another evapid has begun. */
-static const char *ledger_map(struct ledger *ledger)
+/* ---- one that another evapid has begun ------------------------------------------------------------------------- */
+
+/* The ledger before ours: all of its file, for us to read. */
+struct original {
+    const char *memory;
+    uint64_t bytes;
+    struct layout layout;
+    uint64_t segments;
+};
+
+/* Map the file, and see what it says of itself. Returns NULL, or why it can't be read. */
+static const char *original_map(struct original *from, int memfd)
 {
     struct stat file;
-    if (fstat(ledger->memfd, &file) != 0 || file.st_size < (off_t)LEDGER_HEADER)
+    if (fstat(memfd, &file) != 0 || file.st_size < (off_t)sizeof(struct layout_file))
         return "it is too short";
-    ledger->header = map(ledger->memfd, 0, LEDGER_HEADER);
+    from->bytes = (uint64_t)file.st_size;
+    void *memory = mmap(NULL, from->bytes, PROT_READ, MAP_SHARED, memfd, 0);
+    if (memory == MAP_FAILED)
+        return "no memory";
+    from->memory = memory;
+    struct layout_file head;
+    memcpy(&head, memory, sizeof(head));
+    if (head.magic == LEDGER_MAGIC_OLD)
+        return "it was written by another version, which is too old";
+    if (head.magic != LEDGER_MAGIC)
+        return "it is none";
+    const char *why = state_judge(head.version, head.reader);
+    if (why != NULL)
+        return why;
+    if (head.header_bytes > from->bytes)
+        return "it is too short";
+    const struct layout_field *segments = NULL;
+    if (layout_read(&from->layout, memory, from->bytes))
+        segments = layout_find(&from->layout, LAYOUT_HEADER, "segments");
+    if (segments == NULL || segments->size != sizeof(uint32_t))
+        return "what it says of itself makes no sense";
+    uint32_t count = 0;
+    memcpy(&count, from->memory + segments->offset, sizeof(count));
+    from->segments = count;
+    if (count * (uint64_t)head.segment_slots > (uint64_t)LEDGER_SEGMENTS * LEDGER_SEGMENT ||
+        head.header_bytes + count * head.segment_bytes > from->bytes)
+        return "it is shorter than it says";
+    return NULL;
+}
+
+/* Go on in the memory of that ledger, which is laid out as ours would be. */
+static const char *ledger_map(struct ledger *ledger, int memfd)
+{
+    *ledger = (struct ledger){ .memfd = memfd, .free = LEDGER_NONE };
+    ledger->header = map(memfd, 0, LEDGER_HEADER);
     if (ledger->header == NULL)
         return "no memory";
-    if (ledger->header->magic != LEDGER_MAGIC || ledger->header->layout != ledger_layout())
-        return "it was written by another version";
-    if (ledger->header->segments > LEDGER_SEGMENTS || file.st_size < segment_offset(ledger->header->segments))
-        return "it is shorter than it says";
+    ledger->offer = &ledger->header->offer;
     for (uint32_t i = ledger->header->segments; i-- > 0;) {
         if (!ledger_map_segment(ledger, i))
             return "no memory";
@@ -105,24 +141,139 @@ static const char *ledger_map(struct ledger *ledger)
     return NULL;
 }
 
+/* A field that we don't know, so many times. */
+static void note_unknown(struct ledger *ledger, const struct layout_field *field, uint64_t times)
+{
+    if (ledger->unknown_count == LEDGER_UNKNOWN_MAX)
+        return;
+    struct ledger_unknown *unknown = &ledger->unknown[ledger->unknown_count++];
+    memcpy(unknown->name, field->name, LAYOUT_NAME);
+    unknown->bytes = field->size * times;
+}
+
+/* Copy what both know of a part. False: a number does not fit. */
+static bool copy_part(void *part, const struct original *from, const char *source, enum layout_part which)
+{
+    for (uint32_t i = 0; i < ledger_layout.file.field_count; i++) {
+        const struct layout_field *to = &ledger_layout.fields[i];
+        const struct layout_field *there =
+            to->part == which && to->kind != LAYOUT_OWN ? layout_find(&from->layout, which, to->name) : NULL;
+        if (there != NULL && !layout_copy(to, part, there, source))
+            return false;
+    }
+    return true;
+}
+
+static const char *source_slot(const struct original *from, uint32_t number)
+{
+    const struct layout_file *file = &from->layout.file;
+    return from->memory + file->header_bytes + number / file->segment_slots * file->segment_bytes +
+           (size_t)(number % file->segment_slots) * file->slot_bytes;
+}
+
+/* Copy all slots, which keep their numbers: a state names them. */
+static const char *copy_slots(struct ledger *ledger, const struct original *from)
+{
+    const uint32_t count = (uint32_t)(from->segments * from->layout.file.segment_slots);
+    const struct layout_field *index = layout_find(&from->layout, LAYOUT_SLOT, "index");
+    uint64_t used = 0;
+    if (index == NULL || index->size != sizeof(uint32_t))
+        return "what it says of itself makes no sense";
+    while (ledger->header->segments * (uint64_t)LEDGER_SEGMENT < count)
+        if (!ledger_grow(ledger))
+            return "no memory";
+    for (uint32_t i = 0; i < count; i++) {
+        const char *source = source_slot(from, i);
+        uint32_t client = 0;
+        memcpy(&client, source + index->offset, sizeof(client));
+        if (client == 0)
+            continue;
+        used++;
+        if (!copy_part(ledger_slot(ledger, i), from, source, LAYOUT_SLOT))
+            return "what it says of a client makes no sense to this version";
+    }
+    ledger_go_on(ledger);
+    for (uint32_t i = 0; i < from->layout.file.field_count; i++) {
+        const struct layout_field *field = &from->layout.fields[i];
+        if (field->kind != LAYOUT_OWN && layout_find(&ledger_layout, field->part, field->name) == NULL)
+            note_unknown(ledger, field, field->part == LAYOUT_SLOT ? used : 1);
+    }
+    return NULL;
+}
+
+/* Have the word of the original by which it changes hands. Its header stays mapped for that. */
+static const char *keep_offer(struct ledger *ledger, const struct original *from, int memfd)
+{
+    const struct layout_field *offer = layout_find(&from->layout, LAYOUT_HEADER, "offer");
+    ledger->origin_bytes = from->layout.file.header_bytes;
+    ledger->origin = map(memfd, 0, ledger->origin_bytes);
+    if (ledger->origin == NULL)
+        return "no memory";
+    ledger->offer = NULL;
+    if (offer != NULL && offer->size == sizeof(uint32_t) && offer->offset % sizeof(uint32_t) == 0)
+        ledger->offer = (_Atomic uint32_t *)(void *)((char *)ledger->origin + offer->offset);
+    return NULL;
+}
+
+/* A ledger of our own, with what the original says. */
+static const char *ledger_make(struct ledger *ledger, const struct original *from, int memfd)
+{
+    const char *why = ledger_open(ledger);
+    if (why != NULL) {
+        ledger->memfd = -1;
+        return why;
+    }
+    if (!copy_part(ledger->header, from, from->memory, LAYOUT_HEADER))
+        return "what it says makes no sense to this version";
+    why = copy_slots(ledger, from);
+    return why == NULL ? keep_offer(ledger, from, memfd) : why;
+}
+
 const char *ledger_adopt(struct ledger *ledger, int memfd)
 {
-    *ledger = (struct ledger){ .memfd = memfd, .free = LEDGER_NONE };
-    const char *why = ledger_map(ledger);
+    struct original from = { .memory = NULL };
+    *ledger = (struct ledger){ .memfd = -1, .free = LEDGER_NONE };
+    const char *why = original_map(&from, memfd);
+    const bool same = why == NULL && layout_is_same(&from.layout, &ledger_layout);
+    if (why == NULL)
+        why = same ? ledger_map(ledger, memfd) : ledger_make(ledger, &from, memfd);
+    if (from.memory != NULL)
+        munmap((void *)(uintptr_t)from.memory, from.bytes);
+    if (ledger->memfd != memfd)
+        close(memfd);
     if (why != NULL)
         ledger_close(ledger);
     return why;
 }
 
+void ledger_own(struct ledger *ledger)
+{
+    ledger->header->file.version = STATE_VERSION;
+    ledger->header->file.reader = STATE_READER;
+    ledger->header->offer = 0;
+}
+
+void ledger_go_on(struct ledger *ledger)
+{
+    ledger->free = LEDGER_NONE;
+    for (uint32_t i = ledger->header->segments; i-- > 0;)
+        ledger_list_free(ledger, i);
+}
+
 void ledger_close(struct ledger *ledger)
 {
     for (uint32_t i = 0; i < LEDGER_SEGMENTS && ledger->segments[i] != NULL; i++)
-        munmap(ledger->segments[i], SEGMENT_BYTES);
+        munmap(ledger->segments[i], LEDGER_SEGMENT_BYTES);
     if (ledger->header != NULL)
         munmap(ledger->header, LEDGER_HEADER);
-    close(ledger->memfd);
+    if (ledger->origin != NULL)
+        munmap(ledger->origin, ledger->origin_bytes);
+    if (ledger->memfd >= 0)
+        close(ledger->memfd);
     *ledger = (struct ledger){ .memfd = -1, .free = LEDGER_NONE };
 }
+
+/* ---- slots ------------------------------------------------------------------------------------------------------ */
 
 struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index)
 {
@@ -228,4 +379,20 @@ struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uin
         if (header->pages[i].batch > page->batch)
             header->pages[i].batch = 0;
     return page->events;
+}
+
+void events_save(const struct event_counts *events, struct state_out *out)
+{
+    state_put(out, "relay", events->relay);
+    state_put(out, "multicast", events->multicast);
+    state_put(out, "unicast", events->unicast);
+    state_put(out, "no-receiver", events->no_receiver);
+}
+
+void events_load(struct event_counts *events, struct state_in *in)
+{
+    events->relay = state_take(in, "relay", 0);
+    events->multicast = state_take(in, "multicast", 0);
+    events->unicast = state_take(in, "unicast", 0);
+    events->no_receiver = state_take(in, "no-receiver", 0);
 }

@@ -9,7 +9,10 @@
  * Events that were read from the ring and are in memory only exist twice for a moment: the ring still has them until its
  * tail moves on. What they change in the books therefore counts from the commit on that comes with the tail: a slot keeps
  * what it was before the batch (mark), the header has one page for the commit before and one for the next. Deliveries
- * count at once. The memory is ours alone; a successor checks no more than that it fits its own idea of the format. */
+ * count at once.
+ *
+ * The memory is ours alone. It describes itself (layout.h): a successor of another version makes a ledger of its own of it. A
+ * field that comes or goes has a row in ledger_fields.c, and there is no padding that a field could hide in. */
 #ifndef EVAPID_LEDGER_H
 #define EVAPID_LEDGER_H
 
@@ -19,7 +22,11 @@
 
 #include "client.h"
 #include "evapid/limits.h"
+#include "layout.h"
 #include "meter.h"
+
+struct state_in;
+struct state_out;
 
 /* Events that came from the ring, or were published at the control socket, by their kind. */
 struct event_counts {
@@ -33,6 +40,7 @@ struct ledger_mark {
     uint64_t relayed, run_since;
     uint64_t dropped[DROP_REASONS];
     bool follows, passed;
+    unsigned char unused[6];
 };
 
 /* What a client is to Kamailio's routes. */
@@ -46,9 +54,9 @@ struct ledger_slot {
     uint32_t index; /* the client's; 0: the slot is free */
     uint32_t next;  /* free: number of the next free slot, LEDGER_NONE: none */
     enum framing framing;
+    enum standing standing;
     uint16_t port;
     uint8_t tag_length;
-    enum standing standing;
     bool follows;      /* it gets what is appended to its framing's run */
     bool passed;       /* it is passed over by that run (pace.h) */
     bool input_begun;  /* bytes have been read that are in memory only */
@@ -57,8 +65,9 @@ struct ledger_slot {
     char address[EVAPID_ADDRESS_MAX];
     char listener[ADDRESS_TEXT];
     struct network peer; /* where it comes from, as its listener counts it */
-    uint64_t tag_order;  /* clients of a tag stand in this order */
-    uint64_t cookie;     /* SO_COOKIE: which socket it is */
+    unsigned char unused[5];
+    uint64_t tag_order; /* clients of a tag stand in this order */
+    uint64_t cookie;    /* SO_COOKIE: which socket it is */
     uint64_t since_ms;
     uint64_t connected_ns; /* likewise, by CLOCK_MONOTONIC */
     uint64_t origin;       /* position of the socket's stream (transport.h) when nothing had been sent */
@@ -80,33 +89,69 @@ struct ledger_page {
 #define LEDGER_SEGMENTS 1024U /* the most: a million clients */
 #define LEDGER_NONE UINT32_MAX
 
+#define LEDGER_MAGIC 0x326c646970617665U /* "evapidl2" in memory */
+#define LEDGER_FIELDS_AT 4096U           /* where the description of the fields lies */
+#define LEDGER_HEADER 16384U             /* bytes before the first segment */
+#define LEDGER_SEGMENT_BYTES (((LEDGER_SEGMENT * sizeof(struct ledger_slot)) + 4095) & ~(size_t)4095)
+
 struct ledger_header {
-    uint64_t magic, layout; /* layout: sizes of the structs, as one number */
-    uint64_t batch;         /* of what is written now */
-    uint64_t state;         /* number of the state that goes with this ledger; 0: none */
-    uint64_t instance;      /* of the ring that is kept with it; 0: none */
-    uint64_t clients_end;   /* 1: clients are closed when the Kamailio of that ring has gone (keep_clients) */
-    uint64_t tag_orders;    /* given out */
+    struct layout_file file;
+    uint64_t batch;       /* of what is written now */
+    uint64_t state;       /* number of the state that goes with this ledger; 0: none */
+    uint64_t instance;    /* of the ring that is kept with it; 0: none */
+    uint64_t clients_end; /* 1: clients are closed when the Kamailio of that ring has gone (keep_clients) */
+    uint64_t tag_orders;  /* given out */
     uint32_t last_index;
-    uint32_t segments; /* that the file has */
+    uint32_t segments;      /* that the file has */
+    _Atomic uint32_t offer; /* while one evapid takes over from another: whose it is (replace.h) */
+    unsigned char unused[4];
     uint64_t accepted, closed;
     struct tally gone; /* the sum of those whose slots are free again */
     struct meter meter;
     struct ledger_page pages[2];
 };
 
+#define LEDGER_UNKNOWN_MAX 16U
+
+/* Fields of an adopted ledger that we don't know. */
+struct ledger_unknown {
+    char name[LAYOUT_NAME];
+    uint64_t bytes; /* in all */
+};
+
 struct ledger {
     int memfd;
     struct ledger_header *header;
     struct ledger_slot *segments[LEDGER_SEGMENTS];
-    uint32_t free; /* number of a free slot, LEDGER_NONE: none */
+    uint32_t free;           /* number of a free slot, LEDGER_NONE: none */
+    _Atomic uint32_t *offer; /* that of the ledger which was adopted; NULL: that one has none */
+    void *origin;            /* the header of the ledger that this one was made of; NULL: of none */
+    size_t origin_bytes;
+    struct ledger_unknown unknown[LEDGER_UNKNOWN_MAX];
+    unsigned unknown_count;
 };
+
+/* What the ledger says of itself. */
+extern const struct layout ledger_layout;
 
 /* Begin an empty ledger. NULL, or why it can't. */
 const char *ledger_open(struct ledger *ledger);
 
-/* Take over the ledger in the memfd, which is closed on failure. NULL, or why it can't be read. */
+/* Take over the ledger in the memfd, which is closed on failure. When it is of another layout, ours is a new one with what it
+ * says, and the memfd is closed, too: ledger_was_made. NULL, or why it can't be read. */
 const char *ledger_adopt(struct ledger *ledger, int memfd);
+
+/* Is it a new ledger, that another one has been copied to? */
+static inline bool ledger_was_made(const struct ledger *ledger)
+{
+    return ledger->origin != NULL;
+}
+
+/* From now on we write there, and nobody else: it says so. */
+void ledger_own(struct ledger *ledger);
+
+/* A successor has looked at it, and has listed its free slots in an order of its own: list them again. */
+void ledger_go_on(struct ledger *ledger);
 
 void ledger_close(struct ledger *ledger);
 
@@ -147,5 +192,9 @@ void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, cons
  * ring (instance, else 0), and relayed up to date. Returns what events had come. What the slots' clients were not sent is not
  * counted as dropped yet. */
 struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uint64_t tail);
+
+/* Write them for a successor, and read them. */
+void events_save(const struct event_counts *events, struct state_out *out);
+void events_load(struct event_counts *events, struct state_in *in);
 
 #endif

@@ -526,6 +526,21 @@ void listeners_inherit(struct listeners *all, struct holdings *holdings)
     }
 }
 
+void listeners_expect(const struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    uint64_t clients = 0;
+    unsigned sockets = 1; /* the metrics' */
+    DL_FOREACH(all->first, listener)
+    {
+        if (listener->state == LISTENER_CLOSED)
+            continue;
+        clients += listener->max_clients;
+        sockets++;
+    }
+    store_expect(clients, sockets);
+}
+
 void listeners_drop_spares(struct listeners *all)
 {
     struct spare_socket *spare = NULL;
@@ -560,17 +575,20 @@ void listeners_save(const struct listeners *all, struct state_out *out)
     const struct listener *listener = NULL;
     DL_FOREACH(all->first, listener)
     {
-        state_put_bytes(out, listener->name, strlen(listener->name));
-        state_put(out, (uint64_t)listener->source, 1);
-        state_put(out, listener->state == LISTENER_CLOSED, 1);
-        state_put(out, (uint64_t)listener->limits.framing, 1);
-        state_put(out, listener->max_clients, 4);
-        state_put(out, listener->accepted, 8);
+        state_put_record(out, "listener");
+        state_put_text(out, "name", listener->name);
+        state_put(out, "source", (uint64_t)listener->source);
+        state_put(out, "closed", listener->state == LISTENER_CLOSED);
+        state_put(out, "framing", (uint64_t)listener->limits.framing);
+        state_put(out, "max-clients", listener->max_clients);
+        state_put(out, "accepted", listener->accepted);
+        state_put_record(out, "refused");
         for (int refusal = 0; refusal < REFUSALS; refusal++)
-            state_put(out, listener->refused[refusal], 8);
+            state_put(out, refusal_name((enum refusal)refusal), listener->refused[refusal]);
+        state_put_end(out);
+        state_put_end(out);
     }
-    state_put_bytes(out, "", 0);
-    state_put(out, all->refused_before, 8);
+    state_put(out, "refused-before", all->refused_before);
 }
 
 /* One that the configuration doesn't have: the module's goes on, of any other only its clients do. */
@@ -591,14 +609,14 @@ static struct listener *listener_load(struct listeners *all, const char *name, c
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
                     const struct access *access, bool module_may, struct listener **module)
 {
-    for (struct wire_text text; (text = state_take_bytes(in)).length > 0;) {
+    while (state_take_next(in, "listener")) {
         char name[ADDRESS_TEXT];
-        snprintf(name, sizeof(name), "%.*s", (int)text.length, text.bytes);
-        const bool of_module = state_take(in, 1) == LISTENER_MODULE;
-        const bool goes_on = state_take(in, 1) == 0 && of_module && module_may;
+        wire_text_copy(name, sizeof(name), state_take_bytes(in, "name"));
+        const bool of_module = state_take(in, "source", LISTENER_CONFIG) == LISTENER_MODULE;
+        const bool goes_on = state_take(in, "closed", 0) == 0 && of_module && module_may;
         struct client_limits theirs = *limits;
-        theirs.framing = state_take(in, 1) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
-        const uint32_t max_clients = (uint32_t)state_take(in, 4);
+        theirs.framing = state_take(in, "framing", theirs.framing) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+        const uint32_t max_clients = (uint32_t)state_take(in, "max-clients", 1);
         struct listener *listener = listener_named(all, name);
         if (listener == NULL) {
             listener = listener_load(all, name, &theirs, access, max_clients, goes_on);
@@ -608,11 +626,14 @@ bool listeners_load(struct listeners *all, struct state_in *in, const struct cli
             if (goes_on)
                 *module = listener;
         }
-        listener->accepted += state_take(in, 8);
+        listener->accepted += state_take(in, "accepted", 0);
+        state_take_record(in, "refused");
         for (int refusal = 0; refusal < REFUSALS; refusal++)
-            listener->refused[refusal] += state_take(in, 8);
+            listener->refused[refusal] += state_take(in, refusal_name((enum refusal)refusal), 0);
+        state_take_end(in);
+        state_take_end(in);
     }
-    all->refused_before += state_take(in, 8);
+    all->refused_before += state_take(in, "refused-before", 0);
     return !in->at.failed;
 }
 

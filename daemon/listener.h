@@ -130,6 +130,9 @@ bool listener_is_exposed(const struct listener *listener);
 /* The listener at that address that is not closed, or NULL. */
 struct listener *listener_find(const struct listeners *all, const struct sockaddr_storage *address);
 
+/* Tell the store how many clients may come. */
+void listeners_expect(const struct listeners *all);
+
 /* Once a second: begin again what could not be begun or was paused. */
 void listeners_tick(struct listeners *all);
 

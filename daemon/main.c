@@ -138,13 +138,17 @@ static void evapid_leave_in_store(struct evapid *e)
     for (const struct holding *holding = holdings.all; holding != NULL; holding = holding->hh.next)
         if (!handover_is_stored(holding->name))
             store_keep(holding->fd, "%s", holding->name);
+    const unsigned unkept = store_clients_waiting();
+    if (unkept > 0)
+        log_line(LEVEL_WARNING, SUBJECT,
+                 "%u clients are disconnected: the service manager has no place for them (FDSTORE)", unkept);
     /* If nobody comes for it, that is what is lost: it is said by the only one that knows. */
     const struct tally *totals = &e->home.bus.totals;
     log_line(
         LEVEL_NOTICE, SUBJECT,
         "stopping: SIGTERM; %u clients are left to the service manager, and %llu events and %llu messages that are on "
         "their way",
-        HASH_COUNT(e->home.bus.clients),
+        HASH_COUNT(e->home.bus.clients) - unkept,
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
     notify_state("STOPPING=1");
@@ -167,7 +171,7 @@ static const char *evapid_on_replace(void *owner, int fd)
     evapid_stand_still(e);
     if (!handover_save(&e->home, &holdings))
         return "there is no memory for a hand-over";
-    why = replace_give(fd, &holdings);
+    why = replace_give(fd, &holdings, &e->home.ledger.header->offer);
     if (why == NULL) {
         log_line(LEVEL_NOTICE, SUBJECT, "replaced: %u clients are the successor's", HASH_COUNT(e->home.bus.clients));
         evapid_leave();
@@ -219,6 +223,7 @@ static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)
         return why;
     }
     warn_of_few_descriptors(&e->home.config);
+    listeners_expect(&e->home.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "reloaded: %u listeners are new, %u have gone, %u clients may not stay",
              outcome->added, outcome->removed, outcome->revoked);
     notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
@@ -288,13 +293,15 @@ static const char *raise_descriptor_limit(void)
     return NULL;
 }
 
-/* A reload that is asked for before we can do it comes later: it must not end the bus. */
-static void hold_hang_ups(bool hold)
+/* What is asked for before the loop can do it comes later: a SIGTERM is to end the bus in order, and a SIGHUP not at all. */
+static void hold_signals(bool hold)
 {
-    sigset_t hang_up;
-    sigemptyset(&hang_up);
-    sigaddset(&hang_up, SIGHUP);
-    sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &hang_up, NULL);
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGTERM);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGHUP);
+    sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &held, NULL);
 }
 
 static void evapid_start_clocks(struct evapid *e)
@@ -314,16 +321,16 @@ static void evapid_start_clocks(struct evapid *e)
     uv_signal_start(&e->terminate, evapid_on_signal, SIGTERM);
     uv_signal_start(&e->interrupt, evapid_on_signal, SIGINT);
     uv_signal_start(&e->hang_up, evapid_on_hang_up, SIGHUP);
-    hold_hang_ups(false);
+    hold_signals(false);
     if (sd_watchdog_enabled(0, &watchdog_us) > 0)
         uv_timer_start(&e->watchdog, evapid_on_watchdog, watchdog_us / 2000, watchdog_us / 2000);
 }
 
-/* Come by the descriptors of an evapid before us, and open with them. Returns NULL, or what is wrong, and with what. */
-static const char *evapid_open(struct evapid *e, bool replace, const char **subject)
+/* Come by the descriptors of an evapid before us, and open with them. *predecessor: the connection to the one that runs, which
+ * waits until we run. Returns NULL, or what is wrong, and with what. */
+static const char *evapid_open(struct evapid *e, bool replace, int *predecessor, const char **subject)
 {
     struct holdings holdings = { 0 };
-    int successor = -1;
     *subject = SUBJECT;
     e->home.control.door.fd = e->home.kamailio.door.fd = -1;
     store_open(&holdings);
@@ -340,18 +347,42 @@ static const char *evapid_open(struct evapid *e, bool replace, const char **subj
     e->home.control.reload = evapid_on_reload;
     e->home.control.owner = e;
     *subject = e->home.config.control_socket;
-    why = replace ? replace_ask(*subject, &holdings, &successor) : NULL;
+    why = replace ? replace_ask(*subject, &holdings, predecessor) : NULL;
     if (why == NULL)
         why = handover_open(&e->home, &holdings, replace, subject);
     holdings_clear(&holdings, false);
-    return why == NULL && replace ? replace_begin(successor) : why;
+    return why == NULL && replace ? replace_begin(*predecessor) : why;
+}
+
+/* From here on all is ours. Returns NULL, or that the evapid before us goes on. */
+static const char *evapid_begin(struct evapid *e, int predecessor)
+{
+    const char *why = NULL;
+    evapid_start_clocks(e);
+    if (predecessor >= 0)
+        why = replace_claim(predecessor, e->home.ledger.offer);
+    if (why != NULL)
+        return why;
+    ledger_own(&e->home.ledger);
+    door_settle(&e->home.kamailio.door);
+    door_settle(&e->home.control.door);
+    reload_clients(&e->home);
+    identity_stop_asking();
+    listeners_expect(&e->home.listeners);
+    log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
+             e->home.config.kamailio_socket, e->home.config.control_socket);
+    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    return NULL;
 }
 
 /* Nothing but what we have made ourselves may be closed when it fails: the rest may still be another's. */
 static int evapid_run(struct evapid *e, bool replace)
 {
     const char *subject = NULL;
-    const char *why = evapid_open(e, replace, &subject);
+    int predecessor = -1;
+    const char *why = evapid_open(e, replace, &predecessor, &subject);
+    if (why == NULL)
+        why = evapid_begin(e, predecessor);
     if (why != NULL) {
         log_line(LEVEL_ERROR, subject, "%s", why);
         if (!e->home.control.door.inherited)
@@ -361,14 +392,6 @@ static int evapid_run(struct evapid *e, bool replace)
         store_settle();
         return EXIT_BROKEN;
     }
-    door_settle(&e->home.kamailio.door);
-    door_settle(&e->home.control.door);
-    reload_clients(&e->home);
-    identity_stop_asking();
-    evapid_start_clocks(e);
-    log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
-             e->home.config.kamailio_socket, e->home.config.control_socket);
-    notify_state("READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
     uv_run(&e->home.loop, UV_RUN_DEFAULT);
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);
@@ -390,6 +413,7 @@ int main(int argc, char **argv)
     char error[CONFIG_ERROR];
     if (!standard_open())
         return EXIT_BROKEN; /* there is nobody to tell it to */
+    hold_signals(true);
     for (int option; (option = getopt_long(argc, argv, "c:trVh", options, NULL)) != -1;) {
         switch (option) {
         case 'c': path = optarg; break;
@@ -404,8 +428,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "evapid: %s\n%s", path == NULL ? "-c FILE is missing" : "too many arguments", usage);
         return EXIT_USAGE;
     }
+    if (test)
+        hold_signals(false);
     signal(SIGPIPE, SIG_IGN);
-    hold_hang_ups(true);
     evapid.config_path = path;
     watch_prepare();
     log_open(LEVEL_INFO);

@@ -492,35 +492,37 @@ uint64_t outq_sent(struct outq *q, size_t bytes)
 
 void outq_save(const struct outq *q, struct state_out *out)
 {
-    state_put(out, q->count, 4);
     for (uint32_t i = 0; i < q->count; i++) {
         const struct piece *piece = outq_piece(q, i);
-        state_put_chunk(out, piece->chunk);
-        state_put(out, piece->from, 4);
-        state_put(out, piece->to, 4);
+        state_put_record(out, "piece");
+        state_put_chunk(out, "chunk", piece->chunk);
+        state_put(out, "from", piece->from);
+        state_put(out, "to", piece->to);
+        state_put_end(out);
     }
-    state_put(out, q->given, 8);
-    state_put(out, q->run != NULL, 1);
-    state_put(out, q->run != NULL ? q->byte : 0, 8);
-    state_put(out, q->run != NULL ? q->since : 0, 8);
+    state_put(out, "given", q->given);
+    state_put(out, "follows", q->run != NULL);
+    state_put(out, "byte", q->run != NULL ? q->byte : 0);
+    state_put(out, "since", q->run != NULL ? q->since : 0);
 }
 
 bool outq_load(struct outq *q, struct state_in *in)
 {
-    const uint32_t count = (uint32_t)state_take(in, 4);
-    for (uint32_t i = 0; i < count && !in->at.failed; i++) {
-        struct chunk *chunk = state_take_chunk(in);
-        const uint32_t from = (uint32_t)state_take(in, 4);
-        const uint32_t to = (uint32_t)state_take(in, 4);
+    while (state_take_next(in, "piece")) {
+        bool missing = false;
+        struct chunk *chunk = state_take_chunk(in, "chunk", &missing);
+        const uint32_t from = (uint32_t)state_take(in, "from", 0);
+        const uint32_t to = (uint32_t)state_take(in, "to", 0);
         if (chunk == NULL || from >= to || to > chunk->used || chunk_event_end(chunk, to) != to ||
             !outq_make_room(q, 1))
             return state_fail(in);
         outq_add_piece(q, chunk, from, to);
+        state_take_end(in);
     }
-    q->given = state_take(in, 8);
-    q->followed = state_take(in, 1) == 1;
-    q->byte = state_take(in, 8);
-    q->since = state_take(in, 8);
+    q->given = state_take(in, "given", 0);
+    q->followed = state_take(in, "follows", 0) == 1;
+    q->byte = state_take(in, "byte", 0);
+    q->since = state_take(in, "since", 0);
     return !in->at.failed;
 }
 

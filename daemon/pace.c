@@ -161,18 +161,18 @@ void pace_sent(struct client *client)
 void pace_save(struct client *client, struct state_out *out)
 {
     pace_count_passed(client);
-    state_put(out, client->passed_by != NULL, 1);
-    state_put(out, client->passed_since, 8);
-    state_put(out, client->slow_since_ms, 8);
-    state_put(out, client->slow_dropped, 8);
+    state_put(out, "passed", client->passed_by != NULL);
+    state_put(out, "passed-since", client->passed_since);
+    state_put(out, "slow-since-ms", client->slow_since_ms);
+    state_put(out, "slow-dropped", client->slow_dropped);
 }
 
 bool pace_load(struct client *client, struct run *run, struct state_in *in)
 {
-    const bool passed = state_take(in, 1) == 1;
-    client->passed_since = state_take(in, 8);
-    client->slow_since_ms = state_take(in, 8);
-    client->slow_dropped = state_take(in, 8);
+    const bool passed = state_take(in, "passed", 0) == 1;
+    client->passed_since = state_take(in, "passed-since", 0);
+    client->slow_since_ms = state_take(in, "slow-since-ms", 0);
+    client->slow_dropped = state_take(in, "slow-dropped", 0);
     if (!passed || client->state == CLIENT_GONE)
         return !in->at.failed;
     if (client->passed_since > run->offered)

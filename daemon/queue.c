@@ -401,16 +401,16 @@ void queue_close(struct queue *queue)
 
 void queue_save(const struct queue *queue, struct state_out *out)
 {
-    state_put(out, (uint64_t)queue->state, 1);
-    state_put(out, queue->ahead, 8);
-    state_put(out, queue->high_water, 8);
+    state_put(out, "state", (uint64_t)queue->state);
+    state_put(out, "ahead", queue->ahead);
+    state_put(out, "high-water", queue->high_water);
 }
 
 bool queue_load(struct queue *queue, struct state_in *in)
 {
-    const uint64_t state = state_take(in, 1);
-    const uint64_t ahead = state_take(in, 8);
-    queue->high_water = (size_t)state_take(in, 8);
+    const uint64_t state = state_take(in, "state", QUEUE_CORRUPT + 1);
+    const uint64_t ahead = state_take(in, "ahead", queue->ring.tail);
+    queue->high_water = (size_t)state_take(in, "high-water", 0);
     const uint64_t waiting = queue->ring.head - queue->ring.tail;
     const bool beyond = (int64_t)(ahead - queue->ring.tail) > 0 && ahead - queue->ring.tail > waiting;
     if (state > QUEUE_CORRUPT || beyond || in->at.failed)

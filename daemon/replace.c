@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +23,8 @@
 
 static const char ready[] = "ready\n";
 static const char go[] = "go\n";
+static const char running[] = "running\n";
+static const char goes_on[] = "the running evapid goes on";
 
 /* ---- both ------------------------------------------------------------------------------------------------------- */
 
@@ -28,7 +32,9 @@ static const char go[] = "go\n";
  * to hold us up any longer than one that is silent. */
 struct talk {
     int fd;
-    int64_t end_ms; /* of CLOCK_MONOTONIC */
+    int64_t end_ms;       /* of CLOCK_MONOTONIC */
+    const sigset_t *mask; /* signals that are blocked while we wait; NULL: those that are anyway */
+    bool ended;           /* the peer has closed the connection, or died */
 };
 
 static int64_t now_ms(void)
@@ -50,7 +56,8 @@ static bool try_again(const struct talk *talk, short events)
         return false;
     const int64_t left_ms = talk->end_ms - now_ms();
     struct pollfd peer = { .fd = talk->fd, .events = events };
-    return left_ms > 0 && (poll(&peer, 1, (int)left_ms) > 0 || errno == EINTR);
+    const struct timespec left = { .tv_sec = left_ms / 1000, .tv_nsec = left_ms % 1000 * 1000000 };
+    return left_ms > 0 && (ppoll(&peer, 1, &left, talk->mask) > 0 || errno == EINTR);
 }
 
 static bool send_all(const struct talk *talk, const char *bytes, size_t length)
@@ -68,14 +75,16 @@ static bool send_all(const struct talk *talk, const char *bytes, size_t length)
 }
 
 /* Read a line of less than room bytes, and not a byte more: descriptors may follow. */
-static bool receive_line(const struct talk *talk, char *line, size_t room)
+static bool receive_line(struct talk *talk, char *line, size_t room)
 {
     for (size_t length = 0; length + 1 < room;) {
         const ssize_t n = recv(talk->fd, line + length, 1, MSG_DONTWAIT);
         if (n < 0 && try_again(talk, POLLIN))
             continue;
-        if (n <= 0)
+        if (n <= 0) {
+            talk->ended = n == 0 || errno == ECONNRESET;
             return false;
+        }
         length++;
         line[length] = '\0';
         if (line[length - 1] == '\n')
@@ -129,27 +138,50 @@ static const struct holding *give_batch(const struct talk *talk, const struct ho
     return holding;
 }
 
-const char *replace_give(int fd, const struct holdings *holdings)
+static const char *give(struct talk *talk, const struct holdings *holdings)
 {
-    struct talk talk = begin_step(fd);
     char line[LINE_MAX_BYTES];
     size_t left = HASH_COUNT(holdings->all);
     bool sent = true;
     const int length =
         snprintf(line, sizeof(line), "{\"replace\":{\"pid\":%ld,\"descriptors\":%zu}}\n", (long)getpid(), left);
-    if (!send_all(&talk, line, (size_t)length))
+    if (!send_all(talk, line, (size_t)length))
         return "the answer could not be sent";
     for (const struct holding *holding = holdings->all; holding != NULL && sent;) {
         const size_t count = left < BATCH ? left : BATCH;
-        holding = give_batch(&talk, holding, count, &sent);
+        holding = give_batch(talk, holding, count, &sent);
         left -= count;
     }
     if (!sent)
         return "the descriptors could not be sent";
-    talk = begin_step(fd);
-    if (!receive_line(&talk, line, sizeof(line)) || strcmp(line, ready) != 0)
+    *talk = begin_step(talk->fd);
+    if (!receive_line(talk, line, sizeof(line)) || strcmp(line, ready) != 0)
         return "the successor did not get ready";
-    return send_all(&talk, go, sizeof(go) - 1) ? NULL : "the successor has gone";
+    if (!send_all(talk, go, sizeof(go) - 1))
+        return "the successor has gone";
+    *talk = begin_step(talk->fd);
+    if (receive_line(talk, line, sizeof(line)) && strcmp(line, running) == 0)
+        return NULL;
+    return talk->ended ? "the successor died before it ran" : "the successor did not begin to run";
+}
+
+/* Something went wrong. Is it ours again? If the successor has claimed it and its connection has ended, then it died in
+ * between, and has touched nothing; while it is connected it goes on, for its "running" is just not there yet. */
+static bool withdraw(const struct talk *talk, replace_word *offer)
+{
+    uint32_t offered = REPLACE_OFFERED;
+    if (!atomic_compare_exchange_strong(offer, &offered, REPLACE_KEPT) && !talk->ended)
+        return false;
+    atomic_store(offer, REPLACE_KEPT);
+    return true;
+}
+
+const char *replace_give(int fd, const struct holdings *holdings, replace_word *offer)
+{
+    struct talk talk = begin_step(fd);
+    atomic_store(offer, REPLACE_OFFERED);
+    const char *why = give(&talk, holdings);
+    return why != NULL && withdraw(&talk, offer) ? why : NULL;
 }
 
 /* ---- the successor ---------------------------------------------------------------------------------------------- */
@@ -204,7 +236,12 @@ static const char *read_answer(const char *line, size_t *descriptors)
 static const char *take(int fd, struct holdings *holdings)
 {
     static const char request[] = "{\"command\":\"replace\"}\n";
-    const struct talk talk = begin_step(fd);
+    struct talk talk = begin_step(fd);
+    sigset_t mask;
+    talk.mask = &mask; /* as yet we may be ended at once: nothing is ours */
+    sigprocmask(SIG_BLOCK, NULL, &mask);
+    sigdelset(&mask, SIGTERM);
+    sigdelset(&mask, SIGINT);
     char line[LINE_MAX_BYTES];
     size_t left = 0;
     if (!send_all(&talk, request, sizeof(request) - 1) || !receive_line(&talk, line, sizeof(line)))
@@ -236,9 +273,20 @@ const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
 const char *replace_begin(int fd)
 {
     char line[LINE_MAX_BYTES];
+    struct talk talk = begin_step(fd);
+    send_all(&talk, ready, sizeof(ready) - 1);
+    const bool told = receive_line(&talk, line, sizeof(line));
+    /* One that goes on withdraws its offer first: if this is the end of one that was killed, then it is to be had. */
+    return (told && strcmp(line, go) == 0) || talk.ended ? NULL : goes_on;
+}
+
+const char *replace_claim(int fd, replace_word *offer)
+{
+    uint32_t offered = REPLACE_OFFERED;
     const struct talk talk = begin_step(fd);
-    const bool begun =
-        send_all(&talk, ready, sizeof(ready) - 1) && receive_line(&talk, line, sizeof(line)) && strcmp(line, go) == 0;
+    const bool claimed = offer != NULL && atomic_compare_exchange_strong(offer, &offered, REPLACE_CLAIMED);
+    if (claimed)
+        send_all(&talk, running, sizeof(running) - 1);
     close(fd);
-    return begun ? NULL : "the running evapid goes on";
+    return claimed ? NULL : goes_on;
 }

@@ -132,18 +132,18 @@ void run_close(struct run *run)
 void run_save(const struct run *run, struct state_out *out)
 {
     for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next)
-        state_put_chunk(out, chunk);
-    state_put_chunk(out, NULL);
-    state_put(out, run->bytes, 8);
-    state_put(out, run->events, 8);
-    state_put(out, run->offered, 8);
+        state_put_chunk(out, "chunk", chunk);
+    state_put(out, "bytes", run->bytes);
+    state_put(out, "events", run->events);
+    state_put(out, "offered", run->offered);
 }
 
 bool run_load(struct run *run, struct state_in *in)
 {
     uint64_t bytes = 0;
     uint64_t events = 0;
-    for (struct chunk *chunk = NULL; (chunk = state_take_chunk(in)) != NULL;) {
+    bool missing = false;
+    for (struct chunk *chunk = NULL; (chunk = state_take_chunk(in, "chunk", &missing)) != NULL;) {
         if (chunk->refs > 1)
             return state_fail(in); /* it is part of a run already */
         if (run->last != NULL)
@@ -156,9 +156,9 @@ bool run_load(struct run *run, struct state_in *in)
         bytes += chunk->used;
         events += chunk->events;
     }
-    run->bytes = state_take(in, 8);
-    run->events = state_take(in, 8);
-    run->offered = state_take(in, 8);
+    run->bytes = state_take(in, "bytes", bytes);
+    run->events = state_take(in, "events", events);
+    run->offered = state_take(in, "offered", run->events);
     if (in->at.failed || run->bytes < bytes || run->events < events)
         return state_fail(in);
     for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next) {

@@ -363,16 +363,14 @@ void seat_free_all(struct kamailio *kamailio)
 void seat_save(const struct seat *seat, struct state_out *out)
 {
     const struct post *post = NULL;
-    uint32_t returned = 0;
-    DL_FOREACH(seat->returned, post)
-    returned++;
-    state_put(out, (uint64_t)seat->state, 1);
-    state_put(out, seat->worker != NULL ? seat->worker->index + 1U : 0, 4);
-    state_put(out, returned, 4);
+    state_put(out, "state", (uint64_t)seat->state);
+    state_put(out, "place", seat->worker != NULL ? seat->worker->index + 1U : 0);
     DL_FOREACH(seat->returned, post)
     {
-        state_put(out, post->read_ns, 8);
-        state_put_bytes(out, post->message, post->length);
+        state_put_record(out, "returned");
+        state_put(out, "read-ns", post->read_ns);
+        state_put_bytes(out, "message", post->message, post->length);
+        state_put_end(out);
     }
 }
 
@@ -393,13 +391,14 @@ static bool seat_load_place(struct kamailio *kamailio, struct seat *seat, uint64
 
 bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in)
 {
-    const uint64_t state = state_take(in, 1);
-    const uint64_t place = state_take(in, 4);
+    const uint64_t state = state_take(in, "state", SEAT_LEAVING + 1);
+    const uint64_t place = state_take(in, "place", 0);
     if (state > SEAT_LEAVING || in->at.failed || !seat_load_place(kamailio, seat, place))
         return state_fail(in);
-    for (uint64_t returned = state_take(in, 4); returned > 0 && !in->at.failed; returned--) {
-        const uint64_t read_ns = state_take(in, 8);
-        const struct wire_text message = state_take_bytes(in);
+    while (state_take_next(in, "returned")) {
+        const uint64_t read_ns = state_take(in, "read-ns", 0);
+        const struct wire_text message = state_take_bytes(in, "message");
+        state_take_end(in);
         struct post *post = post_new(WIRE_MESSAGE, seat, message.bytes, message.length);
         if (post == NULL)
             return state_fail(in);
@@ -416,15 +415,19 @@ void seat_save_worker(const struct worker *worker, struct state_out *out)
     const struct seat *seat = NULL;
     DL_FOREACH(worker->posts, post)
     {
-        state_put(out, (uint64_t)post->type, 1);
-        state_put(out, post->seat != NULL ? post->seat->client->index : 0, 4);
-        state_put_bytes(out, post->message, post->length);
+        state_put_record(out, "post");
+        state_put(out, "type", (uint64_t)post->type);
+        state_put(out, "client", post->seat != NULL ? post->seat->client->index : 0);
+        state_put_bytes(out, "message", post->message, post->length);
         worker_save_post(worker, post, out);
+        state_put_end(out);
     }
-    state_put(out, 0, 1);
-    state_put(out, worker->waiting_count, 4);
     DL_FOREACH2(worker->waiting, seat, waiting_next)
-    state_put(out, seat->client->index, 4);
+    {
+        state_put_record(out, "waiting");
+        state_put(out, "client", seat->client->index);
+        state_put_end(out);
+    }
 }
 
 static struct seat *seat_of(const struct kamailio *kamailio, uint64_t index)
@@ -453,9 +456,10 @@ static struct post *seat_load_post(struct seat *seat, enum wire_type type, struc
 
 bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
 {
-    for (uint64_t type = 0; (type = state_take(in, 1)) != 0 && !in->at.failed;) {
-        const uint64_t index = state_take(in, 4);
-        const struct wire_text message = state_take_bytes(in);
+    while (state_take_next(in, "post")) {
+        const uint64_t type = state_take(in, "type", WIRE_MESSAGE + 1);
+        const uint64_t index = state_take(in, "client", 0);
+        const struct wire_text message = state_take_bytes(in, "message");
         struct seat *seat = index > 0 ? seat_of(kamailio, index) : NULL;
         struct post *post = (index > 0) == (seat != NULL) && type <= WIRE_MESSAGE && !in->at.failed
                                 ? seat_load_post(seat, (enum wire_type)type, message)
@@ -463,9 +467,11 @@ bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct s
         if (post == NULL)
             return state_fail(in);
         worker_load_post(worker, post, in);
+        state_take_end(in);
     }
-    for (uint64_t count = state_take(in, 4); count > 0 && !in->at.failed; count--) {
-        struct seat *seat = seat_of(kamailio, state_take(in, 4));
+    while (state_take_next(in, "waiting")) {
+        struct seat *seat = seat_of(kamailio, state_take(in, "client", 0));
+        state_take_end(in);
         if (seat == NULL || seat->worker != worker || seat->queued)
             return state_fail(in);
         seat->queued = true;

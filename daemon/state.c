@@ -9,7 +9,46 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A field is the length of its name (u8), the name, what it is (u8), and its value. An END has a length of 0 and no more. */
+enum field_kind {
+    FIELD_RECORD = 0, /* fields, up to an END */
+    /* 1 to 8: a number of so many bytes */
+    FIELD_NUMBER_MAX = 8,
+    FIELD_BYTES = 9 /* length (u64) and bytes */
+};
+
+#define HEAD_BYTES 16U
+
+const char *state_judge(uint32_t version, uint32_t reader)
+{
+    static char why[128];
+    if (version < STATE_OLDEST)
+        snprintf(why, sizeof(why),
+                 "it was written by another version, which is too old (format %u; this one reads %u to %u)", version,
+                 STATE_OLDEST, STATE_VERSION);
+    else if (reader > STATE_VERSION)
+        snprintf(why, sizeof(why), "it was written by a later version, for %u or later (format %u; this one is %u)",
+                 reader, version, STATE_VERSION);
+    else
+        return NULL;
+    return why;
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+static void put_number(struct state_out *out, uint64_t value, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        putc((unsigned char)(value >> 8 * i), out->file);
+}
+
+static void put_head(struct state_out *out, const char *name, unsigned kind)
+{
+    const size_t length = strlen(name);
+    putc((unsigned char)length, out->file);
+    fwrite(name, 1, length, out->file);
+    putc((unsigned char)kind, out->file);
+}
 
 bool state_begin(struct state_out *out)
 {
@@ -21,54 +60,177 @@ bool state_begin(struct state_out *out)
         close(memfd);
     if (out->file == NULL)
         return false;
-    state_put(out, STATE_MAGIC, 8);
-    state_put(out, STATE_VERSION, 4);
+    put_number(out, STATE_MAGIC, 8);
+    put_number(out, STATE_VERSION, 4);
+    put_number(out, STATE_READER, 4);
     return true;
 }
 
-void state_put(struct state_out *out, uint64_t value, unsigned bytes)
+void state_put(struct state_out *out, const char *name, uint64_t value)
 {
-    for (unsigned i = 0; i < bytes; i++)
-        putc((unsigned char)(value >> 8 * i), out->file);
+    unsigned bytes = 1;
+    while (bytes < FIELD_NUMBER_MAX && value >> 8 * bytes != 0)
+        bytes++;
+    put_head(out, name, bytes);
+    put_number(out, value, bytes);
 }
 
-void state_put_bytes(struct state_out *out, const void *bytes, size_t length)
+void state_put_bytes(struct state_out *out, const char *name, const void *bytes, size_t length)
 {
-    state_put(out, length, 8);
+    put_head(out, name, FIELD_BYTES);
+    put_number(out, length, 8);
     if (length > 0)
         fwrite(bytes, 1, length, out->file);
 }
 
-static void state_put_end(struct state_out *out, struct chunk_end end)
+void state_put_text(struct state_out *out, const char *name, const char *text)
 {
-    state_put(out, end.at, 4);
-    state_put(out, end.age, 4);
+    state_put_bytes(out, name, text, strlen(text));
 }
 
-void state_put_chunk(struct state_out *out, struct chunk *chunk)
+void state_put_record(struct state_out *out, const char *name)
+{
+    put_head(out, name, FIELD_RECORD);
+}
+
+void state_put_end(struct state_out *out)
+{
+    putc(0, out->file);
+}
+
+static void put_chunk_ends(struct state_out *out, const struct chunk *chunk)
+{
+    put_head(out, "ends", FIELD_BYTES);
+    put_number(out, chunk->events * (uint64_t)8, 8);
+    for (uint32_t i = 0; i < chunk->events; i++) {
+        const struct chunk_end end = chunk_end_of(chunk, i);
+        put_number(out, end.at, 4);
+        put_number(out, end.age, 4);
+    }
+}
+
+void state_put_chunk(struct state_out *out, const char *name, struct chunk *chunk)
 {
     if (chunk == NULL || chunk->state_serial == out->serial) {
-        state_put(out, chunk != NULL ? chunk->state_number : 0, 4);
+        state_put(out, name, chunk != NULL ? chunk->state_number : 0);
         return;
     }
     chunk->state_serial = out->serial;
     chunk->state_number = ++out->chunks;
-    state_put(out, chunk->state_number, 4);
-    state_put(out, chunk->room, 4);
-    state_put(out, chunk->events, 4);
-    for (uint32_t i = 0; i < chunk->events; i++)
-        state_put_end(out, chunk_end_of(chunk, i));
-    state_put(out, chunk->taken_ns, 8);
-    state_put_bytes(out, chunk->bytes, chunk->used);
+    state_put_record(out, name);
+    state_put(out, "number", chunk->state_number);
+    state_put(out, "room", chunk->room);
+    put_chunk_ends(out, chunk);
+    state_put(out, "taken-ns", chunk->taken_ns);
+    state_put_bytes(out, "bytes", chunk->bytes, chunk->used);
+    state_put_end(out);
 }
 
 int state_end(struct state_out *out)
 {
+    state_put_end(out);
     const bool good = fflush(out->file) == 0 && ferror(out->file) == 0;
     const int memfd = good ? fcntl(fileno(out->file), F_DUPFD_CLOEXEC, 0) : -1;
     fclose(out->file);
     out->file = NULL;
     return memfd;
+}
+
+/* ---- fields ----------------------------------------------------------------------------------------------------- */
+
+struct field {
+    struct wire_text name; /* without a name: it is an END */
+    unsigned kind;
+};
+
+static struct field take_head(struct wire_cursor *at)
+{
+    struct field field = { .name = wire_take_text(at, 1) };
+    if (field.name.length > 0)
+        field.kind = (unsigned)wire_take(at, 1);
+    if (field.kind > FIELD_BYTES || field.name.length > STATE_NAME_MAX)
+        at->failed = true;
+    return field;
+}
+
+static bool is_end(const struct wire_cursor *at, const struct field *field)
+{
+    return at->failed || field->name.length == 0;
+}
+
+/* Pass over the value of a field; of a record to its END. */
+static void skip_value(struct wire_cursor *at, unsigned kind)
+{
+    unsigned depth = 0;
+    for (;;) {
+        if (kind == FIELD_RECORD)
+            depth++;
+        else
+            wire_take_bytes(at, kind == FIELD_BYTES ? (size_t)wire_take(at, 8) : kind);
+        for (struct field field; depth > 0; depth--) { /* the next field; behind an END that of the record around it */
+            field = take_head(at);
+            kind = field.kind;
+            if (at->failed)
+                return;
+            if (!is_end(at, &field))
+                break;
+        }
+        if (depth == 0)
+            return;
+    }
+}
+
+/* Nobody has asked for that field. */
+static void note_unknown(struct state_in *in, const struct field *field, size_t bytes)
+{
+    char name[sizeof(in->unknown[0].name)] = "";
+    size_t length = 0;
+    for (unsigned i = 0; i < in->depth; i++)
+        length += (size_t)snprintf(name + length, sizeof(name) - length, "%s.", in->path[i]);
+    snprintf(name + length, sizeof(name) - length, "%.*s", (int)field->name.length, field->name.bytes);
+    for (unsigned i = 0; i < in->unknown_count; i++)
+        if (strcmp(in->unknown[i].name, name) == 0) {
+            in->unknown[i].bytes += bytes;
+            return;
+        }
+    if (in->unknown_count == STATE_UNKNOWN_MAX)
+        return;
+    struct state_unknown *unknown = &in->unknown[in->unknown_count++];
+    unknown->bytes = bytes;
+    memcpy(unknown->name, name, sizeof(name));
+}
+
+/* Pass over the fields up to there. */
+static void pass_over(struct state_in *in, const unsigned char *there)
+{
+    while (!in->at.failed && in->at.at < there) {
+        const unsigned char *begin = in->at.at;
+        const struct field field = take_head(&in->at);
+        skip_value(&in->at, field.kind);
+        note_unknown(in, &field, (size_t)(in->at.at - begin));
+    }
+}
+
+/* The field of that name from here on in the record that we are in: we stand at its value then. False: it is missing. */
+static bool find_field(struct state_in *in, const char *name, unsigned *kind)
+{
+    struct wire_cursor at = in->at;
+    const size_t length = strlen(name);
+    while (in->absent == 0 && !at.failed) {
+        unsigned char *here = at.at;
+        const struct field field = take_head(&at);
+        if (is_end(&at, &field))
+            break;
+        if (field.name.length == length && memcmp(field.name.bytes, name, length) == 0) {
+            pass_over(in, here);
+            in->at = at;
+            *kind = field.kind;
+            return true;
+        }
+        skip_value(&at, field.kind);
+    }
+    in->at.failed = at.failed;
+    return false;
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
@@ -78,17 +240,24 @@ static const char *state_map(struct state_in *in, int memfd)
     struct stat file;
     if (fstat(memfd, &file) != 0)
         return strerror(errno);
-    if (file.st_size < 12)
+    if (file.st_size < (off_t)HEAD_BYTES)
         return "it is too short";
     in->size = (size_t)file.st_size;
     in->memory = mmap(NULL, in->size, PROT_READ, MAP_PRIVATE, memfd, 0);
-    if (in->memory == MAP_FAILED)
+    if (in->memory == MAP_FAILED) {
+        in->memory = NULL;
         return strerror(errno);
+    }
     in->at = wire_reading(in->memory, in->size);
-    if (state_take(in, 8) == STATE_MAGIC && state_take(in, 4) == STATE_VERSION)
+    const uint64_t magic = wire_take(&in->at, 8);
+    in->version = (uint32_t)wire_take(&in->at, 4);
+    const uint32_t reader = (uint32_t)wire_take(&in->at, 4);
+    const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is none";
+    if (why == NULL)
         return NULL;
     munmap(in->memory, in->size);
-    return "it was written by another version";
+    in->memory = NULL;
+    return why;
 }
 
 const char *state_open(struct state_in *in, int memfd)
@@ -99,14 +268,73 @@ const char *state_open(struct state_in *in, int memfd)
     return why;
 }
 
-uint64_t state_take(struct state_in *in, unsigned bytes)
+uint64_t state_take(struct state_in *in, const char *name, uint64_t missing)
 {
-    return wire_take(&in->at, bytes);
+    unsigned kind = 0;
+    if (!find_field(in, name, &kind))
+        return missing;
+    if (kind == FIELD_RECORD || kind > FIELD_NUMBER_MAX)
+        state_fail(in);
+    return wire_take(&in->at, kind);
 }
 
-struct wire_text state_take_bytes(struct state_in *in)
+struct wire_text state_take_bytes(struct state_in *in, const char *name)
 {
-    return wire_take_bytes(&in->at, (size_t)state_take(in, 8));
+    unsigned kind = 0;
+    if (!find_field(in, name, &kind))
+        return (struct wire_text){ "", 0 };
+    if (kind != FIELD_BYTES)
+        state_fail(in);
+    return wire_take_bytes(&in->at, (size_t)wire_take(&in->at, 8));
+}
+
+static void enter(struct state_in *in, const char *name)
+{
+    if (in->depth == STATE_DEPTH)
+        abort(); /* no state has that many: it is we who ask */
+    in->path[in->depth++] = name;
+}
+
+bool state_take_next(struct state_in *in, const char *name)
+{
+    unsigned kind = 0;
+    if (!find_field(in, name, &kind))
+        return false;
+    if (kind != FIELD_RECORD)
+        return state_fail(in);
+    enter(in, name);
+    return true;
+}
+
+void state_take_record(struct state_in *in, const char *name)
+{
+    if (state_take_next(in, name))
+        return;
+    enter(in, name);
+    in->absent++;
+}
+
+void state_take_end(struct state_in *in)
+{
+    struct wire_cursor at = in->at;
+    if (in->absent > 0) {
+        in->absent--;
+        in->depth--;
+        return;
+    }
+    for (;;) {
+        unsigned char *here = at.at;
+        const struct field field = take_head(&at);
+        if (is_end(&at, &field)) {
+            if (!at.failed)
+                pass_over(in, here);
+            break;
+        }
+        skip_value(&at, field.kind);
+    }
+    in->at = at;
+    if (in->depth > 0)
+        in->depth--;
 }
 
 /* Room for one more chunk in the list. */
@@ -123,34 +351,31 @@ static bool state_make_room(struct state_in *in)
     return true;
 }
 
-static struct chunk *state_read_chunk(struct state_in *in)
+static struct chunk *make_chunk(size_t room, struct wire_text packed, uint64_t taken_ns, struct wire_text bytes)
 {
-    const size_t room = (size_t)state_take(in, 4);
-    const uint32_t events = (uint32_t)state_take(in, 4);
-    struct chunk_end *ends = NULL;
-    if (in->at.failed || events > (size_t)(in->at.end - in->at.at) / sizeof(*ends))
-        return NULL;
-    ends = malloc(events * sizeof(*ends) + 1);
+    struct wire_cursor at = wire_reading(packed.bytes, packed.length);
+    const uint32_t events = (uint32_t)(packed.length / 8);
+    struct chunk_end *ends = packed.length / 8 <= UINT32_MAX ? malloc(events * sizeof(*ends) + 1) : NULL;
     for (uint32_t i = 0; ends != NULL && i < events; i++) {
-        ends[i].at = (uint32_t)state_take(in, 4);
-        ends[i].age = (uint32_t)state_take(in, 4);
+        ends[i].at = (uint32_t)wire_take(&at, 4);
+        ends[i].age = (uint32_t)wire_take(&at, 4);
     }
-    const uint64_t taken_ns = state_take(in, 8);
-    const struct wire_text bytes = state_take_bytes(in);
-    struct chunk *chunk =
-        ends != NULL && !in->at.failed ? chunk_restore(room, bytes.bytes, bytes.length, ends, events, taken_ns) : NULL;
+    struct chunk *chunk = ends != NULL ? chunk_restore(room, bytes.bytes, bytes.length, ends, events, taken_ns) : NULL;
     free(ends);
     return chunk;
 }
 
-struct chunk *state_take_chunk(struct state_in *in)
+static struct chunk *state_read_chunk(struct state_in *in)
 {
-    const uint32_t number = (uint32_t)state_take(in, 4);
-    if (in->at.failed || number == 0)
-        return NULL;
-    if (number <= in->count)
-        return in->chunks[number - 1];
-    struct chunk *chunk = number == in->count + 1 && state_make_room(in) ? state_read_chunk(in) : NULL;
+    const uint64_t number = state_take(in, "number", 0);
+    const size_t room = (size_t)state_take(in, "room", 0);
+    const struct wire_text ends = state_take_bytes(in, "ends");
+    const uint64_t taken_ns = state_take(in, "taken-ns", 0);
+    const struct wire_text bytes = state_take_bytes(in, "bytes");
+    state_take_end(in);
+    struct chunk *chunk = !in->at.failed && number == in->count + 1 && state_make_room(in)
+                              ? make_chunk(room, ends, taken_ns, bytes)
+                              : NULL;
     if (chunk == NULL)
         state_fail(in);
     else
@@ -158,9 +383,33 @@ struct chunk *state_take_chunk(struct state_in *in)
     return chunk;
 }
 
+struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing)
+{
+    unsigned kind = 0;
+    *missing = !find_field(in, name, &kind);
+    if (*missing)
+        return NULL;
+    if (kind == FIELD_RECORD) {
+        enter(in, name);
+        return state_read_chunk(in);
+    }
+    const uint64_t number = kind <= FIELD_NUMBER_MAX ? wire_take(&in->at, kind) : UINT64_MAX;
+    if (number > in->count)
+        state_fail(in);
+    return number > 0 && !in->at.failed ? in->chunks[number - 1] : NULL;
+}
+
+bool state_finish(struct state_in *in)
+{
+    state_take_end(in);
+    if (in->at.at != in->at.end)
+        state_fail(in);
+    return !in->at.failed;
+}
+
 bool state_close(struct state_in *in)
 {
-    const bool good = !in->at.failed && in->at.at == in->at.end;
+    const bool good = !in->at.failed;
     if (in->memory == NULL)
         return good;
     for (uint32_t i = 0; i < in->count; i++)

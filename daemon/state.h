@@ -1,8 +1,14 @@
-/* A state: what one evapid leaves to its successor beside descriptors and the ledger, written down as one stream of numbers
- * and bytes, in a memfd. Who owns a struct writes and reads its part; handover.c says in which order.
+/* A state: what one evapid leaves to its successor beside descriptors and the ledger, written down in a memfd. Who owns a struct
+ * writes and reads its part; handover.c says in which order. docs/handover.md has the format.
  *
- * Integers are little-endian. Chunks, which many refer to, are written where they are first referred to, and numbered. The
- * reader checks all that it reads: what it can't understand makes the whole state one that can't be taken over. */
+ * It describes itself, so that evapids of different versions can follow each other: every field has a name, and says how long it
+ * is. A field is a number, bytes, or a record of fields. A reader asks for the fields that it knows, in the order in which
+ * they are written: what it passes over is unknown to it, and noted; what is missing is what the reader says in its place. So a
+ * new field needs no more than a value for a state that lacks it. A field keeps its name and meaning, and its place before or
+ * after others; one whose meaning changes gets a new name.
+ *
+ * Chunks, which many refer to, are written where they are first referred to, and numbered. The reader checks all that it
+ * reads: what makes no sense to it makes the whole state one that can't be taken over. */
 #ifndef EVAPID_STATE_H
 #define EVAPID_STATE_H
 
@@ -14,7 +20,21 @@
 #include "evapid/wire.h"
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
+
+/* Versions of state and ledger together. Raise the first with every field that comes or goes, and lay a fixture of it beside the
+ * others (tests/unit/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
+ * know: it says so, and does not take over. */
 #define STATE_VERSION 3U
+#define STATE_READER 3U       /* the least version that can go on with what this one writes */
+#define STATE_OLDEST 3U       /* the earliest one that this one can go on with */
+#define STATE_NAME_MAX 31U    /* bytes of a field's name */
+#define STATE_DEPTH 8U        /* records within records */
+#define STATE_UNKNOWN_MAX 16U /* names of unknown fields that are noted */
+
+/* Why that version, which says who can read it, can't be gone on with; NULL: it can. */
+const char *state_judge(uint32_t version, uint32_t reader);
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 /* A state that is being written. An error shows at the end. */
 struct state_out {
@@ -26,33 +46,64 @@ struct state_out {
 /* Begin in a new memfd; false when there can be none. */
 bool state_begin(struct state_out *out);
 
-/* A number of that many bytes; bytes with their length in front. */
-void state_put(struct state_out *out, uint64_t value, unsigned bytes);
-void state_put_bytes(struct state_out *out, const void *bytes, size_t length);
+/* A number; bytes; text up to its NUL. */
+void state_put(struct state_out *out, const char *name, uint64_t value);
+void state_put_bytes(struct state_out *out, const char *name, const void *bytes, size_t length);
+void state_put_text(struct state_out *out, const char *name, const char *text);
 
-/* A chunk: the whole of it, or its number when it has been written before. NULL is one, too. */
-void state_put_chunk(struct state_out *out, struct chunk *chunk);
+/* What is put between these two is in a record of that name. */
+void state_put_record(struct state_out *out, const char *name);
+void state_put_end(struct state_out *out);
+
+/* A chunk: the whole of it, or its number when it has been written before. NULL is one, too. A field that an earlier
+ * version doesn't know may not be the first to refer to a chunk. */
+void state_put_chunk(struct state_out *out, const char *name, struct chunk *chunk);
 
 /* The memfd, which is the caller's, or -1: it could not be written whole. */
 int state_end(struct state_out *out);
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+/* A field that nobody has asked for: its name and those of the records that it lies in, and what it takes in all. */
+struct state_unknown {
+    char name[STATE_DEPTH * (STATE_NAME_MAX + 1)];
+    size_t bytes;
+};
 
 /* A state that is being read. Once something is wrong, at.failed stays true, and nothing more is read. */
 struct state_in {
     struct wire_cursor at;
     void *memory; /* of the mapping */
     size_t size;
+    uint32_t version;
+
+    const char *path[STATE_DEPTH]; /* names of the records that we are in */
+    unsigned depth;
+    unsigned absent; /* of these, the innermost that are not there: all is missing in them */
+
     struct chunk **chunks; /* by their numbers; a reference to each is ours */
     uint32_t count, room;
+
+    struct state_unknown unknown[STATE_UNKNOWN_MAX];
+    unsigned unknown_count;
 };
 
 /* Map the memfd, which is closed in any case. NULL, or why it is no state that we can read. */
 const char *state_open(struct state_in *in, int memfd);
 
-uint64_t state_take(struct state_in *in, unsigned bytes);
-struct wire_text state_take_bytes(struct state_in *in);
+/* A number, or what stands for it when it is missing; bytes, none when they are missing. */
+uint64_t state_take(struct state_in *in, const char *name, uint64_t missing);
+struct wire_text state_take_bytes(struct state_in *in, const char *name);
 
-/* A chunk, without a reference of the caller's. */
-struct chunk *state_take_chunk(struct state_in *in);
+/* Go into the record of that name, and out of it again. One that is missing is as one that has no fields. */
+void state_take_record(struct state_in *in, const char *name);
+void state_take_end(struct state_in *in);
+
+/* Go into the next record of that name, if there is one more: state_take_end leaves it. */
+bool state_take_next(struct state_in *in, const char *name);
+
+/* A chunk, without a reference of the caller's. *missing: there is no field of that name, and so no chunk. */
+struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing);
 
 /* Say that what was read makes no sense. */
 static inline bool state_fail(struct state_in *in)
@@ -61,7 +112,10 @@ static inline bool state_fail(struct state_in *in)
     return false;
 }
 
-/* Unmap, and let go of the chunks; once more does no harm. Returns whether all was read, up to the end, and good. */
+/* Leave the outermost record, and look whether the state is whole. What was not asked for is unknown. */
+bool state_finish(struct state_in *in);
+
+/* Unmap, and let go of the chunks; once more does no harm. Returns whether nothing was wrong. */
 bool state_close(struct state_in *in);
 
 #endif

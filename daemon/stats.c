@@ -52,14 +52,27 @@ struct stats stats_since(const struct stats *stats, const struct bus *bus)
 
 void stats_save(const struct stats *stats, struct state_out *out)
 {
-    state_put_bytes(out, stats, sizeof(*stats));
+    state_put(out, "since-ms", stats->since_ms);
+    state_put_record(out, "totals");
+    tally_save(&stats->totals, out);
+    state_put_end(out);
+    state_put_record(out, "events");
+    events_save(&stats->events, out);
+    state_put_end(out);
+    state_put(out, "accepted", stats->accepted);
+    state_put(out, "closed", stats->closed);
 }
 
 bool stats_load(struct stats *stats, struct state_in *in)
 {
-    const struct wire_text text = state_take_bytes(in);
-    if (in->at.failed || text.length != sizeof(*stats))
-        return state_fail(in);
-    memcpy(stats, text.bytes, sizeof(*stats));
-    return true;
+    stats->since_ms = state_take(in, "since-ms", 0);
+    state_take_record(in, "totals");
+    tally_load(&stats->totals, in);
+    state_take_end(in);
+    state_take_record(in, "events");
+    events_load(&stats->events, in);
+    state_take_end(in);
+    stats->accepted = state_take(in, "accepted", 0);
+    stats->closed = state_take(in, "closed", 0);
+    return !in->at.failed;
 }

@@ -1,4 +1,5 @@
-/* Telling the service manager what to keep. */
+/* Telling the service manager what to keep, and who gets a place there. */
+#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
 #include "store.h"
 
 #include <stdarg.h>
@@ -9,20 +10,52 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "evapid/limits.h"
 #include "log.h"
 #include "notify.h"
 
 #define SETTLE_MS 5000U
+#define CLIENT_NAME_BYTES 18U /* "client-4294967295" and a colon */
 #define NAMES_MAX                                                                                                      \
     120000U /* bytes of all names: they come back in one variable of the environment (MAX_ARG_STRLEN, execve(2)) */
 
+/* Places that every evapid has need of when it is restarted, whether they are taken now or not; and the links to Kamailio's
+ * workers come to that (store_reserve). */
+static const char *const needed[] = { "state", "ledger", "ring", "ring-wake", "kamailio-socket", "control-socket" };
+
+/* A client that is connected. */
+struct stored_client {
+    uint32_t index;
+    int fd; /* the client's own, until store_forget_client */
+    UT_hash_handle hh;
+};
+
 static struct {
-    unsigned most;        /* descriptors; 0: there is no store */
-    struct holdings kept; /* their names; the descriptors are the service manager's */
-    size_t names;         /* bytes of the names, with a colon each */
+    unsigned most;              /* descriptors; 0: there is no store */
+    struct holdings kept;       /* their names; the descriptors are the service manager's */
+    size_t names;               /* bytes of the names, with a colon each */
+    unsigned links, links_kept; /* of workers: for which places are reserved, and of these are taken */
+
+    /* uthash by index, in the order in which they came. Those before waiting are kept, and no others. */
+    struct stored_client *clients, *waiting;
+    unsigned waiting_count;
+    uint64_t expected; /* clients that may come, of which somebody has been warned; 0: of none */
 } store;
 
 static struct log_limit failures = { .kind = "store: descriptors that are not kept" };
+static struct log_limit changes = { .kind = "store: clients that are kept now, or no more" };
+
+static bool is_kept(const char *name)
+{
+    struct holding *kept = NULL;
+    HASH_FIND_STR(store.kept.all, name, kept);
+    return kept != NULL;
+}
+
+static bool is_link(const char *name)
+{
+    return strncmp(name, "worker-", strlen("worker-")) == 0;
+}
 
 static void free_names(char **names)
 {
@@ -41,8 +74,10 @@ bool store_open(struct holdings *holdings)
         const int fd = SD_LISTEN_FDS_START + i;
         if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
             close(fd); /* a name that comes twice, or no memory */
-        else if (holdings_add(&store.kept, -1, "%s", names[i]))
+        else if (holdings_add(&store.kept, -1, "%s", names[i])) {
             store.names += strlen(names[i]) + 1;
+            store.links_kept += is_link(names[i]);
+        }
     }
     free_names(names);
     return store.most > 0;
@@ -66,6 +101,98 @@ static bool store_name(char what[HOLDING_NAME_MAX + 1], const char *name, va_lis
     return store.most > 0;
 }
 
+/* ---- places ----------------------------------------------------------------------------------------------------- */
+
+/* Places that are reserved, and not taken yet, beside that of the name. */
+static unsigned places_reserved(const char *name)
+{
+    const unsigned taken = store.links_kept + is_link(name);
+    unsigned reserved = store.links > taken ? store.links - taken : 0;
+    for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++)
+        reserved += !is_kept(needed[i]) && strcmp(needed[i], name) != 0;
+    return reserved;
+}
+
+/* Is there room for one more of that name beside so many others, each with a name as long as may be? */
+static bool has_room(const char *name, unsigned reserved)
+{
+    return HASH_COUNT(store.kept.all) + reserved < store.most &&
+           store.names + strlen(name) + 1 + (size_t)reserved * (HOLDING_NAME_MAX + 1) <= NAMES_MAX;
+}
+
+/* Tell the service manager. False: it can't be told, or there is no memory. */
+static bool put(int fd, const char *name)
+{
+    if (!holdings_add(&store.kept, -1, "%s", name))
+        return false;
+    if (notify_keep(fd, name)) {
+        store.names += strlen(name) + 1;
+        store.links_kept += is_link(name);
+        return true;
+    }
+    holdings_take(&store.kept, "%s", name);
+    log_limited(&failures, LEVEL_WARNING, name, "no memory to tell the service manager to keep it");
+    return false;
+}
+
+/* Whether it was kept. */
+static bool take_back(const char *name)
+{
+    if (!is_kept(name))
+        return false;
+    holdings_take(&store.kept, "%s", name);
+    store.names -= strlen(name) + 1;
+    store.links_kept -= is_link(name);
+    notify_forget(name);
+    return true;
+}
+
+static void say_full(const char *name)
+{
+    log_limited(&failures, LEVEL_WARNING, name,
+                "not kept by the service manager, which has %u of %u (FDSTORE), with names of %zu of %u bytes",
+                HASH_COUNT(store.kept.all), store.most, store.names, NAMES_MAX);
+}
+
+static void client_name(const struct stored_client *client, char name[HOLDING_NAME_MAX + 1])
+{
+    snprintf(name, HOLDING_NAME_MAX + 1, "client-%u", client->index);
+}
+
+/* The client that came last of those that are kept makes way. False: there is none. */
+static bool displace_client(void)
+{
+    char name[HOLDING_NAME_MAX + 1];
+    struct stored_client *last = store.waiting != NULL ? store.waiting->hh.prev
+                                 : store.clients != NULL
+                                     ? ELMT_FROM_HH(store.clients->hh.tbl, store.clients->hh.tbl->tail)
+                                     : NULL;
+    if (last == NULL)
+        return false;
+    store.waiting = last;
+    store.waiting_count++;
+    client_name(last, name);
+    take_back(name);
+    log_limited(&changes, LEVEL_WARNING, name, "kept no more by the service manager: its place is needed");
+    return true;
+}
+
+/* Those that wait get the places that are free, first come first. */
+static void place_clients(void)
+{
+    char name[HOLDING_NAME_MAX + 1];
+    while (store.waiting != NULL) {
+        client_name(store.waiting, name);
+        if (!has_room(name, places_reserved(name)) || !put(store.waiting->fd, name))
+            return;
+        store.waiting = store.waiting->hh.next;
+        store.waiting_count--;
+        log_limited(&changes, LEVEL_INFO, name, "kept by the service manager now");
+    }
+}
+
+/* ---- what is kept ----------------------------------------------------------------------------------------------- */
+
 void store_keep(int fd, const char *name, ...)
 {
     char what[HOLDING_NAME_MAX + 1];
@@ -75,35 +202,87 @@ void store_keep(int fd, const char *name, ...)
     va_end(args);
     if (!stored)
         return;
-    const unsigned kept = HASH_COUNT(store.kept.all);
-    const size_t length = strlen(what) + 1;
-    if (kept >= store.most || store.names + length > NAMES_MAX || !holdings_add(&store.kept, -1, "%s", what)) {
-        log_limited(&failures, LEVEL_WARNING, what,
-                    "not kept by the service manager, which has %u of %u (FDSTORE), with names of %zu of %u bytes",
-                    kept, store.most, store.names, NAMES_MAX);
+    while (!has_room(what, places_reserved(what)) && displace_client())
+        ;
+    if (has_room(what, 0))
+        put(fd, what);
+    else
+        say_full(what);
+}
+
+void store_keep_client(int fd, uint32_t index)
+{
+    char name[HOLDING_NAME_MAX + 1];
+    struct stored_client *client = store.most > 0 ? calloc(1, sizeof(*client)) : NULL;
+    if (client == NULL)
+        return;
+    *client = (struct stored_client){ .index = index, .fd = fd };
+    HASH_ADD(hh, store.clients, index, sizeof(index), client);
+    if (client->hh.tbl == NULL) {
+        free(client);
         return;
     }
-    store.names += length;
-    if (notify_keep(fd, what))
+    client_name(client, name);
+    if (is_kept(name) || (store.waiting == NULL && has_room(name, places_reserved(name)) && put(fd, name)))
         return;
-    holdings_take(&store.kept, "%s", what);
-    store.names -= length;
-    log_limited(&failures, LEVEL_WARNING, what, "no memory to tell the service manager to keep it");
+    say_full(name);
+    store.waiting_count++;
+    if (store.waiting == NULL)
+        store.waiting = client;
+}
+
+void store_forget_client(uint32_t index)
+{
+    struct stored_client *client = NULL;
+    HASH_FIND(hh, store.clients, &index, sizeof(index), client);
+    if (client != NULL) {
+        char name[HOLDING_NAME_MAX + 1];
+        client_name(client, name);
+        store.waiting_count -= !is_kept(name);
+        if (store.waiting == client)
+            store.waiting = client->hh.next;
+        HASH_DEL(store.clients, client);
+        free(client);
+    }
+    store_forget("client-%u", index);
+}
+
+void store_reserve(unsigned links)
+{
+    store.links = links;
+    while (store.most > 0 && HASH_COUNT(store.kept.all) + places_reserved("") > store.most && displace_client())
+        ;
+    place_clients();
+}
+
+unsigned store_clients_waiting(void)
+{
+    return store.waiting_count;
+}
+
+void store_expect(uint64_t clients, unsigned sockets)
+{
+    const uint64_t others = sizeof(needed) / sizeof(*needed) + sockets + EVAPID_WORKERS_MAX;
+    const uint64_t most_named = NAMES_MAX / CLIENT_NAME_BYTES;
+    if (store.most == 0 || clients == store.expected || clients + others <= store.most)
+        return;
+    store.expected = clients;
+    log_line(
+        LEVEL_WARNING, "store",
+        "%llu clients may connect (max_clients), but the service manager keeps %u descriptors: a restart disconnects "
+        "clients that have no place; set FileDescriptorStoreMax= and FDSTORE to %llu%s",
+        (unsigned long long)clients, store.most,
+        (unsigned long long)(clients + others < most_named ? clients + others : most_named),
+        clients + others < most_named ? "" : ", which is the most, and lower max_clients");
 }
 
 /* Whether it was kept. */
 static bool store_remove(const char *name, va_list args)
 {
     char what[HOLDING_NAME_MAX + 1];
-    struct holding *kept = NULL;
-    if (!store_name(what, name, args))
+    if (!store_name(what, name, args) || !take_back(what))
         return false;
-    HASH_FIND_STR(store.kept.all, what, kept);
-    if (kept == NULL)
-        return false;
-    holdings_take(&store.kept, "%s", what);
-    store.names -= strlen(what) + 1;
-    notify_forget(what);
+    place_clients();
     return true;
 }
 
@@ -126,6 +305,7 @@ void store_end(int fd, const char *name, ...)
 
 void store_forget_all(void)
 {
+    store.waiting = NULL; /* nobody gets a place any more */
     while (store.kept.all != NULL)
         store_forget("%s", store.kept.all->name);
 }

@@ -5,6 +5,7 @@
 
 #include "hold.h"
 #include "log.h"
+#include "store.h"
 
 #define SUBJECT "kamailio"
 
@@ -12,34 +13,37 @@
 
 void succession_save(const struct kamailio *kamailio, struct state_out *out)
 {
-    state_put(out, kamailio->session, 4);
-    state_put(out, kamailio->instance, 8);
-    state_put(out, kamailio->pid, 4);
-    state_put(out, kamailio->since_ms, 8);
-    state_put(out, kamailio->workers_declared, 2);
-    state_put_bytes(out, kamailio->module_version, strlen(kamailio->module_version));
-    state_put_bytes(out, kamailio->kamailio_version, strlen(kamailio->kamailio_version));
-    state_put(out, kamailio->corrupt, 1);
-    state_put(out, kamailio->corrupt_instance, 8);
-    state_put(out, kamailio->expected, 4);
-    state_put(out, kamailio->stale, 8);
+    state_put(out, "session", kamailio->session);
+    state_put(out, "instance", kamailio->instance);
+    state_put(out, "pid", kamailio->pid);
+    state_put(out, "since-ms", kamailio->since_ms);
+    state_put(out, "workers-declared", kamailio->workers_declared);
+    state_put_text(out, "module-version", kamailio->module_version);
+    state_put_text(out, "kamailio-version", kamailio->kamailio_version);
+    state_put(out, "corrupt", kamailio->corrupt);
+    state_put(out, "corrupt-instance", kamailio->corrupt_instance);
+    state_put(out, "expected", kamailio->expected);
+    state_put(out, "stale", kamailio->stale);
+    state_put_record(out, "declaration");
     declaration_save(&kamailio->declaration, out);
-    state_put(out, kamailio->workers_attached, 2);
+    state_put_end(out);
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL) {
-            state_put(out, i, 2);
+            state_put_record(out, "worker");
+            state_put(out, "index", i);
             worker_save(kamailio->workers[i], out);
+            state_put_end(out);
         }
 }
 
-static void load_text(struct state_in *in, char *out, size_t room)
+static void load_text(struct state_in *in, const char *name, char *out, size_t room)
 {
-    wire_text_copy(out, room, state_take_bytes(in));
+    wire_text_copy(out, room, state_take_bytes(in, name));
 }
 
 static bool succession_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
-    const uint64_t index = state_take(in, 2);
+    const uint64_t index = state_take(in, "index", EVAPID_WORKERS_MAX);
     const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
     if (fd < 0 || index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
         return state_fail(in);
@@ -54,23 +58,28 @@ static bool succession_load_worker(struct kamailio *kamailio, struct state_in *i
 
 bool succession_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
-    kamailio->session = (uint32_t)state_take(in, 4);
-    kamailio->instance = state_take(in, 8);
-    kamailio->pid = (uint32_t)state_take(in, 4);
-    kamailio->since_ms = state_take(in, 8);
-    kamailio->workers_declared = (uint16_t)state_take(in, 2);
-    load_text(in, kamailio->module_version, sizeof(kamailio->module_version));
-    load_text(in, kamailio->kamailio_version, sizeof(kamailio->kamailio_version));
-    kamailio->corrupt = state_take(in, 1) == 1;
-    kamailio->corrupt_instance = state_take(in, 8);
-    kamailio->expected = (uint32_t)state_take(in, 4);
-    kamailio->stale = state_take(in, 8);
+    kamailio->session = (uint32_t)state_take(in, "session", 0);
+    kamailio->instance = state_take(in, "instance", 0);
+    kamailio->pid = (uint32_t)state_take(in, "pid", 0);
+    kamailio->since_ms = state_take(in, "since-ms", 0);
+    kamailio->workers_declared = (uint16_t)state_take(in, "workers-declared", 0);
+    load_text(in, "module-version", kamailio->module_version, sizeof(kamailio->module_version));
+    load_text(in, "kamailio-version", kamailio->kamailio_version, sizeof(kamailio->kamailio_version));
+    kamailio->corrupt = state_take(in, "corrupt", 0) == 1;
+    kamailio->corrupt_instance = state_take(in, "corrupt-instance", 0);
+    kamailio->expected = (uint32_t)state_take(in, "expected", 0);
+    kamailio->stale = state_take(in, "stale", 0);
+    state_take_record(in, "declaration");
     if (!declaration_load(&kamailio->declaration, in))
         return state_fail(in);
+    state_take_end(in);
     if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
         return state_fail(in);
-    for (uint64_t workers = state_take(in, 2); workers > 0 && !in->at.failed; workers--)
+    store_reserve(kamailio->workers_declared);
+    while (state_take_next(in, "worker")) {
         succession_load_worker(kamailio, in, holdings);
+        state_take_end(in);
+    }
     return !in->at.failed;
 }
 
@@ -83,13 +92,18 @@ static bool has_readable_queue(const struct kamailio *kamailio)
 void succession_save_links(const struct kamailio *kamailio, struct state_out *out)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL)
+        if (kamailio->workers[i] != NULL) {
+            state_put_record(out, "worker");
             seat_save_worker(kamailio->workers[i], out);
-    state_put(out, has_readable_queue(kamailio), 1);
-    if (has_readable_queue(kamailio))
+            state_put_end(out);
+        }
+    if (has_readable_queue(kamailio)) {
+        state_put_record(out, "queue");
         queue_save(kamailio->queue, out);
-    state_put(out, (uint64_t)kamailio->attachment, 1);
-    state_put(out, uv_timer_get_due_in(&kamailio->hold), 8);
+        state_put_end(out);
+    }
+    state_put(out, "attachment", (uint64_t)kamailio->attachment);
+    state_put(out, "hold-ms", uv_timer_get_due_in(&kamailio->hold));
 }
 
 /* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. */
@@ -109,16 +123,28 @@ static bool succession_load_queue(struct kamailio *kamailio, struct state_in *in
     return queue_load(kamailio->queue, in);
 }
 
+/* What is on its way to a worker; the records stand in the order of the workers. */
+static bool load_link(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
+{
+    state_take_record(in, "worker");
+    if (!seat_load_worker(kamailio, worker, in))
+        return false;
+    state_take_end(in);
+    return true;
+}
+
 bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL && !seat_load_worker(kamailio, kamailio->workers[i], in))
+        if (kamailio->workers[i] != NULL && !load_link(kamailio, kamailio->workers[i], in))
             return false;
-    const bool has_queue = state_take(in, 1) == 1;
+    const bool has_queue = state_take_next(in, "queue");
     if (has_queue && !succession_load_queue(kamailio, in, holdings))
         return false;
-    const uint64_t attachment = state_take(in, 1);
-    const uint64_t hold_ms = state_take(in, 8);
+    if (has_queue)
+        state_take_end(in);
+    const uint64_t attachment = state_take(in, "attachment", DETACHED);
+    const uint64_t hold_ms = state_take(in, "hold-ms", 0);
     if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->workers_attached > 0) ||
         (attachment != DETACHED && !has_queue) || in->at.failed)
         return state_fail(in);

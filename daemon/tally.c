@@ -1,6 +1,8 @@
 /* Names and sums of the books. */
 #include "tally.h"
 
+#include "state.h"
+
 const char *drop_reason_name(enum drop_reason reason)
 {
     static const char *const names[] = { "slow", "closed", "large", "memory", "lost" };
@@ -46,4 +48,40 @@ uint64_t tally_messages_dropped(const struct tally *tally)
 uint64_t tally_messages_waiting(const struct tally *tally)
 {
     return tally->messages - tally->messages_delivered - tally_messages_dropped(tally);
+}
+
+void tally_save(const struct tally *tally, struct state_out *out)
+{
+    state_put(out, "relayed", tally->relayed);
+    state_put(out, "delivered", tally->delivered);
+    state_put(out, "delivered-bytes", tally->delivered_bytes);
+    state_put_record(out, "dropped");
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        state_put(out, drop_reason_name((enum drop_reason)reason), tally->dropped[reason]);
+    state_put_end(out);
+    state_put(out, "messages", tally->messages);
+    state_put(out, "message-bytes", tally->message_bytes);
+    state_put(out, "messages-delivered", tally->messages_delivered);
+    state_put_record(out, "messages-dropped");
+    for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
+        state_put(out, message_loss_name((enum message_loss)reason), tally->messages_dropped[reason]);
+    state_put_end(out);
+}
+
+void tally_load(struct tally *tally, struct state_in *in)
+{
+    tally->relayed = state_take(in, "relayed", 0);
+    tally->delivered = state_take(in, "delivered", 0);
+    tally->delivered_bytes = state_take(in, "delivered-bytes", 0);
+    state_take_record(in, "dropped");
+    for (int reason = 0; reason < DROP_REASONS; reason++)
+        tally->dropped[reason] = state_take(in, drop_reason_name((enum drop_reason)reason), 0);
+    state_take_end(in);
+    tally->messages = state_take(in, "messages", 0);
+    tally->message_bytes = state_take(in, "message-bytes", 0);
+    tally->messages_delivered = state_take(in, "messages-delivered", 0);
+    state_take_record(in, "messages-dropped");
+    for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
+        tally->messages_dropped[reason] = state_take(in, message_loss_name((enum message_loss)reason), 0);
+    state_take_end(in);
 }

@@ -35,8 +35,15 @@ struct tally {
     uint64_t messages_dropped[MESSAGE_LOSSES];
 };
 
+struct state_in;
+struct state_out;
+
 const char *drop_reason_name(enum drop_reason reason);
 const char *message_loss_name(enum message_loss reason);
+
+/* Write them for a successor, and read them. */
+void tally_save(const struct tally *tally, struct state_out *out);
+void tally_load(struct tally *tally, struct state_in *in);
 
 /* Add the books of one to a sum. */
 void tally_add(struct tally *sum, const struct tally *tally);

@@ -304,39 +304,39 @@ void worker_refuse(struct worker *worker, const char *reason)
 
 void worker_save(const struct worker *worker, struct state_out *out)
 {
-    state_put(out, worker->pid, 4);
-    state_put(out, worker->last_sequence, 8);
-    state_put(out, worker->unsent_sent, 8);
-    state_put(out, worker->blocked, 1);
+    state_put(out, "pid", worker->pid);
+    state_put(out, "last-sequence", worker->last_sequence);
+    state_put(out, "unsent-sent", worker->unsent_sent);
+    state_put(out, "blocked", worker->blocked);
 }
 
 bool worker_load(struct worker *worker, struct state_in *in)
 {
     worker->state = WORKER_ATTACHED;
-    worker->pid = (uint32_t)state_take(in, 4);
-    worker->last_sequence = state_take(in, 8);
-    worker->unsent_sent = (size_t)state_take(in, 8);
-    worker->blocked = state_take(in, 1) == 1;
+    worker->pid = (uint32_t)state_take(in, "pid", 0);
+    worker->last_sequence = state_take(in, "last-sequence", 0);
+    worker->unsent_sent = (size_t)state_take(in, "unsent-sent", 0);
+    worker->blocked = state_take(in, "blocked", 0) == 1;
     worker_watch(worker);
     return !in->at.failed;
 }
 
 void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out)
 {
-    state_put(out, post->sequence, 8);
-    state_put(out, post->read_ns, 8);
-    state_put(out, post == worker->unsent, 1);
-    state_put(out, post->written, 1);
-    state_put_bytes(out, post->head, post->head_length);
+    state_put(out, "sequence", post->sequence);
+    state_put(out, "read-ns", post->read_ns);
+    state_put(out, "unsent", post == worker->unsent);
+    state_put(out, "written", post->written);
+    state_put_bytes(out, "head", post->head, post->head_length);
 }
 
 void worker_load_post(struct worker *worker, struct post *post, struct state_in *in)
 {
-    post->sequence = state_take(in, 8);
-    post->read_ns = state_take(in, 8);
-    const bool unsent = state_take(in, 1) == 1;
-    post->written = state_take(in, 1) == 1;
-    const struct wire_text head = state_take_bytes(in);
+    post->sequence = state_take(in, "sequence", 0);
+    post->read_ns = state_take(in, "read-ns", 0);
+    const bool unsent = state_take(in, "unsent", 0) == 1;
+    post->written = state_take(in, "written", 0) == 1;
+    const struct wire_text head = state_take_bytes(in, "head");
     if (head.length > sizeof(post->head))
         state_fail(in);
     else if (head.length > 0)

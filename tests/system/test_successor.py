@@ -3,17 +3,15 @@ in its configuration."""
 
 import json
 import os
-import socket
-import threading
 
 import pytest
 
 from books import balanced, entry_of, number_of, numbered
 from client import Client
-from process import DEADLINE_S
 from test_access import NOBODY, ask_as, house  # noqa: F401: a fixture
 from test_handover import ROUTES, ask, begin, replace
-from test_replace import Successor, batches, close_all, goes_on, read_line, stall, try_replace
+from test_replace import goes_on, stall, try_replace
+from test_takeover import Between
 from test_stored import configure
 
 
@@ -25,36 +23,6 @@ def configured_restart(stage, **settings):
 # ---- it is let down
 
 
-class Between:
-    """Stands where a successor looks for the evapid that runs, passes on what that one hands over, and lets the successor down
-    when it is ready."""
-
-    def __init__(self, evapid, path):
-        self.evapid, self.path = evapid, path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.bind(str(path))
-        self.socket.listen()
-        self.socket.settimeout(DEADLINE_S)
-        self.ready = None  # what the successor said in the end
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self):
-        with self.socket, self.socket.accept()[0] as peer:
-            os.unlink(self.path)  # the successor's own socket is to be there
-            peer.settimeout(DEADLINE_S)
-            assert read_line(peer) == b'{"command":"replace"}\n'
-            predecessor = Successor(self.evapid).ask()
-            line = predecessor.line()
-            peer.sendall(line)
-            for count in batches(json.loads(line)["replace"]["descriptors"]):
-                bytes_, descriptors = predecessor.batch(count)
-                socket.send_fds(peer, [bytes_], descriptors)
-                close_all(descriptors)
-            self.ready = read_line(peer)
-            predecessor.close()
-
-
 def test_a_successor_that_is_let_down_at_the_end_leaves_the_books_as_they_were(stage):
     """It has read the state and works on the books that both have; what a client was passed over for is counted once."""
     phone = begin(stage, replace, limits={"max_queued_bytes": 1 << 18, "slow_policy": "drop-newest"})
@@ -64,11 +32,10 @@ def test_a_successor_that_is_let_down_at_the_end_leaves_the_books_as_they_were(s
         events.append(b"x" * 50000)
         assert ask(phone, "relay", events[-1]) == 1
         assert quick.receive() == events[-1]
-    between = Between(stage.evapid, stage.folder / "between.sock")
+    between = Between(stage, lambda step: step != "ready")
     code, said = try_replace(stage, control_socket=str(between.path))
-    between.thread.join(DEADLINE_S)
-    assert code == 1 and "the running evapid goes on" in said and between.ready == b"ready\n"
-    stage.evapid.logged("not replaced: .*; going on")
+    between.ended()
+    assert code == 1 and "the running evapid goes on" in said
     status = stage.evapid.status()
     assert [entry["out"]["relayed"] for entry in status["clients"]] == [len(events)] * 2
     assert status["totals"]["out"]["relayed"] == 2 * len(events)

@@ -16,15 +16,18 @@ static int save(void)
         sockets[i] = -1;
     bus_flush(bus);
     assert_true(state_begin(&out));
+    state_put_record(&out, "bus");
     bus_save(bus, &out);
+    state_put_end(&out);
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
-        state_put(&out, client->index, 4);
-        state_put(&out, ledger_number(&ledger, client->slot), 4);
+        state_put_record(&out, "client");
+        state_put(&out, "index", client->index);
+        state_put(&out, "slot", ledger_number(&ledger, client->slot));
         bus_save_client(client, &out);
+        state_put_end(&out);
         if (client->fd >= 0)
             sockets[client->index] = fcntl(client->fd, F_DUPFD_CLOEXEC, 0);
     }
-    state_put(&out, 0, 4);
     const int memfd = state_end(&out);
     assert_true(memfd >= 0);
     return memfd;
@@ -60,9 +63,10 @@ static void begin(int memfd)
     bus->upstream = upstream;
 }
 
-static bool load_client(struct state_in *in, uint32_t index)
+static bool load_client(struct state_in *in)
 {
-    struct ledger_slot *slot = ledger_at(&ledger, (uint32_t)state_take(in, 4));
+    const uint32_t index = (uint32_t)state_take(in, "index", 0);
+    struct ledger_slot *slot = ledger_at(&ledger, (uint32_t)state_take(in, "slot", LEDGER_NONE));
     assert_true(slot != NULL && slot->index == index);
     const struct client_limits *limits = slot->framing == FRAMING_RAW ? &raw_limits : &netstring_limits;
     const int fd = sockets[index] >= 0 ? fcntl(sockets[index], F_DUPFD_CLOEXEC, 0) : -1;
@@ -74,9 +78,15 @@ static bool load(int memfd)
 {
     struct state_in in;
     assert_null(state_open(&in, fcntl(memfd, F_DUPFD_CLOEXEC, 0)));
+    state_take_record(&in, "bus");
     bool good = bus_load(bus, &in);
-    for (uint32_t index = 0; good && (index = (uint32_t)state_take(&in, 4)) != 0;)
-        good = load_client(&in, index);
+    state_take_end(&in);
+    while (good && state_take_next(&in, "client")) {
+        good = load_client(&in);
+        state_take_end(&in);
+    }
+    good = good && state_finish(&in);
+    assert_true(!good || in.unknown_count == 0);
     if (good) {
         const struct event_counts events = bus->events;
         bus_take_books(bus, &events);

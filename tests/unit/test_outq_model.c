@@ -311,20 +311,31 @@ static void act_hand_over(struct run *of)
     const enum framing framing = of->framing;
     act_settle(of);
     assert_true(state_begin(&out));
+    state_put_record(&out, "run");
     run_save(of, &out);
-    for (size_t i = 0; i < QUEUES; i++)
+    state_put_end(&out);
+    for (size_t i = 0; i < QUEUES; i++) {
+        state_put_record(&out, "queue");
         outq_save(&models[i].q, &out);
+        state_put_end(&out);
+    }
     const int memfd = state_end(&out);
     for (size_t i = 0; i < QUEUES; i++)
         outq_clear(&models[i].q);
     run_close(of);
     run_open(of, framing);
     assert_null(state_open(&in, memfd));
+    state_take_record(&in, "run");
     assert_true(run_load(of, &in));
+    state_take_end(&in);
     for (size_t i = 0; i < QUEUES; i++) {
         outq_init(&models[i].q, framing, models[i].q.limit);
+        assert_true(state_take_next(&in, "queue"));
         assert_true(outq_load(&models[i].q, &in) && outq_resume(&models[i].q, of));
+        state_take_end(&in);
     }
+    assert_true(state_finish(&in));
+    assert_int_equal(in.unknown_count, 0);
     assert_true(state_close(&in));
 }
 

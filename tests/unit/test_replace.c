@@ -70,6 +70,7 @@ struct runner {
     size_t length;
     char request[128];
     const char *why; /* what came of it */
+    replace_word offer;
 };
 
 static void *run(void *of)
@@ -79,7 +80,7 @@ static void *run(void *of)
     read_line(fd, runner->request, sizeof(runner->request));
     if (runner->holdings != NULL) {
         fcntl(fd, F_SETFL, O_NONBLOCK); /* as the event loop has it */
-        runner->why = replace_give(fd, runner->holdings);
+        runner->why = replace_give(fd, runner->holdings, &runner->offer);
     } else {
         send(fd, runner->says, runner->length, MSG_NOSIGNAL);
     }
@@ -130,8 +131,10 @@ static void test_everything_goes_over_by_its_name(void **state)
         assert_null(replace_ask(path, &taken, &fd));
         assert_string_equal(runner.request, REQUEST);
         assert_null(replace_begin(fd));
+        assert_null(replace_claim(fd, &runner.offer));
         pthread_join(thread, NULL);
         assert_null(runner.why);
+        assert_int_equal(runner.offer, REPLACE_CLAIMED);
         assert_files(&taken, counts[i]);
         assert_files(&given, counts[i]); /* which are its own still */
     }
@@ -262,23 +265,52 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
     }
 }
 
-static void test_only_go_is_go(void **state)
+/* The end of the connection in place of an answer is that of one that was killed, and has not withdrawn what it offered. */
+static void test_only_go_is_go_and_the_end_is_too(void **state)
 {
-    static const char *const answers[] = { "go\n", "", "go", "go on\n", "no\n", "\n", "ready\n" };
+    static const struct {
+        const char *answer;
+        bool begins;
+    } cases[] = { { "go\n", true },  { "", true },    { "go", true },      { "go on\n", false },
+                  { "no\n", false }, { "\n", false }, { "ready\n", false } };
     (void)state;
-    for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         int ends[2];
         char line[64];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-        send(ends[1], answers[i], strlen(answers[i]), 0);
+        send(ends[1], cases[i].answer, strlen(cases[i].answer), 0);
         shutdown(ends[1], SHUT_WR);
         const char *why = replace_begin(ends[0]);
-        if (i == 0)
+        if (cases[i].begins)
             assert_null(why);
         else
             assert_string_equal(why, "the running evapid goes on");
         read_line(ends[1], line, sizeof(line));
         assert_string_equal(line, "ready\n");
+        close(ends[0]);
+        close(ends[1]);
+    }
+}
+
+static void test_only_what_is_offered_can_be_claimed(void **state)
+{
+    (void)state;
+    for (uint32_t before = REPLACE_KEPT; before <= REPLACE_CLAIMED; before++) {
+        replace_word offer = before;
+        int ends[2];
+        char line[64];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+        const char *why = replace_claim(ends[0], &offer);
+        read_line(ends[1], line, sizeof(line));
+        if (before == REPLACE_OFFERED) {
+            assert_null(why);
+            assert_string_equal(line, "running\n");
+            assert_int_equal(offer, REPLACE_CLAIMED);
+        } else {
+            assert_string_equal(why, "the running evapid goes on");
+            assert_string_equal(line, "");
+            assert_int_equal(offer, before);
+        }
         assert_true(fcntl(ends[0], F_GETFD) < 0); /* closed */
         close(ends[1]);
     }
@@ -290,7 +322,8 @@ struct successor {
     int fd;
     size_t takes; /* bytes that it reads at least, if they come; the descriptors with them are closed */
     const char *says;
-    char last[64]; /* what it was told behind that */
+    replace_word *claims; /* when it has been told to go; NULL: nothing */
+    char last[64];        /* what it was told behind that */
 };
 
 static void *succeed(void *of)
@@ -318,10 +351,14 @@ static void *succeed(void *of)
             close(fd);
         }
     }
+    const bool is_ready = strncmp(successor->says, "ready\n", 6) == 0;
     send(successor->fd, successor->says, strlen(successor->says), MSG_NOSIGNAL);
-    shutdown(successor->fd, SHUT_WR);
-    if (strcmp(successor->says, "ready\n") == 0)
+    if (!is_ready || successor->claims == NULL)
+        shutdown(successor->fd, SHUT_WR);
+    if (is_ready)
         read_line(successor->fd, successor->last, sizeof(successor->last));
+    if (successor->claims != NULL)
+        atomic_store(successor->claims, REPLACE_CLAIMED);
     close(successor->fd);
     return NULL;
 }
@@ -347,11 +384,20 @@ static void test_a_successor_that_breaks_off_gets_nothing(void **state)
     const struct {
         size_t takes;
         const char *says;
-    } cases[] = {
-        { 0, "" },         { 1, "" },           { head, "" },        { head + 1, "" }, { all, "" },
-        { all, "ready" },  { all, "ready!\n" }, { all, "steady\n" }, { all, "\n" },    { all, "readyready\n" },
-        { all, "ready\n" }
-    };
+    } cases[] = { { 0, "" },
+                  { 1, "" },
+                  { head, "" },
+                  { head + 1, "" },
+                  { all, "" },
+                  { all, "ready" },
+                  { all, "ready!\n" },
+                  { all, "steady\n" },
+                  { all, "\n" },
+                  { all, "readyready\n" },
+                  { all, "ready\n" },
+                  { all, "ready\nrun" },
+                  { all, "ready\nwalking\n" },
+                  { all, "ready\nrunning\n" } };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         int ends[2];
         pthread_t thread;
@@ -359,19 +405,43 @@ static void test_a_successor_that_breaks_off_gets_nothing(void **state)
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
         successor.fd = ends[1];
         start(&thread, succeed, &successor);
-        const char *why = replace_give(ends[0], &given);
+        replace_word offer = REPLACE_KEPT;
+        const char *why = replace_give(ends[0], &given, &offer);
         pthread_join(thread, NULL);
         close(ends[0]);
         if (i + 1 == sizeof(cases) / sizeof(*cases)) {
             assert_null(why);
-            assert_string_equal(successor.last, "go\n");
         } else {
             assert_non_null(why);
-            assert_string_equal(successor.last, "");
+            assert_int_equal(offer, REPLACE_KEPT);
         }
+        assert_string_equal(successor.last, strncmp(cases[i].says, "ready\n", 6) == 0 ? "go\n" : "");
         assert_int_equal(open_descriptors(), open_before);
     }
     assert_files(&given, 300);
+}
+
+/* It has claimed all, and the end of its connection comes in place of "running": nothing has been touched. */
+static void test_a_successor_that_dies_between_its_claim_and_its_word_loses_it_again(void **state)
+{
+    struct holdings given = { 0 };
+    char answer[128];
+    int ends[2];
+    pthread_t thread;
+    replace_word offer = REPLACE_KEPT;
+    (void)state;
+    hold_files(&given, 1);
+    const size_t head =
+        (size_t)snprintf(answer, sizeof(answer), "{\"replace\":{\"pid\":%ld,\"descriptors\":1}}\n", (long)getpid());
+    struct successor successor = { .takes = head + RECORD, .says = "ready\n", .claims = &offer };
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    successor.fd = ends[1];
+    start(&thread, succeed, &successor);
+    assert_string_equal(replace_give(ends[0], &given, &offer), "the successor died before it ran");
+    pthread_join(thread, NULL);
+    assert_int_equal(offer, REPLACE_KEPT);
+    close(ends[0]);
+    holdings_clear(&given, true);
 }
 
 static void test_without_memory_the_successor_gives_up(void **state)
@@ -396,6 +466,7 @@ static void test_without_memory_the_successor_gives_up(void **state)
             holdings_clear(&taken, true);
         } else {
             assert_null(replace_begin(fd));
+            assert_null(replace_claim(fd, &runner.offer));
             pthread_join(thread, NULL);
             assert_files(&taken, 3);
         }
@@ -450,8 +521,10 @@ int main(void)
         cmocka_unit_test(test_what_is_no_answer_is_refused),
         cmocka_unit_test(test_nobody_is_there),
         cmocka_unit_test(test_names_and_descriptors_that_do_not_fit_each_other_are_refused),
-        cmocka_unit_test(test_only_go_is_go),
+        cmocka_unit_test(test_only_go_is_go_and_the_end_is_too),
+        cmocka_unit_test(test_only_what_is_offered_can_be_claimed),
         cmocka_unit_test(test_a_successor_that_breaks_off_gets_nothing),
+        cmocka_unit_test(test_a_successor_that_dies_between_its_claim_and_its_word_loses_it_again),
         cmocka_unit_test(test_without_memory_the_successor_gives_up),
         cmocka_unit_test(test_root_and_our_own_user_may),
     };

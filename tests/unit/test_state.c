@@ -1,4 +1,5 @@
-/* A state: what was written is read, and nothing else is: not a part of it, not another version, not garbage. */
+/* A state: what was written is read, also by who knows other fields; and nothing else is: not a part of it, not a version that
+ * can't be read, not garbage. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,25 +51,160 @@ static struct payload text(const char *of)
 
 static void test_numbers_and_bytes_come_back(void **state)
 {
+    static const uint64_t numbers[] = { 0, 1, 255, 256, 65535, 65536, UINT32_MAX, 1ULL << 32, 1ULL << 56, UINT64_MAX };
     struct state_out out;
     struct state_in in;
     (void)state;
     assert_true(state_begin(&out));
-    for (unsigned bytes = 1; bytes <= 8; bytes++)
-        state_put(&out, 0x1122334455667788U >> (64 - 8 * bytes), bytes);
-    state_put_bytes(&out, "hello\0world", 11);
-    state_put_bytes(&out, NULL, 0);
-    state_put(&out, UINT64_MAX, 8);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        state_put(&out, "number", numbers[i]);
+    state_put_bytes(&out, "hello", "hello\0world", 11);
+    state_put_bytes(&out, "nothing", NULL, 0);
+    state_put_text(&out, "text", "some");
+    state_put(&out, "last", UINT64_MAX);
     assert_null(state_open(&in, state_end(&out)));
-    for (unsigned bytes = 1; bytes <= 8; bytes++)
-        assert_int_equal(state_take(&in, bytes), 0x1122334455667788U >> (64 - 8 * bytes));
-    const struct wire_text hello = state_take_bytes(&in);
+    assert_int_equal(in.version, STATE_VERSION);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        assert_int_equal(state_take(&in, "number", 4711), numbers[i]);
+    assert_int_equal(state_take(&in, "number", 4711), 4711);
+    const struct wire_text hello = state_take_bytes(&in, "hello");
     assert_int_equal(hello.length, 11);
     assert_memory_equal(hello.bytes, "hello\0world", 11);
-    assert_int_equal(state_take_bytes(&in).length, 0);
-    assert_int_equal(state_take(&in, 8), UINT64_MAX);
+    assert_int_equal(state_take_bytes(&in, "nothing").length, 0);
+    assert_int_equal(state_take_bytes(&in, "text").length, 4);
+    assert_int_equal(state_take(&in, "last", 0), UINT64_MAX);
+    assert_true(state_finish(&in));
+    assert_int_equal(in.unknown_count, 0);
     assert_true(state_close(&in));
     assert_true(state_close(&in)); /* there is nothing more to do */
+}
+
+/* ---- other fields than one knows ------------------------------------------------------------------------------------ */
+
+static void test_what_is_missing_has_a_default(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    bool missing = false;
+    (void)state;
+    assert_true(state_begin(&out));
+    state_put(&out, "first", 1);
+    state_put_record(&out, "record");
+    state_put_end(&out);
+    state_put(&out, "last", 2);
+    assert_null(state_open(&in, state_end(&out)));
+    assert_int_equal(state_take(&in, "before", 7), 7);
+    assert_int_equal(state_take(&in, "first", 7), 1);
+    assert_int_equal(state_take_bytes(&in, "bytes").length, 0);
+    assert_null(state_take_chunk(&in, "chunk", &missing));
+    assert_true(missing);
+    state_take_record(&in, "record");
+    assert_int_equal(state_take(&in, "last", 7), 7); /* that of the record, not the one outside */
+    state_take_end(&in);
+    state_take_record(&in, "another"); /* is not there: all of it is missing */
+    assert_int_equal(state_take(&in, "last", 8), 8);
+    state_take_record(&in, "inner");
+    assert_false(state_take_next(&in, "last"));
+    state_take_end(&in);
+    state_take_end(&in);
+    assert_false(state_take_next(&in, "list"));
+    assert_int_equal(state_take(&in, "last", 7), 2);
+    assert_true(state_finish(&in));
+    assert_true(state_close(&in));
+}
+
+/* Everything that there can be, in a record that is unknown, and around it. */
+static void put_the_unknown(struct state_out *out, struct chunk *chunk)
+{
+    state_put(out, "odd", 70000);
+    state_put_record(out, "oddity");
+    state_put_record(out, "inner");
+    state_put_record(out, "empty");
+    state_put_end(out);
+    state_put_bytes(out, "odd", "12345", 5);
+    state_put_end(out);
+    state_put(out, "known", 99);
+    state_put_end(out);
+    state_put_chunk(out, "odd-chunk", chunk);
+}
+
+static void assert_unknown(const struct state_in *in, const char *name, size_t bytes)
+{
+    for (unsigned i = 0; i < in->unknown_count; i++)
+        if (strcmp(in->unknown[i].name, name) == 0) {
+            assert_int_equal(in->unknown[i].bytes, bytes);
+            return;
+        }
+    fail_msg("%s is not among the unknown", name);
+}
+
+static void test_what_is_unknown_is_passed_over_and_noted(void **state)
+{
+    struct state_out out;
+    struct state_in in;
+    struct chunk *chunk = chunk_new(1000, 0);
+    (void)state;
+    assert_true(state_begin(&out));
+    put_the_unknown(&out, NULL);
+    state_put(&out, "known", 1);
+    for (int i = 0; i < 3; i++) {
+        state_put_record(&out, "item");
+        put_the_unknown(&out, NULL);
+        state_put(&out, "known", 2);
+        put_the_unknown(&out, NULL);
+        state_put_end(&out);
+    }
+    put_the_unknown(&out, chunk);
+    assert_null(state_open(&in, state_end(&out)));
+    assert_int_equal(state_take(&in, "known", 0), 1);
+    for (int i = 0; i < 3; i++) {
+        assert_true(state_take_next(&in, "item"));
+        assert_int_equal(state_take(&in, "known", 0), 2);
+        state_take_end(&in);
+    }
+    assert_false(state_take_next(&in, "item"));
+    assert_true(state_finish(&in));
+    assert_int_equal(in.unknown_count, 6);
+    const size_t number = 1 + 3 + 1 + 3; /* "odd" of 70000: length, name, kind, bytes */
+    assert_unknown(&in, "odd", 2 * number);
+    assert_unknown(&in, "item.odd", 3 * 2 * number);
+    const size_t record = 8 + (7 + (7 + 1) + (5 + 8 + 5) + 1) + (7 + 1) + 1;
+    assert_unknown(&in, "oddity", 2 * record);
+    assert_unknown(&in, "item.oddity", 3 * 2 * record);
+    assert_unknown(&in, "item.odd-chunk", 3 * 2 * (1 + 9 + 1 + 1));
+    assert_true(state_close(&in));
+    chunk_unref(chunk);
+}
+
+static void test_a_field_of_another_kind_makes_no_sense(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++)
+        for (int taken = 0; taken < 4; taken++) {
+            struct state_out out;
+            struct state_in in;
+            bool missing = false;
+            assert_true(state_begin(&out));
+            if (kind == 0)
+                state_put(&out, "field", 0);
+            else if (kind == 1)
+                state_put_bytes(&out, "field", "some", 4);
+            else
+                state_put_record(&out, "field");
+            if (kind == 2)
+                state_put_end(&out);
+            assert_null(state_open(&in, state_end(&out)));
+            if (taken == 0)
+                state_take(&in, "field", 0);
+            else if (taken == 1)
+                state_take_bytes(&in, "field");
+            else if (taken == 2)
+                state_take_record(&in, "field");
+            else
+                state_take_chunk(&in, "field", &missing);
+            assert_int_equal(in.at.failed, taken != kind && !(taken == 3 && kind == 0));
+            state_close(&in);
+        }
 }
 
 static void assert_same_chunk(const struct chunk *a, const struct chunk *b)
@@ -109,11 +245,13 @@ static void test_chunks_that_are_shared_stay_shared(void **state)
     for (int turn = 0; turn < 2; turn++) { /* in the second state all is written anew */
         assert_true(state_begin(&out));
         for (size_t i = 0; i < 300; i++)
-            state_put_chunk(&out, i % 7 == 3 ? NULL : chunks[(i * 31) % 100]);
+            state_put_chunk(&out, "chunk", i % 7 == 3 ? NULL : chunks[(i * 31) % 100]);
         assert_null(state_open(&in, state_end(&out)));
         struct chunk *read[100] = { NULL };
         for (size_t i = 0; i < 300; i++) {
-            struct chunk *chunk = state_take_chunk(&in);
+            bool missing = true;
+            struct chunk *chunk = state_take_chunk(&in, "chunk", &missing);
+            assert_false(missing);
             if (i % 7 == 3) {
                 assert_null(chunk);
                 continue;
@@ -137,37 +275,48 @@ static void test_chunks_that_are_shared_stay_shared(void **state)
         chunk_unref(chunks[i]);
 }
 
-static void test_a_state_that_is_not_read_to_its_end_is_not_good(void **state)
+static void test_a_state_that_goes_on_behind_its_end_is_not_good(void **state)
 {
     struct state_out out;
     struct state_in in;
+    size_t length = 0;
     (void)state;
     assert_true(state_begin(&out));
-    state_put(&out, 1, 4);
-    state_put(&out, 2, 4);
-    assert_null(state_open(&in, state_end(&out)));
-    assert_int_equal(state_take(&in, 4), 1);
+    state_put(&out, "one", 1);
+    state_put_end(&out);
+    char *bytes = bytes_of(state_end(&out), &length);
+    assert_null(state_open(&in, memfd_of(bytes, length)));
+    assert_false(state_finish(&in));
     assert_false(state_close(&in));
+    assert_null(state_open(&in, memfd_of(bytes, length - 1)));
+    assert_true(state_finish(&in));
+    assert_true(state_close(&in));
+    free(bytes);
 }
 
 static void test_what_failed_stays_so(void **state)
 {
     struct state_out out;
     struct state_in in;
+    bool missing = false;
     (void)state;
     assert_true(state_begin(&out));
-    state_put(&out, 1, 8);
+    state_put(&out, "one", 1);
     assert_null(state_open(&in, state_end(&out)));
     assert_false(state_fail(&in));
-    assert_int_equal(state_take(&in, 4), 0);
-    assert_int_equal(state_take_bytes(&in).length, 0);
-    assert_null(state_take_chunk(&in));
+    assert_int_equal(state_take(&in, "one", 0), 0);
+    assert_int_equal(state_take_bytes(&in, "one").length, 0);
+    assert_null(state_take_chunk(&in, "one", &missing));
+    assert_false(state_take_next(&in, "one"));
+    state_take_record(&in, "one");
+    state_take_end(&in);
+    assert_false(state_finish(&in));
     assert_false(state_close(&in));
 }
 
 /* ---- what is none --------------------------------------------------------------------------------------------------- */
 
-static void test_another_version_and_what_is_no_state_are_refused(void **state)
+static void test_what_is_no_state_is_refused(void **state)
 {
     struct state_out out;
     struct state_in in;
@@ -176,20 +325,44 @@ static void test_another_version_and_what_is_no_state_are_refused(void **state)
     (void)state;
     assert_true(state_begin(&out));
     char *bytes = bytes_of(state_end(&out), &length);
-    assert_int_equal(length, 12);
-    for (size_t i = 0; i < 12; i++) {
-        bytes[i] ^= 1;
-        assert_string_equal(state_open(&in, memfd_of(bytes, 12)), "it was written by another version");
-        bytes[i] ^= 1;
+    assert_int_equal(length, 17);
+    for (size_t i = 0; i < 16; i++)
         assert_string_equal(state_open(&in, memfd_of(bytes, i)), "it is too short");
+    for (size_t i = 0; i < 8; i++) {
+        bytes[i] ^= 1;
+        assert_string_equal(state_open(&in, memfd_of(bytes, 17)), "it is none");
+        bytes[i] ^= 1;
     }
-    assert_null(state_open(&in, memfd_of(bytes, 12)));
+    assert_null(state_open(&in, memfd_of(bytes, 17)));
+    assert_true(state_finish(&in));
     assert_true(state_close(&in));
     free(bytes);
     assert_int_equal(pipe(ends), 0);
     assert_non_null(state_open(&in, ends[0]));
     close(ends[1]);
     assert_non_null(state_open(&in, -1));
+}
+
+static int memfd_of_version(uint32_t version, uint32_t reader)
+{
+    struct state_out out;
+    assert_true(state_begin(&out));
+    const int memfd = state_end(&out);
+    assert_int_equal(pwrite(memfd, &version, 4, 8), 4);
+    assert_int_equal(pwrite(memfd, &reader, 4, 12), 4);
+    return memfd;
+}
+
+static void test_who_writes_says_who_can_read(void **state)
+{
+    struct state_in in;
+    (void)state;
+    assert_null(state_open(&in, memfd_of_version(STATE_VERSION + 5, STATE_VERSION)));
+    assert_true(state_close(&in));
+    assert_string_equal(state_open(&in, memfd_of_version(99, 98)),
+                        "it was written by a later version, for 98 or later (format 99; this one is 3)");
+    assert_string_equal(state_open(&in, memfd_of_version(STATE_OLDEST - 1, 1)),
+                        "it was written by another version, which is too old (format 2; this one reads 3 to 3)");
 }
 
 static void test_a_state_that_can_not_be_written_whole_is_none(void **state)
@@ -203,7 +376,7 @@ static void test_a_state_that_can_not_be_written_whole_is_none(void **state)
     const struct rlimit small = { .rlim_cur = 50000, .rlim_max = before.rlim_max };
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     assert_true(state_begin(&out));
-    state_put_bytes(&out, bytes, sizeof(bytes));
+    state_put_bytes(&out, "bytes", bytes, sizeof(bytes));
     const int memfd = state_end(&out);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(memfd, -1);
@@ -281,9 +454,14 @@ static int save_stand(const struct stand *stand)
 {
     struct state_out out;
     assert_true(state_begin(&out));
+    state_put_record(&out, "run");
     run_save(&stand->run, &out);
-    for (size_t i = 0; i < QUEUES; i++)
+    state_put_end(&out);
+    for (size_t i = 0; i < QUEUES; i++) {
+        state_put_record(&out, "queue");
         outq_save(&stand->queues[i], &out);
+        state_put_end(&out);
+    }
     return state_end(&out);
 }
 
@@ -293,9 +471,16 @@ static bool load_stand(struct stand *stand, int memfd)
     open_stand(stand);
     if (state_open(&in, memfd) != NULL)
         return false;
+    state_take_record(&in, "run");
     bool good = run_load(&stand->run, &in);
-    for (size_t i = 0; i < QUEUES && good; i++)
-        good = outq_load(&stand->queues[i], &in) && outq_resume(&stand->queues[i], &stand->run);
+    state_take_end(&in);
+    for (size_t i = 0; i < QUEUES && good; i++) {
+        good = state_take_next(&in, "queue") && outq_load(&stand->queues[i], &in) &&
+               outq_resume(&stand->queues[i], &stand->run);
+        if (good)
+            state_take_end(&in);
+    }
+    good = good && state_finish(&in);
     return state_close(&in) && good;
 }
 
@@ -418,17 +603,21 @@ static void test_a_chunk_is_part_of_one_run_once(void **state)
     for (int twice = 0; twice < 2; twice++) {
         assert_true(state_begin(&out));
         for (int i = 0; i < 2; i++) {
-            state_put_chunk(&out, chunk);
-            state_put_chunk(&out, twice ? chunk : NULL);
+            state_put_record(&out, "run");
+            state_put_chunk(&out, "chunk", chunk);
             if (twice)
-                state_put_chunk(&out, NULL);
-            state_put(&out, 10000, 8);
-            state_put(&out, 1000, 8);
+                state_put_chunk(&out, "chunk", chunk);
+            state_put(&out, "bytes", 10000);
+            state_put(&out, "events", 1000);
+            state_put_end(&out);
         }
         assert_null(state_open(&in, state_end(&out)));
         for (int i = 0; i < 2; i++)
             run_open(&runs[i], FRAMING_RAW);
+        state_take_record(&in, "run");
         assert_int_equal(run_load(&runs[0], &in), !twice);
+        state_take_end(&in);
+        state_take_record(&in, "run");
         assert_false(run_load(&runs[1], &in));
         for (int i = 0; i < 2; i++)
             run_close(&runs[i]);
@@ -464,9 +653,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers_and_bytes_come_back),
         cmocka_unit_test(test_chunks_that_are_shared_stay_shared),
-        cmocka_unit_test(test_a_state_that_is_not_read_to_its_end_is_not_good),
+        cmocka_unit_test(test_what_is_missing_has_a_default),
+        cmocka_unit_test(test_what_is_unknown_is_passed_over_and_noted),
+        cmocka_unit_test(test_a_field_of_another_kind_makes_no_sense),
+        cmocka_unit_test(test_a_state_that_goes_on_behind_its_end_is_not_good),
         cmocka_unit_test(test_what_failed_stays_so),
-        cmocka_unit_test(test_another_version_and_what_is_no_state_are_refused),
+        cmocka_unit_test(test_what_is_no_state_is_refused),
+        cmocka_unit_test(test_who_writes_says_who_can_read),
         cmocka_unit_test(test_a_state_that_can_not_be_written_whole_is_none),
         cmocka_unit_test(test_queues_go_on_where_they_stood),
         cmocka_unit_test(test_every_truncation_is_refused),

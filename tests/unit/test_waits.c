@@ -109,9 +109,10 @@ static void test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages(void
     struct chunk *part = chunk_part(chunk, &from, &to);
     assert_non_null(part);
     assert_true(state_begin(&out));
-    state_put_chunk(&out, chunk);
+    state_put_chunk(&out, "chunk", chunk);
     assert_null(state_open(&in, state_end(&out)));
-    struct chunk *successor = state_take_chunk(&in);
+    bool missing = true;
+    struct chunk *successor = state_take_chunk(&in, "chunk", &missing);
     assert_non_null(successor);
     waits.now_ns = 50 * UNIT;
     chunk_note_waits(chunk, 5, 12, &waits);
