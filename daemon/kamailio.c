@@ -149,15 +149,25 @@ static void kamailio_on_corrupt(void *owner, uint64_t at, const char *why)
 
 /* ---- attaching -------------------------------------------------------------------------------------------------- */
 
+static void kamailio_publish_tags(struct kamailio *kamailio, struct presence *presence)
+{
+    size_t tags = 0;
+    presence_begin(presence);
+    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
+        if (tag->listed > 0) {
+            presence_add(presence, tag->hash);
+            tags++;
+        }
+    presence_end(presence, tags);
+    kamailio->tags_removed = 0;
+}
+
 void kamailio_publish(struct kamailio *kamailio)
 {
     struct presence *presence = kamailio_presence(kamailio);
     if (presence == NULL)
         return;
-    presence_clear(presence);
-    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
-        if (tag->listed > 0)
-            presence_add(presence, tag->hash);
+    kamailio_publish_tags(kamailio, presence);
     atomic_store(&presence->session, kamailio->session);
 }
 
@@ -385,13 +395,24 @@ static void upstream_settle(void *owner, struct client *client)
     seat_settle(owner, client->seat);
 }
 
+/* Tags that come and go leave places in the set that lengthen every look at it: now and then it is written anew. */
+static void kamailio_remove_tag(struct kamailio *kamailio, struct presence *presence, uint64_t hash)
+{
+    presence_remove(presence, hash);
+    if (++kamailio->tags_removed < PRESENCE_REVIEW)
+        return;
+    kamailio->tags_removed = 0;
+    if (presence_left(presence) > PRESENCE_LEFT_MAX || atomic_load(&presence->crowded) != 0)
+        kamailio_publish_tags(kamailio, presence);
+}
+
 static void upstream_present(void *owner, uint64_t hash, bool present)
 {
     struct presence *presence = kamailio_presence(owner);
     if (presence != NULL && present)
         presence_add(presence, hash);
     else if (presence != NULL)
-        presence_remove(presence, hash);
+        kamailio_remove_tag(owner, presence, hash);
 }
 
 static void upstream_admitted(void *owner)

@@ -62,8 +62,9 @@ struct kamailio {
     struct seat *unplaced; /* list: seats without a worker */
     struct seat *serving;  /* the seat whose turn it is among the waiting */
     uv_timer_t gather, hold;
-    bool resume_wanted; /* a window may have opened in this turn */
-    uint64_t stale;     /* control records that were meant for another evapid */
+    bool resume_wanted;    /* a window may have opened in this turn */
+    uint64_t stale;        /* control records that were meant for another evapid */
+    uint32_t tags_removed; /* from the presence, since it was looked at how many places they have left there */
 };
 
 #define STRANGERS_MAX 256U /* connections that may be without a HELLO at a time */
