@@ -144,11 +144,14 @@ static void listener_log_refusal(const struct listener *listener, enum refusal r
         log_limited(limit, LEVEL_WARNING, listener->subject, "refused %s port %u: its address is %s (access)", host,
                     port, access->allow.count > 0 ? "not allowed" : "denied");
     else if (refusal == REFUSAL_FULL)
-        log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: %u clients are connected (max_clients)", host, port, listener->clients);
+        log_limited(
+            limit, LEVEL_WARNING, listener->subject,
+            "refused %s port %u: %u places are taken (max_clients), %u of them by clients that have gone and whose "
+            "routes have not ended",
+            host, port, listener->clients, listener->gone);
     else if (refusal == REFUSAL_ADDRESS)
         log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: %u clients of its address are connected (max_clients_per_address)", host, port,
+                    "refused %s port %u: its address has %u places already (max_clients_per_address)", host, port,
                     access->max_clients_per_address);
     else if (refusal == REFUSAL_RATE)
         log_limited(limit, LEVEL_WARNING, listener->subject,
@@ -418,6 +421,17 @@ void listener_leave(struct listener *listener, const struct network *origin)
 {
     origin_leave(&listener->origins, origin);
     listener->clients--;
+}
+
+void listener_note_gone(struct listener *listener)
+{
+    listener->gone++;
+}
+
+void listener_release(struct listener *listener, const struct network *origin)
+{
+    listener->gone--;
+    listener_leave(listener, origin);
 }
 
 void listener_turn_away(struct listener *listener, const struct client *client)

@@ -369,7 +369,7 @@ static void test_a_client_without_its_socket_is_gone_and_its_queue_lost(void **s
     sockets[1] = -1;
     leave();
     begin(books);
-    listener_leave(&listener, &ledger_at(&ledger, 0)->peer); /* of the listener it is none any more */
+    listener_note_gone(&listener);
     assert_true(load(memfd));
     close(memfd);
     close_copies();
