@@ -236,6 +236,7 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     bus_flush(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
+    turn_end(&e->home.turn);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
@@ -353,6 +354,7 @@ static int evapid_run(struct evapid *e, bool replace)
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
              e->home.config.kamailio_socket, e->home.config.control_socket);
     sd_notifyf(0, "READY=1\nSTATUS=workers attach at %s", e->home.config.kamailio_socket);
+    turn_begin(&e->home.turn);
     uv_run(&e->home.loop, UV_RUN_DEFAULT);
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);

@@ -11,6 +11,7 @@
 #include "listener.h"
 #include "selection.h"
 #include "stats.h"
+#include "turn.h"
 
 /* Whose status it is. */
 struct status_subject {
@@ -18,6 +19,7 @@ struct status_subject {
     struct kamailio *kamailio;
     struct listeners *listeners;
     const struct door *control;
+    const struct turn *turn;
     uint64_t started_ms; /* of the loop's time */
 };
 
