@@ -33,6 +33,7 @@ static struct log_limit refusals[REFUSALS] = {
     [REFUSAL_REVOKED] = { .kind = "listeners: clients closed, not allowed any more" },
 };
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
+static struct log_limit declared = { .kind = "listeners: begun and ended by the module" };
 
 const char *listener_state_name(enum listener_state state)
 {
@@ -396,15 +397,22 @@ void listener_begin(struct listener *listener)
         store_keep(listener->fd, "%s%u", socket_name, listener->number);
     }
     listener_watch(listener);
-    log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from %s",
-             framing_name(listener->limits.framing), listener->max_clients,
-             listener->source == LISTENER_CONFIG ? "the configuration" : "the module");
+    if (listener->source == LISTENER_CONFIG)
+        log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from the configuration",
+                 framing_name(listener->limits.framing), listener->max_clients);
+    else
+        log_limited(&declared, LEVEL_NOTICE, listener->subject,
+                    "listening: %s framing, at most %u clients, from the module",
+                    framing_name(listener->limits.framing), listener->max_clients);
 }
 
 void listener_stop(struct listener *listener)
 {
-    if (listener->state == LISTENER_LISTENING || listener->state == LISTENER_PAUSED)
+    const bool listens = listener->state == LISTENER_LISTENING || listener->state == LISTENER_PAUSED;
+    if (listens && listener->source == LISTENER_CONFIG)
         log_line(LEVEL_NOTICE, listener->subject, "no longer listening");
+    else if (listens)
+        log_limited(&declared, LEVEL_NOTICE, listener->subject, "no longer listening");
     listener_drop_socket(listener);
     listener->state = LISTENER_CLOSED;
 }
