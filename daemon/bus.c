@@ -114,8 +114,8 @@ static void bus_on_gone(struct client *client)
     store_forget_client(client->index);
     bus_delist(bus, client);
     bus_mark_clean(bus, client);
-    listener_leave(client->listener, &client->origin);
-    client->listener = NULL;
+    if (client->listener != NULL)
+        listener_note_gone(client->listener);
     bus->upstream.gone(bus->upstream.owner, client);
 }
 
@@ -207,6 +207,8 @@ void bus_release(struct bus *bus, struct client *client)
 {
     tag_take(&bus->tags, client);
     HASH_DEL(bus->clients, client);
+    if (client->listener != NULL)
+        listener_release(client->listener, &client->origin);
     client_free(client);
 }
 

@@ -16,6 +16,8 @@
 /* What is said on a connection. */
 enum inquiry_state {
     INQUIRY_ASKING,  /* requests; it is read only while no answer is on its way, so that it holds one answer at most */
+    INQUIRY_WAITING, /* a whole request has come: it is done in its turn */
+    INQUIRY_HEARING, /* it is answered by a report, a slice in its turn */
     INQUIRY_TAILING, /* it is shown what passes; whatever it says is thrown away */
     INQUIRY_PUBLISHING, /* events; it is read on at the end of a turn, if that may be */
     INQUIRY_ENDING,     /* nothing more is read, and its last answer goes behind the one that is being written */
@@ -27,14 +29,19 @@ struct inquiry {
     enum inquiry_state state;
     uv_pipe_t pipe;
     uv_write_t write;
-    char *answer; /* being written, NULL: none */
+    char *answer;          /* being written, NULL: none */
+    struct report *report; /* HEARING */
+    bool in_turn;          /* WAITING: all before mark is to be read first */
+    struct kamailio_mark mark;
     char request[CONTROL_REQUEST_MAX];
     size_t length;
     struct tail *tail;               /* TAILING */
     struct publication *publication; /* PUBLISHING, and to its end behind that */
     uint64_t told;                   /* events of the publication that have been acknowledged */
     bool resting;                    /* PUBLISHING: not being read */
-    const char *error, *detail;      /* why the publication could not go on, NULL: it could, or was at its end */
+    bool behind;                     /* PUBLISHING: so many bytes that have been read are published behind mark */
+    size_t pending;
+    const char *error, *detail; /* why the publication could not go on, NULL: it could, or was at its end */
     struct inquiry *prev, *next;
 };
 
@@ -57,6 +64,7 @@ static void inquiry_close(struct inquiry *inquiry)
     struct control *control = inquiry->control;
     if (uv_is_closing((uv_handle_t *)&inquiry->pipe))
         return;
+    report_close(inquiry->report);
     if (inquiry->tail != NULL)
         tail_close(&control->tails, inquiry->tail);
     if (inquiry->publication != NULL) {
@@ -187,21 +195,32 @@ static void inquiry_end_publication(struct inquiry *inquiry, const char *error, 
         inquiry_conclude(inquiry);
 }
 
-/* So many bytes of events have come. The rest of the turn is the clients'. */
-static void inquiry_publish(struct inquiry *inquiry, size_t length)
+/* Publish what has been read, if all has been that Kamailio had said before. The rest of the turn is the clients'. */
+static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    kamailio_catch_up_whole(subject->kamailio);
-    const char *why = publication_take(publication, subject->bus, length);
+    if (!kamailio_has_read(subject->kamailio, inquiry->mark))
+        return;
+    const char *why = publication_take(publication, subject->bus, inquiry->pending);
+    inquiry->pending = 0;
+    inquiry->behind = publication->more;
     if (why != NULL) {
         inquiry_end_publication(inquiry, "bad stream", why);
         return;
     }
-    uv_read_stop((uv_stream_t *)&inquiry->pipe);
-    inquiry->resting = true;
     if (inquiry->answer == NULL && publication->events > inquiry->told)
         inquiry_acknowledge(inquiry);
+}
+
+/* So many bytes of events have come. */
+static void inquiry_publish(struct inquiry *inquiry, size_t length)
+{
+    uv_read_stop((uv_stream_t *)&inquiry->pipe);
+    inquiry->resting = inquiry->behind = true;
+    inquiry->pending = length;
+    inquiry->mark = kamailio_catch_up_to(inquiry->control->subject->kamailio);
+    inquiry_publish_in_turn(inquiry);
 }
 
 /* What has come behind the request are its first events. */
@@ -255,54 +274,91 @@ static void inquiry_replace(struct inquiry *inquiry)
     inquiry_reject(inquiry, "not replaced", why != NULL ? why : "");
 }
 
-static void inquiry_do(struct inquiry *inquiry, const char *line, size_t length)
+/* The next slice of the report, of which the rest comes in its turn. */
+static void inquiry_hear(struct inquiry *inquiry)
+{
+    size_t length = 0;
+    char *slice = report_write(inquiry->report, &length);
+    if (slice == NULL) {
+        inquiry_close(inquiry);
+        return;
+    }
+    if (report_is_over(inquiry->report)) {
+        report_close(inquiry->report);
+        inquiry->report = NULL;
+        inquiry->state = INQUIRY_ASKING;
+    }
+    inquiry_write(inquiry, slice, length);
+}
+
+/* What the request has become. */
+static void inquiry_reply(struct inquiry *inquiry, struct request_reply *reply)
+{
+    struct control *control = inquiry->control;
+    inquiry->state = INQUIRY_ASKING;
+    if (reply->replace) {
+        inquiry_replace(inquiry);
+        return;
+    }
+    if (reply->report != NULL) {
+        inquiry->state = INQUIRY_HEARING;
+        inquiry->report = reply->report;
+        inquiry_hear(inquiry);
+        return;
+    }
+    if (reply->tail != NULL) {
+        inquiry->state = INQUIRY_TAILING;
+        inquiry->tail = reply->tail;
+        inquiry_read(inquiry); /* for its end */
+    }
+    if (reply->publication != NULL) {
+        inquiry->state = INQUIRY_PUBLISHING;
+        inquiry->publication = reply->publication;
+        control->publications++;
+    }
+    if (uv_is_closing((uv_handle_t *)&inquiry->pipe))
+        return;
+    inquiry_answer(inquiry, reply->answer != NULL
+                                ? reply->answer
+                                : json_pack("{s:s, s:s}", "error", reply->error, "detail", reply->detail));
+    if (reply->publication != NULL && !uv_is_closing((uv_handle_t *)&inquiry->pipe))
+        inquiry_begin_publication(inquiry);
+}
+
+/* The turn of the request has come. */
+static void inquiry_do(struct inquiry *inquiry)
 {
     struct control *control = inquiry->control;
     struct request_reply reply;
+    const char *end = memchr(inquiry->request, '\n', inquiry->length);
+    const size_t length = (size_t)(end - inquiry->request);
     const struct request_subject subject = { .status = control->subject,
                                              .stats = &control->stats,
                                              .tails = &control->tails,
                                              .publications = control->publications,
+                                             .in_turn = inquiry->in_turn,
                                              .reload = control->reload,
                                              .owner = control->owner };
-    request_do(&subject, line, length, &reply);
-    if (reply.replace) {
-        inquiry_replace(inquiry);
+    request_do(&subject, inquiry->request, length, &reply);
+    inquiry->in_turn = reply.later;
+    inquiry->mark = reply.mark;
+    if (reply.later)
         return;
-    }
-    if (reply.tail != NULL) {
-        inquiry->state = INQUIRY_TAILING; /* it is read on, for its end */
-        inquiry->tail = reply.tail;
-    } else {
-        uv_read_stop((uv_stream_t *)&inquiry->pipe);
-    }
-    if (reply.publication != NULL) {
-        inquiry->state = INQUIRY_PUBLISHING;
-        inquiry->publication = reply.publication;
-        control->publications++;
-    }
-    inquiry_answer(inquiry, reply.answer != NULL
-                                ? reply.answer
-                                : json_pack("{s:s, s:s}", "error", reply.error, "detail", reply.detail));
-    if (reply.publication != NULL && !uv_is_closing((uv_handle_t *)&inquiry->pipe))
-        inquiry_begin_publication(inquiry);
+    inquiry->length -= length + 1;
+    memmove(inquiry->request, end + 1, inquiry->length);
+    inquiry_reply(inquiry, &reply);
 }
 
 /* Is a whole request there? */
 static void inquiry_look(struct inquiry *inquiry)
 {
-    char line[CONTROL_REQUEST_MAX];
-    const char *end = memchr(inquiry->request, '\n', inquiry->length);
-    if (end == NULL) {
-        if (inquiry->length == sizeof(inquiry->request))
-            inquiry_reject(inquiry, "too long", "a request is one line of less than 4096 bytes");
-        return;
+    if (memchr(inquiry->request, '\n', inquiry->length) != NULL) {
+        uv_read_stop((uv_stream_t *)&inquiry->pipe);
+        inquiry->state = INQUIRY_WAITING;
+        inquiry->in_turn = false;
+    } else if (inquiry->length == sizeof(inquiry->request)) {
+        inquiry_reject(inquiry, "too long", "a request is one line of less than 4096 bytes");
     }
-    const size_t length = (size_t)(end - inquiry->request);
-    memcpy(line, inquiry->request, length);
-    inquiry->length -= length + 1;
-    memmove(inquiry->request, end + 1, inquiry->length);
-    inquiry_do(inquiry, line, length);
 }
 
 /* An answer has been written: what comes now? */
@@ -317,6 +373,8 @@ static void inquiry_go_on(struct inquiry *inquiry)
         if (!uv_is_closing((uv_handle_t *)&inquiry->pipe))
             inquiry_look(inquiry);
         break;
+    case INQUIRY_WAITING:
+    case INQUIRY_HEARING:        /* its turn comes */
     case INQUIRY_TAILING: break; /* the end of the turn shows more */
     case INQUIRY_PUBLISHING:
         if (inquiry->publication->events > inquiry->told)
@@ -343,10 +401,60 @@ static void inquiry_resume(struct inquiry *inquiry)
     const struct status_subject *subject = inquiry->control->subject;
     if (subject->kamailio->stopping) {
         inquiry_end_publication(inquiry, "stopping", "evapid is ending");
-    } else if (publication_may_go_on(inquiry->publication, subject->bus)) {
+    } else if (!inquiry->behind && publication_may_go_on(inquiry->publication, subject->bus)) {
         inquiry->resting = false;
         inquiry_read(inquiry);
     }
+}
+
+/* Can the request be done, or be answered further? */
+static bool inquiry_is_ready(const struct inquiry *inquiry)
+{
+    const struct kamailio *kamailio = inquiry->control->subject->kamailio;
+    return (inquiry->state == INQUIRY_WAITING && (!inquiry->in_turn || kamailio_has_read(kamailio, inquiry->mark))) ||
+           (inquiry->state == INQUIRY_HEARING && inquiry->answer == NULL);
+}
+
+static struct inquiry *control_next(const struct control *control)
+{
+    struct inquiry *inquiry = NULL;
+    DL_FOREACH(control->inquiries, inquiry)
+    if (inquiry_is_ready(inquiry))
+        return inquiry;
+    return NULL;
+}
+
+/* Who has been served stands behind the others. */
+static void control_serve_one(struct control *control)
+{
+    struct inquiry *inquiry = control_next(control);
+    if (inquiry == NULL)
+        return;
+    DL_DELETE(control->inquiries, inquiry);
+    DL_APPEND(control->inquiries, inquiry);
+    if (inquiry->state == INQUIRY_HEARING)
+        inquiry_hear(inquiry);
+    else
+        inquiry_do(inquiry);
+}
+
+void control_serve(struct control *control)
+{
+    struct inquiry *inquiry = NULL;
+    struct inquiry *next = NULL;
+    DL_FOREACH_SAFE(control->inquiries, inquiry, next)
+    if (inquiry->state == INQUIRY_PUBLISHING && inquiry->behind)
+        inquiry_publish_in_turn(inquiry);
+    control_serve_one(control);
+}
+
+bool control_is_busy(const struct control *control)
+{
+    const struct inquiry *inquiry = NULL;
+    DL_FOREACH(control->inquiries, inquiry)
+    if (inquiry->state == INQUIRY_PUBLISHING && inquiry->behind)
+        return true;
+    return control_next(control) != NULL;
 }
 
 void control_flush(struct control *control)

@@ -40,6 +40,11 @@ struct control {
 const char *control_open(struct control *control, uv_loop_t *loop, const char *path, const struct door_access *access,
                          struct inherited_door inherited, const struct status_subject *subject);
 
+/* The end of a loop turn, before the bus's: do a request, or write a slice of an answer. One in a turn for all connections together,
+ * which take turns, so that whoever asks, however much and how often, holds nobody up. Is there more to do in the next turn? */
+void control_serve(struct control *control);
+bool control_is_busy(const struct control *control);
+
 /* The end of a loop turn, behind the bus's: show what has passed, and go on with publications. */
 void control_flush(struct control *control);
 

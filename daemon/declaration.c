@@ -15,13 +15,16 @@
 __attribute__((format(printf, 3, 4))) static void notify(struct worker *worker, uint8_t level, const char *format, ...)
 {
     static const enum log_level levels[] = { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
+    static struct log_limit limits[] = { { .kind = "kamailio: what there is to say of the module's listener" },
+                                         { .kind = "kamailio: what to be warned of at the module's listener" },
+                                         { .kind = "kamailio: what is wrong with the module's listener" } };
     char text[WIRE_TEXT_MAX];
     unsigned char frame[WIRE_HEADER + WIRE_TEXT_MAX + 16];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    log_line(levels[level], SUBJECT, "%s", text);
+    log_limited(&limits[level], levels[level], SUBJECT, "%s", text);
     worker_say(worker, frame, wire_write_notice(frame, sizeof(frame), level, (struct wire_text){ text, strlen(text) }));
 }
 

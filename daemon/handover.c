@@ -116,12 +116,6 @@ bool handover_is_stored(const char *name)
 
 /* ---- coming ----------------------------------------------------------------------------------------------------- */
 
-/* The limits of a listener's clients, of the configuration's where the listener has gone from it. */
-static const struct client_limits *limits_at(const struct household *household, const struct listener *listener)
-{
-    return listener != NULL ? &listener->limits : &household->config.limits;
-}
-
 /* The listener that the client of a slot had come to. */
 static struct listener *listener_of(struct household *household, struct ledger_slot *slot)
 {
@@ -135,14 +129,17 @@ static struct listener *listener_of(struct household *household, struct ledger_s
 /* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. NULL, and fd is closed: there is no memory. */
 static struct client *adopt(struct household *household, struct ledger_slot *slot, int fd)
 {
-    struct listener *listener = fd >= 0 ? listener_of(household, slot) : NULL;
-    if (fd >= 0 && (listener == NULL || !listener_enter(listener, &slot->peer))) {
-        close(fd);
+    struct listener *listener = listener_of(household, slot);
+    if (listener == NULL || !listener_enter(listener, &slot->peer)) {
+        if (fd >= 0)
+            close(fd);
         return NULL;
     }
-    struct client *client = bus_adopt(&household->bus, fd, slot, limits_at(household, listener), listener);
-    if (client == NULL && listener != NULL)
+    struct client *client = bus_adopt(&household->bus, fd, slot, &listener->limits, listener);
+    if (client == NULL)
         listener_leave(listener, &slot->peer);
+    else if (fd < 0)
+        listener_note_gone(listener);
     return client;
 }
 
@@ -566,6 +563,7 @@ static const char *open_household(struct household *household, struct holdings *
                                                   .kamailio = &household->kamailio,
                                                   .listeners = &household->listeners,
                                                   .control = &household->control.door,
+                                                  .turn = &household->turn,
                                                   .started_ms = uv_now(&household->loop) };
     listeners_inherit(&household->listeners, holdings);
     const char *why = open_doors(household, kamailio, control, subject);

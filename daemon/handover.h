@@ -21,6 +21,7 @@
 #include "http.h"
 #include "kamailio.h"
 #include "listener.h"
+#include "turn.h"
 
 /* All that an evapid is. */
 struct household {
@@ -32,6 +33,7 @@ struct household {
     struct kamailio kamailio;
     struct control control;
     struct status_subject subject;
+    struct turn turn;
     struct http *http; /* NULL: there is none */
 };
 

@@ -5,6 +5,9 @@
 
 #define SUBJECT "kamailio"
 
+static struct log_limit ends = { .kind = "kamailio: holds that have ended" };
+static struct log_limit shortfalls = { .kind = "kamailio: holds that have waited in vain" };
+
 bool hold_is_on(const struct kamailio *kamailio)
 {
     return kamailio->queue != NULL && kamailio->queue->state == QUEUE_HELD;
@@ -27,8 +30,8 @@ void hold_end(struct kamailio *kamailio, const char *why)
     if (!hold_is_on(kamailio) || kamailio->stopping)
         return;
     uv_timer_stop(&kamailio->hold);
-    log_line(LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
-             queue_used(kamailio->queue));
+    log_limited(&ends, LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
+                queue_used(kamailio->queue));
     queue_resume(kamailio->queue);
     hold_publish_clients(kamailio);
 }
@@ -44,9 +47,10 @@ void hold_on_over(uv_timer_t *timer)
 {
     struct kamailio *kamailio = timer->data;
     if (hold_is_on(kamailio))
-        log_line(
-            LEVEL_WARNING, SUBJECT, "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
-            kamailio->bus->listening_count, kamailio->expected, kamailio->config->attach_hold_ms, kamailio->announced);
+        log_limited(&shortfalls, LEVEL_WARNING, SUBJECT,
+                    "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
+                    kamailio->bus->listening_count, kamailio->expected, kamailio->config->attach_hold_ms,
+                    kamailio->announced);
     hold_end(kamailio, "waited long enough");
 }
 

@@ -12,11 +12,15 @@
 #include "log.h"
 #include "passed.h"
 #include "store.h"
+#include "stranger.h"
 
 #define SUBJECT "kamailio"
 
 static struct log_limit refusals = { .kind = "kamailio: refused attachments" };
 static struct log_limit losses = { .kind = "kamailio: lost workers" };
+static struct log_limit attachments = { .kind = "kamailio: attached" };
+static struct log_limit detachments = { .kind = "kamailio: detached" };
+static struct log_limit corruptions = { .kind = "kamailio: corrupt queues" };
 
 struct presence *kamailio_presence(const struct kamailio *kamailio)
 {
@@ -36,7 +40,7 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
     if (record->type == RING_RELAY)
         bus_relay(bus, payload, guest);
     else if (record->type == RING_MULTICAST)
-        bus_multicast(bus, payload, tag, record->tag_length, guest);
+        queue_note_work(kamailio->queue, bus_multicast(bus, payload, tag, record->tag_length, guest));
     else
         bus_unicast(bus, payload, tag, record->tag_length, guest);
 }
@@ -90,6 +94,7 @@ static void kamailio_on_commit(void *owner, uint64_t tail)
 static void kamailio_end_clients(struct kamailio *kamailio)
 {
     kamailio->back_by_ms = 0;
+    kamailio->gone.pending = false;
     if (kamailio->stopping || kamailio->bus->ledger->header->clients_end == 0)
         return;
     const unsigned closed = seat_close_all(kamailio);
@@ -108,10 +113,10 @@ static void kamailio_detached(struct kamailio *kamailio, const char *why)
     bus_set_admits(kamailio->bus, false);
     uv_timer_stop(&kamailio->gather);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
-    log_line(LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
+    log_limited(&detachments, LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
     hold_end(kamailio, "Kamailio has gone");
-    queue_drain(kamailio->queue); /* stopping: it is held, and only what control records say is heard */
-    kamailio_end_clients(kamailio);
+    kamailio->gone = (struct kamailio_gone){ .pending = true,
+                                             .mark = { .ring = kamailio->rings, .end = queue_end(kamailio->queue) } };
 }
 
 static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
@@ -129,21 +134,51 @@ static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worke
         seat_place_all(kamailio);
 }
 
+/* An attached worker has gone, and what had been written by then has been read. */
+static void kamailio_let_go(struct kamailio *kamailio, struct worker *worker, const char *why)
+{
+    if (worker->state == WORKER_DEPARTED)
+        kamailio->departed--;
+    kamailio_lose_worker(kamailio, worker, why);
+    worker_close(worker);
+}
+
+/* All that its Kamailio had written by now counts: it is read first, as many turns as that takes. It may be corrupt, which
+ * closes every worker. */
+static void kamailio_depart(struct kamailio *kamailio, struct worker *worker, const char *why)
+{
+    const struct kamailio_mark mark = kamailio_catch_up_to(kamailio);
+    if (worker->state == WORKER_CLOSED)
+        return;
+    if (kamailio_has_read(kamailio, mark)) {
+        kamailio_let_go(kamailio, worker, why);
+        return;
+    }
+    worker_depart(worker, why);
+    worker->mark = mark;
+    kamailio->departed++;
+}
+
 static void kamailio_on_lost(struct worker *worker, const char *why)
 {
     struct kamailio *kamailio = worker->host->owner;
-    /* All that its Kamailio had written by now counts: read it first. It may be corrupt, which closes every worker. */
-    if (worker->state == WORKER_ATTACHED)
-        queue_drain(kamailio->queue);
-    if (worker->state == WORKER_CLOSED)
-        return;
     if (worker->state == WORKER_ATTACHED) {
-        kamailio_lose_worker(kamailio, worker, why);
-    } else {
-        DL_DELETE(kamailio->strangers, worker);
-        kamailio->stranger_count--;
+        kamailio_depart(kamailio, worker, why);
+        return;
     }
+    DL_DELETE(kamailio->strangers, worker);
+    kamailio->stranger_count--;
     worker_close(worker);
+}
+
+/* The end of a turn: those of the workers that have gone of which all has been read. */
+static void kamailio_settle_departed(struct kamailio *kamailio)
+{
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX && kamailio->departed > 0; i++) {
+        struct worker *worker = kamailio->workers[i];
+        if (worker != NULL && worker->state == WORKER_DEPARTED && kamailio_has_read(kamailio, worker->mark))
+            kamailio_let_go(kamailio, worker, worker->why);
+    }
 }
 
 /* Should we be killed: a message that its worker has is not lost. */
@@ -157,27 +192,37 @@ static void kamailio_on_written(struct worker *worker, struct post *post)
 static void kamailio_on_corrupt(void *owner, uint64_t at, const char *why)
 {
     struct kamailio *kamailio = owner;
-    log_line(LEVEL_ERROR, SUBJECT,
-             "the queue of pid %u is corrupt at byte %llu: %s; dropping the attachment, restart it", kamailio->pid,
-             (unsigned long long)at, why);
+    log_limited(&corruptions, LEVEL_ERROR, SUBJECT,
+                "the queue of pid %u is corrupt at byte %llu: %s; dropping the attachment, restart it", kamailio->pid,
+                (unsigned long long)at, why);
     kamailio->corrupt_instance = kamailio->instance;
     kamailio->corrupt = true;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL)
-            kamailio_on_lost(kamailio->workers[i], "its queue is corrupt");
+            kamailio_let_go(kamailio, kamailio->workers[i], "its queue is corrupt");
 }
 
 /* ---- attaching -------------------------------------------------------------------------------------------------- */
+
+static void kamailio_publish_tags(struct kamailio *kamailio, struct presence *presence)
+{
+    size_t tags = 0;
+    presence_begin(presence);
+    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
+        if (tag->listed > 0) {
+            presence_add(presence, tag->hash);
+            tags++;
+        }
+    presence_end(presence, tags);
+    kamailio->tags_removed = 0;
+}
 
 void kamailio_publish(struct kamailio *kamailio)
 {
     struct presence *presence = kamailio_presence(kamailio);
     if (presence == NULL)
         return;
-    presence_clear(presence);
-    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
-        if (tag->listed > 0)
-            presence_add(presence, tag->hash);
+    kamailio_publish_tags(kamailio, presence);
     atomic_store(&presence->session, kamailio->session);
 }
 
@@ -206,14 +251,15 @@ static void kamailio_keep_queue(const struct kamailio *kamailio, uint64_t instan
 /* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
 static const char *kamailio_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd)
 {
-    if (kamailio->queue != NULL) {
-        queue_drain(kamailio->queue); /* what processes of the Kamailio before wrote after it had detached */
+    if (kamailio->queue !=
+        NULL) { /* all has been read that processes of the Kamailio before had written by the HELLO */
         meter_read(&kamailio->bus->ledger->header->meter, kamailio->queue->ring.header);
         queue_close(kamailio->queue);
         store_forget("ring");
         store_forget("ring-wake");
     }
     kamailio->instance = 0;
+    kamailio->rings++;
     const char *why = kamailio_open_queue(kamailio, memfd, wake_fd);
     if (why == NULL)
         kamailio_keep_queue(kamailio, instance);
@@ -239,6 +285,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
         kamailio_end_clients(kamailio); /* evapid was not there when the one before went */
     ledger->clients_end = !hello->keep_clients;
     kamailio->back_by_ms = 0;
+    kamailio->gone.pending = false;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     kamailio->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
@@ -252,10 +299,10 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     bus_set_admits(kamailio->bus, true);
     kamailio_publish(kamailio);
     hold_begin(kamailio, clients_before);
-    log_line(LEVEL_NOTICE, SUBJECT,
-             "attached: pid %u, Kamailio %s, module %s, %u workers, queue of %zu bytes with %zu waiting", kamailio->pid,
-             kamailio->kamailio_version, kamailio->module_version, kamailio->workers_declared,
-             kamailio->queue->ring.capacity, queue_used(kamailio->queue));
+    log_limited(&attachments, LEVEL_NOTICE, SUBJECT,
+                "attached: pid %u, Kamailio %s, module %s, %u workers, queue of %zu bytes with %zu waiting",
+                kamailio->pid, kamailio->kamailio_version, kamailio->module_version, kamailio->workers_declared,
+                kamailio->queue->ring.capacity, queue_used(kamailio->queue));
     return NULL;
 }
 
@@ -312,7 +359,7 @@ static bool kamailio_welcome(const struct kamailio *kamailio, struct worker *wor
     return worker_say(worker, frame, wire_write_welcome(frame, sizeof(frame), &welcome));
 }
 
-static void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why)
+void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why)
 {
     log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused pid %u: %s", pid, why);
     worker_refuse(worker, why);
@@ -340,10 +387,27 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     worker_watch_process(worker); /* last: it may have ended */
 }
 
+/* Must that be read first which the workers that have gone had written, or another Kamailio? What it was is looked at in
+ * the turns to come (kamailio_hear_again). */
+static bool kamailio_must_read_before(struct kamailio *kamailio, struct worker *worker, const struct wire_hello *hello)
+{
+    const bool another = kamailio->attachment == DETACHED && kamailio->instance != hello->instance;
+    if (kamailio->stopping || (!another && kamailio->departed == 0))
+        return false;
+    if (worker->state != WORKER_WAITING)
+        worker->mark = kamailio_catch_up_to(kamailio);
+    return kamailio->departed > 0 || !kamailio_has_read(kamailio, worker->mark);
+}
+
 static void kamailio_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int wake_fd)
 {
     struct kamailio *kamailio = worker->host->owner;
     char reason[128];
+    if (kamailio_must_read_before(kamailio, worker, hello)) {
+        worker_wait(worker, memfd, wake_fd);
+        kamailio->waiting++;
+        return;
+    }
     const char *why = kamailio_objection(kamailio, hello, reason);
     const bool first = why == NULL && kamailio->attachment == DETACHED;
     if (first) {
@@ -382,23 +446,6 @@ static void kamailio_on_bad_hello(struct worker *worker, const struct wire_hello
     kamailio_refuse(worker, worker->pid, reason);
 }
 
-static void kamailio_on_connect(void *owner, int fd)
-{
-    struct kamailio *kamailio = owner;
-    struct worker *worker = NULL;
-    if (kamailio->stranger_count < STRANGERS_MAX)
-        worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
-    else
-        passed_end(fd);
-    if (worker == NULL) {
-        log_limited(&refusals, LEVEL_WARNING, SUBJECT, "refused a connection: %u have sent no HELLO yet",
-                    kamailio->stranger_count);
-        return;
-    }
-    DL_APPEND(kamailio->strangers, worker);
-    kamailio->stranger_count++;
-}
-
 /* ---- what the bus tells us -------------------------------------------------------------------------------------- */
 
 static bool upstream_opened(void *owner, struct client *client)
@@ -416,13 +463,24 @@ static void upstream_settle(void *owner, struct client *client)
     seat_settle(owner, client->seat);
 }
 
+/* Tags that come and go leave places in the set that lengthen every look at it: now and then it is written anew. */
+static void kamailio_remove_tag(struct kamailio *kamailio, struct presence *presence, uint64_t hash)
+{
+    presence_remove(presence, hash);
+    if (++kamailio->tags_removed < PRESENCE_REVIEW)
+        return;
+    kamailio->tags_removed = 0;
+    if (presence_left(presence) > PRESENCE_LEFT_MAX || atomic_load(&presence->crowded) != 0)
+        kamailio_publish_tags(kamailio, presence);
+}
+
 static void upstream_present(void *owner, uint64_t hash, bool present)
 {
     struct presence *presence = kamailio_presence(owner);
     if (presence != NULL && present)
         presence_add(presence, hash);
     else if (presence != NULL)
-        presence_remove(presence, hash);
+        kamailio_remove_tag(owner, presence, hash);
 }
 
 static void upstream_admitted(void *owner)
@@ -462,7 +520,7 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     kamailio->declaration = (struct declaration){ .listeners = listeners, .config = config };
     kamailio->worker_host = (struct worker_host){ .owner = kamailio,
                                                   .hello = kamailio_on_hello,
-                                                  .query = kamailio->asked,
+                                                  .query = kamailio->asked != NULL ? strangers_on_query : NULL,
                                                   .bad_hello = kamailio_on_bad_hello,
                                                   .lost = kamailio_on_lost,
                                                   .written = kamailio_on_written };
@@ -474,17 +532,21 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
     kamailio->gather.data = kamailio;
     kamailio->hold.data = kamailio;
     return door_open(&kamailio->door, loop, config->kamailio_socket, &config->kamailio_access, inherited,
-                     kamailio_on_connect, kamailio);
+                     strangers_on_connect, kamailio);
 }
 
 void kamailio_flush(struct kamailio *kamailio)
 {
     bool awaited = false;
     bool posted = false;
+    kamailio_settle_departed(kamailio);
+    if (kamailio->gone.pending && kamailio_has_read(kamailio, kamailio->gone.mark))
+        kamailio_end_clients(kamailio);
+    strangers_serve(kamailio);
     hold_check(kamailio);
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
-        if (worker == NULL)
+        if (worker == NULL || worker->state == WORKER_DEPARTED)
             continue;
         if (kamailio->resume_wanted && !kamailio->stopping)
             seat_serve_waiting(kamailio, worker);
@@ -512,22 +574,27 @@ void kamailio_catch_up(struct kamailio *kamailio)
         queue_read_batch(kamailio->queue);
 }
 
-void kamailio_catch_up_whole(struct kamailio *kamailio)
+struct kamailio_mark kamailio_catch_up_to(struct kamailio *kamailio)
 {
-    if (kamailio->queue != NULL)
-        queue_drain(kamailio->queue);
+    struct kamailio_mark mark = { .ring = kamailio->rings };
+    if (kamailio->queue == NULL)
+        return mark;
+    mark.end = queue_end(kamailio->queue);
+    queue_read_batch(kamailio->queue);
+    return mark;
+}
+
+bool kamailio_has_read(const struct kamailio *kamailio, struct kamailio_mark mark)
+{
+    return kamailio->queue == NULL || mark.ring != kamailio->rings || queue_has_read(kamailio->queue, mark.end);
 }
 
 void kamailio_tick(struct kamailio *kamailio)
 {
-    struct worker *worker = NULL;
-    struct worker *next = NULL;
     door_tick(&kamailio->door);
-    DL_FOREACH_SAFE(kamailio->strangers, worker, next)
-    if (uv_now(kamailio->loop) - worker->opened_ms >= HELLO_MS)
-        kamailio_refuse(worker, worker->pid, "no HELLO has come in 5 seconds, or no answer been read");
+    strangers_tick(kamailio);
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL) {
+        if (kamailio->workers[i] != NULL && kamailio->workers[i]->state == WORKER_ATTACHED) {
             worker_watch(kamailio->workers[i]);
             worker_watch_process(kamailio->workers[i]); /* last: it may have ended */
         }
@@ -565,7 +632,7 @@ void kamailio_close(struct kamailio *kamailio)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->workers[i] != NULL)
-            kamailio_on_lost(kamailio->workers[i], "evapid is stopping");
+            kamailio_let_go(kamailio, kamailio->workers[i], "evapid is stopping");
     while (kamailio->strangers != NULL)
         kamailio_on_lost(kamailio->strangers, NULL);
     seat_free_all(kamailio);

@@ -30,6 +30,12 @@ enum attachment {
     ATTACHED
 };
 
+/* A Kamailio that has gone, of whose queue not all has been read yet: only then may clients go with it (keep_clients 0). */
+struct kamailio_gone {
+    bool pending;
+    struct kamailio_mark mark;
+};
+
 struct kamailio {
     uv_loop_t *loop;
     const struct config *config;
@@ -37,21 +43,24 @@ struct kamailio {
     struct declaration declaration;
     struct door door;
     struct worker_host worker_host;
-    struct worker *strangers; /* list: links whose HELLO has not come */
+    struct worker *strangers; /* list, the oldest first: links that are no worker's (stranger.h) */
     /* Whoever has asked is answered by this, about that (answer.h); to be set before kamailio_open, NULL: nobody is. */
     void (*asked)(struct worker *worker, const struct wire_query *query);
     const struct status_subject *subject;
-    uint32_t stranger_count;
-    uint32_t session; /* of this evapid: in presence, and in what routes send back */
+    uint32_t stranger_count, waiting; /* strangers; those of them that may be waiting */
+    bool asking;                      /* the question that is heard now is to be answered */
+    uint32_t session;                 /* of this evapid: in presence, and in what routes send back */
     bool stopping;
 
     /* The Kamailio that is attached, or was last. */
     enum attachment attachment;
     uint64_t instance;
     uint32_t pid;
-    uint64_t since_ms;   /* wall clock */
+    uint64_t since_ms; /* wall clock */
+    struct kamailio_gone gone;
     uint64_t back_by_ms; /* loop time: if it is not back by then, it has gone; 0: it is here, or known to have */
     uint16_t workers_declared, workers_attached;
+    uint16_t departed; /* of the attached: they have gone, and what they had written is being read */
     char module_version[32], kamailio_version[64];
     struct worker *workers[EVAPID_WORKERS_MAX];
     bool corrupt; /* the ring of corrupt_instance can't be read: that Kamailio is not let in again */
@@ -63,12 +72,12 @@ struct kamailio {
     struct seat *unplaced; /* list: seats without a worker */
     struct seat *serving;  /* the seat whose turn it is among the waiting */
     uv_timer_t gather, hold;
-    bool resume_wanted; /* a window may have opened in this turn */
-    uint64_t stale;     /* control records that were meant for another evapid */
+    bool resume_wanted;    /* a window may have opened in this turn */
+    uint64_t rings;        /* that have been read one after the other */
+    uint64_t stale;        /* control records that were meant for another evapid */
+    uint32_t tags_removed; /* from the presence, since it was looked at how many places they have left there */
 };
 
-#define STRANGERS_MAX 256U /* connections that may be without a HELLO at a time */
-#define HELLO_MS 5000U     /* and for how long each */
 #define BACK_MS 5000U /* for how long an evapid that has just begun takes a Kamailio for alive that has not come back */
 #define GATHER_MS 250U /* how long an attaching Kamailio's other workers are waited for before clients are spread */
 
@@ -110,8 +119,12 @@ void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)
 /* Read what routes have said and nobody has woken us for, as far as a loop turn goes. */
 void kamailio_catch_up(struct kamailio *kamailio);
 
-/* Read all that they have said up to now: somebody is about to say something behind it. */
-void kamailio_catch_up_whole(struct kamailio *kamailio);
+/* Likewise, and say where all ends that they have said up to now: what is to come behind that waits until it has been read. */
+struct kamailio_mark kamailio_catch_up_to(struct kamailio *kamailio);
+bool kamailio_has_read(const struct kamailio *kamailio, struct kamailio_mark mark);
+
+/* Tell a stranger why it can't attach, and log it; it is lost. */
+void kamailio_refuse(struct worker *worker, uint32_t pid, const char *why);
 
 /* Are routes running, or about to, for what clients have sent? */
 bool kamailio_is_idle(const struct kamailio *kamailio);

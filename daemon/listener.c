@@ -33,6 +33,7 @@ static struct log_limit refusals[REFUSALS] = {
     [REFUSAL_REVOKED] = { .kind = "listeners: clients closed, not allowed any more" },
 };
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
+static struct log_limit declared = { .kind = "listeners: begun and ended by the module" };
 
 const char *listener_state_name(enum listener_state state)
 {
@@ -144,11 +145,14 @@ static void listener_log_refusal(const struct listener *listener, enum refusal r
         log_limited(limit, LEVEL_WARNING, listener->subject, "refused %s port %u: its address is %s (access)", host,
                     port, access->allow.count > 0 ? "not allowed" : "denied");
     else if (refusal == REFUSAL_FULL)
-        log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: %u clients are connected (max_clients)", host, port, listener->clients);
+        log_limited(
+            limit, LEVEL_WARNING, listener->subject,
+            "refused %s port %u: %u places are taken (max_clients), %u of them by clients that have gone and whose "
+            "routes have not ended",
+            host, port, listener->clients, listener->gone);
     else if (refusal == REFUSAL_ADDRESS)
         log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: %u clients of its address are connected (max_clients_per_address)", host, port,
+                    "refused %s port %u: its address has %u places already (max_clients_per_address)", host, port,
                     access->max_clients_per_address);
     else if (refusal == REFUSAL_RATE)
         log_limited(limit, LEVEL_WARNING, listener->subject,
@@ -393,15 +397,22 @@ void listener_begin(struct listener *listener)
         store_keep(listener->fd, "%s%u", socket_name, listener->number);
     }
     listener_watch(listener);
-    log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from %s",
-             framing_name(listener->limits.framing), listener->max_clients,
-             listener->source == LISTENER_CONFIG ? "the configuration" : "the module");
+    if (listener->source == LISTENER_CONFIG)
+        log_line(LEVEL_NOTICE, listener->subject, "listening: %s framing, at most %u clients, from the configuration",
+                 framing_name(listener->limits.framing), listener->max_clients);
+    else
+        log_limited(&declared, LEVEL_NOTICE, listener->subject,
+                    "listening: %s framing, at most %u clients, from the module",
+                    framing_name(listener->limits.framing), listener->max_clients);
 }
 
 void listener_stop(struct listener *listener)
 {
-    if (listener->state == LISTENER_LISTENING || listener->state == LISTENER_PAUSED)
+    const bool listens = listener->state == LISTENER_LISTENING || listener->state == LISTENER_PAUSED;
+    if (listens && listener->source == LISTENER_CONFIG)
         log_line(LEVEL_NOTICE, listener->subject, "no longer listening");
+    else if (listens)
+        log_limited(&declared, LEVEL_NOTICE, listener->subject, "no longer listening");
     listener_drop_socket(listener);
     listener->state = LISTENER_CLOSED;
 }
@@ -418,6 +429,17 @@ void listener_leave(struct listener *listener, const struct network *origin)
 {
     origin_leave(&listener->origins, origin);
     listener->clients--;
+}
+
+void listener_note_gone(struct listener *listener)
+{
+    listener->gone++;
+}
+
+void listener_release(struct listener *listener, const struct network *origin)
+{
+    listener->gone--;
+    listener_leave(listener, origin);
 }
 
 void listener_turn_away(struct listener *listener, const struct client *client)

@@ -43,8 +43,9 @@ struct listener {
     int fd;                 /* -1 when there is none */
     uint32_t number;        /* of the socket, as it is called in the store and in a hand-over; 0: not yet */
     uv_poll_t *poll;        /* NULL when there is no socket */
-    uint32_t clients;       /* connected now */
-    struct origin *origins; /* the same by where they come from; uthash */
+    uint32_t clients;       /* that have a place: connected now, or gone and not released yet */
+    uint32_t gone;          /* of these */
+    struct origin *origins; /* clients by where they come from; uthash */
     struct bucket bucket;   /* of those that are accepted */
     uint64_t accepted, refused[REFUSALS];
     bool exhausted;             /* the last accept found no descriptor, which has been logged */
@@ -103,8 +104,13 @@ void listener_stop(struct listener *listener);
 /* Count one more client of that origin (client.origin). False, and nothing has changed, when there is no memory. */
 bool listener_enter(struct listener *listener, const struct network *origin);
 
-/* A client that was counted has gone. */
+/* A client that was counted has not come to be. */
 void listener_leave(struct listener *listener, const struct network *origin);
+
+/* A client that was counted has gone. It keeps its place as long as anything is kept of it, so that whoever comes and goes
+ * while routes hang can't have more kept than max_clients. */
+void listener_note_gone(struct listener *listener);
+void listener_release(struct listener *listener, const struct network *origin);
 
 /* A client that no route has let in is about to be closed for that: count and log it. */
 void listener_turn_away(struct listener *listener, const struct client *client);

@@ -23,6 +23,7 @@
 #include "replace.h"
 #include "standard.h"
 #include "store.h"
+#include "stranger.h"
 #include "watch.h"
 
 #define SUBJECT "evapid"
@@ -40,6 +41,7 @@ struct evapid {
     const char *config_path;
     uv_signal_t terminate, interrupt, hang_up;
     uv_prepare_t turn_end;
+    uv_idle_t more;
     uv_timer_t tick, watchdog, stopping, again;
     uint64_t stop_deadline_ms;
 };
@@ -78,6 +80,7 @@ static void evapid_finish(struct evapid *e)
 {
     uv_close((uv_handle_t *)&e->stopping, NULL);
     uv_close((uv_handle_t *)&e->turn_end, NULL);
+    uv_close((uv_handle_t *)&e->more, NULL);
     uv_close((uv_handle_t *)&e->tick, NULL);
     uv_close((uv_handle_t *)&e->watchdog, NULL);
     uv_close((uv_handle_t *)&e->again, NULL);
@@ -244,10 +247,17 @@ static void evapid_on_again(uv_timer_t *timer)
     (void)timer; /* the turn's end does it */
 }
 
+/* There is more to do: the loop does not sleep. */
+static void evapid_on_more(uv_idle_t *more)
+{
+    (void)more;
+}
+
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
-    kamailio_flush(&e->home.kamailio); /* first: routes run while clients are served */
+    control_serve(&e->home.control);   /* what it changes goes out with the rest */
+    kamailio_flush(&e->home.kamailio); /* before the clients: routes run while they are served */
     bus_flush(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
@@ -255,6 +265,11 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     const bool notices_wait = notify_flush();
     if (lines_wait || notices_wait)
         uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
+    if (control_is_busy(&e->home.control) || strangers_wait(&e->home.kamailio))
+        uv_idle_start(&e->more, evapid_on_more);
+    else
+        uv_idle_stop(&e->more);
+    turn_end(&e->home.turn);
 }
 
 static void evapid_on_tick(uv_timer_t *timer)
@@ -308,6 +323,7 @@ static void evapid_start_clocks(struct evapid *e)
 {
     uint64_t watchdog_us = 0;
     uv_prepare_init(&e->home.loop, &e->turn_end);
+    uv_idle_init(&e->home.loop, &e->more);
     uv_timer_init(&e->home.loop, &e->tick);
     uv_timer_init(&e->home.loop, &e->watchdog);
     uv_timer_init(&e->home.loop, &e->stopping);
@@ -392,6 +408,7 @@ static int evapid_run(struct evapid *e, bool replace)
         store_settle();
         return EXIT_BROKEN;
     }
+    turn_begin(&e->home.turn);
     uv_run(&e->home.loop, UV_RUN_DEFAULT);
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);

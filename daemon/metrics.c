@@ -311,6 +311,13 @@ static void expose_process(struct exposition *out)
     exposition_gauge(out, "process_max_fds", "File descriptors that evapid may have open.", process.descriptors_limit);
 }
 
+static void expose_turns(struct exposition *out, const struct turn *turn)
+{
+    exposition_histogram(out, "evapid_turn_seconds",
+                         "Processor time of evapid in a turn of its loop: for so long others waited.",
+                         &turn->histogram);
+}
+
 static void expose_evapid(struct exposition *out, const struct status_subject *subject)
 {
     exposition_family(out, "evapid_build_info", "gauge", "The version of evapid.");
@@ -338,6 +345,7 @@ char *metrics_describe(const struct status_subject *subject, size_t *length)
     expose_ring(&out, subject->kamailio, meter);
     expose_doors(&out, subject);
     expose_latencies(&out, meter);
+    expose_turns(&out, subject->turn);
     expose_process(&out);
     free(census.crowds);
     return exposition_finish(&out, length);

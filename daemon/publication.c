@@ -6,6 +6,8 @@
 
 #include "evapid/netstring.h"
 
+#define TURN_WORK 20000U /* of a turn: events, or for a tag clients that were given one each */
+
 uint32_t publish(struct bus *bus, const struct address_label *to, const char *bytes, size_t length)
 {
     const struct payload payload = { .part = { bytes, NULL }, .length = { length, 0 } };
@@ -59,13 +61,18 @@ const char *publication_take(struct publication *publication, struct bus *bus, s
     size_t used = 0;
     struct netstring frame;
     enum netstring_status status = NETSTRING_FRAME;
+    size_t work = 0;
     publication->length += length;
-    while (status == NETSTRING_FRAME) {
+    publication->more = false;
+    while (status == NETSTRING_FRAME && !publication->more) {
         status = netstring_scan(publication->bytes + used, publication->length - used, PUBLICATION_EVENT_MAX, &frame);
         if (status == NETSTRING_FRAME) {
             publication->events++;
             publication->event_bytes += frame.length;
-            publication->received += publish(bus, &publication->to, frame.payload, frame.length) > 0;
+            const uint32_t receivers = publish(bus, &publication->to, frame.payload, frame.length);
+            publication->received += receivers > 0;
+            work += publication->to.kind == EVENT_MULTICAST ? receivers : 1;
+            publication->more = work >= TURN_WORK;
         }
         if (status == NETSTRING_FRAME || status == NETSTRING_MORE)
             used += frame.used;
@@ -73,7 +80,7 @@ const char *publication_take(struct publication *publication, struct bus *bus, s
     publish_commit(bus);
     publication->length -= used;
     memmove(publication->bytes, publication->bytes + used, publication->length);
-    return status == NETSTRING_MORE ? NULL : netstring_reason(status);
+    return status == NETSTRING_MORE || status == NETSTRING_FRAME ? NULL : netstring_reason(status);
 }
 
 bool publication_is_whole(const struct publication *publication)

@@ -26,8 +26,9 @@ struct address_label {
 
 struct publication {
     struct address_label to;
-    char *bytes; /* of no whole event yet */
+    char *bytes; /* of no whole event yet, or of those that are for a turn to come */
     size_t length, room;
+    bool more; /* whole events may be among them: there was no time to publish all */
     uint64_t events, event_bytes;
     uint64_t received;        /* of these events, those that a client was meant to get */
     uint64_t behind_since_ms; /* loop time; 0: clients keep up */
@@ -46,7 +47,7 @@ void publication_close(struct publication *publication);
 /* Where the next bytes may be read to, *room of them; NULL: there is no memory. */
 char *publication_room(struct publication *publication, size_t *room);
 
-/* So many bytes have been: publish what is whole. NULL, or why they can't be understood. */
+/* So many bytes have been: publish what is whole, as far as a turn goes. NULL, or why they can't be understood. */
 const char *publication_take(struct publication *publication, struct bus *bus, size_t length);
 
 /* Has everything been published, up to the end of an event? */

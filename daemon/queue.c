@@ -19,6 +19,7 @@
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
+#define BATCH_WORK 20000U  /* likewise, clients that were given an event each: some milliseconds */
 
 static void queue_on_turn(uv_idle_t *turn);
 static void queue_on_closed(uv_handle_t *handle);
@@ -162,6 +163,7 @@ static void queue_rest(struct queue *queue, size_t bytes)
 void queue_await_answers(struct queue *queue, bool awaited, bool posted)
 {
     queue->awaited = awaited;
+    queue->looks = (struct queue_batch){ .records = 0 };
     if (!awaited || !queue_reads(queue))
         return;
     if (posted)
@@ -172,36 +174,66 @@ void queue_await_answers(struct queue *queue, bool awaited, bool posted)
     uv_idle_start(&queue->turn, queue_on_turn);
 }
 
-/* Read records until a turn's batch is full. Returns the bytes of them; *emptied says that there are no more. */
-static size_t queue_read(struct queue *queue, bool *emptied)
+/* Has so much been read that the rest is another turn's? */
+static bool batch_is_full(const struct queue_batch *batch)
 {
-    size_t bytes = 0;
+    return batch->records >= BATCH_RECORDS || batch->bytes >= BATCH_BYTES || batch->work >= BATCH_WORK;
+}
+
+/* Read records until the batch is full. Returns the bytes of them; *emptied says that there are no more. */
+static size_t queue_read(struct queue *queue, struct queue_batch *batch, bool *emptied)
+{
+    const size_t before = batch->bytes;
     *emptied = false;
     queue->taken_ns = 0;
-    for (unsigned i = 0; i < BATCH_RECORDS && bytes < BATCH_BYTES && queue_reads(queue) && !*emptied; i++) {
+    queue->batch = batch;
+    while (!*emptied && queue_reads(queue) && !batch_is_full(batch)) {
         const size_t size = queue_step(queue);
         *emptied = size == 0;
-        bytes += size;
+        batch->bytes += size;
+        batch->records++;
     }
+    queue->batch = NULL;
     if (queue_reads(queue))
         queue_commit(queue);
-    return bytes;
+    return batch->bytes - before;
+}
+
+void queue_note_work(struct queue *queue, uint32_t clients)
+{
+    if (queue->batch != NULL)
+        queue->batch->work += clients;
 }
 
 void queue_read_batch(struct queue *queue)
 {
     bool emptied = false;
-    queue_read(queue, &emptied);
+    queue_read(queue, &queue->looks, &emptied);
     if (queue_reads(queue) && ring_refresh(&queue->ring)) /* nonsense is found when it is read */
         queue_note_high_water(queue);
+}
+
+uint64_t queue_end(struct queue *queue)
+{
+    if (!queue_reads(queue))
+        return queue->ring.tail;
+    uv_idle_start(&queue->turn, queue_on_turn); /* nobody need wake us for it */
+    ring_refresh(&queue->ring);
+    return queue->ring.head;
+}
+
+bool queue_has_read(const struct queue *queue, uint64_t end)
+{
+    return !queue_reads(queue) || (int64_t)(queue_position(queue) - end) >= 0;
 }
 
 static void queue_on_turn(uv_idle_t *turn)
 {
     struct queue *queue = turn->data;
+    struct queue_batch batch = { .records = 0 };
     bool emptied = false;
     queue->napping = false;
-    const size_t bytes = queue_read(queue, &emptied);
+    const size_t bytes = queue_read(queue, &batch, &emptied);
     if (emptied && queue_reads(queue))
         queue_rest(queue, bytes);
     if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
@@ -353,18 +385,6 @@ void queue_resume(struct queue *queue)
         return;
     queue->state = QUEUE_RUNNING;
     uv_idle_start(&queue->turn, queue_on_turn);
-}
-
-void queue_drain(struct queue *queue)
-{
-    if (!queue_reads(queue) || !ring_refresh(&queue->ring))
-        return;
-    const uint64_t end = queue->ring.head;
-    queue->taken_ns = 0;
-    while (queue_reads(queue) && queue_position(queue) != end && queue_step(queue) > 0)
-        continue;
-    if (queue_reads(queue))
-        queue_commit(queue);
 }
 
 void queue_tick(struct queue *queue)

@@ -35,6 +35,13 @@ struct queue_host {
 
 enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
 
+/* What is read in one go. */
+struct queue_batch {
+    unsigned records;
+    size_t bytes;
+    size_t work; /* clients that were given an event each (queue_note_work) */
+};
+
 struct queue {
     enum queue_state state;
     struct queue_host host;
@@ -44,13 +51,15 @@ struct queue {
     uint64_t ahead; /* control records before this position have been read ahead */
     int wake_fd;    /* the same: one end of a pair of datagram sockets, Kamailio sends by the other */
     uv_poll_t wake;
-    bool unwatched;          /* the kernel had no room to watch the wake */
-    uv_idle_t turn;          /* active while there is more to read: the loop then does not sleep */
-    struct patience events;  /* behind events come more: napping, they are gathered */
-    struct patience answers; /* behind a message to a worker comes its route's answer: looking again at once */
-    uint64_t taken_ns;       /* when the first event was taken of those that are handed over now; 0: none was */
-    bool awaited;            /* an answer is: nothing may be left lying for the time of a nap */
-    int nap_fd;              /* a timerfd, -1: no naps */
+    bool unwatched;            /* the kernel had no room to watch the wake */
+    uv_idle_t turn;            /* active while there is more to read: the loop then does not sleep */
+    struct patience events;    /* behind events come more: napping, they are gathered */
+    struct patience answers;   /* behind a message to a worker comes its route's answer: looking again at once */
+    uint64_t taken_ns;         /* when the first event was taken of those that are handed over now; 0: none was */
+    struct queue_batch looks;  /* read in this turn beside its own batch, because somebody looked */
+    struct queue_batch *batch; /* that is being read; NULL: none is */
+    bool awaited;              /* an answer is: nothing may be left lying for the time of a nap */
+    int nap_fd;                /* a timerfd, -1: no naps */
     bool napping;
     uv_poll_t nap;
     size_t high_water;     /* most bytes found waiting */
@@ -78,11 +87,17 @@ void queue_commit(struct queue *queue);
 void queue_save(const struct queue *queue, struct state_out *out);
 bool queue_load(struct queue *queue, struct state_in *in);
 
-/* Hand over what a loop turn takes, and look how much there is then: somebody wants to know (queue_used). */
+/* Hand over what there is, and look how much there is then: somebody wants to know (queue_used). In one turn of the loop that
+ * is no more than a batch, beside the turn's own, however often it is asked for. */
 void queue_read_batch(struct queue *queue);
 
-/* Hand over all that has been written up to now (held: all control records). */
-void queue_drain(struct queue *queue);
+/* From within an event: so many clients were given it, one by one. A batch has a bound for that too. */
+void queue_note_work(struct queue *queue, uint32_t clients);
+
+/* The position behind all that has been written up to now; it is going to be read turn by turn. And has all before such a
+ * position been handed over (held: its control records)? When nothing is read any more: yes. */
+uint64_t queue_end(struct queue *queue);
+bool queue_has_read(const struct queue *queue, uint64_t end);
 
 /* Once a second: read what a producer wrote that was killed before it could wake us. */
 void queue_tick(struct queue *queue);

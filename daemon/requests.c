@@ -103,10 +103,15 @@ static void catch_up(const struct call *call)
     kamailio_catch_up(call->subject->status->kamailio);
 }
 
-/* Somebody changes something: all that Kamailio has said before takes effect before. */
-static void catch_up_whole(const struct call *call)
+/* Somebody changes something: all that Kamailio has said before takes effect before. False: that has not been read yet. */
+static bool in_turn(const struct call *call)
 {
-    kamailio_catch_up_whole(call->subject->status->kamailio);
+    struct kamailio *kamailio = call->subject->status->kamailio;
+    if (call->subject->in_turn)
+        return true;
+    call->reply->mark = kamailio_catch_up_to(kamailio);
+    call->reply->later = !kamailio_has_read(kamailio, call->reply->mark);
+    return !call->reply->later;
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -116,7 +121,7 @@ static void answer_status(const struct call *call)
     if (!take(call, "{}"))
         return;
     catch_up(call);
-    call->reply->answer = status_describe(call->subject->status);
+    call->reply->report = report_status(call->subject->status);
 }
 
 static void answer_kamailio(const struct call *call)
@@ -140,7 +145,7 @@ static void answer_tags(const struct call *call)
     if (!take(call, "{s?I}", "limit", &said) || !take_limit(call, said, &limit))
         return;
     catch_up(call);
-    call->reply->answer = describe_tags(bus_of(call), limit);
+    call->reply->report = report_tags(bus_of(call), limit);
 }
 
 /* The words of a selection, NULL: not said. */
@@ -180,7 +185,7 @@ static void answer_clients(const struct call *call)
         !read_selection(call, &words, &selection))
         return;
     catch_up(call);
-    call->reply->answer = describe_selection(&selection, bus_of(call));
+    call->reply->report = report_clients(&selection, bus_of(call));
 }
 
 static void answer_client(const struct call *call)
@@ -265,7 +270,8 @@ static void answer_tag(const struct call *call)
     size_t length = 0;
     if (!take(call, "{s:I, s:s%}", "client", &index, "tag", &tag, &length) || !tag_is_good(call, length))
         return;
-    catch_up_whole(call);
+    if (!in_turn(call))
+        return;
     struct client *client = find_connected(call, index);
     if (client == NULL)
         return;
@@ -282,7 +288,8 @@ static void answer_close(const struct call *call)
     json_int_t index = 0;
     if (!take(call, "{s:I}", "client", &index))
         return;
-    catch_up_whole(call);
+    if (!in_turn(call))
+        return;
     struct client *client = find_connected(call, index);
     if (client == NULL)
         return;
@@ -301,7 +308,8 @@ static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t rece
 
 static void publish_one(const struct call *call, const struct address_label *to, const char *event, size_t length)
 {
-    catch_up_whole(call);
+    if (!in_turn(call))
+        return;
     const uint32_t receivers = publish(bus_of(call), to, event, length);
     publish_commit(bus_of(call));
     call->reply->answer = describe_published(1, length, receivers > 0);
@@ -313,7 +321,8 @@ static void begin_publication(const struct call *call, const struct address_labe
         refuse(call->reply, "too many", "%u programs are publishing: try again later", PUBLICATIONS_MAX);
         return;
     }
-    catch_up_whole(call);
+    if (!in_turn(call))
+        return;
     call->reply->publication = publication_open(to);
     if (call->reply->publication != NULL)
         call->reply->answer = describe_published(0, 0, 0);
@@ -444,7 +453,7 @@ void request_do(const struct request_subject *subject, const char *line, size_t 
     else
         request_dispatch(&call);
     json_decref(call.request);
-    if (reply->answer == NULL && reply->error == NULL && !reply->replace)
+    if (reply->answer == NULL && reply->report == NULL && reply->error == NULL && !reply->replace && !reply->later)
         refuse(reply, "no memory", "try again");
     if (reply->answer == NULL && reply->tail != NULL)
         tail_close(subject->tails, reply->tail);

@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "publication.h"
+#include "report.h"
 #include "status.h"
 #include "tail.h"
 
@@ -27,14 +28,18 @@ struct request_subject {
     struct stats *stats;
     struct tails *tails;
     unsigned publications; /* open now; the connections' to count */
+    bool in_turn;          /* all has been read that Kamailio had said before the request came */
     request_reload *reload;
     void *owner; /* of reload */
 };
 
 /* What becomes of a request. It goes on with at most one of tail, publication and replace; the first two belong to who has
- * asked. */
+ * asked, and so does a report. */
 struct request_reply {
-    json_t *answer; /* NULL: an error */
+    json_t *answer;        /* NULL: an error, or one of the following two */
+    struct report *report; /* it is answered by this */
+    bool later;            /* nothing has been done: it is to be done in turn, when all before mark has been read */
+    struct kamailio_mark mark;
     const char *error;
     char detail[REQUEST_DETAIL];
     struct tail *tail;

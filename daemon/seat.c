@@ -231,13 +231,14 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
 
 /* ---- places ---------------------------------------------------------------------------------------------------- */
 
-/* The worker with the fewest clients, NULL when none is attached. */
+/* The worker with the fewest clients, NULL when none is there. */
 static struct worker *least_loaded(const struct kamailio *kamailio)
 {
     struct worker *best = NULL;
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
-        if (worker != NULL && (best == NULL || worker->seat_count < best->seat_count))
+        if (worker != NULL && worker->state != WORKER_DEPARTED &&
+            (best == NULL || worker->seat_count < best->seat_count))
             best = worker;
     }
     return best;

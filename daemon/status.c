@@ -91,14 +91,6 @@ json_t *describe_client(struct client *client)
         "queued_bytes", (json_int_t)outq_bytes(&client->out), "dropped", describe_dropped(tally));
 }
 
-static json_t *describe_clients(const struct bus *bus)
-{
-    json_t *clients = json_array();
-    for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        clients = append(clients, describe_client(client));
-    return clients;
-}
-
 static json_t *describe_refusals(const struct listener *listener)
 {
     json_t *refusals = json_object();
@@ -218,63 +210,17 @@ json_t *describe_since(const struct stats *since)
                      describe_dropped(totals), "in", in);
 }
 
-json_t *describe_selection(const struct selection *selection, const struct bus *bus)
-{
-    size_t chosen = 0;
-    size_t matching = 0;
-    json_t *clients = json_array();
-    struct client **selected = selection_make(selection, bus, &chosen, &matching);
-    for (size_t i = 0; i < chosen; i++)
-        clients = append(clients, describe_client(selected[i]));
-    if (selected == NULL) {
-        json_decref(clients);
-        clients = NULL;
-    }
-    free((void *)selected);
-    return json_pack("{s:o, s:I, s:I}", "clients", clients, "matching", (json_int_t)matching, "total",
-                     (json_int_t)HASH_COUNT(bus->clients));
-}
-
-/* The most used first, and those that are alike in the order of their names. */
-static int by_use(const void *left, const void *right)
-{
-    const struct tag *const *a = left;
-    const struct tag *const *b = right;
-    if ((*a)->clients != (*b)->clients)
-        return (*a)->clients > (*b)->clients ? -1 : 1;
-    const size_t shorter = (*a)->length < (*b)->length ? (*a)->length : (*b)->length;
-    const int difference = memcmp((*a)->name, (*b)->name, shorter);
-    return difference != 0 ? difference : (int)(*a)->length - (int)(*b)->length;
-}
-
-json_t *describe_tags(const struct bus *bus, size_t limit)
-{
-    size_t count = 0;
-    json_t *list = json_array();
-    const struct tag **tags = malloc((HASH_COUNT(bus->tags.tags) + 1) * sizeof(struct tag *));
-    for (const struct tag *tag = bus->tags.tags; tags != NULL && tag != NULL; tag = tag->hh.next)
-        tags[count++] = tag;
-    if (tags != NULL)
-        qsort((void *)tags, count, sizeof(struct tag *), by_use);
-    for (size_t i = 0; i < count && i < limit; i++)
-        list =
-            append(list, json_pack("{s:o, s:I, s:I}", "tag", describe_bytes(tags[i]->name, tags[i]->length), "clients",
-                                   (json_int_t)tags[i]->clients, "receivers", (json_int_t)tags[i]->listed));
-    if (tags == NULL) {
-        json_decref(list);
-        list = NULL;
-    }
-    free((void *)tags);
-    return json_pack("{s:o, s:I}", "tags", list, "total", (json_int_t)count);
-}
-
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
-    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:o, s:o}", "version", EVAPID_VERSION, "pid",
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o}", "version", EVAPID_VERSION, "pid",
                      (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
                      (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
                      "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
-                     describe_door(subject->control), "listeners", describe_listeners(subject->listeners), "clients",
-                     describe_clients(subject->bus), "totals", describe_totals(subject));
+                     describe_door(subject->control), "listeners", describe_listeners(subject->listeners));
+}
+
+json_t *status_describe_totals(const struct status_subject *subject)
+{
+    return json_pack("{s:o}", "totals", describe_totals(subject));
 }

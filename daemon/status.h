@@ -11,6 +11,7 @@
 #include "listener.h"
 #include "selection.h"
 #include "stats.h"
+#include "turn.h"
 
 /* Whose status it is. */
 struct status_subject {
@@ -18,11 +19,14 @@ struct status_subject {
     struct kamailio *kamailio;
     struct listeners *listeners;
     const struct door *control;
+    const struct turn *turn;
     uint64_t started_ms; /* of the loop's time */
 };
 
-/* All of these return a new reference, NULL when there is no memory: what is there is whole. */
+/* All of these return a new reference, NULL when there is no memory: what is there is whole. The first two are all of the
+ * status but for the clients, which stand between them (report.h). */
 json_t *status_describe(const struct status_subject *subject);
+json_t *status_describe_totals(const struct status_subject *subject);
 
 /* Parts of it. */
 json_t *describe_client(struct client *client);
@@ -30,10 +34,8 @@ json_t *describe_kamailio(const struct kamailio *kamailio);
 json_t *describe_listeners(const struct listeners *all);
 json_t *describe_totals(const struct status_subject *subject);
 
-/* What it has not: what was counted since a moment; chosen clients; the tags that are most used, up to limit. */
+/* What it has not: what was counted since a moment. */
 json_t *describe_since(const struct stats *since);
-json_t *describe_selection(const struct selection *selection, const struct bus *bus);
-json_t *describe_tags(const struct bus *bus, size_t limit);
 
 /* Text for JSON, which is UTF-8: any other bytes are shown as \xNN. At most EVAPID_TAG_MAX bytes, if they are not. */
 json_t *describe_bytes(const char *bytes, size_t length);

@@ -22,7 +22,7 @@ static void worker_on_poll(uv_poll_t *poll, int status, int events);
 void worker_watch(struct worker *worker)
 {
     const int events = UV_READABLE | (worker->blocked ? UV_WRITABLE : 0);
-    if (events == worker->watched)
+    if (events == worker->watched || worker->state == WORKER_DEPARTED)
         return; /* libuv would ask the kernel anew */
     worker->watched = watch_start(&worker->poll, events, worker_on_poll) == 0 ? events : 0;
 }
@@ -43,6 +43,15 @@ void worker_watch_process(struct worker *worker)
         worker->host->lost(worker, ended);
 }
 
+static void worker_know_peer(struct worker *worker)
+{
+    struct ucred peer = { .uid = (uid_t)-1 };
+    socklen_t size = sizeof(peer);
+    getsockopt(worker->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    worker->pid = (uint32_t)peer.pid;
+    worker->user = (uint32_t)peer.uid;
+}
+
 struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
@@ -54,7 +63,7 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     worker->poll.data = worker;
     worker->host = host;
     worker->fd = fd;
-    worker->pid = lifetime_pid(fd);
+    worker_know_peer(worker);
     worker->lifetime.pidfd = -1;
     worker->opened_ms = uv_now(loop);
     worker->passed[0] = worker->passed[1] = -1;
@@ -146,8 +155,33 @@ static void worker_on_poll(uv_poll_t *poll, int status, int events)
         worker->watched = 0; /* libuv has stopped the handle */
     if (worker->blocked && (events & UV_WRITABLE) != 0)
         worker_flush(worker);
-    if (worker->state != WORKER_CLOSED && (status < 0 || (events & UV_READABLE) != 0))
+    if (worker->state != WORKER_CLOSED && worker->state != WORKER_DEPARTED &&
+        (status < 0 || (events & UV_READABLE) != 0))
         worker_read(worker);
+}
+
+void worker_wait(struct worker *worker, int memfd, int wake_fd)
+{
+    worker->state = WORKER_WAITING;
+    if (memfd < 0)
+        return;
+    worker->passed[0] = memfd;
+    worker->passed[1] = wake_fd;
+}
+
+void worker_hear_again(struct worker *worker)
+{
+    worker_parse(worker);
+}
+
+void worker_depart(struct worker *worker, const char *why)
+{
+    worker->state = WORKER_DEPARTED;
+    worker->why = why;
+    worker->watched = 0;
+    uv_poll_stop(&worker->poll);
+    lifetime_forget(&worker->lifetime);
+    shutdown(worker->fd, SHUT_RDWR); /* whoever takes it over finds it at its end */
 }
 
 /* ---- out ------------------------------------------------------------------------------------------------------- */
@@ -264,7 +298,7 @@ static void worker_sent(struct worker *worker, size_t bytes)
 void worker_flush(struct worker *worker)
 {
     struct iovec iov[FLUSH_IOVECS];
-    if (worker->state == WORKER_CLOSED)
+    if (worker->state == WORKER_CLOSED || worker->state == WORKER_DEPARTED)
         return;
     worker->blocked = false;
     while (worker->unsent != NULL) {

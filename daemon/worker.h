@@ -18,6 +18,11 @@ struct state_in;
 struct state_out;
 struct worker;
 
+/* Where in which ring all ends that had been written at some time (kamailio.h). */
+struct kamailio_mark {
+    uint64_t ring, end;
+};
+
 /* One frame on its way. sequence 0: no event, forgotten when it is written. */
 struct post {
     struct post *prev, *next;
@@ -34,7 +39,9 @@ struct post {
 
 enum worker_state {
     WORKER_GREETING, /* HELLO or QUERY is awaited */
+    WORKER_WAITING,  /* it has come, and is heard when its turn comes */
     WORKER_ATTACHED,
+    WORKER_DEPARTED, /* it was attached and has gone; what had been written by then is being read */
     WORKER_ANSWERED, /* it was none, but somebody with a QUERY: the answer is being written */
     WORKER_CLOSED
 };
@@ -58,7 +65,7 @@ struct worker {
     int fd;
     uv_poll_t poll;
     int watched;              /* what poll waits for, enum uv_poll_event */
-    uint32_t pid;             /* of the process, by the kernel's word */
+    uint32_t pid, user;       /* of the process, by the kernel's word */
     struct lifetime lifetime; /* ATTACHED: the process, whose end is the link's */
     uint64_t opened_ms;       /* loop time */
     uint16_t index;
@@ -66,6 +73,9 @@ struct worker {
     size_t input_length;
     int passed[2];  /* descriptors that came with the HELLO, -1: not yet */
     bool curtailed; /* some were lost on the way: this process may open no more */
+
+    struct kamailio_mark mark; /* WAITING, DEPARTED: it goes on when all before that has been read. The host's */
+    const char *why;           /* DEPARTED: why it has gone */
 
     struct post *posts;  /* list, oldest first: all that are not done */
     struct post *unsent; /* the first that is not wholly written, NULL: all are */
@@ -123,6 +133,13 @@ bool worker_load(struct worker *worker, struct state_in *in);
 /* Likewise one post of the link. Its seat is the caller's to set before worker_load_post, which makes it the link's last. */
 void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out);
 void worker_load_post(struct worker *worker, struct post *post, struct state_in *in);
+
+/* What has come can't be heard yet; the descriptors of a HELLO (-1: it is a QUERY) are kept with it. And: hear it again. */
+void worker_wait(struct worker *worker, int memfd, int wake_fd);
+void worker_hear_again(struct worker *worker);
+
+/* It has gone, and its posts are to stay for a while: nothing is read or written any more. */
+void worker_depart(struct worker *worker, const char *why);
 
 /* Close and free; there are no posts with a seat any more. */
 void worker_close(struct worker *worker);

@@ -103,6 +103,7 @@ static void turns(int peer, int count)
     for (int i = 0; i < count; i++) {
         static char events[65536];
         uv_run(&loop, UV_RUN_NOWAIT);
+        control_serve(&control);
         bus_flush(&bus);
         control_flush(&control);
         while (recv(application, events, sizeof(events), MSG_DONTWAIT) > 0)

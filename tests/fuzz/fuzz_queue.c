@@ -153,12 +153,25 @@ static void do_scribble_header(struct input *in)
     pushed.trusted = false;
 }
 
+/* Turn by turn, read all that has been written up to now. */
+static void drain(void)
+{
+    const uint64_t until = queue_end(queue);
+    for (;;) {
+        if (corrupt == 0)
+            queue_read_batch(queue);
+        if (queue_has_read(queue, until))
+            return;
+        queue_await_answers(queue, false, false);
+    }
+}
+
 static void do_step(struct input *in)
 {
     switch (input_below(in, 12)) {
     case 0: queue_hold(queue); break;
     case 1: queue_resume(queue); break;
-    case 2: queue_drain(queue); break;
+    case 2: drain(); break;
     case 3:
         if (corrupt == 0)
             queue_read_batch(queue);
@@ -204,7 +217,7 @@ static void end(void)
     on_record = 0;
     queue_resume(queue);
     for (int i = 0; i < 3; i++)
-        queue_drain(queue);
+        drain();
     if (pushed.trusted) {
         while (pushed.turn < pushed.count && pushed.types[pushed.turn] == RING_DONE && pushed.turn < pushed.ahead)
             pushed.turn++;

@@ -119,7 +119,7 @@ def test_a_flood_of_refusals_writes_few_lines_and_hides_none_of_another_kind(sta
     stage.evapid.until_status(lambda s: s["listeners"][0]["refused"] == 200, "200 were refused")
     assert is_taken(stage, address) and not is_taken(stage, address)
     assert refusals_of(stage, address) == {"denied": 200, "full": 1}
-    stage.evapid.logged(r"refused 127\.0\.0\.1 port \d+: 1 clients are connected \(max_clients\)")
+    stage.evapid.logged(r"refused 127\.0\.0\.1 port \d+: 1 places are taken \(max_clients\), 0 of them by clients that have gone")
     stage.evapid.terminate()
     shown = len(stage.evapid.lines(r"refused 127\.0\.0\.2"))
     withheld = [int(re.search(r"(\d+) more", line).group(1)) for line in stage.evapid.lines(r"refused.* \d+ more")]
@@ -136,7 +136,7 @@ def test_an_address_has_so_many_clients_and_no_other_pays_for_it(stage):
     assert [is_taken(stage, address, "127.0.0.2") for _ in range(3)] == [True, True, False]
     assert is_taken(stage, second, "127.0.0.1"), "each listener counts its own"
     assert refusals_of(stage, address) == {"address": 3}
-    stage.evapid.logged(r"refused 127\.0\.0\.1 port \d+: 2 clients .*\(max_clients_per_address\)", 2)
+    stage.evapid.logged(r"refused 127\.0\.0\.1 port \d+: its address has 2 places already \(max_clients_per_address\)", 2)
     stage.hang_up()
     assert [is_taken(stage, address, "127.0.0.1") for _ in range(3)] == [True, True, False]
 
@@ -149,17 +149,45 @@ def test_an_ipv6_address_has_so_many_clients(stage):
     assert is_taken(stage, address)
 
 
-def test_who_has_left_is_not_counted_while_connection_closed_still_runs(stage):
-    stage.start_evapid(access={"max_clients_per_address": 1})
+@pytest.mark.parametrize("limit", ["max_clients", "max_clients_per_address"])
+def test_who_has_left_has_its_place_until_connection_closed_has_run(stage, limit):
+    """Or else whoever comes and goes while it runs could have any number of seats, and what is kept of each."""
+    own = {"max_clients": 1} if limit == "max_clients" else {"access": {limit: 1}}
+    address = stage.new_address()
+    stage.start_evapid(listeners=[{"address": address, **own}])
     stage.start_kamailio(waiting("connection-closed"))
-    client = stage.connect()
-    assert not is_taken(stage, stage.address)
+    client = stage.connect(address)
     client.close()
     stage.evapid.client(client, "gone")
-    assert is_taken(stage, stage.address)
+    assert not is_taken(stage, address)
+    assert listener_of(stage, address)["clients"] == 1
+    stage.replace_evapid()
     stage.evapid.client(client, "gone")
+    assert not is_taken(stage, address), "a successor counts it too"
     stage.phone().ask("MESSAGE", "go")
     stage.kamailio.logged(r"CLOSED 1$")
+    stage.evapid.until_status(lambda s: s["clients"] == [], "its seat is free")
+    assert is_taken(stage, address)
+
+
+def test_seats_of_clients_that_were_not_let_in_are_bounded_by_max_clients_while_connection_new_hangs(stage):
+    """The route of a client that has been closed for that still runs, or is about to: its seat waits for it."""
+    address = stage.new_address()
+    stage.start_evapid(listeners=[{"address": address, "max_clients": 20}], access={"admission_timeout_ms": 1000})
+    stage.start_kamailio(waiting("connection-new"))
+    for _ in range(20):
+        assert is_taken(stage, address)
+    stage.evapid.until_status(lambda s: all(e["state"] == "gone" for e in s["clients"]), "all of them are closed")
+    assert [is_taken(stage, address) for _ in range(20)] == [False] * 20
+    status = stage.evapid.status()
+    assert len(status["clients"]) == 20
+    assert refusals_of(stage, address) == {"admission": 20, "full": 20}
+    stage.evapid.logged(r"20 places are taken \(max_clients\), 20 of them by clients that have gone and whose routes have not ended")
+    stage.phone().ask("MESSAGE", "go")
+    stage.evapid.until_status(lambda s: s["clients"] == [], "all seats are free")
+    client = stage.connect(address)
+    client.send(b"back")
+    assert client.receive() == b"back"
 
 
 def test_so_many_connect_in_a_second(stage):

@@ -113,6 +113,19 @@ static inline void on_corrupt(void *owner, uint64_t at, const char *why)
         t.on_corrupt();
 }
 
+/* Turn by turn, read all that has been written up to now. */
+static inline void drain(void)
+{
+    struct queue *queue = t.queue; /* a record may have it closed */
+    const uint64_t end = queue_end(queue);
+    for (;;) {
+        queue_read_batch(queue);
+        if (queue_has_read(queue, end))
+            return;
+        queue_await_answers(queue, false, false);
+    }
+}
+
 /* What has been handed over is committed before the ring says that it has been consumed. */
 static inline void on_commit(void *owner, uint64_t tail)
 {

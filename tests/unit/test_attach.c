@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "kamailio.h"
+#include "stranger.h"
 #include "memory.h"
 
 #define CAPACITY EVAPID_RING_MIN
@@ -182,8 +183,17 @@ static void answer_at_length(struct worker *worker, const struct wire_query *que
     worker_answer(worker, answer, sizeof(answer));
 }
 
-/* Ask over a socket that does not take the answer at once; returns the asker's end. */
-static int ask(void)
+static unsigned answers;
+
+static void count_answer(struct worker *worker, const struct wire_query *query)
+{
+    (void)query;
+    answers++;
+    worker_answer(worker, answer, 8);
+}
+
+/* Ask, and have it answered by that, over a socket that does not take a long answer at once; returns the asker's end. */
+static int ask_for(void (*asked)(struct worker *worker, const struct wire_query *query))
 {
     unsigned char frame[64];
     int ends[2];
@@ -192,14 +202,21 @@ static int ask(void)
     const size_t size = wire_write_query(frame, sizeof(frame), &query);
     for (size_t i = 0; i < sizeof(answer); i++)
         answer[i] = (unsigned char)(i * 7);
-    t.kamailio.worker_host.query = answer_at_length;
+    t.kamailio.asked = asked;
+    t.kamailio.worker_host.query = strangers_on_query;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
     t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
     assert_int_equal(send(ends[0], frame, size, MSG_NOSIGNAL), size);
+    return ends[0];
+}
+
+static int ask(void)
+{
+    const int fd = ask_for(answer_at_length);
     turns(3);
     assert_int_equal(t.kamailio.stranger_count, 1);
-    return ends[0];
+    return fd;
 }
 
 /* What comes on fd until it ends. */
@@ -252,6 +269,72 @@ static void test_who_does_not_read_the_answer_is_closed_in_time(void **state)
     close(fd);
 }
 
+static void test_one_question_is_answered_in_a_turn(void **state)
+{
+    (void)state;
+    enum { ASKERS = 5 };
+    int fds[ASKERS];
+    answers = 0;
+    for (int i = 0; i < ASKERS; i++)
+        fds[i] = ask_for(count_answer);
+    for (unsigned before = answers; answers < ASKERS; before = answers) {
+        turns(1);
+        assert_in_range(answers - before, 0, 1);
+    }
+    turns(2);
+    assert_int_equal(t.kamailio.stranger_count, 0);
+    for (int i = 0; i < ASKERS; i++)
+        close(fds[i]);
+}
+
+/* ---- too many strangers ------------------------------------------------------------------------------------------ */
+
+static int knock(uint32_t user)
+{
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
+    t.kamailio.strangers->prev->user = user;
+    return ends[0];
+}
+
+static bool is_closed(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+/* The users' numbers are not this process's: the one more, which has that, is the first of its own. */
+static void test_the_oldest_of_the_user_who_has_most_makes_room(void **state)
+{
+    (void)state;
+    enum { FEW = 56, MANY = STRANGERS_MAX - FEW };
+    static int few[FEW];
+    static int many[MANY];
+    int newcomers[3];
+    const uint32_t own = (uint32_t)getuid();
+    for (int i = 0; i < FEW; i++)
+        few[i] = knock(own + 1);
+    for (int i = 0; i < MANY; i++)
+        many[i] = knock(own + 2);
+    for (int more = 0; more < 3; more++) {
+        newcomers[more] = knock(own + 1);
+        assert_int_equal(t.kamailio.stranger_count, STRANGERS_MAX);
+        for (int i = 0; i < MANY; i++)
+            assert_int_equal(is_closed(many[i]), i <= more);
+        for (int i = 0; i < FEW; i++)
+            assert_false(is_closed(few[i]));
+    }
+    for (int i = 0; i < FEW; i++)
+        close(few[i]);
+    for (int i = 0; i < MANY; i++)
+        close(many[i]);
+    for (int i = 0; i < 3; i++)
+        close(newcomers[i]);
+    turns(2);
+    assert_int_equal(t.kamailio.stranger_count, 0);
+}
+
 #define WITH_KAMAILIO(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -261,6 +344,8 @@ int main(void)
         WITH_KAMAILIO(test_an_answer_that_is_read_slowly_comes_whole),
         WITH_KAMAILIO(test_who_is_being_answered_and_says_more_is_closed),
         WITH_KAMAILIO(test_who_does_not_read_the_answer_is_closed_in_time),
+        WITH_KAMAILIO(test_one_question_is_answered_in_a_turn),
+        WITH_KAMAILIO(test_the_oldest_of_the_user_who_has_most_makes_room),
     };
     return cmocka_run_group_tests_name("attach", tests, NULL, NULL);
 }

@@ -9,13 +9,16 @@
 static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;
 static struct door door;
+static struct turn turns;
 static struct status_subject subject;
 
 static const char request[] = "GET /healthz HTTP/1.1\r\nHost: evapid\r\n\r\n";
 
 static void prepare(void)
 {
-    subject = (struct status_subject){ .bus = bus, .kamailio = &kamailio, .listeners = &listeners, .control = &door };
+    subject = (struct status_subject){
+        .bus = bus, .kamailio = &kamailio, .listeners = &listeners, .control = &door, .turn = &turns
+    };
 }
 
 /* A socket at a free port of the loopback, and its address: evapid may have it too, as long as nobody listens. */

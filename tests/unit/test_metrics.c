@@ -6,10 +6,13 @@
 static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;
 static struct door door;
+static struct turn turns;
 
 static struct status_subject subject_of_bus(void)
 {
-    return (struct status_subject){ .bus = bus, .kamailio = &kamailio, .listeners = &listeners, .control = &door };
+    return (struct status_subject){
+        .bus = bus, .kamailio = &kamailio, .listeners = &listeners, .control = &door, .turn = &turns
+    };
 }
 
 static struct listener *add_listener(void)

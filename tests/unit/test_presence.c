@@ -193,7 +193,7 @@ static void test_removing_a_stranger_changes_nothing(void **state)
     assert_int_equal(count(p, PRESENCE_LEFT, PRESENCE_LEFT), 0);
 }
 
-static void test_clearing_forgets_every_tag(void **state)
+static void test_a_set_that_is_written_anew_has_what_is_added_then(void **state)
 {
     struct presence *p = *state;
     presence_add(p, hash_for(0, 0));
@@ -202,12 +202,31 @@ static void test_clearing_forgets_every_tag(void **state)
     presence_remove(p, hash_for(PRESENCE_TAG_SLOTS - 1, 0));
     add(p, "sales");
     p->crowded = 1;
-    presence_clear(p);
+    presence_begin(p);
+    assert_true(tagged(p, "sales"));
+    assert_true(tagged(p, "anything"));
+    add(p, "support");
+    assert_true(tagged(p, "sales"));
+    presence_end(p, 1);
     assert_false(tagged(p, "sales"));
+    assert_true(tagged(p, "support"));
     assert_int_equal(p->crowded, 0);
-    assert_int_equal(count(p, PRESENCE_EMPTY, PRESENCE_EMPTY), PRESENCE_TAG_SLOTS);
-    assert_tidy(p, 0);
+    assert_int_equal(count(p, PRESENCE_LEFT, PRESENCE_LEFT), 0);
+    assert_tidy(p, 1);
     assert_true(presence_anyone(p));
+}
+
+/* evapid was killed while it wrote: the next one begins again. */
+static void test_a_set_that_was_left_half_written_is_written_by_the_next_one(void **state)
+{
+    struct presence *p = *state;
+    presence_begin(p);
+    add(p, "sales");
+    presence_begin(p);
+    assert_true(tagged(p, "anything"));
+    presence_end(p, 0);
+    assert_false(tagged(p, "sales"));
+    assert_false(tagged(p, "anything"));
 }
 
 /* ---- tags whose probes begin at one slot ------------------------------------------------------------------------- */
@@ -330,7 +349,11 @@ static void test_more_tags_than_the_set_holds_count_as_present(void **state)
     /* What found no place can leave, and takes nobody's place with it. */
     take_out(p, "one too many");
     assert_tidy(p, PRESENCE_TAGS_MAX);
-    presence_clear(p);
+    presence_begin(p);
+    presence_end(p, PRESENCE_TAGS_MAX + 1);
+    assert_true(tagged(p, "one too many"));
+    presence_begin(p);
+    presence_end(p, PRESENCE_TAGS_MAX);
     assert_false(tagged(p, "one too many"));
 }
 
@@ -475,6 +498,29 @@ static void test_a_reader_never_misses_a_tag_that_stays(void **state)
     assert_tidy(p, 5);
 }
 
+/* The whole set is written anew while a reader looks for a tag that is in it before and behind. */
+static void test_a_reader_never_misses_a_tag_while_the_set_is_written_anew(void **state)
+{
+    struct presence *p = *state;
+    const uint32_t slot = presence_slot(hash_of("stays"), 0);
+    add(p, "stays");
+    struct watcher watcher = { .presence = p, .writing = true };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, watch, &watcher), 0);
+    for (uint32_t round = 0; round < 5000; round++) {
+        const uint32_t others = round % 5; /* another place each time */
+        presence_begin(p);
+        for (uint32_t which = 0; which < others; which++)
+            presence_add(p, hash_for(slot, which));
+        add(p, "stays");
+        presence_end(p, others + 1);
+    }
+    watcher.writing = false;
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(watcher.looks > 0);
+    assert_int_equal(watcher.missed, 0);
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, make_presence, free_presence)
 
 int main(void)
@@ -488,7 +534,8 @@ int main(void)
         test(test_a_tag_is_there_from_add_to_remove),
         test(test_a_tag_may_hold_any_bytes),
         test(test_removing_a_stranger_changes_nothing),
-        test(test_clearing_forgets_every_tag),
+        test(test_a_set_that_is_written_anew_has_what_is_added_then),
+        test(test_a_set_that_was_left_half_written_is_written_by_the_next_one),
         test(test_tags_of_one_slot_leave_in_every_order),
         test(test_a_place_that_was_left_is_used_again),
         test(test_places_that_were_left_are_cleaned),
@@ -498,6 +545,7 @@ int main(void)
         test(test_random_comings_and_goings),
         test(test_random_tags_against_a_model),
         test(test_a_reader_never_misses_a_tag_that_stays),
+        test(test_a_reader_never_misses_a_tag_while_the_set_is_written_anew),
     };
     return cmocka_run_group_tests_name("presence", tests, NULL, NULL);
 }

@@ -172,40 +172,68 @@ static void test_holding_and_resuming_twice_is_the_same_as_once(void **state)
     assert_got("1");
 }
 
-/* ---- draining ------------------------------------------------------------------------------------------------------ */
+/* ---- reading up to a mark ------------------------------------------------------------------------------------------------------ */
 
-static void test_a_drain_hands_over_all_at_once(void **state)
+static void test_what_has_been_written_is_read_a_batch_in_a_turn_whoever_waits_for_it(void **state)
 {
     (void)state;
     queue_resume(t.queue);
     for (uint32_t n = 1; n <= 1500; n++)
         push_event(n);
-    queue_drain(t.queue);
+    const uint64_t end = queue_end(t.queue);
+    for (int asked = 0; asked < 3; asked++)
+        queue_read_batch(t.queue);
+    assert_int_equal(t.count, 1024);
+    assert_false(queue_has_read(t.queue, end));
+    queue_await_answers(t.queue, false, false); /* the end of the turn */
+    queue_read_batch(t.queue);
+    assert_true(queue_has_read(t.queue, end));
     assert_int_equal(t.count, 1500);
     for (uint32_t n = 1; n <= 1500; n++)
         assert_int_equal(t.got[n - 1].number, n);
     assert_int_equal(tail(), head());
     t.count = 0;
-    queue_drain(t.queue);
+    drain();
     settle();
     assert_got("");
 }
 
-static void test_a_drain_of_a_held_queue_hands_over_the_control_records(void **state)
+/* An event may be for many clients: then fewer are a batch. */
+static void give_to_many(size_t i)
+{
+    (void)i;
+    queue_note_work(t.queue, 10000);
+}
+
+static void test_a_batch_of_events_for_many_clients_is_short(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    t.on_record = give_to_many;
+    for (uint32_t n = 1; n <= 100; n++)
+        push_event(n);
+    queue_read_batch(t.queue);
+    assert_int_equal(t.count, 2);
+    t.on_record = NULL;
+    settle();
+    assert_int_equal(t.count, 100);
+}
+
+static void test_a_mark_of_a_held_queue_is_reached_by_the_control_records(void **state)
 {
     (void)state;
     push_event(1);
     push_done(2);
     push_close(3);
     push_event(4);
-    queue_drain(t.queue);
+    drain();
     assert_got("+d2 +c3");
     assert_int_equal(tail(), 0);
-    queue_drain(t.queue);
+    drain();
     settle();
     assert_got("");
     queue_resume(t.queue);
-    queue_drain(t.queue);
+    drain();
     assert_got("1 c3 4");
 }
 
@@ -214,19 +242,32 @@ static void push_more(size_t i)
     push_event(t.got[i].number + 100);
 }
 
-/* Up to what had been written when it began: a producer that writes on and on does not keep it. */
-static void test_a_drain_ends_though_more_is_written_meanwhile(void **state)
+/* A producer that writes on and on does not keep who waits for what had been written before. */
+static void test_a_mark_is_reached_though_more_is_written_meanwhile(void **state)
 {
     (void)state;
     queue_resume(t.queue);
     t.on_record = push_more;
     push_event(1);
     push_event(2);
-    queue_drain(t.queue);
-    assert_got("1 2");
-    t.on_record = NULL;
-    settle();
-    assert_got("101 102");
+    const uint64_t end = queue_end(t.queue);
+    queue_read_batch(t.queue);
+    assert_true(queue_has_read(t.queue, end));
+    assert_int_equal(t.count, 1024);
+    assert_int_equal(t.got[0].number, 1);
+    assert_int_equal(t.got[1].number, 2);
+}
+
+static void test_of_a_queue_that_is_not_read_any_more_nothing_is_waited_for(void **state)
+{
+    (void)state;
+    queue_resume(t.queue);
+    push_event(1);
+    const uint64_t end = queue_end(t.queue);
+    assert_false(queue_has_read(t.queue, end));
+    t.queue->state = QUEUE_CORRUPT;
+    assert_true(queue_has_read(t.queue, end));
+    assert_true(queue_has_read(t.queue, queue_end(t.queue)));
 }
 
 /* ---- sleep --------------------------------------------------------------------------------------------------------- */
@@ -375,7 +416,7 @@ static void test_room_comes_back_with_a_drain(void **state)
     t.on_record = see_tail;
     for (uint32_t n = 0; n < 100; n++)
         push_event(n);
-    queue_drain(t.queue);
+    drain();
     assert_int_equal(t.count, 100);
     assert_int_equal(tail(), head());
 }
@@ -397,7 +438,7 @@ static void test_a_hold_from_within_a_record_gives_back_what_was_read(void **sta
         for (uint32_t n = 1; n <= 5; n++)
             push_event(n);
         if (drained)
-            queue_drain(t.queue);
+            drain();
         settle();
         assert_got("1 2");
         assert_int_equal(tail() - begin, 2 * (sizeof(struct ring_record) + RING_ALIGN));
@@ -438,9 +479,11 @@ int main(void)
         WITH_QUEUE(test_what_was_read_ahead_is_remembered_over_a_short_run),
         WITH_QUEUE(test_it_may_go_on_from_within_a_control_record),
         WITH_QUEUE(test_holding_and_resuming_twice_is_the_same_as_once),
-        WITH_QUEUE(test_a_drain_hands_over_all_at_once),
-        WITH_QUEUE(test_a_drain_of_a_held_queue_hands_over_the_control_records),
-        WITH_QUEUE(test_a_drain_ends_though_more_is_written_meanwhile),
+        WITH_QUEUE(test_what_has_been_written_is_read_a_batch_in_a_turn_whoever_waits_for_it),
+        WITH_QUEUE(test_a_mark_of_a_held_queue_is_reached_by_the_control_records),
+        WITH_QUEUE(test_a_mark_is_reached_though_more_is_written_meanwhile),
+        WITH_QUEUE(test_of_a_queue_that_is_not_read_any_more_nothing_is_waited_for),
+        WITH_QUEUE(test_a_batch_of_events_for_many_clients_is_short),
         WITH_QUEUE(test_an_empty_queue_sleeps),
         WITH_QUEUE(test_every_push_wakes_it_from_sleep),
         WITH_QUEUE(test_a_held_queue_is_woken_for_control_records),

@@ -278,7 +278,7 @@ static void test_random_use_agrees_with_a_model(void **state)
             model_settle();
             break;
         case 1:
-            queue_drain(t.queue);
+            drain();
             come += t.count;
             model_settle();
             break;

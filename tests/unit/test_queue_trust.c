@@ -164,7 +164,7 @@ static void test_a_corrupt_queue_does_nothing_more(void **state)
         const uint64_t stands = tail();
         queue_hold(t.queue);
         queue_resume(t.queue);
-        queue_drain(t.queue);
+        drain();
         send_wake();
         settle();
         assert_int_equal(t.queue->state, QUEUE_CORRUPT);
@@ -179,7 +179,7 @@ static void test_a_drain_of_a_corrupt_ring_ends(void **state)
     for (size_t i = 0; i < SPOILS; i++)
         for (int held = 0; held < 2; held++) {
             spoil(state, i, held);
-            queue_drain(t.queue);
+            drain();
             assert_got(spoils_head(i) ? "" : held ? "+d2 +d3" : "d2 d3");
             settle();
             assert_int_equal(t.corrupt, 1);
@@ -227,7 +227,7 @@ static void test_a_queue_may_be_closed_from_within_a_record(void **state)
                 push_event(2);
             push_event(3);
             if (drained)
-                queue_drain(t.queue);
+                drain();
             run_closed();
             assert_got(control ? "1 c2" : "1 2");
         }

@@ -20,6 +20,7 @@
 #include "log.h"
 #include "memory.h"
 #include "reload.h"
+#include "report_rig.h"
 #include "watch.h"
 
 #define PORTS 3
@@ -140,7 +141,8 @@ static mode_t mode_of(const char *path)
 /* All that a reload could have changed. */
 static json_t *snapshot(void)
 {
-    json_t *status = status_describe(&home.subject);
+    unsigned slices = 0;
+    json_t *status = read_report(report_status(&home.subject), &slices);
     assert_non_null(status);
     json_object_del(status, "uptime_s");
     json_object_set_new(status, "descriptors", json_integer(count_descriptors()));

@@ -1,0 +1,93 @@
+/* Who is at Kamailio's door, and who has to leave it for another. */
+#include "stranger.h"
+
+#include <unistd.h>
+#include <utlist.h>
+
+#include "log.h"
+
+#define SUBJECT "kamailio"
+
+static struct log_limit crowds = { .kind = "kamailio: too many connections" };
+
+/* How many of the strangers are the user's? */
+static uint32_t count_of(const struct kamailio *kamailio, uint32_t user)
+{
+    const struct worker *stranger = NULL;
+    uint32_t count = 0;
+    DL_FOREACH(kamailio->strangers, stranger)
+    count += stranger->user == user;
+    return count;
+}
+
+/* The last one has just come, and is one too many: the oldest of the user who has most leaves. */
+static void drop_oldest(struct kamailio *kamailio)
+{
+    struct worker *oldest = NULL;
+    struct worker *stranger = NULL;
+    uint32_t most = 0;
+    DL_FOREACH(kamailio->strangers, stranger)
+    {
+        if (oldest != NULL && stranger->user == oldest->user)
+            continue;
+        const uint32_t count = count_of(kamailio, stranger->user);
+        if (count <= most)
+            continue;
+        most = count;
+        oldest = stranger;
+    }
+    if (oldest == NULL)
+        return; /* there is one at least */
+    log_limited(&crowds, LEVEL_WARNING, SUBJECT,
+                "%u connections are no worker's: closed that of pid %u, the oldest of %u that user %u has",
+                STRANGERS_MAX, oldest->pid, most, oldest->user);
+    oldest->host->lost(oldest, NULL);
+}
+
+void strangers_on_connect(void *owner, int fd)
+{
+    struct kamailio *kamailio = owner;
+    struct worker *stranger = worker_open(kamailio->loop, fd, &kamailio->worker_host);
+    if (stranger == NULL) {
+        log_limited(&crowds, LEVEL_ERROR, SUBJECT, "refused a connection: no memory");
+        return;
+    }
+    DL_APPEND(kamailio->strangers, stranger);
+    if (++kamailio->stranger_count > STRANGERS_MAX)
+        drop_oldest(kamailio);
+}
+
+void strangers_on_query(struct worker *worker, const struct wire_query *query)
+{
+    struct kamailio *kamailio = worker->host->owner;
+    if (kamailio->asking) {
+        kamailio->asking = false;
+        kamailio->asked(worker, query);
+        return;
+    }
+    worker_wait(worker, -1, -1);
+    kamailio->waiting++;
+}
+
+void strangers_serve(struct kamailio *kamailio)
+{
+    struct worker *stranger = NULL;
+    struct worker *next = NULL;
+    if (kamailio->waiting == 0)
+        return;
+    kamailio->waiting = 0; /* those that wait on are counted again */
+    kamailio->asking = true;
+    DL_FOREACH_SAFE(kamailio->strangers, stranger, next)
+    if (stranger->state == WORKER_WAITING)
+        worker_hear_again(stranger);
+    kamailio->asking = false;
+}
+
+void strangers_tick(struct kamailio *kamailio)
+{
+    struct worker *stranger = NULL;
+    struct worker *next = NULL;
+    DL_FOREACH_SAFE(kamailio->strangers, stranger, next)
+    if (stranger->state != WORKER_WAITING && uv_now(kamailio->loop) - stranger->opened_ms >= HELLO_MS)
+        kamailio_refuse(stranger, stranger->pid, "no HELLO has come in 5 seconds, or no answer been read");
+}

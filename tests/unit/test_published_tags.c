@@ -1,0 +1,112 @@
+/* The tags that Kamailio's side publishes for scripts, as they come and go for a long time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kamailio.h"
+
+enum { TAGS = 15000 };
+
+static struct bus bus;
+static struct kamailio kamailio = { .bus = &bus };
+static struct queue queue;
+static struct client *clients;
+static size_t named;
+
+static void on_tag(void *owner, uint64_t hash, bool present)
+{
+    bus.upstream.present(owner, hash, present);
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    queue.ring.header = calloc(1, sizeof(*queue.ring.header));
+    clients = calloc(PRESENCE_TAGS_MAX + 1, sizeof(*clients));
+    if (queue.ring.header == NULL || clients == NULL)
+        return -1;
+    kamailio.queue = &queue;
+    bus.upstream = kamailio_upstream(&kamailio);
+    bus.tags = (struct tag_index){ .watch = on_tag, .owner = &kamailio };
+    queue_presence(&queue)->attached = 1;
+    queue_presence(&queue)->clients = 1;
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i <= PRESENCE_TAGS_MAX; i++)
+        tag_take(&bus.tags, &clients[i]);
+    free(clients);
+    free(queue.ring.header);
+    return 0;
+}
+
+/* Give the client a tag that nobody ever had. */
+static void give(struct client *client)
+{
+    char name[16];
+    const int length = snprintf(name, sizeof(name), "tag-%zu", ++named);
+    client->listed = true;
+    assert_true(tag_give(&bus.tags, client, name, (size_t)length));
+}
+
+/* The slots that a look at a tag passes which is not there, on average. */
+static size_t slots_of_a_miss(const struct presence *p)
+{
+    enum { LOOKS = 2000 };
+    size_t slots = 0;
+    for (uint32_t i = 0; i < LOOKS; i++)
+        for (uint32_t step = 0; p->hashes[presence_slot(i * (PRESENCE_TAG_SLOTS / LOOKS), step)] != PRESENCE_EMPTY;
+             step++) {
+            assert_true(step < PRESENCE_TAG_SLOTS);
+            slots++;
+        }
+    return slots / LOOKS;
+}
+
+static void test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go(void **state)
+{
+    (void)state;
+    const struct presence *p = queue_presence(&queue);
+    unsigned seed = 12;
+    for (size_t i = 0; i < TAGS; i++)
+        give(&clients[i]);
+    for (size_t round = 0; round < 20U * TAGS; round++)
+        give(&clients[(size_t)rand_r(&seed) % TAGS]);
+    assert_true(presence_left(p) <= PRESENCE_LEFT_MAX + PRESENCE_REVIEW);
+    assert_true(slots_of_a_miss(p) < 10);
+    assert_int_equal(p->tags, TAGS);
+    for (size_t i = 0; i < TAGS; i++)
+        assert_true(presence_tagged(p, clients[i].tag->name, clients[i].tag->length));
+    assert_false(presence_tagged(p, "tag-1", 5) && clients[0].tag->length == 5);
+}
+
+static void test_a_set_that_was_too_full_tells_again_once_there_are_fewer(void **state)
+{
+    (void)state;
+    const struct presence *p = queue_presence(&queue);
+    for (size_t i = 0; i <= PRESENCE_TAGS_MAX; i++)
+        give(&clients[i]);
+    assert_true(presence_tagged(p, "nobody", 6));
+    for (size_t i = 0; i < 2U * PRESENCE_REVIEW; i++)
+        tag_take(&bus.tags, &clients[i]);
+    assert_false(presence_tagged(p, "nobody", 6));
+    for (size_t i = 2U * PRESENCE_REVIEW; i <= PRESENCE_TAGS_MAX; i++)
+        assert_true(presence_tagged(p, clients[i].tag->name, clients[i].tag->length));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_set_that_was_too_full_tells_again_once_there_are_fewer, begin, end),
+    };
+    return cmocka_run_group_tests_name("published tags", tests, NULL, NULL);
+}
