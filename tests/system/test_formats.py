@@ -15,7 +15,7 @@ from client import netstring
 from evapid import ROOT
 from formats import FIXTURES, HEADER_PART, SLOT_PART, Ledger, State, bytes_of, memory_of
 from process import DEADLINE_S
-from ring import make_ring
+from ring import Wake, make_ring
 from test_handover import ask, begin, goes_on, replace, restart
 from test_replace import NAME, Successor, batches, close_all, stall
 from test_stored import stored_as
@@ -104,13 +104,15 @@ def test_what_an_earlier_version_has_left_is_gone_on_with(stage, folder):
         kept[f"client-{index}"], ends[index] = connected()
     links = [socket.socketpair() for _ in range(2)]
     kept["worker-0"], kept["worker-1"] = links[0][0], links[1][0]
+    wake = Wake()
     given = {name: os.dup(of.fileno()) for name, of in kept.items()}
-    given |= {"ring": make_ring(65536), "ring-wake": os.eventfd(0, os.EFD_NONBLOCK), "state": memory_of(state.build()),
+    given |= {"ring": make_ring(65536), "ring-wake": os.dup(wake.passed), "state": memory_of(state.build()),
               "ledger": memory_of(Ledger.load((folder / "ledger.json").read_text()).bytes)}
     for name, descriptor in given.items():
         stage.evapid.notifications.store.add(descriptor, name, False)
     for end in kept.values():
         end.close()
+    wake.close()
     stage.evapid.start_again()
     stage.evapid.logged(f"taken over: {len(indexes)} clients")
     assert not stage.evapid.lines("can't be taken over|not kept|does not know")

@@ -13,7 +13,7 @@ from client import Client, netstring
 from control import Control
 from evapid import EVAPID, WRAPPER
 from process import until
-from ring import DONE, HEAD, RECORDS, RELAY, TAIL, Ring, make_ring, record
+from ring import DONE, HEAD, RECORDS, RELAY, TAIL, Ring, Wake, make_ring, record
 from scrape import metrics
 from wire import NEW, WELCOME, Link, event, hello, query
 
@@ -38,10 +38,10 @@ class Attached:
     """A test in the place of a Kamailio with one worker."""
 
     def __init__(self, stage, instance=1, capacity=1 << 20):
-        self.memory, self.eventfd = make_ring(capacity), os.eventfd(0, os.EFD_NONBLOCK)
+        self.memory, self.bell = make_ring(capacity), Wake()
         self.ring = Ring(None, self.memory)
         self.link = Link(stage.evapid.kamailio_socket)
-        self.link.send(hello(instance=instance, pid=os.getpid()), (self.memory, self.eventfd))
+        self.link.send(hello(instance=instance, pid=os.getpid()), (self.memory, self.bell.passed))
 
     def welcome(self):
         """Wait until it is attached."""
@@ -59,7 +59,7 @@ class Attached:
         self.wake()
 
     def wake(self):
-        os.eventfd_write(self.eventfd, 1)
+        self.bell.send()
 
     def fill(self, sizes):
         """Write events of these sizes at once, as far as there is room; returns them, as a client is sent them."""
@@ -83,7 +83,7 @@ class Attached:
     def close(self):
         self.link.close()
         self.ring.close()
-        os.close(self.eventfd)
+        self.bell.close()
 
 
 # ---- a long queue
