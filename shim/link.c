@@ -30,6 +30,8 @@
 #define FULL_RETRY_MS 1U  /* how often a worker looks for room in a full queue */
 #define DONE_MAX 16U      /* messages that may be run before evapid is told */
 
+static const char look_there[] = "see evapid's log";
+
 static struct {
     const struct link_settings *settings;
     uint16_t index;
@@ -40,7 +42,7 @@ static struct {
     struct inbox inbox;
     const char *advice;  /* what to do about the last attempt's failure */
     uint64_t absent_for; /* presence_hash of why the last attempt failed; 0: it didn't */
-} worker = { .fd = -1, .advice = "" };
+} worker = { .fd = -1, .advice = look_there };
 
 static uint64_t now_ms(void)
 {
@@ -183,10 +185,10 @@ static const char *take_frame(const struct inbox_frame *frame)
 static const char *advice_about(int error)
 {
     if (error == ENOENT || error == ECONNREFUSED)
-        return "start evapid, or name its kamailio_socket in the parameter socket; ";
+        return "start evapid, or name its kamailio_socket in the parameter socket";
     if (error == EACCES)
-        return "have Kamailio run in the group of the socket, or name its own in evapid's kamailio_access; ";
-    return "";
+        return "have Kamailio run in the group of the socket, or name its own in evapid's kamailio_access";
+    return look_there;
 }
 
 static const char *connect_socket(void)
@@ -195,7 +197,7 @@ static const char *connect_socket(void)
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", worker.settings->socket);
     worker.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const bool connected = worker.fd >= 0 && connect(worker.fd, (struct sockaddr *)&address, sizeof(address)) == 0;
-    worker.advice = connected ? "" : advice_about(errno);
+    worker.advice = connected ? look_there : advice_about(errno);
     return connected ? NULL : strerror(errno);
 }
 
@@ -337,7 +339,7 @@ static void log_absent(const char *why)
 {
     const uint64_t hash = presence_hash(why, strlen(why));
     if (is_speaker() && why != refused && hash != worker.absent_for)
-        LM_ERR("evapid is not there (%s: %s); %strying on\n", worker.settings->socket, why, worker.advice);
+        LM_ERR("evapid is not there (%s: %s); %s; trying on\n", worker.settings->socket, why, worker.advice);
     worker.absent_for = hash;
 }
 

@@ -194,5 +194,5 @@ def test_a_socket_in_a_folder_that_is_not_there_is_said(check, tmp_path):
     check.path.write_text(json.dumps({"kamailio_socket": str(path), "control_socket": str(tmp_path / "c.sock")}))
     ran = run_evapid("-c", check.path)
     assert ran.returncode == 1
-    assert re.search(rf"error .*{path}: No such file", ran.stderr), ran.stderr
+    assert re.search(rf"error .*{path}: the folder {path.parent} is missing; make it", ran.stderr), ran.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["evapid.json"]
