@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evapid"
 WEEK_S = 7 * 24 * 3600
 DEADLINE_S = 2400  # for apt, debootstrap and a build: much to fetch and to compile, on a machine that has much else to do
+RETRIES = 8  # of each file that apt fetches, the next one after a longer pause
 
 NAMESPACES = ["--mount", "--pid", "--fork", "--kill-child"]
 IN_ROOT = """
@@ -219,18 +220,31 @@ def copy_sources(root):
 
 
 def write_settings(root):
-    """How this machine's apt reaches its archives."""
+    """How this machine's apt reaches its archives; and what does not come is asked for more often than apt does by itself."""
     settings = completed(["apt-config", "dump"], "apt-config").splitlines()
-    (root / "etc/apt/apt.conf.d/00machine").write_text("\n".join(line for line in settings if line.startswith("Acquire::")) + "\n")
+    settings = [line for line in settings if line.startswith("Acquire::")] + [f'Acquire::Retries "{RETRIES}";']
+    (root / "etc/apt/apt.conf.d/00machine").write_text("\n".join(settings) + "\n")
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+
+
+def bootstrapped(archives, made, suite):
+    """What debootstrap makes of that suite, in the folder made. It ends when a single file does not come: then it gets a second go, in
+    which it fetches what is missing."""
+    command = ["debootstrap", "--variant=minbase", f"--cache-dir={archives}", suite, made, archive()]
+    try:
+        completed(command, "debootstrap")
+    except AssertionError as error:
+        print(f"once more: {error}", file=sys.stderr)
+        shutil.rmtree(made, ignore_errors=True)
+        completed(command, "debootstrap")
+    return made
 
 
 def minimal(archives, folder, suite):
     """What debootstrap makes of that suite, as a tar file that is kept for a week. folder: where it is made, if it must be."""
     kept = CACHE / f"minimal-{suite}-{platform.machine()}.tar"
     if not kept.exists() or time.time() - kept.stat().st_mtime > WEEK_S:
-        made = folder / f"made-{suite}"
-        completed(["debootstrap", "--variant=minbase", f"--cache-dir={archives}", suite, made, archive()], "debootstrap")
+        made = bootstrapped(archives, folder / f"made-{suite}", suite)
         completed(["tar", "-cf", f"{kept}.part", "-C", made, "."], "tar")
         os.rename(f"{kept}.part", kept)
         shutil.rmtree(made)

@@ -41,7 +41,7 @@ def calls(folder, call):
 
 
 SUBJECTS = {"listener->subject": "listener <address>", "http->subject": "metrics <address>", "door->path": "<path>", "address->sun_path": "<path>",
-            "what": "<name>", "limit->kind": "<kind>"}
+            "what": "<name>", "name": "<name>", "limit->kind": "<kind>"}
 
 
 def subject_of(file, expression):
