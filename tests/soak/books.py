@@ -3,6 +3,7 @@
 A check is a pair: what should be so, and what is wrong (empty: nothing)."""
 
 import re
+from math import inf
 
 from director import RESIDENT_COUNT
 
@@ -13,6 +14,8 @@ LINGER_S = 10.0        # what evapid gives a client that it cuts off to read the
 # evapid says that it has not waited for all clients before it delivered events.
 HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
 STALLING = re.compile("staller|newest|oldest")
+# The script had something to say to a client, and the queue was full: kind, client's index and port, number of the message.
+UNSAID = re.compile(r"<script>: UNSAID (\w) (\d+) (\d+) (\d+)$", re.MULTILINE)
 
 
 class Books:
@@ -22,6 +25,10 @@ class Books:
         self.seen = {(kind, source): runs for kind, source, runs in report["seen"]}
         self.held_short = any(HELD_SHORT.search(log.read_text(errors="replace"))
                               for log in director.stage.folder.glob("evapid-*.log"))
+        self.unsaid = {tuple(words) for log in director.stage.folder.glob("kamailio-*.log")
+                       for words in UNSAID.findall(log.read_text(errors="replace"))}
+        for app in self.apps:
+            app["index"] = self.index_of(app)
         self.whole = director.hands_over or not director.evapid_losses  # these books are those of the whole run
 
     def checks(self):
@@ -64,11 +71,26 @@ class Books:
         issued later. They are held after a start of either side."""
         def excused(line):
             at, connected, source = float(line.split()[1]), float(line.split()[-2]), line.split()[-1]
-            return (int(source.split(".")[0]) > connected - HOLD_S or
+            port = line.split()[4].rstrip(":")
+            return (self.unannounced(port) or int(source.split(".")[0]) > connected - HOLD_S or
                     any(connected - HOLD_S < ready and began < at for began, ready in self.director.evapid_starts))
         return [line for line in self.lines("early:") if not excused(line)]
 
     # ---- client by client
+
+    def unannounced(self, port):
+        return any(kind == "W" and at == str(port) for kind, _, at, _ in self.unsaid)
+
+    def index_of(self, app):
+        """evapid's index of its connection. The event that tells it may have found the queue full, or may have been dropped
+        for the client: then its port tells."""
+        if app["index"] is not None:
+            return app["index"]
+        told = {other["index"] for other in self.apps}
+        found = [entry["index"] for entry in self.status["clients"]
+                 if entry["index"] not in told and entry["address"].endswith(f":{app['port']}")
+                 and (sum(entry["dropped"].values()) or self.unannounced(app["port"]))]
+        return found[0] if len(found) == 1 else None
 
     def each(self, check):
         """What check(app, entry) says of each resident."""
@@ -97,7 +119,7 @@ class Books:
                 continue
             runs = runs_of.get((kind, source), [])
             # It was there before the source was, or before all traffic: then the source's first events were for it too.
-            was_there = app["connections"] == 1 or int(source.split(".")[0]) > app["began"] + 1
+            was_there = app["connections"] == 1 or (app["began"] or inf) + 1 < int(source.split(".")[0])
             came_before = was_there and not self.held_short
             if not runs and not came_before:
                 continue
@@ -177,7 +199,8 @@ class Books:
 
     def messages(self):
         """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken, and answers
-        that it had: these are what it has dropped besides the events that numbers tell of."""
+        that it had: these are what it has dropped besides the events that numbers tell of. A route that has run may have
+        found the queue full when it answered: it has said so in the log."""
         def check(app, entry):
             taken = entry["in"]
             lost = sum(taken["dropped"].values())
@@ -185,6 +208,8 @@ class Books:
                 return f"has sent {app['messages']}, evapid has taken {taken}"
             missing = app["sent"] - app["heard"] + app["missing"] if app["role"] == "sender" else 0
             answers = sum(entry["dropped"].values()) - self.missing_of(app)
-            allowed = self.director.kamailio_ends + lost + answers
+            unsaid = sum(kind == "K" and (index, port) == (str(app["index"]), str(app["port"])) and number != "0"
+                         for kind, index, port, number in self.unsaid)
+            allowed = self.director.kamailio_ends + lost + answers + unsaid
             return f"{missing} of {app['sent']} were not run, evapid has taken {taken}" if missing > allowed else ""
         return self.each(check)

@@ -16,7 +16,8 @@ whether it has got all of them, once, whole and in order.
     W      unicast by connection-new: tells a client its index, and lets it know its group
     K      unicast: acknowledges a client's message
 
-The answer of each request says in X-Said which events its route has issued with success."""
+The answer of each request says in X-Said which events its route has issued with success. A W or a K that the queue had no
+room for is said in Kamailio's log (UNSAID, with the client's index and port, and the number of the message)."""
 
 GROUPS = 3
 
@@ -137,7 +138,7 @@ event_route[evapi:connection-new] {
     $var(tag) = "w" + $evapi(conidx);
     evapi_set_tag("$var(tag)");
     $var(rest) = "" + $evapi(conidx);
-    route(ISSUE_W);
+    if (!route(ISSUE_W)) xlog("L_INFO", "UNSAID W $evapi(conidx) $evapi(srcport) 0\\n");
     $var(tag) = "g" + ($evapi(conidx) mod 3);
     evapi_set_tag("$var(tag)");
 }
@@ -157,7 +158,7 @@ event_route[evapi:message-received] {
         return;
     }
     $var(rest) = "" + $evapi(conidx) + " " + $(evapi(msg){s.select,1,:}) + " " + $(evapi(msg){s.md5});
-    route(ISSUE_K);
+    if (!route(ISSUE_K)) xlog("L_INFO", "UNSAID K $evapi(conidx) $evapi(srcport) $(evapi(msg){s.select,1,:})\\n");
 }
 """
 

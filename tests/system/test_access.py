@@ -243,12 +243,12 @@ def test_a_client_that_no_route_lets_in_is_closed(stage):
     assert client.receive_rest() == []
     stage.evapid.logged(rf"warning listener {address}: closing 127\.0\.0\.1 port {client.port}: .*50 ms \(admission_timeout_ms\)")
     assert refusals_of(stage, address) == {"admission": 1}
-    shown = listener_of(stage, address)
-    assert (shown["accepted"], shown["clients"]) == (1, 0)
+    assert listener_of(stage, address)["accepted"] == 1
     assert stage.evapid.client(unhurried, "admitting"), "at this listener there is no limit"
     assert refusals_of(stage, patient) == {}
     stage.phone().ask("MESSAGE", "go")
     stage.evapid.client(unhurried)
+    until(lambda: listener_of(stage, address)["clients"] == 0, "its place is free, for its routes have run")
 
 
 @pytest.mark.parametrize("start", ["with evapid alone", "when Kamailio has gone"])

@@ -186,8 +186,12 @@ def story(stage):
 
 def test_a_kamailio_moves_to_evapid_and_back_by_the_document_s_commands(moving):
     original = moving.path.read_text()
+    # Without workers: those of EVAPI 6.0 run the route of a message where its connection isn't, and close nothing of it.
+    for_evapi = original.replace('"workers", 1', '"workers", 0')
+    moving.path.write_text(for_evapi)
     moving.run_kamailio(File(moving.path), attach=False)
     seen, closed, same_index = story(moving)
+    moving.path.write_text(original)
     assert closed == 0, "EVAPI does not run connection-closed for those that the script closes"
     assert same_index, "EVAPI uses indexes again"
     run(moving, "switch")
@@ -202,6 +206,7 @@ def test_a_kamailio_moves_to_evapid_and_back_by_the_document_s_commands(moving):
     assert moving.path.read_text() == original
     assert moving.kamailio.terminate() == 0
     assert moving.evapid.terminate() == 0
+    moving.path.write_text(for_evapi)
     moving.run_kamailio(File(moving.path), attach=False)
     assert story(moving) == (seen, 0, True)
 
