@@ -29,7 +29,7 @@ event_route[evapi:connection-new] {
     while ($shv(gate) == 1) usleep("1000");
 }
 event_route[evapi:message-received] {
-    xlog("L_NOTICE", "GOT $evapi(conidx) $evapi(msg);\\n");
+    xlog("L_NOTICE", "GOT $evapi(conidx) $(evapi(msg){s.rtrim});\\n");
     while ($shv(gate) == 2) usleep("1000");
     if ($evapi(msg) =~ "^tag:")
         evapi_set_tag("$(evapi(msg){s.select,1,:})");
