@@ -2,6 +2,7 @@
 
 A check is a pair: what should be so, and what is wrong (empty: nothing)."""
 
+import collections
 import re
 
 from director import RESIDENT_COUNT
@@ -12,6 +13,7 @@ LINGER_S = 10.0        # what evapid gives a client that it cuts off to read the
 
 # evapid says that it has not waited for all clients before it delivered events.
 HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
+UNSAID = re.compile(r"UNSAID (\d+)")
 STALLING = re.compile("staller|newest|oldest")
 
 
@@ -20,8 +22,8 @@ class Books:
         self.director, self.code, self.status, self.report = director, code, status, report
         self.apps = [app for app in report["apps"] if app is not None]
         self.seen = {(kind, source): runs for kind, source, runs in report["seen"]}
-        self.held_short = any(HELD_SHORT.search(log.read_text(errors="replace"))
-                              for log in director.stage.folder.glob("evapid-*.log"))
+        logs = [log.read_text(errors="replace") for log in director.stage.folder.glob("evapid-*.log")]
+        self.held_short = any(HELD_SHORT.search(text) for text in logs)
         self.whole = director.hands_over or not director.evapid_losses  # these books are those of the whole run
 
     def checks(self):
@@ -36,6 +38,8 @@ class Books:
         yield "what SIP was told to be on its way came", self.said()
         yield "SIP lost no request", self.requests()
         yield "each message was run once, in order", self.messages()
+        if self.director.supervised:
+            yield "the service manager was asked to keep no more than it can", self.refused()
 
     # ---- what the clients said by themselves
 
@@ -48,11 +52,13 @@ class Books:
         return self.lines("violation:") + self.lines("Traceback")
 
     def torn(self):
-        """A frame may be cut off when evapid is killed; or when it was stopped for so long that a client which it had
-        cut off could not use its time."""
+        """A frame may be cut off when evapid is killed, or ends and has no place for the client; or when it was stopped for
+        so long that a client which it had cut off could not use its time."""
+        ends = [*self.director.evapid_losses, *self.director.evapid_squeezes]
+
         def excused(line):
             at = float(line.split()[1])
-            return (any(lost <= at < self._next_ready(lost) + KILL_NOTICED_S for lost in self.director.evapid_losses) or
+            return (any(end <= at < self._next_ready(end) + KILL_NOTICED_S for end in ends) or
                     STALLING.search(line) and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
         return [line for line in self.lines("torn:") if not excused(line)]
 
@@ -111,7 +117,7 @@ class Books:
         def check(app, entry):
             missing, dropped = self.missing_of(app), sum(entry["dropped"].values())
             # What it did not get may be of another kind; and of a source that was there before it, the first.
-            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer")
+            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer") and not self.held_short
             most = missing + kills if exact else dropped
             return "" if missing <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
         return self.each(check)
@@ -170,14 +176,23 @@ class Books:
         if len(codes) != made:
             found.append(f"{made} requests, {len(codes)} answers")
         unanswered = codes.count("504")
-        # A transaction whose answerer's words were lost with evapid, or begun by a worker that died.
-        if unanswered and not self.director.evapid_losses and not self.director.kamailio_ends:
+        # A transaction whose answerer's words were lost with evapid, or who had no place, or begun by a worker that died.
+        ended = self.director.evapid_losses or self.director.evapid_squeezes or self.director.kamailio_ends
+        if unanswered and not ended:
             found.append(f"{unanswered} requests were suspended for ever")
         return found
 
+    def refused(self):
+        count = self.director.stage.evapid.refused()
+        return [f"{count} descriptors were refused"] if count else []
+
     def messages(self):
         """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken, and answers
-        that it had: these are what it has dropped besides the events that numbers tell of."""
+        that it had: these are what it has dropped besides the events that numbers tell of. And while evapid is stopped or
+        ended, the queue may have no room for an answer."""
+        unsaid = collections.Counter(int(index) for log in self.director.stage.folder.glob("kamailio-*.log")
+                                     for index in UNSAID.findall(log.read_text(errors="replace")))
+
         def check(app, entry):
             taken = entry["in"]
             lost = sum(taken["dropped"].values())
@@ -185,6 +200,6 @@ class Books:
                 return f"has sent {app['messages']}, evapid has taken {taken}"
             missing = app["sent"] - app["heard"] + app["missing"] if app["role"] == "sender" else 0
             answers = sum(entry["dropped"].values()) - self.missing_of(app)
-            allowed = self.director.kamailio_ends + lost + answers
+            allowed = self.director.kamailio_ends + lost + answers + unsaid[app["index"]]
             return f"{missing} of {app['sent']} were not run, evapid has taken {taken}" if missing > allowed else ""
         return self.each(check)

@@ -128,7 +128,8 @@ failure_route[UNANSWERED] {
 """
 
 # A client keeps its tag when another Kamailio announces it: to take it away for a moment would cost it events. One that
-# begins with w is of a connection-new route that a dying Kamailio has not finished.
+# begins with w is of a connection-new route that a dying Kamailio has not finished. An acknowledgement for which the queue has
+# no room is noted in the log.
 EVENTS = """
 event_route[evapi:connection-new] {
     route(PROCESS);
@@ -157,7 +158,7 @@ event_route[evapi:message-received] {
         return;
     }
     $var(rest) = "" + $evapi(conidx) + " " + $(evapi(msg){s.select,1,:}) + " " + $(evapi(msg){s.md5});
-    route(ISSUE_K);
+    if (!route(ISSUE_K)) xlog("L_INFO", "UNSAID $evapi(conidx)\\n");
 }
 """
 
