@@ -110,6 +110,7 @@ static void bus_on_gone(struct client *client)
     client_subject(client, subject);
     log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
     bus->closed++;
+    client->slot->closed = true;
     bus_note_counts(bus);
     store_forget_client(client->index);
     bus_delist(bus, client);
@@ -685,6 +686,7 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     state_take_end(in);
     bus->lost += lost;
     bus->ledger->header->closed += lost;
+    client->slot->closed = client->state == CLIENT_GONE;
     if (!listed || client->state == CLIENT_GONE)
         return true;
     if (!client_listens(client) || client->out.followed == (client->passed_by != NULL) ||

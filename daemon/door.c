@@ -160,6 +160,9 @@ static const char *door_failed(const struct door *door, int error)
         return why;
     case ENOTDIR: snprintf(why, sizeof(why), "%s is no folder, or lies below a file", folder); return why;
     case EACCES: snprintf(why, sizeof(why), "user %s may not make a file in the folder %s", user, folder); return why;
+    case ENOSPC:
+    case EDQUOT: snprintf(why, sizeof(why), "no space is left in the folder %s", folder); return why;
+    case EROFS: snprintf(why, sizeof(why), "the folder %s is on a file system that is read-only", folder); return why;
     default: return strerror(error);
     }
 }

@@ -303,6 +303,11 @@ static void recover_clients(struct household *household, struct holdings *holdin
     struct ledger_slot *next = NULL;
     for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = next) {
         next = ledger_next(ledger, slot);
+        if (slot->closed) { /* and only its seat was still there */
+            count_lost(slot);
+            ledger_release(ledger, slot);
+            continue;
+        }
         const bool goes_on = recover_client(household, slot, holdings_take(holdings, "client-%u", slot->index));
         kept += goes_on;
         closed += !goes_on;

@@ -61,11 +61,12 @@ struct ledger_slot {
     bool passed;       /* it is passed over by that run (pace.h) */
     bool input_begun;  /* bytes have been read that are in memory only */
     bool output_begun; /* a part of an event has been sent */
+    bool closed;       /* its connection has ended, and is counted as closed: its seat is still there */
     char tag[EVAPID_TAG_MAX];
     char address[EVAPID_ADDRESS_MAX];
     char listener[ADDRESS_TEXT];
     struct network peer; /* where it comes from, as its listener counts it */
-    unsigned char unused[5];
+    unsigned char unused[4];
     uint64_t tag_order; /* clients of a tag stand in this order */
     uint64_t cookie;    /* SO_COOKIE: which socket it is */
     uint64_t since_ms;

@@ -68,6 +68,7 @@ static const struct layout_field fields[] = {
     SLOT_NUMBER(passed),
     SLOT_NUMBER(input_begun),
     SLOT_NUMBER(output_begun),
+    SLOT_NUMBER(closed),
     SLOT_BYTES(tag),
     SLOT_BYTES(address),
     SLOT_BYTES(listener),

@@ -450,6 +450,7 @@ int main(int argc, char **argv)
     if (test)
         hold_signals(false);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a log that may not grow any more is as one on a full disk */
     evapid.config_path = path;
     watch_prepare();
     log_open(LEVEL_INFO);

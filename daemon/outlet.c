@@ -99,10 +99,12 @@ static uint64_t count_lines(const char *bytes, size_t length)
  * told of again. */
 static void drop_all(struct outlet *outlet, size_t from)
 {
-    outlet->missed += count_lines(outlet->bytes + from, outlet->used - from);
+    outlet->missed += count_lines(outlet->bytes + from, outlet->used - from) - outlet->parted;
     outlet->missed += outlet->told - outlet->tells;
     outlet->told = outlet->tells = 0;
     outlet->used = 0;
+    outlet->cut = outlet->begun;
+    outlet->parted = false;
 }
 
 size_t outlet_flush(struct outlet *outlet)
@@ -118,6 +120,8 @@ size_t outlet_flush(struct outlet *outlet)
         if (n <= 0)
             break;
         done += (size_t)n;
+        outlet->begun = outlet->bytes[done - 1] != '\n';
+        outlet->parted = false;
     }
     if (outlet->used == 0)
         return done;
@@ -130,10 +134,14 @@ size_t outlet_flush(struct outlet *outlet)
 
 static bool outlet_add(struct outlet *outlet, const char *line, size_t length)
 {
-    if (length > OUTLET_ROOM - outlet->used)
+    if (length + outlet->cut > OUTLET_ROOM - outlet->used)
         outlet_flush(outlet);
-    if (length > OUTLET_ROOM - outlet->used)
+    if (length + outlet->cut > OUTLET_ROOM - outlet->used)
         return false;
+    if (outlet->cut)
+        outlet->bytes[outlet->used++] = '\n'; /* nothing waits: all has been dropped */
+    outlet->parted = outlet->parted || outlet->cut;
+    outlet->cut = false;
     memcpy(outlet->bytes + outlet->used, line, length);
     outlet->used += length;
     return true;

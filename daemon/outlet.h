@@ -9,7 +9,8 @@
  *     a file                 write: the kernel takes it into its memory, and a full disk is an error
  *
  * A piece that is written to a pipe consists of whole lines and is at most PIPE_BUF bytes long, so that lines of several
- * processes do not mix (pipe(7)). */
+ * processes do not mix (pipe(7)). A file takes a part of a line when its disk becomes full: what is written later begins on a line
+ * of its own. */
 #ifndef EVAPID_OUTLET_H
 #define EVAPID_OUTLET_H
 
@@ -28,6 +29,9 @@ struct outlet {
     uint64_t missed; /* lines that did not fit, or could not be written, and have not been told of */
     uint64_t told;   /* of those in lines that tell of them and wait themselves */
     uint64_t tells;  /* these lines */
+    bool begun;      /* of the line that was written last a part is missing */
+    bool cut;        /* and it has been dropped: the next one begins with a newline */
+    bool parted;     /* that newline is the first byte that waits */
     char bytes[OUTLET_ROOM];
 };
 

@@ -488,3 +488,20 @@ def test_an_access_that_cannot_be_meant_ends_the_start(tmp_path, key, value):
     ran = run_evapid("-c", path)
     assert ran.returncode == 1 and re.fullmatch(rf"{path}:1:\d+: control_access\.{key}[^ ]*: .+\n", ran.stderr), ran.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["evapid.json"]
+
+
+def test_a_client_that_has_gone_is_counted_once_though_evapid_is_killed_before_its_seat_is_free(stage):
+    address = stage.new_address()
+    stage.start_supervised(listeners=[{"address": address, "max_clients": 20}], access={"admission_timeout_ms": 1000})
+    stage.start_kamailio(waiting("connection-new"))
+    for _ in range(20):
+        assert is_taken(stage, address)
+    stage.evapid.until_status(lambda s: all(e["state"] == "gone" for e in s["clients"]), "all of them are closed")
+    stage.evapid.kill_and_restart()
+    clients = stage.evapid.status()["totals"]["clients"]
+    assert (clients["accepted"], clients["closed"]) == (20, 20)
+    stage.phone().ask("MESSAGE", "go")
+    stage.evapid.attached(stage.kamailio.pid)
+    client = stage.connect(address)
+    client.send(b"back")
+    assert client.receive() == b"back"

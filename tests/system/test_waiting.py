@@ -18,7 +18,7 @@ import pytest
 
 import wire
 from evapid import EVAPICTL
-from process import DEADLINE_S, running, until
+from process import DEADLINE_S, until
 from ring import PRESENCE, SLEEPING, Ring, make_ring
 
 SHELL = ["/bin/sh", "-c"]
@@ -218,7 +218,7 @@ def test_a_restart_with_a_service_manager_that_is_stuck_ends_and_says_what_is_no
     clients, phone = begin_stuck(stage)
     stage.evapid.signal(signal.SIGTERM)
     stage.evapid.logged("not kept: the service manager has not taken it")
-    until(lambda: not running(stage.evapid.pid), "evapid ends")
+    until(lambda: stage.evapid.popen.poll() is not None, "evapid ends")
     stage.evapid.notifications.goes_on()
     assert stage.evapid.ended() == 0
     kept = [client for client, name in zip(clients, names(clients)) if name in stage.evapid.stored()]
@@ -236,7 +236,7 @@ def test_a_stop_does_not_wait_for_a_service_manager_that_is_stuck(stage):
     clients, _ = begin_stuck(stage)
     stage.evapid.expect_end = True
     stage.evapid.signal(signal.SIGINT)
-    until(lambda: not running(stage.evapid.pid), "evapid ends")
+    until(lambda: stage.evapid.popen.poll() is not None, "evapid ends")
     stage.evapid.notifications.goes_on()
     assert stage.evapid.ended() == 0
     assert clients[0].receive_rest() == []

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -240,6 +241,42 @@ static void test_a_full_disk_loses_lines_and_no_more(void **state)
     close(file);
 }
 
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A file may take no more than 10 bytes of the third line. */
+static void test_a_disk_that_becomes_full_within_a_line_leaves_a_line_that_stands_by_itself(void **state)
+{
+    (void)state;
+    const char *left = "line 0 of those that are written\nline 1 of those that are written\nline 2 of \n"
+                       "missing 3\nline 5 of those that are written\n";
+    const int file = memfd_create("log", MFD_CLOEXEC);
+    outlet = (struct outlet){ 0 };
+    assert_true(file >= 0);
+    signal(SIGXFSZ, SIG_IGN);
+    limit_files(2 * strlen("line 0 of those that are written\n") + 10);
+    outlet_open(&outlet, file);
+    for (unsigned i = 0; i < 5; i++)
+        put_number(i);
+    for (unsigned times = 0; times < 2; times++) {
+        assert_false(tell());
+        assert_int_equal(outlet.missed, 3);
+    }
+    limit_files(RLIM_INFINITY);
+    assert_true(tell());
+    put_number(5);
+    length = (size_t)pread(file, text, sizeof(text) - 1, 0);
+    text[length] = '\0';
+    assert_string_equal(text, left);
+    outlet_close(&outlet, 0);
+    close(file);
+}
+
 static void test_a_line_longer_than_a_pipe_takes_whole_is_written_in_parts(void **state)
 {
     (void)state;
@@ -301,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_the_flags_of_what_others_share_stay_as_they_are),
         cmocka_unit_test(test_lines_that_nobody_can_read_are_counted_and_told_of_later),
         cmocka_unit_test(test_a_full_disk_loses_lines_and_no_more),
+        cmocka_unit_test(test_a_disk_that_becomes_full_within_a_line_leaves_a_line_that_stands_by_itself),
         cmocka_unit_test(test_a_line_longer_than_a_pipe_takes_whole_is_written_in_parts),
         cmocka_unit_test(test_at_the_end_what_waits_is_written_if_it_is_taken),
         cmocka_unit_test(test_at_the_end_nobody_who_takes_nothing_is_waited_for_longer_than_said),
