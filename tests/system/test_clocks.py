@@ -120,7 +120,10 @@ def test_the_wall_clock_may_jump_while_evapid_kamailio_and_clients_work(stage, w
     slow, years = stage.connect(receive_buffer=4096), set()
     for number, ahead_s in enumerate(JUMPS_S):
         invite, asked = wait_for_answer(phone, client, number)
+        early = stage.connect()
         wall.set(ahead_s)
+        early.close()
+        stage.evapid.clients(2)
         late = stage.connect()
         index, label, word = asked.decode().split(":")
         client.send(f"{index}:{label}:486:{word}".encode())
