@@ -23,8 +23,8 @@ class Books:
         self.director, self.code, self.status, self.report = director, code, status, report
         self.apps = [app for app in report["apps"] if app is not None]
         self.seen = {(kind, source): runs for kind, source, runs in report["seen"]}
-        self.held_short = any(HELD_SHORT.search(log.read_text(errors="replace"))
-                              for log in director.stage.folder.glob("evapid-*.log"))
+        logs = [log.read_text(errors="replace") for log in director.stage.folder.glob("evapid-*.log")]
+        self.held_short = any(HELD_SHORT.search(text) for text in logs)
         self.unsaid = {tuple(words) for log in director.stage.folder.glob("kamailio-*.log")
                        for words in UNSAID.findall(log.read_text(errors="replace"))}
         for app in self.apps:
@@ -43,6 +43,8 @@ class Books:
         yield "what SIP was told to be on its way came", self.said()
         yield "SIP lost no request", self.requests()
         yield "each message was run once, in order", self.messages()
+        if self.director.supervised:
+            yield "the service manager was asked to keep no more than it can", self.refused()
 
     # ---- what the clients said by themselves
 
@@ -55,11 +57,13 @@ class Books:
         return self.lines("violation:") + self.lines("Traceback")
 
     def torn(self):
-        """A frame may be cut off when evapid is killed; or when it was stopped for so long that a client which it had
-        cut off could not use its time."""
+        """A frame may be cut off when evapid is killed, or ends and has no place for the client; or when it was stopped for
+        so long that a client which it had cut off could not use its time."""
+        ends = [*self.director.evapid_losses, *self.director.evapid_squeezes]
+
         def excused(line):
             at = float(line.split()[1])
-            return (any(lost <= at < self._next_ready(lost) + KILL_NOTICED_S for lost in self.director.evapid_losses) or
+            return (any(end <= at < self._next_ready(end) + KILL_NOTICED_S for end in ends) or
                     STALLING.search(line) and any(0 <= at - went_on < LINGER_S for went_on in self.director.evapid_stops))
         return [line for line in self.lines("torn:") if not excused(line)]
 
@@ -133,7 +137,7 @@ class Books:
         def check(app, entry):
             missing, dropped = self.missing_of(app), sum(entry["dropped"].values())
             # What it did not get may be of another kind; and of a source that was there before it, the first.
-            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer")
+            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer") and not self.held_short
             most = missing + kills if exact else dropped
             return "" if missing <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
         return self.each(check)
@@ -192,10 +196,15 @@ class Books:
         if len(codes) != made:
             found.append(f"{made} requests, {len(codes)} answers")
         unanswered = codes.count("504")
-        # A transaction whose answerer's words were lost with evapid, or begun by a worker that died.
-        if unanswered and not self.director.evapid_losses and not self.director.kamailio_ends:
+        # A transaction whose answerer's words were lost with evapid, or who had no place, or begun by a worker that died.
+        ended = self.director.evapid_losses or self.director.evapid_squeezes or self.director.kamailio_ends
+        if unanswered and not ended:
             found.append(f"{unanswered} requests were suspended for ever")
         return found
+
+    def refused(self):
+        count = self.director.stage.evapid.refused()
+        return [f"{count} descriptors were refused"] if count else []
 
     def messages(self):
         """A dying Kamailio may take one message of each worker with it, a killed evapid those that it had taken, and answers

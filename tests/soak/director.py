@@ -3,6 +3,7 @@
 An action leaves everything running. It may be missing something for a moment: clients come back by themselves, and so
 does the attachment."""
 
+import json
 import os
 import random
 import signal
@@ -11,22 +12,27 @@ import time
 from caller import Caller
 from crowd import CrowdProcess
 from evapid import run_evapid
+from neighbours import LOGGED, Neighbours
 from process import running, until
 from routes import script
-from roles import RESIDENTS
+from roles import RESIDENTS, VISITORS
 from stage import Stage
+from turns import Turns
 
 RESIDENT_COUNT = sum(count for _, count in RESIDENTS)
 WORKERS = 2
 # evapid's own, beside the one that the module declares: what is said of them in its configuration.
 LISTENERS = {"raw": {"framing": "raw"}, "narrow": {"max_queued_bytes": 16384},
              "newest": {"max_queued_bytes": 65536, "slow_policy": "drop-newest"},
-             "oldest": {"max_queued_bytes": 65536, "slow_policy": "drop-oldest"}}
+             "oldest": {"max_queued_bytes": 65536, "slow_policy": "drop-oldest"},
+             "guest": {"max_queued_bytes": 64 << 20}}
+# In the service manager's store: for the residents, the visitors, what evapid itself needs, and some guests.
+PLACES = RESIDENT_COUNT + sum(count for _, count in VISITORS) + 35
 SETTLE_S = 120  # for all to come to rest in the end; what holds up a slow machine is no failure
 LONGEST_STOP_S = 3.0
 
 
-class Director:
+class Director(Neighbours):
     """supervised: evapid is a service; else it is alone, and may be replaced. hands_over: evapid can hand its state to
     the next one."""
 
@@ -42,6 +48,7 @@ class Director:
         self.evapid_stops = []     # when an evapid went on after it had been stopped
         self.kamailio_ends = 0
         self.taken = {}
+        self.turns = Turns(self)
         self.caller = self.residents = self.visitors = None
 
     # ---- begin and end
@@ -51,10 +58,14 @@ class Director:
         stage, given = self.stage, self.given
         listeners = {name: {"address": stage.new_address(), **keys} for name, keys in LISTENERS.items()}
         self.addresses = {"module": stage.address, **{name: keys["address"] for name, keys in listeners.items()}}
+        self.metrics = stage.new_address()
         settings = {
-            "listeners": list(listeners.values()), "limits": {"max_queued_bytes": 262144}, "log": {"level": "info"},
+            "metrics": {"address": self.metrics}, "listeners": list(listeners.values()), "limits": {"max_queued_bytes": 262144}, "log": {"level": "info"},
             "attach_hold_ms": 20000 if self.hands_over else 5000}
-        (stage.start_supervised if self.supervised else stage.start_evapid)(**settings)
+        if self.supervised:
+            stage.start_supervised(PLACES, before=LOGGED, **settings)
+        else:
+            stage.start_evapid(before=LOGGED, **settings)
         self.config = stage.kamailio_config(
             script(), children=given.sip_workers, params={"tm": {"fr_timer": 15000}},
             evapi={"workers": WORKERS, "max_clients": 1000, "queue_size": given.queue_size})
@@ -92,6 +103,7 @@ class Director:
     def quiet(self):
         """The traffic ends, everybody reads what there is. Returns sipp's exit code, evapid's status, and what the
         residents say, who have all seen the same last event."""
+        self.send_strangers_away()
         code = self.caller.hang_up()
         self.visitors.finish()
         self.residents.ask("quiet")
@@ -127,9 +139,12 @@ class Director:
     def actions(self):
         """Names and weights of what can be done here."""
         known = {"kill-kamailio": 3, "restart-kamailio": 2, "kill-event-worker": 1, "stop-event-worker": 2,
-                 "stop-evapid": 2, "reload-evapid": 2, "stop-visitors": 1, "kill-visitors": 2, "kill-kamailio-while-evapid-is-stopped": 1}
+                 "stop-evapid": 2, "reload-evapid": 2, "stop-visitors": 1, "kill-visitors": 2,
+                 "kill-kamailio-while-evapid-is-stopped": 1, "stop-log-reader": 1, "bring-or-send-away-strangers": 4}
         if self.supervised:
-            known |= {"restart-evapid": 3, "kill-evapid": 2, "kill-evapid-at-work": 3, "kill-both": 1}
+            known |= {"restart-evapid": 3, "kill-evapid": 2, "kill-evapid-at-work": 3, "kill-both": 1,
+                      "stop-service-manager": 1, "restart-evapid-while-service-manager-is-slow": 1,
+                      "restart-evapid-while-service-manager-is-stuck": 1, "restart-evapid-with-more-clients-than-places": 2}
         elif self.hands_over:
             known |= {"replace-evapid": 8}
         if self.given.actions:
@@ -171,7 +186,7 @@ class Director:
 
     def _event_worker(self):
         """The pid of one of Kamailio's that are attached, or None."""
-        workers = self.stage.evapid.status()["kamailio"]["workers"]
+        workers = until(self.stage.evapid.status, "evapid answers")["kamailio"]["workers"]
         return self.random.choice(workers)["pid"] if workers else None
 
     def kill_kamailio(self):
@@ -219,8 +234,15 @@ class Director:
         limits = {**self.stage.evapid.settings.get("limits", {}), "linger_ms": self.random.randrange(10000, 20000),
                   "worker_window_frames": self.random.choice([16, 256]),
                   "unicast_mode": self.random.choice(["first", "round-robin", "least-queued"])}
-        self.stage.evapid.reload(limits=limits, access={"deny": ["192.0.2.0/24"]},
-                                 keepalive={"idle_s": self.random.randrange(60, 100)})
+        settings = {"limits": limits, "access": {"deny": ["192.0.2.0/24"]},
+                    "keepalive": {"idle_s": self.random.randrange(60, 100)}}
+
+        def reload():
+            try:
+                return [self.stage.evapid.reload(**settings)]
+            except (BlockingIOError, ConnectionError, json.JSONDecodeError):
+                return None  # strangers have taken the place: once more
+        until(reload, "evapid takes over another configuration")
 
     def stop_visitors(self):
         self.visitors.signal(signal.SIGSTOP)
@@ -238,11 +260,16 @@ class Director:
         self.evapid_starts.append((began, time.time()))
 
     def restart_evapid(self):
+        self.turns.look()
         if not self.hands_over:
             self.evapid_losses.append(time.time())
         self._starts(self.stage.evapid.restart)
 
     def kill_evapid(self):
+        self.turns.look()
+        self._kill_evapid()
+
+    def _kill_evapid(self):
         self.evapid_losses.append(time.time())
         self._starts(self.stage.evapid.kill_and_restart)
 
@@ -252,18 +279,19 @@ class Director:
         self._pause(1)
         self.stage.evapid.goes_on()
         self._pause(0.005)
-        self.kill_evapid()
+        self._kill_evapid()
 
     def kill_both(self):
         self._end_kamailio("kill")
-        self.evapid_losses.append(time.time())
-        self._starts(self.stage.evapid.kill_and_restart)
+        self.turns.look()
+        self._kill_evapid()
         self._start_kamailio()
 
     def replace_evapid(self):
         """A new evapid takes over from the running one, which ends."""
         before = self.stage.evapid
-        after = self.stage.replace_evapid()
+        self.turns.look()
+        after = self.stage.replace_evapid(LOGGED)
         self.stage.processes.remove(before)
         self.found += before.problems()
         assert after.pid != before.pid and not running(before.pid)

@@ -129,7 +129,8 @@ failure_route[UNANSWERED] {
 """
 
 # A client keeps its tag when another Kamailio announces it: to take it away for a moment would cost it events. One that
-# begins with w is of a connection-new route that a dying Kamailio has not finished.
+# begins with w is of a connection-new route that a dying Kamailio has not finished. An acknowledgement for which the queue has
+# no room is noted in the log.
 EVENTS = """
 event_route[evapi:connection-new] {
     route(PROCESS);
