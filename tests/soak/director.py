@@ -27,7 +27,7 @@ LISTENERS = {"raw": {"framing": "raw"}, "narrow": {"max_queued_bytes": 16384},
              "oldest": {"max_queued_bytes": 65536, "slow_policy": "drop-oldest"},
              "guest": {"max_queued_bytes": 64 << 20}}
 # In the service manager's store: for the residents, the visitors, what evapid itself needs, and some guests.
-PLACES = RESIDENT_COUNT + sum(count for _, count in VISITORS) + 35
+PLACES = RESIDENT_COUNT + sum(count for _, count in VISITORS) + 45
 SETTLE_S = 120  # for all to come to rest in the end; what holds up a slow machine is no failure
 LONGEST_STOP_S = 3.0
 

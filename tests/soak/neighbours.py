@@ -18,6 +18,8 @@ RELOADS = 900       # while nobody reads the log: more lines than a pipe and eva
 FEW_RELOADS = 50    # under valgrind, where so many would take too long
 AT_ONCE = 50
 GUESTS = 60
+# Notices that the service manager's socket takes unread.
+BACKLOG = min(1000, 1 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()))
 STOP_S = 3.0
 SETTLES_S = 4.0     # evapid waits for the service manager a little longer than that when it ends
 ATTACH_S = 120
@@ -80,55 +82,82 @@ class Neighbours:
 
     # ---- the service manager
 
-    def stop_service_manager(self):
+    def _stop_service_manager(self):
+        """Its socket is filled: a reload is two notices."""
         self.stage.evapid.notifications.stops()
+        reloads = 0
+        while not os.environ.get("EVAPID_WRAPPER") and 2 * reloads <= BACKLOG:
+            reloads += self._reload_many()
+
+    def stop_service_manager(self):
+        """Clients come whose notices its socket has no room for."""
+        self._stop_service_manager()
+        guests = Guests(self.addresses["guest"], GUESTS)
+        self._guests_there(guests.ports)
         self._pause(STOP_S)
         self.stage.evapid.notifications.goes_on()
-
-    def _restart_evapid_while(self, until_it_goes_on):
-        """evapid is ended in good order while the service manager reads nothing."""
-        evapid, began = self.stage.evapid, time.time()
-        self.turns.look()
-        evapid.notifications.stops()
-        self._pause(1)
-        evapid.members()
-        evapid.expect_end = True
-        evapid.signal(signal.SIGTERM)
-        asked = time.monotonic()
-        until_it_goes_on()
-        in_time = time.monotonic() - asked < SETTLES_S
-        evapid.notifications.goes_on()
-        code = evapid.ended()
-        assert code == 0, f"{evapid.name} ended with {code} on SIGTERM"
-        if evapid.lines(NOT_TAKEN):
-            assert not in_time, "evapid has not waited for the service manager"
-            self.evapid_losses.append(began)
-        evapid.start_again()
-        self.evapid_starts.append((began, time.time()))
+        guests.leave()
+        self._guests_there(set())
 
     def restart_evapid_while_service_manager_is_slow(self):
         """It goes on before evapid gives up, so that nothing is lost."""
-        self._restart_evapid_while(lambda: self._pause(STOP_S))
+        evapid = self.stage.evapid
+
+        def end():
+            asked = self._ask_to_end()
+            self._pause(STOP_S)
+            in_time = time.monotonic() - asked < SETTLES_S
+            evapid.notifications.goes_on()
+            self._ended()
+            assert not in_time or not evapid.lines(NOT_TAKEN), "evapid has not waited for the service manager"
+        self._stop_service_manager()
+        self._restart_beside_guests(end)
 
     def restart_evapid_while_service_manager_is_stuck(self):
         """It goes on when evapid has ended: what it has not taken is lost, and counted."""
         evapid = self.stage.evapid
-        self._restart_evapid_while(lambda: until(lambda: not running(evapid.pid), "evapid ends, whatever the manager does"))
+
+        def end():
+            self._ask_to_end()
+            until(lambda: not running(evapid.pid), "evapid ends, whatever the service manager does")
+            evapid.notifications.goes_on()
+            self._ended()
+        self._stop_service_manager()
+        self._restart_beside_guests(end)
 
     # ---- places
 
     def restart_evapid_with_more_clients_than_places(self):
-        """The clients beyond end, and only they."""
+        def end():
+            self._ask_to_end()
+            self._ended()
+        kept = self._restart_beside_guests(end)
+        assert 0 < kept < GUESTS, f"{kept} of {GUESTS} guests have a place"
+
+    def _ask_to_end(self):
+        self.stage.evapid.members()
+        self.stage.evapid.expect_end = True
+        self.stage.evapid.signal(signal.SIGTERM)
+        return time.monotonic()
+
+    def _ended(self):
+        evapid = self.stage.evapid
+        code = evapid.ended()
+        assert code == 0, f"{evapid.name} ended with {code} on SIGTERM"
+
+    def _restart_beside_guests(self, end):
+        """Of more clients than can be kept, those that are not end with this evapid, and only they. Returns how many guests
+        are kept."""
         evapid, began = self.stage.evapid, time.time()
         guests = Guests(self.addresses["guest"], GUESTS)
-        self.turns.look()
         index_of = self._guests_there(guests.ports)
+        self.turns.look()
         self.evapid_squeezes = (*self.evapid_squeezes, time.time())
-        code = evapid.terminate()
-        assert code == 0, f"{evapid.name} ended with {code} on SIGTERM"
+        end()
+        if evapid.lines(NOT_TAKEN):
+            self.evapid_losses.append(began)
         stored = evapid.stored()
         kept = {port for port, index in index_of.items() if f"client-{index}" in stored}
-        assert 0 < len(kept) < GUESTS, f"{len(kept)} of {GUESTS} guests have a place: {stored}"
         evapid.start_again()
         self.evapid_starts.append((began, time.time()))
         self._guests_there(kept)
@@ -137,6 +166,7 @@ class Neighbours:
         assert not guests.torn + guests.violations, f"torn {guests.torn}, {guests.violations}"
         guests.leave()
         self._guests_there(set())
+        return len(kept)
 
     def _guests_there(self, ports):
         """Wait until those are the guests that evapid has. Returns their indices by port."""
