@@ -66,7 +66,7 @@ class Neighbours:
         return kamailio["state"] == "attached" and kamailio["ring"]["state"] == "running"
 
     def _reload_many(self):
-        """Returns how many reloads were answered. When strangers are many, evapid may close a connection between requests."""
+        """Returns how many reloads were answered. When strangers are many, the connection may be the idlest, and is closed."""
         answered = 0
         try:
             with Control(self.stage.evapid.control_socket) as control:
@@ -128,6 +128,7 @@ class Neighbours:
     # ---- places
 
     def restart_evapid_with_more_clients_than_places(self):
+        """In good order, with a service manager that takes all that it has room for."""
         def end():
             self._ask_to_end()
             self._ended()
