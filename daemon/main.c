@@ -406,6 +406,7 @@ static int evapid_run(struct evapid *e, bool replace)
         if (!e->home.kamailio.door.inherited)
             door_close(&e->home.kamailio.door);
         store_settle();
+        notify_close();
         return EXIT_BROKEN;
     }
     turn_begin(&e->home.turn);
@@ -413,6 +414,7 @@ static int evapid_run(struct evapid *e, bool replace)
     uv_loop_close(&e->home.loop);
     ledger_close(&e->home.ledger);
     store_settle(); /* it is to have let go of all before another evapid is started */
+    notify_close();
     log_tick(true);
     return EXIT_FINE;
 }

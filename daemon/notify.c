@@ -47,13 +47,18 @@ static struct {
 
 static struct log_limit failures = { .kind = "service manager: what it could not be told" };
 
+void notify_close(void)
+{
+    if (notify.fd >= 0)
+        close(notify.fd);
+    notify.fd = -1;
+}
+
 bool notify_open(void)
 {
     const char *path = getenv("NOTIFY_SOCKET");
     const size_t length = path != NULL ? strlen(path) : 0;
-    if (notify.fd >= 0)
-        close(notify.fd);
-    notify.fd = -1;
+    notify_close();
     if ((length == 0 || (path[0] != '/' && path[0] != '@')) || length >= sizeof(notify.address.sun_path))
         return false;
     notify.address = (struct sockaddr_un){ .sun_family = AF_UNIX };

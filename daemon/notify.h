@@ -14,6 +14,9 @@
 /* Look for the socket, before anything is said. Returns whether there is one. */
 bool notify_open(void);
 
+/* The end: nothing more is said. */
+void notify_close(void);
+
 /* Say how evapid is: READY=1, STATUS=... */
 __attribute__((format(printf, 1, 2))) void notify_state(const char *format, ...);
 
