@@ -117,11 +117,18 @@ class Books:
         """How many events passed it over that it should have got, as far as numbers tell."""
         kinds = ["R"] if app["role"] in ("sender", "answerer") else ["R", f"M{app['index'] % 3}"]
         runs_of = {(kind, source): runs for kind, source, runs in app["runs"]}
+        early = {(kind, source): number for kind, source, number in app["early"] if kind != "R"}
         missing = 0
         for (kind, source), everything in self.seen.items():
             if kind not in kinds:
                 continue
             runs = runs_of.get((kind, source), [])
+            if last := early.get((kind, source)):
+                # The tag that connection-new gave it in the end counted for events that were held, too; then each of its tags
+                # in its turn.
+                runs = [[max(a, last + 1), b] for a, b in runs if b > last]
+                if not runs:
+                    continue
             # It was there before the source was, or before all traffic: then the source's first events were for it too.
             was_there = app["connections"] == 1 or (app["began"] or inf) + 1 < int(source.split(".")[0])
             came_before = was_there and not self.held_short

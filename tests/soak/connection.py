@@ -34,6 +34,7 @@ class Connection:
         self.runs = Runs()
         self.index = self.began = None  # by its first event: evapid's index of it, and when that was
         self.early = None  # an event that came before connection-new's own
+        self.early_last = {}  # the last number of such, by kind and source
         self.ended = None
 
     def read(self, most=READ_BYTES):
@@ -65,8 +66,9 @@ class Connection:
                 raise Violation(f"connection {self.index} is announced as {index}")
             self.index = index
             self.began = self.began or time.time()
-        elif self.index is None and self.early is None:
-            self.early = event
+        elif self.index is None:
+            self.early = self.early or event
+            self.early_last[event.kind, event.source] = event.number
         return event
 
     def torn(self):

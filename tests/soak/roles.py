@@ -118,7 +118,7 @@ class App:
             return None
         return {"name": self.name, "role": self.role, "port": at.port, "index": at.index, "began": at.began,
                 "connections": self.connections, "frames": at.frames, "bytes": at.bytes, "messages": at.messages,
-                "mark": self.mark,
+                "mark": self.mark, "early": [[*key, number] for key, number in at.early_last.items()],
                 "runs": [[kind, source, runs] for (kind, source), runs in at.runs.runs.items() if kind in WITNESSED],
                 **self.more()}
 
