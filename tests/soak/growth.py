@@ -35,14 +35,15 @@ class Growth:
         self.half = evapid.pid, evapid.own_bytes()
 
     def checks(self):
-        yield "evapid's descriptors are as many as before", self.evapid_descriptors()
+        yield "evapid has no more descriptors than before", self.evapid_descriptors()
         yield "Kamailio's processes have no descriptor too many", self.kamailio_descriptors()
         yield "evapid's memory is bounded", self.memory()
 
     def evapid_descriptors(self):
-        """Also of another process: it has the same listeners, clients and links."""
+        """Also of another process: it has the same listeners, clients and links. A connection that was just ending at the start
+        may have been counted then."""
         now = but_files(self.director.stage.evapid.descriptors())
-        return [] if len(now) == self.fds else [f"{self.fds} before, now {len(now)}: {' '.join(now)}"]
+        return [] if len(now) <= self.fds else [f"{self.fds} before, now {len(now)}: {' '.join(now)}"]
 
     def kamailio_descriptors(self):
         """Those of the processes that run events, which attach again and again, against those of a new Kamailio."""
