@@ -397,7 +397,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     assert 0 < refused_ < 30
 
 
-@pytest.mark.parametrize("at, bytes_", [(12, b"\xff"), (0, b"garbage!"), (84, b"\xff\xff\xff\xff")],
+@pytest.mark.parametrize("at, bytes_", [(12, b"\xff"), (0, b"garbage!"), (92, b"\xff\xff\xff\xff")],
                          ids=["reader", "magic", "segments"])
 def test_a_ledger_that_makes_no_sense_is_as_none(stage, at, bytes_):
     """All clients are closed, and evapid begins anew."""
@@ -443,8 +443,8 @@ def test_a_bad_configuration_costs_nothing_once_it_is_corrected(stage):
         taken = f"127.0.0.1:{server.getsockname()[1]}"
         for wrong, complaint in (({"limits": 1}, "evapid.json:1:[0-9]+: limits: expected an object"),
                                  ({"listeners": [{"address": taken}]}, f"listener {taken}: address in use"),
-                                 ({"control_socket": "/nowhere/control.sock"}, "/nowhere/control.sock: No such file"),
-                                 ({"kamailio_socket": "/nowhere/kamailio.sock"}, "/nowhere/kamailio.sock: No such")):
+                                 ({"control_socket": "/nowhere/control.sock"}, "/nowhere/control.sock: the folder /nowhere is missing"),
+                                 ({"kamailio_socket": "/nowhere/kamailio.sock"}, "/nowhere/kamailio.sock: the folder /nowhere is missing")):
             configure(stage.evapid, **wrong)
             assert stage.evapid.start_in_vain() == 1
             assert stage.evapid.lines(complaint)
