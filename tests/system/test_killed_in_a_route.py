@@ -67,7 +67,7 @@ def test_promise_5_a_message_whose_worker_is_killed_inside_t_continue_is_not_beg
     entry = stage.evapid.client(client)["in"]
     assert entry["frames"] == 4 and entry["waiting"] in (2, 3)
     begun = got(first)
-    assert begun == sent[:len(begun)] and len(first.lines("RESUMED")) == len(begun) <= workers
+    assert begun == sent[:len(begun)] and 1 <= len(first.lines("RESUMED")) <= len(begun) <= workers
     stage.restart_kamailio()
     stage.kamailio.logged("GOT plain-2;")
     heard = begun + got(stage.kamailio)
