@@ -28,7 +28,7 @@ static void test_every_byte_is_described(void **state)
 {
     (void)state;
     static const size_t sizes[] = { sizeof(struct ledger_header), sizeof(struct ledger_slot) };
-    for (uint16_t part = LAYOUT_HEADER; part <= LAYOUT_SLOT; part++) {
+    for (unsigned part = LAYOUT_HEADER; part <= LAYOUT_SLOT; part++) {
         char *taken = calloc(1, sizes[part]);
         assert_non_null(taken);
         for (uint32_t i = 0; i < ledger_layout.file.field_count; i++) {

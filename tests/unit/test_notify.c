@@ -98,8 +98,8 @@ static void test_a_notice_is_sent_at_once_and_in_its_form(void **state)
     static const char kinds[] = { '/', '@' };
     for (size_t i = 0; i < sizeof(kinds); i++) {
         begin(kinds[i]);
-        struct stat sent;
-        struct stat kept;
+        struct stat sent = { .st_ino = 0 };
+        struct stat kept = { .st_ino = 0 };
         notify_state("READY=1\nSTATUS=workers attach at %s", "/run/k.sock");
         assert_next("READY=1\nSTATUS=workers attach at /run/k.sock");
         notify_alive();
