@@ -145,7 +145,7 @@ static const struct queue_host host = { .owner = &t,
 static inline void make_ring(size_t capacity, int seals)
 {
     t.memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int ends[2];
+    int ends[2] = { -1, -1 };
     assert_true(t.memfd >= 0 && socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) == 0);
     t.wake_end = ends[0];
     t.wake_fd = ends[1];
