@@ -560,34 +560,19 @@ SIZE = RECORD.size + 400  # of the record that scribbled() lets Kamailio write
     lambda ring, at: ring.put(at, record(0, size=SIZE)),
 ], ids=["head too far", "head not aligned", "head behind", "head at the end of numbers", "no size", "small size",
         "huge size", "huge payload", "long tag", "unknown type", "no type"])
-class TestScribbles:
-    @pytest.fixture(scope="class")
-    def class_stage(self):
-        with Stage() as own:
-            begin(own)
-            yield own
-
-    @pytest.fixture
-    def stage(self, class_stage):
-        if class_stage.evapid.status()["kamailio"]["state"] == "detached":  # the test before has failed
-            class_stage.kamailio.terminate()
-            class_stage.restart_kamailio()
-        yield class_stage
-        for connection in class_stage.connections:
-            connection.close()
-        class_stage.connections.clear()
-
-    def test_promise_8_a_scribbled_ring_ends_the_attachment_and_nothing_else(self, stage, scribble):
-        client, phone = stage.connect(), stage.phone()
-        scribbled(stage, phone, scribble)
-        stage.evapid.detached()
-        assert stage.evapid.lines(rf"error .*\b{stage.kamailio.pid}\b is corrupt"), stage.evapid.tail()
-        assert phone.ask("MESSAGE", "relay", body=b"x").code == 200
-        stage.kamailio.terminate()
-        stage.restart_kamailio()
-        assert stage.evapid.client(client)["index"] == client.index, "the client has stayed"
-        assert relay(phone, b"again") == 1
-        assert client.receive() == b"again"
+def test_promise_8_a_scribbled_ring_ends_the_attachment_and_nothing_else(stage, scribble):
+    """Each has an evapid of its own: of lines of one kind it writes ten in ten seconds."""
+    phone = begin(stage)
+    client = stage.connect()
+    scribbled(stage, phone, scribble)
+    stage.evapid.detached()
+    assert stage.evapid.lines(rf"error .*\b{stage.kamailio.pid}\b is corrupt"), stage.evapid.tail()
+    assert phone.ask("MESSAGE", "relay", body=b"x").code == 200
+    stage.kamailio.terminate()
+    stage.restart_kamailio()
+    assert stage.evapid.client(client)["index"] == client.index, "the client has stayed"
+    assert relay(phone, b"again") == 1
+    assert client.receive() == b"again"
 
 
 @pytest.mark.parametrize("type_, mine, fields", [
