@@ -19,7 +19,7 @@ packages_run=(kamailio python3)
 # evapictl; SIP load and a memory checker for the soak; kamcli, one of Kamailio's tools (kamcmd comes with Kamailio); jq, which
 # evapictl(1) shows; what the programs in docs/examples need; and kamailio-extra-modules, which has the EVAPI that docs/migration.md leads away from. Of
 # postgresql only the programs are used, for a database in a temporary folder: the cluster that its package makes stays alone.
-packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules kamailio-python3-modules sip-tester python3-pytest systemd libseccomp2
+packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules kamailio-python3-modules sip-tester python3-pytest python3-pytest-xdist systemd libseccomp2
     prometheus tmux zsh bash-completion valgrind kamcli kamailio-extra-modules nodejs postgresql python3-psycopg2 lua5.1 lua-posix socat jq)
 
 # To fuzz it: libFuzzer and its sanitizers.

@@ -12,6 +12,8 @@ import pytest
 import commands
 from evapid import ROOT
 
+pytestmark = pytest.mark.once
+
 MUTEX = "-DKSR_PTHREAD_MUTEX_SHARED"
 # What a Kamailio has that was made where libssl is, and what its makefile gives where it is not.
 LACKING = "TLS_PTHREAD_MUTEX_SHARED"

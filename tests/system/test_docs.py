@@ -14,6 +14,8 @@ import kamailio
 from evapid import EVAPICTL, EVAPID, ROOT, run_evapid
 from process import until
 
+pytestmark = pytest.mark.once
+
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -14,6 +14,8 @@ from client import netstring
 from examples import EXAMPLES, Program
 from process import DEADLINE_S, until
 
+pytestmark = pytest.mark.once
+
 # ---- netstrings
 
 # Each reads lines of pieces in hexadecimal, one line for one stream, and prints the payloads that came out; and !

@@ -12,6 +12,8 @@ import commands
 from examples import EXAMPLES, Database, Program, Proxy, start_example, tagged
 from process import until
 
+pytestmark = pytest.mark.once
+
 PATIENT = {"DECISION_MS": 30000}  # who is asked may be slow on a busy machine
 
 

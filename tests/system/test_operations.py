@@ -6,6 +6,8 @@ import pytest
 
 from evapid import ROOT
 
+pytestmark = pytest.mark.once
+
 DAEMON_CALL = re.compile(r"\blog_(?:line|limited|missing)\(")
 MODULE_CALL = re.compile(r"\bLM_(?:CRIT|ERR|WARN|NOTICE|INFO)\(")
 CONVERSION = re.compile(r"%[-0-9.*]*(?:ll|l|z)?[a-z]")

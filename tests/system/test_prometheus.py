@@ -15,6 +15,8 @@ from evapid import ROOT
 from process import DEADLINE_S, Process, until
 from scrape import metrics, promtool
 
+pytestmark = pytest.mark.once
+
 DASHBOARD = json.loads((ROOT / "conf/grafana-evapid.json").read_text())
 RULES = ROOT / "conf/prometheus-evapid.rules.yml"
 ROUTES = """

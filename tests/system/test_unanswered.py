@@ -86,10 +86,12 @@ def play(**what):
         yield own.open(**DIALOG, **what)
 
 
-BOTH = [(script, module) for module in ("evapi", "evapid") for script in ("native", "lua")]
+def both(*scripts):
+    return [pytest.param((script, module), id=f"{script}-{module}", marks=[pytest.mark.once] if module == "evapi" else [])
+            for module in ("evapi", "evapid") for script in scripts]
 
 
-@pytest.fixture(scope="module", params=BOTH, ids="-".join)
+@pytest.fixture(scope="module", params=both("native", "lua"))
 def either_shared(request):
     script, module = request.param
     script = {"native": {"routes": START + NATIVE_CALLS + END}, "lua": {"lua": LUA}}[script]
@@ -106,7 +108,7 @@ def either(either_shared):
     assert not either_shared.problems()
 
 
-native = pytest.mark.parametrize("either_shared", [of for of in BOTH if of[0] == "native"], ids="-".join, indirect=True)
+native = pytest.mark.parametrize("either_shared", both("native"), indirect=True)
 
 
 WAYS = ["newtran", "exit", "return", "drop", "multicast", "unicast", "progress", "twice"]
