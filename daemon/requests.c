@@ -168,9 +168,9 @@ static bool read_selection(const struct call *call, const struct selection_words
     if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
         refuse(call->reply, "bad request", "address: %s", why);
     else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
-        refuse(call->reply, "bad request", "state is none of " SELECTION_STATE_NAMES);
+        refuse(call->reply, "bad request", "state must be one of " SELECTION_STATE_NAMES);
     else if (words->sort != NULL && !selection_order_find(words->sort, &selection->order))
-        refuse(call->reply, "bad request", "sort is none of " SELECTION_ORDER_NAMES);
+        refuse(call->reply, "bad request", "sort must be one of " SELECTION_ORDER_NAMES);
     else
         return take_limit(call, words->limit, &selection->limit);
     return false;
@@ -234,7 +234,7 @@ static void answer_log(const struct call *call)
     if (!take(call, "{s?s}", "level", &name))
         return;
     if (name != NULL && !log_level_find(name, &level)) {
-        refuse(call->reply, "bad request", "level is none of error, warning, notice, info or debug");
+        refuse(call->reply, "bad request", "level must be one of error, warning, notice, info or debug");
         return;
     }
     if (name != NULL)
@@ -383,7 +383,7 @@ static void answer_tail(const struct call *call)
     if (tag != NULL)
         memcpy(filter.tag, tag, filter.tag_length);
     if (!filter.out && !filter.in)
-        refuse(call->reply, "bad request", "direction is none of in or out");
+        refuse(call->reply, "bad request", "direction must be in or out");
     else if (call->subject->tails->count >= TAILS_MAX)
         refuse(call->reply, "too many", "%u programs look on already: end one of them", TAILS_MAX);
     else if ((call->reply->tail = tail_open(call->subject->tails, bus_of(call), &filter)) != NULL)

@@ -55,7 +55,7 @@ def test_clients_are_shown_sorted_and_chosen(stage):
     assert shown("--slow") == (["clients", "0", "of", "2"], [])
     assert json.loads(said(stage, "clients", "--tag", "red", "--json"))["matching"] == 1
     assert "bits behind the prefix" in refused(stage, 1, "clients", "--address", "10.0.0.1/8")
-    assert "sort is none of" in refused(stage, 1, "clients", "--sort", "size")
+    assert "sort must be one of" in refused(stage, 1, "clients", "--sort", "size")
 
 
 def test_a_client_is_shown_with_what_it_sent_and_was_sent(stage):
@@ -242,7 +242,7 @@ def test_the_level_of_the_log_is_shown_and_set(stage):
     assert said(stage, "log") == "info\n"
     assert said(stage, "log", "debug") == "debug\n" == said(stage, "log")
     assert json.loads(said(stage, "log", "info", "-j")) == {"log": {"level": "info"}}
-    assert "none of error, warning" in refused(stage, 1, "log", "loud")
+    assert "level must be one of error, warning" in refused(stage, 1, "log", "loud")
     for level in ("error", "info"):
         said(stage, "log", level)
         stage.evapid.logged(f"control: the log level is {level} now")
