@@ -12,13 +12,12 @@ import pytest
 
 from books import balanced
 from client import Client
-from evapid import EVAPID, WRAPPER, run_evapid
+from evapid import EVAPID, run_evapid
 from process import until
 from test_overlap import apart  # noqa: F401 (a fixture)
 from test_reload import within
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have mounts, control groups and a network of its own")
-SLOWED = bool(WRAPPER) or b"__asan_init" in EVAPID.read_bytes()
 RELAY = """
 route[TEST] {
     if ($rU == "blue") evapi_multicast("$rb", "blue");
@@ -193,7 +192,7 @@ def test_an_evapid_that_the_kernel_kills_for_its_memory_comes_back_and_counts_wh
     goes_on(stage, [client])
 
 
-@pytest.mark.skipif(SLOWED, reason="a sanitizer's own memory is far beyond any limit")
+@pytest.mark.once  # a sanitizer's own memory is far beyond any limit
 def test_evapid_goes_on_when_it_gets_no_more_memory(stage):
     """Its address space ends soon: events that can't be kept are dropped and counted, and who asks for more than there is is told
     so."""

@@ -102,7 +102,7 @@ def test_killed_at_any_moment_of_its_start(stage):
     phone = begin(stage, restart)
     client = stage.connect()
     moments = random.Random(4711)
-    for turn in range(12):
+    for turn in range(6):
         stage.evapid.terminate() if turn % 3 == 0 else stage.evapid.kill()
         for _ in range(3):
             stage.evapid.start(stage.evapid.command, stage.evapid.environment)
@@ -121,7 +121,7 @@ def test_killed_while_it_leaves_everything(stage):
     phone = begin(stage, restart, {"workers": 2})
     client = stage.connect()
     moments = random.Random(1871)
-    for turn in range(25):
+    for turn in range(12):
         stage.evapid.expect_end = True
         stage.evapid.signal(signal.SIGTERM)
         time.sleep(moments.uniform(0, 0.003))
@@ -130,7 +130,7 @@ def test_killed_while_it_leaves_everything(stage):
         stage.evapid.client(client)
         works(stage, phone, client, b"turn %d" % turn)
     assert lost_by(client, stage.evapid.status()) == 0
-    assert balanced(stage.evapid.status())["delivered"] == 25
+    assert balanced(stage.evapid.status())["delivered"] == 12
     assert stage.evapid.stored() == ["client-1", *ORDINARY]
 
 
@@ -365,7 +365,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     """It is refused, or read as if it were true; in any case evapid serves, and without it, it stands again on the ledger."""
     phone = begin(stage, restart, {"workers": 2}, limits={"worker_window_frames": 4})
     scribbles, refused_ = random.Random(1848), 0
-    for turn in range(30):
+    for turn in range(12):
         clients = [stage.connect(receive_buffer=4096) for _ in range(4)]
         clients[0].send(b"tag:blue")
         until(lambda: stage.evapid.client(clients[0])["tag"] == "blue", "it has its tag")
@@ -394,7 +394,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
         for client in clients:
             client.close()
         stage.evapid.clients(0)
-    assert 0 < refused_ < 30
+    assert 0 < refused_ < 12
 
 
 @pytest.mark.parametrize("at, bytes_", [(12, b"\xff"), (0, b"garbage!"), (92, b"\xff\xff\xff\xff")],
@@ -536,16 +536,16 @@ def test_nothing_grows_over_many_restarts(stage):
     phone = begin(stage, restart, {"workers": 2})
     client, slow = stage.connect(), stage.connect(receive_buffer=4096)
     opened, sizes = [], []
-    for turn in range(50):
+    for turn in range(30):
         assert ask(phone, "relay", b"%d" % turn + b"x" * 50000) == 1
         assert client.receive().startswith(b"%d" % turn)
-        stage.evapid.kill_and_restart() if turn == 25 else stage.evapid.restart()
+        stage.evapid.kill_and_restart() if turn == 15 else stage.evapid.restart()
         stage.evapid.attached(stage.kamailio.pid, 2)
-        if turn in (0, 40, 49):
+        if turn in (0, 22, 29):
             opened.append(len(stage.evapid.descriptors()))
         sizes.append(len(stage.evapid.stored()))
     assert opened[1] == opened[2] <= opened[0], f"{opened} {stage.evapid.descriptors()}"
-    assert sizes[40] == sizes[49] <= sizes[0], stage.evapid.stored()
+    assert sizes[22] == sizes[29] <= sizes[0], stage.evapid.stored()
     balanced(stage.evapid.status())
 
 

@@ -186,10 +186,11 @@ def test_one_of_the_two_is_killed_at_any_moment(stage, victim):
     """The other one goes on with all clients; unless it had ended, for it had been replaced, when its successor was killed."""
     phone = begin(stage, replace, {"workers": 2})
     clients = [stage.connect() for _ in range(4)]
-    moments, kept, sent = random.Random(1234), 0, 0
-    for turn in range(25):
+    moments, sent = random.Random(1234), 0
+    for turn in range(12):
         last = stage.evapid
-        successor = Evapid(stage.folder, last.settings, options=["--replace"])
+        unborn = ["sh", "-c", "kill -STOP $$; exec \"$@\"", "sh"] if turn == 0 else []  # the first is killed before it begins
+        successor = Evapid(stage.folder, last.settings, options=["--replace"], before=unborn if victim == "successor" else [])
         last.expect_end = successor.expect_end = True
         stage.processes.append(successor)
         time.sleep(moments.uniform(0, 0.12))
@@ -201,7 +202,6 @@ def test_one_of_the_two_is_killed_at_any_moment(stage, victim):
             until(lambda: not successor.alive() or successor.lines("version .* ready"), "it goes on, or gives up")
             other = successor
         if other.alive():
-            kept += 1
             sent += 1
             stage.evapid = other
             other.expect_end = False
@@ -216,7 +216,6 @@ def test_one_of_the_two_is_killed_at_any_moment(stage, victim):
         stage.start_evapid(**last.settings)
         stage.evapid.attached(stage.kamailio.pid, 2)
         clients, sent = [stage.connect() for _ in range(4)], 0
-    assert kept > 0
 
 
 # ---- told to end, at any moment
