@@ -100,8 +100,11 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def lines(self, pattern):
-        """The lines of the log in which the pattern is found."""
-        return [line for line in self.text().splitlines() if re.search(pattern, line)]
+        """The lines of the log in which the pattern is found. Of one that is just being written nothing is known yet."""
+        going_on = self.alive()
+        text = self.text()
+        whole = text[:text.rfind("\n") + 1] if going_on else text
+        return [line for line in whole.splitlines() if re.search(pattern, line)]
 
     def logged(self, pattern, count=1):
         """Wait until the log has count lines with the pattern, and return them."""

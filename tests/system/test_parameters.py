@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+import kamailio
 from client import refused
 from process import session_members, until
 from stage import Stage
@@ -222,11 +223,12 @@ class TestWrongValues:
         assert "checked.cfg, line" in output
 
     def test_all_that_is_wrong_is_said_at_once(self, nothing):
+        """Kamailio 6 itself reads no further than to the first error, which is that of socket."""
         wrong = {"workers": -1, "queue_size": 5, "bind_addr": ":1", "max_clients": -1, "socket": ""}
         for code, output in (nothing.check_kamailio(ECHO, evapi=wrong), nothing.try_kamailio(ECHO, evapi=wrong)):
             assert code != 0
-            for name in wrong:
-                assert f"parameter {name} is" in output, name
+            said = [name for name in wrong if f"parameter {name} is" in output]
+            assert said == (list(wrong) if kamailio.version() < (6,) else ["socket"]), output
 
     def test_a_name_without_an_address_does_not_take_sip_down(self, nothing):
         """A check of the configuration finds it; at a start the name server may be what is ill."""
