@@ -156,7 +156,7 @@ def test_the_manual_page_and_the_summary_have_every_command_of_evapictl():
 
 
 def test_the_protocol_has_every_request_and_every_error():
-    text, source = text_of("docs/protocol.md"), text_of("daemon/requests.c") + text_of("daemon/control.c")
+    text, source = text_of("docs/protocol.md"), text_of("daemon/control/requests.c") + text_of("daemon/control/control.c")
     listed = {row[0].strip("`") for row in rows(text.split("<!-- test: the requests -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
     assert listed == set(re.findall(r'\{ "(\w+)", answer_\w+ \}', source))
     errors = {row[0].strip("`") for row in rows(text.split("<!-- test: the errors -->\n", 1)[1].split("\n\n", 1)[0])[2:]}
@@ -212,12 +212,12 @@ def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
     assert [value for value in bad if taken(value)] == []
     if kind.startswith("integer") and default.startswith("`"):
         leaf = key.replace("keepalive.", "keepalive_").split(".")[-1]
-        number, shift = re.search(rf"\.{leaf} = (\d+)U?(?: << (\d+))?", text_of("daemon/config.c")).groups()
+        number, shift = re.search(rf"\.{leaf} = (\d+)U?(?: << (\d+))?", text_of("daemon/config/config.c")).groups()
         assert int(default.strip("`")) == int(number) << int(shift or 0)
 
 
 def test_every_key_that_evapid_knows_is_in_the_document():
-    source = text_of("daemon/config.c")
+    source = text_of("daemon/config/config.c")
     values = {value for row in KEYS.values() for value in re.findall(r'"(\w+)"', row[1])}
     known = set(re.findall(r'strcmp\(name, "(\w+)"\)|\{ "(\w+)", &', source))
     known = {name or other for name, other in known} - values

@@ -21,7 +21,7 @@ from test_replace import NAME, Successor, batches, close_all, stall
 from test_stored import stored_as
 from test_takeover import succeed
 
-VERSION = int(re.search(r"#define STATE_VERSION (\d+)U", (ROOT / "daemon" / "state.h").read_text()).group(1))
+VERSION = int(re.search(r"#define STATE_VERSION (\d+)U", (ROOT / "daemon/base/state.h").read_text()).group(1))
 RARE = {"clients.client.seat.returned record", "clients.client.seat.returned.read-ns number",
         "clients.client.seat.returned.message bytes"}  # hardly ever there: messages that a worker has died with
 

@@ -21,7 +21,7 @@ static bool no_peerpidfd, no_pid;
 static int limited_getsockopt(int fd, int level, int option, void *value, socklen_t *size);
 
 #define getsockopt limited_getsockopt
-#include "../../daemon/lifetime.c" /* NOLINT(bugprone-suspicious-include): with our getsockopt */
+#include "../../daemon/base/lifetime.c" /* NOLINT(bugprone-suspicious-include): with our getsockopt */
 #undef getsockopt
 
 static int limited_getsockopt(int fd, int level, int option, void *value, socklen_t *size)
