@@ -13,18 +13,18 @@
 #include <systemd/sd-daemon.h>
 #include <uv.h>
 
-#include "answer.h"
-#include "figures.h"
-#include "handover.h"
-#include "identity.h"
-#include "log.h"
-#include "notify.h"
-#include "reload.h"
-#include "replace.h"
-#include "standard.h"
-#include "store.h"
-#include "stranger.h"
-#include "watch.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "base/standard.h"
+#include "base/store.h"
+#include "base/watch.h"
+#include "config/identity.h"
+#include "control/replace.h"
+#include "kamailio/figures.h"
+#include "kamailio/stranger.h"
+#include "lifecycle/handover.h"
+#include "lifecycle/reload.h"
+#include "views/answer.h"
 
 #define SUBJECT "evapid"
 #define TICK_MS 1000U

@@ -1,6 +1,6 @@
 /* Descriptors by name. */
 #define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
-#include "holding.h"
+#include "base/holding.h"
 
 #include <stdarg.h>
 #include <stdio.h>

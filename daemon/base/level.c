@@ -1,5 +1,5 @@
 /* Names of levels, and the one that holds. */
-#include "level.h"
+#include "base/level.h"
 
 #include <string.h>
 

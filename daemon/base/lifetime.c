@@ -1,12 +1,12 @@
 /* Asking the kernel about the other end. */
-#include "lifetime.h"
+#include "base/lifetime.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "watch.h"
+#include "base/watch.h"
 
 /* Linux 6.5 and later; the headers that we are built with may be older. */
 #if !defined(SO_PEERPIDFD) && !defined(__hppa__) && !defined(__sparc__)

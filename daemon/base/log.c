@@ -1,5 +1,5 @@
 /* Lines on standard error: their form, their level, and how many of a kind. */
-#include "log.h"
+#include "base/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "outlet.h"
+#include "base/outlet.h"
 
 #define SUBJECT "log"
 #define TEXT_MAX 1024                 /* a longer text is cut */

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "level.h"
+#include "base/level.h"
 
 /* For lines that the network can cause: LOG_BURST of them within LOG_WINDOW_MS, then only a count of the rest when the
  * window ends. One such struct stands for each kind of line; all of it is log.c's. */

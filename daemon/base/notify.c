@@ -1,5 +1,5 @@
 /* Saying things to the service manager without ever waiting for it. */
-#include "notify.h"
+#include "base/notify.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 #include <uthash.h>
 #include <utlist.h>
 
-#include "holding.h"
-#include "log.h"
+#include "base/holding.h"
+#include "base/log.h"
 
 #define TEXT_MAX 256U
 #define PAUSE_MS 5 /* while it is waited for: when it has read is not to be seen */

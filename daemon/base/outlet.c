@@ -1,5 +1,5 @@
 /* Writing lines without ever waiting for their reader. */
-#include "outlet.h"
+#include "base/outlet.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* Taking descriptors from others, and closing them without waiting. */
-#include "passed.h"
+#include "base/passed.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Standard input, output and error. */
-#include "standard.h"
+#include "base/standard.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 /* Writing and reading a state. */
-#include "state.h"
+#include "base/state.h"
 
 #include <errno.h>
 #include <fcntl.h>

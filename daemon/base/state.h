@@ -16,8 +16,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "chunk.h"
 #include "evapid/wire.h"
+#include "events/chunk.h"
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
 

@@ -1,6 +1,6 @@
 /* Telling the service manager what to keep, and who gets a place there. */
 #define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
-#include "store.h"
+#include "base/store.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,9 +10,9 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/notify.h"
 #include "evapid/limits.h"
-#include "log.h"
-#include "notify.h"
 
 #define SETTLE_MS 5000U
 #define CLIENT_NAME_BYTES 18U /* "client-4294967295" and a colon */

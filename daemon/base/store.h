@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "holding.h"
+#include "base/holding.h"
 
 /* Look into the environment for a store, and put what it kept for us into holdings. Returns whether there is a store. */
 bool store_open(struct holdings *holdings);

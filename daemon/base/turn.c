@@ -1,9 +1,9 @@
 /* Measuring turns of the loop. */
-#include "turn.h"
+#include "base/turn.h"
 
 #include <time.h>
 
-#include "log.h"
+#include "base/log.h"
 
 #define SUBJECT "evapid"
 #define READ_NS 1000000U /* how often the thread's clock is read at most */

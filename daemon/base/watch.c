@@ -1,5 +1,5 @@
 /* The memory for libuv's table of what it watches; handles that outlive their owners. */
-#include "watch.h"
+#include "base/watch.h"
 
 #include <malloc.h>
 #include <stdlib.h>

@@ -1,18 +1,18 @@
 /* Delivery: one place decides who gets an event. */
 #define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
-#include "bus.h"
+#include "bus/bus.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 
-#include "listener.h"
-#include "log.h"
-#include "pace.h"
-#include "shed.h"
-#include "state.h"
-#include "store.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "base/store.h"
+#include "bus/shed.h"
+#include "client/listener.h"
+#include "client/pace.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };

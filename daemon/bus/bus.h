@@ -10,11 +10,11 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "client.h"
-#include "ledger.h"
-#include "tag.h"
-#include "tap.h"
-#include "waits.h"
+#include "bus/tag.h"
+#include "bus/tap.h"
+#include "client/client.h"
+#include "client/ledger.h"
+#include "events/waits.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag has

@@ -1,10 +1,10 @@
 /* Choosing one of those who carry a tag. */
-#include "group.h"
+#include "bus/group.h"
 
 #include <stdint.h>
 
-#include "client.h"
-#include "tag.h"
+#include "bus/tag.h"
+#include "client/client.h"
 
 /* How well a client can take the event: the lower the better. */
 enum fitness {

@@ -1,8 +1,8 @@
 /* Who goes short when memory for queues does. */
-#include "shed.h"
+#include "bus/shed.h"
 
-#include "log.h"
-#include "pace.h"
+#include "base/log.h"
+#include "client/pace.h"
 
 #define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
 #define PEERS_PART 8U /* who has less than the longest queue by no more than this part of it goes short with that one */

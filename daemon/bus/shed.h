@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "bus.h"
+#include "bus/bus.h"
 
 /* See to it that there is memory for an event, for every client or for some. Any client may be closed by that: returns the
  * guest, if it is still there. */

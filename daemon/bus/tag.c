@@ -1,11 +1,11 @@
 /* The tag index. */
 #define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
-#include "tag.h"
+#include "bus/tag.h"
 
 #include <stdlib.h>
 #include <utlist.h>
 
-#include "client.h"
+#include "client/client.h"
 #include "evapid/presence.h"
 
 struct tag *tag_find(const struct tag_index *index, const char *name, size_t length)

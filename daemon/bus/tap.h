@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "framing.h"
+#include "events/framing.h"
 
 enum event_kind { EVENT_RELAY, EVENT_MULTICAST, EVENT_UNICAST };
 

@@ -1,5 +1,5 @@
 /* One client's socket: reading messages off it, sending frames to it, and the states between accept and close. */
-#include "client.h"
+#include "client/client.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -12,14 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "input.h"
-#include "ledger.h"
-#include "log.h"
-#include "origin.h"
-#include "pace.h"
-#include "state.h"
-#include "waits.h"
-#include "watch.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "base/watch.h"
+#include "client/input.h"
+#include "client/ledger.h"
+#include "client/pace.h"
+#include "events/waits.h"
+#include "net/origin.h"
 
 #define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
 #define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */

@@ -22,12 +22,12 @@
 #include <uthash.h>
 #include <uv.h>
 
-#include "address.h"
-#include "group.h"
-#include "network.h"
-#include "outq.h"
-#include "tally.h"
-#include "transport.h"
+#include "bus/group.h"
+#include "client/tally.h"
+#include "client/transport.h"
+#include "events/outq.h"
+#include "net/address.h"
+#include "net/network.h"
 
 enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
 

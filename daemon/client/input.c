@@ -1,15 +1,15 @@
 /* Finding messages in what comes. */
-#include "input.h"
+#include "client/input.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "base/state.h"
+#include "client/ledger.h"
 #include "evapid/histogram.h"
-#include "ledger.h"
-#include "log.h"
-#include "state.h"
 
 /* The first room for an unfinished message; it grows as bytes come, not as they are promised. */
 #define INPUT_FIRST 4096U

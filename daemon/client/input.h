@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "client.h"
+#include "client/client.h"
 
 /* Read once, and offer the messages that are whole then. The input may end by that (client_end_input). */
 void input_read(struct client *client);

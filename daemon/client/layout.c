@@ -1,5 +1,5 @@
 /* Reading a description, and copying by it. */
-#include "layout.h"
+#include "client/layout.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* The ledger's memory, its slots and its commits. */
-#include "ledger.h"
+#include "client/ledger.h"
 
 #include <errno.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "state.h"
+#include "base/state.h"
 
 #define LEDGER_MAGIC_OLD 0x676c646970617665U /* of those that did not describe themselves: "evapidlg" */
 

@@ -20,10 +20,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "client.h"
+#include "client/client.h"
+#include "client/layout.h"
+#include "client/meter.h"
 #include "evapid/limits.h"
-#include "layout.h"
-#include "meter.h"
 
 struct state_in;
 struct state_out;

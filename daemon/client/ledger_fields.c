@@ -1,8 +1,8 @@
 /* The ledger's description of itself: every field of its header and of a slot. */
 #include <string.h>
 
-#include "ledger.h"
-#include "state.h"
+#include "base/state.h"
+#include "client/ledger.h"
 
 #define FIELD(part_, type, member, kind_)                                                                              \
     {                                                                                                                  \

@@ -1,5 +1,5 @@
 /* TCP listening sockets. */
-#include "listener.h"
+#include "client/listener.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -9,13 +9,13 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "bus.h"
-#include "holding.h"
-#include "log.h"
-#include "state.h"
-#include "store.h"
-#include "transport.h"
-#include "watch.h"
+#include "base/holding.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "base/store.h"
+#include "base/watch.h"
+#include "bus/bus.h"
+#include "client/transport.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */

@@ -9,11 +9,11 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "access.h"
-#include "address.h"
-#include "client.h"
-#include "origin.h"
-#include "bucket.h"
+#include "client/client.h"
+#include "net/access.h"
+#include "net/address.h"
+#include "net/bucket.h"
+#include "net/origin.h"
 
 struct bus;
 struct holdings;

@@ -1,5 +1,5 @@
 /* Adding up what Kamailio's processes have counted. */
-#include "meter.h"
+#include "client/meter.h"
 
 #include <stdatomic.h>
 

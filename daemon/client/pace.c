@@ -1,11 +1,11 @@
 /* The slow state, and the two policies that drop events. */
-#include "pace.h"
+#include "client/pace.h"
 
 #include <time.h>
 
-#include "ledger.h"
-#include "log.h"
-#include "state.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "client/ledger.h"
 
 #define SLOW_PART 2U /* slow: more than this part of the limit waits; what is dropped leaves as much */
 #define CALM_PART 8U /* no longer: at most this part */

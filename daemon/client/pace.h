@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "client.h"
+#include "client/client.h"
 
 /* The kernel takes no more: make room in the queue for an event of size bytes, framed, if the policy has a way. False:
  * there is none, and nothing has changed. */

@@ -1,7 +1,7 @@
 /* Names and sums of the books. */
-#include "tally.h"
+#include "client/tally.h"
 
-#include "state.h"
+#include "base/state.h"
 
 const char *drop_reason_name(enum drop_reason reason)
 {

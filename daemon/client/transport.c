@@ -1,5 +1,5 @@
 /* Plain TCP. */
-#include "transport.h"
+#include "client/transport.h"
 
 #include <errno.h>
 #include <linux/tcp.h> /* the C library's struct tcp_info ends before the counts of bytes */
@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "address.h"
+#include "net/address.h"
 
 static ssize_t tcp_read(int fd, void *bytes, size_t room)
 {

@@ -1,5 +1,5 @@
 /* Reading the configuration: every key in one table of readers, every error with its place. */
-#include "config.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bucket.h"
-#include "identity.h"
-#include "place.h"
+#include "config/identity.h"
+#include "config/place.h"
+#include "net/bucket.h"
 
 #define FILE_MAX (1U << 20) /* bytes of a configuration file */
 

@@ -7,11 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "access.h"
-#include "address.h"
-#include "client.h"
-#include "door.h"
-#include "log.h"
+#include "base/log.h"
+#include "client/client.h"
+#include "net/access.h"
+#include "net/address.h"
+#include "net/door.h"
 
 struct config_listener {
     struct sockaddr_storage address;

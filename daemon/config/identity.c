@@ -1,5 +1,5 @@
 /* Looking names up: here, among the answers that there have been, and of the system. */
-#include "identity.h"
+#include "config/identity.h"
 
 #include <grp.h>
 #include <pwd.h>

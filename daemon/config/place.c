@@ -1,5 +1,5 @@
 /* A walk through JSON text that jansson has already accepted: it only has to find its way, not to check. */
-#include "place.h"
+#include "config/place.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,15 +1,15 @@
 /* Connections to the control socket. */
-#include "control.h"
+#include "control/control.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <utlist.h>
 
-#include "log.h"
-#include "passed.h"
-#include "publication.h"
-#include "watch.h"
+#include "base/log.h"
+#include "base/passed.h"
+#include "base/watch.h"
+#include "control/publication.h"
 
 #define SUBJECT "control"
 

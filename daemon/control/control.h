@@ -8,11 +8,11 @@
 
 #include <uv.h>
 
-#include "door.h"
-#include "requests.h"
-#include "stats.h"
-#include "status.h"
-#include "tail.h"
+#include "control/requests.h"
+#include "net/door.h"
+#include "views/stats.h"
+#include "views/status.h"
+#include "views/tail.h"
 
 #define CONTROL_REQUEST_MAX 4096U /* bytes of a request's line */
 #define CONTROL_CONNECTIONS 32U   /* at a time: one more takes the place of the one that has been idle longest */

@@ -1,5 +1,5 @@
 /* Events from the control socket. */
-#include "publication.h"
+#include "control/publication.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bus.h"
+#include "bus/bus.h"
 
 #define PUBLICATION_EVENT_MAX (1UL << 20) /* bytes of the largest event */
 #define PUBLICATION_BATCH 65536U          /* bytes that are read in a turn */

@@ -1,5 +1,5 @@
 /* Both ends of a replacement. They wait, with a time limit on every step: nothing else may happen meanwhile. */
-#include "replace.h"
+#include "control/replace.h"
 
 #include <errno.h>
 #include <jansson.h>

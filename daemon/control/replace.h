@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "holding.h"
+#include "base/holding.h"
 
 #define REPLACE_MS 10000U /* for a step */
 

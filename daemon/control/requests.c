@@ -1,12 +1,12 @@
 /* What may be asked at the control socket. */
-#include "requests.h"
+#include "control/requests.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "log.h"
-#include "reload.h"
+#include "base/log.h"
+#include "lifecycle/reload.h"
 
 #define SUBJECT "control"
 

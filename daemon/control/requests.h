@@ -9,11 +9,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "config.h"
-#include "publication.h"
-#include "report.h"
-#include "status.h"
-#include "tail.h"
+#include "config/config.h"
+#include "control/publication.h"
+#include "views/report.h"
+#include "views/status.h"
+#include "views/tail.h"
 
 #define REQUEST_DETAIL CONFIG_ERROR
 

@@ -1,5 +1,5 @@
 /* Asking evapid. */
-#include "ask.h"
+#include "evapictl/ask.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "evapictl/text.h"
 #include "evapid/limits.h"
-#include "text.h"
 
 #define TIMEOUT_S 10
 #define READ_BYTES 65536U

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "evapictl.h"
+#include "evapictl/evapictl.h"
 
 struct line_to {
     const char *path;

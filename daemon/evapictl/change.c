@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ask.h"
-#include "config.h"
-#include "text.h"
+#include "config/config.h"
+#include "evapictl/ask.h"
+#include "evapictl/text.h"
 
 static void print_answer(const json_t *answer)
 {

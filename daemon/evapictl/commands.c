@@ -7,9 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ask.h"
+#include "evapictl/ask.h"
+#include "evapictl/evapictl.h"
 #include "evapid/limits.h"
-#include "evapictl.h"
 
 #define WORDS_ANY 1000000
 

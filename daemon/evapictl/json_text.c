@@ -1,10 +1,10 @@
 /* Setting JSON out, token by token. */
-#include "json_text.h"
+#include "evapictl/json_text.h"
 
 #include <jansson.h>
 #include <string.h>
 
-#include "text.h"
+#include "evapictl/text.h"
 
 #define INDENT 2U
 

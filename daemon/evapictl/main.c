@@ -1,6 +1,6 @@
 /* evapictl: asks a running evapid, and has it do things, through its control socket. */
-#include "evapictl.h"
-#include "standard.h"
+#include "base/standard.h"
+#include "evapictl/evapictl.h"
 
 int main(int argc, char **argv)
 {

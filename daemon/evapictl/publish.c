@@ -12,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ask.h"
+#include "evapictl/ask.h"
+#include "evapictl/text.h"
 #include "evapid/netstring.h"
-#include "text.h"
 
 #define READ_BYTES 65536U
 

@@ -1,6 +1,6 @@
 /* Writing to a terminal through ncurses. */
 #define _XOPEN_SOURCE_EXTENDED 1 /* wide characters */
-#include "screen.h"
+#include "evapictl/screen.h"
 
 #include <ncurses.h>
 #include <stdarg.h>

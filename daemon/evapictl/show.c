@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ask.h"
-#include "status_text.h"
-#include "table.h"
-#include "text.h"
+#include "evapictl/ask.h"
+#include "evapictl/status_text.h"
+#include "evapictl/table.h"
+#include "evapictl/text.h"
 
 typedef void show_answer(const json_t *answer);
 

@@ -1,13 +1,13 @@
 /* What each answer looks like to people. */
-#include "status_text.h"
+#include "evapictl/status_text.h"
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "table.h"
-#include "text.h"
+#include "evapictl/table.h"
+#include "evapictl/text.h"
 
 static long long count_at(const json_t *object, const char *key)
 {

@@ -1,12 +1,12 @@
 /* Cells in columns. */
-#include "table.h"
+#include "evapictl/table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "text.h"
+#include "evapictl/text.h"
 
 void table_open(struct table *table, const char *const *titles, size_t columns)
 {

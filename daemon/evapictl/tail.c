@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ask.h"
-#include "json_text.h"
-#include "text.h"
+#include "evapictl/ask.h"
+#include "evapictl/json_text.h"
+#include "evapictl/text.h"
 
 /* How it is printed: JSON that is a payload is set out on a terminal. */
 struct look {

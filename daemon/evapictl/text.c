@@ -1,12 +1,12 @@
 /* Making texts fit for people. */
-#include "text.h"
+#include "evapictl/text.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "evapictl.h"
+#include "evapictl/evapictl.h"
 
 void out_of_memory(void)
 {

@@ -12,9 +12,9 @@
 #include <unistd.h>
 #include <wchar.h>
 
-#include "ask.h"
-#include "screen.h"
-#include "text.h"
+#include "evapictl/ask.h"
+#include "evapictl/screen.h"
+#include "evapictl/text.h"
 
 #define PATIENCE_S 2    /* for an answer: keys wait as long */
 #define CLIENTS_MAX 500 /* more lines than any screen has */

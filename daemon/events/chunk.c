@@ -1,9 +1,9 @@
 /* Chunks: made, filled, counted, freed. */
-#include "chunk.h"
+#include "events/chunk.h"
 
 #include <stdlib.h>
 
-#include "waits.h"
+#include "events/waits.h"
 
 static size_t memory; /* bytes that chunks in use take */
 

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "framing.h"
+#include "events/framing.h"
 
 struct waits;
 

@@ -1,9 +1,9 @@
 /* The output queue: a ring of pieces that grows and shrinks with its use, and a position in a run. */
-#include "outq.h"
+#include "events/outq.h"
 
 #include <stdlib.h>
 
-#include "state.h"
+#include "base/state.h"
 
 #define ROOM_FIRST 8U  /* pieces */
 #define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */

@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "run.h"
+#include "events/run.h"
 
 struct state_in;
 struct state_out;

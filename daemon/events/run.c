@@ -1,9 +1,9 @@
 /* Runs: appending to the last chunk, letting go of the first ones. */
-#include "run.h"
+#include "events/run.h"
 
 #include <stdlib.h>
 
-#include "state.h"
+#include "base/state.h"
 
 #define SPARES_MAX 8 /* chunks: as many as a turn is likely to need again */
 

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "chunk.h"
+#include "events/chunk.h"
 
 #define RUN_CHUNK 65536U /* bytes of a chunk, but for an event that is larger */
 

@@ -1,12 +1,12 @@
 /* Declaring the module's listener, and telling both logs what came of it. */
-#include "declaration.h"
+#include "kamailio/declaration.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "log.h"
-#include "state.h"
+#include "base/log.h"
+#include "base/state.h"
 
 #define SUBJECT "kamailio"
 #define CLIENTS_MAX 1000000U

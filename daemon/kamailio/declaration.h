@@ -5,9 +5,9 @@
 #ifndef EVAPID_DECLARATION_H
 #define EVAPID_DECLARATION_H
 
-#include "config.h"
-#include "listener.h"
-#include "worker.h"
+#include "client/listener.h"
+#include "config/config.h"
+#include "kamailio/worker.h"
 
 struct state_in;
 struct state_out;

@@ -1,6 +1,6 @@
 /* Writing the totals into the ring. Some twenty stores into memory that nobody else writes, once in a turn: nothing is added
  * up per event for it, and no client is looked at. */
-#include "figures.h"
+#include "kamailio/figures.h"
 
 static void put(_Atomic uint64_t *figure, uint64_t value)
 {

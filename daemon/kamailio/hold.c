@@ -1,7 +1,7 @@
 /* When a hold begins and ends. */
-#include "hold.h"
+#include "kamailio/hold.h"
 
-#include "log.h"
+#include "base/log.h"
 
 #define SUBJECT "kamailio"
 

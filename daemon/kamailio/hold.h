@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "kamailio.h"
+#include "kamailio/kamailio.h"
 
 bool hold_is_on(const struct kamailio *kamailio);
 

@@ -1,5 +1,5 @@
 /* Attaching and detaching Kamailio, and handing on what its routes say. */
-#include "kamailio.h"
+#include "kamailio/kamailio.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,11 +8,11 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "hold.h"
-#include "log.h"
-#include "passed.h"
-#include "store.h"
-#include "stranger.h"
+#include "base/log.h"
+#include "base/passed.h"
+#include "base/store.h"
+#include "kamailio/hold.h"
+#include "kamailio/stranger.h"
 
 #define SUBJECT "kamailio"
 

@@ -10,14 +10,14 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "bus.h"
-#include "config.h"
-#include "declaration.h"
-#include "door.h"
-#include "listener.h"
-#include "queue.h"
-#include "seat.h"
-#include "worker.h"
+#include "bus/bus.h"
+#include "client/listener.h"
+#include "config/config.h"
+#include "kamailio/declaration.h"
+#include "kamailio/queue.h"
+#include "kamailio/seat.h"
+#include "kamailio/worker.h"
+#include "net/door.h"
 
 struct holdings;
 struct state_in;

@@ -1,5 +1,5 @@
 /* Draining the ring. */
-#include "queue.h"
+#include "kamailio/queue.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,9 +13,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "passed.h"
-#include "state.h"
-#include "watch.h"
+#include "base/passed.h"
+#include "base/state.h"
+#include "base/watch.h"
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */

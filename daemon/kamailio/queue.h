@@ -14,8 +14,8 @@
 #include <uv.h>
 
 #include "evapid/ring.h"
-#include "framing.h"
-#include "patience.h"
+#include "events/framing.h"
+#include "kamailio/patience.h"
 
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
  * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring

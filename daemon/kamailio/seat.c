@@ -1,13 +1,13 @@
 /* The life of a seat. */
-#include "seat.h"
+#include "kamailio/seat.h"
 
 #include <stdlib.h>
 #include <utlist.h>
 
-#include "kamailio.h"
-#include "ledger.h"
-#include "log.h"
-#include "state.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "client/ledger.h"
+#include "kamailio/kamailio.h"
 
 /* Every change of state passes here. */
 static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_state state)

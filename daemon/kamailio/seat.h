@@ -15,8 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "client.h"
-#include "worker.h"
+#include "client/client.h"
+#include "kamailio/worker.h"
 
 struct kamailio;
 struct state_in;

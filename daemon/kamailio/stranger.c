@@ -1,10 +1,10 @@
 /* Who is at Kamailio's door, and who has to leave it for another. */
-#include "stranger.h"
+#include "kamailio/stranger.h"
 
 #include <unistd.h>
 #include <utlist.h>
 
-#include "log.h"
+#include "base/log.h"
 
 #define SUBJECT "kamailio"
 

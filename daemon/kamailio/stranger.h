@@ -7,7 +7,7 @@
 #ifndef EVAPID_STRANGER_H
 #define EVAPID_STRANGER_H
 
-#include "kamailio.h"
+#include "kamailio/kamailio.h"
 
 #define STRANGERS_MAX 256U /* at a time */
 #define HELLO_MS 5000U     /* for how long each may say nothing, or not read its answer */

@@ -1,11 +1,11 @@
 /* Saving the attachment, and going on with it. */
-#include "succession.h"
+#include "kamailio/succession.h"
 
 #include <string.h>
 
-#include "hold.h"
-#include "log.h"
-#include "store.h"
+#include "base/log.h"
+#include "base/store.h"
+#include "kamailio/hold.h"
 
 #define SUBJECT "kamailio"
 

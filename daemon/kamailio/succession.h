@@ -2,9 +2,9 @@
 #ifndef EVAPID_SUCCESSION_H
 #define EVAPID_SUCCESSION_H
 
-#include "holding.h"
-#include "kamailio.h"
-#include "state.h"
+#include "base/holding.h"
+#include "base/state.h"
+#include "kamailio/kamailio.h"
 
 /* Write for a successor who is attached and which workers there are; and read it, with their sockets. Then come the clients
  * with their seats, and then the links: the queue, what is on its way to the workers, and who waits for them. Only then is

@@ -1,5 +1,5 @@
 /* The Unix socket of one evapi worker: its HELLO in, frames out. */
-#include "worker.h"
+#include "kamailio/worker.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,9 +9,9 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "passed.h"
-#include "state.h"
-#include "watch.h"
+#include "base/passed.h"
+#include "base/state.h"
+#include "base/watch.h"
 
 #define FLUSH_IOVECS 128
 

@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "base/lifetime.h"
 #include "evapid/wire.h"
-#include "lifetime.h"
 
 struct seat;
 struct state_in;

@@ -1,5 +1,5 @@
 /* Writing down how evapid stands, and standing so again. */
-#include "handover.h"
+#include "lifecycle/handover.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,12 +8,12 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "log.h"
-#include "seat.h"
-#include "state.h"
-#include "store.h"
-#include "succession.h"
-#include "transport.h"
+#include "base/log.h"
+#include "base/state.h"
+#include "base/store.h"
+#include "client/transport.h"
+#include "kamailio/seat.h"
+#include "kamailio/succession.h"
 
 #define SUBJECT "handover"
 

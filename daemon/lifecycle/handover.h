@@ -14,14 +14,14 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "bus.h"
-#include "config.h"
-#include "control.h"
-#include "holding.h"
-#include "http.h"
-#include "kamailio.h"
-#include "listener.h"
-#include "turn.h"
+#include "base/holding.h"
+#include "base/turn.h"
+#include "bus/bus.h"
+#include "client/listener.h"
+#include "config/config.h"
+#include "control/control.h"
+#include "kamailio/kamailio.h"
+#include "web/http.h"
 
 /* All that an evapid is. */
 struct household {

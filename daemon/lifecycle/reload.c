@@ -1,12 +1,12 @@
 /* Preparing another configuration, and taking it over or leaving all as it was. */
-#include "reload.h"
+#include "lifecycle/reload.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <utlist.h>
 
-#include "log.h"
+#include "base/log.h"
 
 /* What is about to come. */
 struct change {

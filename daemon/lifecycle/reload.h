@@ -5,7 +5,7 @@
 #ifndef EVAPID_RELOAD_H
 #define EVAPID_RELOAD_H
 
-#include "handover.h"
+#include "lifecycle/handover.h"
 
 struct reload_outcome {
     unsigned added, removed; /* listeners */

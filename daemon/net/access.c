@@ -1,5 +1,5 @@
 /* Allowed and denied addresses. */
-#include "access.h"
+#include "net/access.h"
 
 static bool list_has(const struct network_list *list, const struct network *host)
 {

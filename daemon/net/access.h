@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "network.h"
+#include "net/network.h"
 
 #define ACCESS_NETWORKS_MAX 256U /* that a list may have; it is searched from its begin for each connection */
 

@@ -1,5 +1,5 @@
 /* Text to socket addresses and back. */
-#include "address.h"
+#include "net/address.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>

@@ -1,5 +1,5 @@
 /* Listening Unix sockets. */
-#include "door.h"
+#include "net/door.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -11,11 +11,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "holding.h"
-#include "log.h"
-#include "passed.h"
-#include "state.h"
-#include "watch.h"
+#include "base/holding.h"
+#include "base/log.h"
+#include "base/passed.h"
+#include "base/state.h"
+#include "base/watch.h"
 
 #define BACKLOG 128
 

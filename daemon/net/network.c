@@ -1,5 +1,5 @@
 /* Text to networks, and which address is in which. */
-#include "network.h"
+#include "net/network.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

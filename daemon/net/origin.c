@@ -1,6 +1,6 @@
 /* Counting clients by where they come from. */
 #define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
-#include "origin.h"
+#include "net/origin.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <uthash.h>
 
-#include "network.h"
+#include "net/network.h"
 
 struct origin {
     struct network network;

@@ -1,6 +1,6 @@
 /* Putting answers together. They are written straight into one buffer, of a size that is known: nobody who asks can make
  * evapid use memory, or take longer than it takes to look at each client once. */
-#include "answer.h"
+#include "views/answer.h"
 
 #include <stdio.h>
 #include <string.h>

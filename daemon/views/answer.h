@@ -4,8 +4,8 @@
 #define EVAPID_DAEMON_ANSWER_H
 
 #include "evapid/answer.h"
-#include "kamailio.h"
-#include "status.h"
+#include "kamailio/kamailio.h"
+#include "views/status.h"
 
 #define ANSWER_CLIENTS_MAX 100U /* of one answer; who asks goes on behind the last one */
 

@@ -1,5 +1,5 @@
 /* Writing the text format of Prometheus. */
-#include "exposition.h"
+#include "views/exposition.h"
 
 #include <stdarg.h>
 #include <stdio.h>

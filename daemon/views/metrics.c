@@ -1,13 +1,13 @@
 /* Putting the metrics together. Like the status, this only reads; but for the meter, which is brought up to date. */
-#include "metrics.h"
+#include "views/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
-#include "exposition.h"
-#include "hold.h"
-#include "process.h"
+#include "kamailio/hold.h"
+#include "views/exposition.h"
+#include "views/process.h"
 
 #define LABELS(...)                                                                                                    \
     (const struct label[])                                                                                             \

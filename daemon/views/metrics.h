@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#include "status.h"
+#include "views/status.h"
 
 /* The exposition, which is the caller's to free, and its bytes; NULL: there was no memory. */
 char *metrics_describe(const struct status_subject *subject, size_t *length);

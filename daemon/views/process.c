@@ -1,5 +1,5 @@
 /* Asking the kernel about ourselves. */
-#include "process.h"
+#include "views/process.h"
 
 #include <dirent.h>
 #include <fcntl.h>

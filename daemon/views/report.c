@@ -1,5 +1,5 @@
 /* Putting reports together. */
-#include "report.h"
+#include "views/report.h"
 
 #include <stdlib.h>
 #include <string.h>

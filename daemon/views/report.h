@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "status.h"
+#include "views/status.h"
 
 struct report;
 

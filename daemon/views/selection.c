@@ -1,5 +1,5 @@
 /* Choosing and ordering clients. */
-#include "selection.h"
+#include "views/selection.h"
 
 #include <stdlib.h>
 #include <string.h>

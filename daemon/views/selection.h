@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "bus.h"
-#include "network.h"
+#include "bus/bus.h"
+#include "net/network.h"
 
 /* Those with the smallest, or with the largest, first: whichever an operator looks for. */
 enum selection_order {

@@ -1,10 +1,10 @@
 /* Counting from a moment on. */
-#include "stats.h"
+#include "views/stats.h"
 
 #include <string.h>
 #include <time.h>
 
-#include "state.h"
+#include "base/state.h"
 
 static struct stats stats_now(const struct bus *bus)
 {

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "bus.h"
+#include "bus/bus.h"
 
 struct stats {
     uint64_t since_ms; /* wall clock, milliseconds of the epoch; 0: since the beginning */

@@ -1,5 +1,5 @@
 /* Putting the status together. It only reads; whoever owns a figure counts it. */
-#include "status.h"
+#include "views/status.h"
 
 #include <stdio.h>
 #include <stdlib.h>

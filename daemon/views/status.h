@@ -5,13 +5,13 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "bus.h"
-#include "door.h"
-#include "kamailio.h"
-#include "listener.h"
-#include "selection.h"
-#include "stats.h"
-#include "turn.h"
+#include "base/turn.h"
+#include "bus/bus.h"
+#include "client/listener.h"
+#include "kamailio/kamailio.h"
+#include "net/door.h"
+#include "views/selection.h"
+#include "views/stats.h"
 
 /* Whose status it is. */
 struct status_subject {

@@ -1,5 +1,5 @@
 /* Showing what passes. */
-#include "tail.h"
+#include "views/tail.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include <time.h>
 #include <utlist.h>
 
-#include "status.h"
+#include "views/status.h"
 
 #define NOTICE_ROOM 64U /* for the number of those that were not shown, behind the lines */
 

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bus.h"
+#include "bus/bus.h"
 
 #define TAIL_ROOM 524288U       /* bytes of lines that wait */
 #define TAIL_PAYLOAD_MAX 65536U /* bytes of a payload that are shown */

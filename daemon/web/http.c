@@ -1,5 +1,5 @@
 /* Connections and answers of the HTTP endpoint. */
-#include "http.h"
+#include "web/http.h"
 
 #include <errno.h>
 #include <microhttpd.h>
@@ -10,12 +10,12 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "holding.h"
-#include "log.h"
-#include "metrics.h"
-#include "network.h"
-#include "store.h"
-#include "watch.h"
+#include "base/holding.h"
+#include "base/log.h"
+#include "base/store.h"
+#include "base/watch.h"
+#include "net/network.h"
+#include "views/metrics.h"
 
 #define ACCEPT_BATCH 16 /* connections taken in one turn of the loop */
 #define SETTLE_MS 20    /* how long those who have connected are waited for, before somebody else takes over */

@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <uv.h>
 
-#include "address.h"
-#include "status.h"
+#include "net/address.h"
+#include "views/status.h"
 
 #define HTTP_CONNECTIONS 64U        /* at a time */
 #define HTTP_LIFETIME_MS 10000U     /* of one */

@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "client.h"
-#include "ledger.h"
-#include "waits.h"
+#include "client/client.h"
+#include "client/ledger.h"
+#include "events/waits.h"
 #include "input.h"
 
 static uv_loop_t loop;

@@ -4,9 +4,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "config.h"
+#include "config/config.h"
+#include "config/place.h"
 #include "input.h"
-#include "place.h"
 
 static char path[64];
 static int file = -1;

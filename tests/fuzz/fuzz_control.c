@@ -7,10 +7,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "control/control.h"
+#include "control/publication.h"
 #include "evapid/netstring.h"
 #include "input.h"
-#include "publication.h"
 
 #define ANSWERS_MAX (16U << 20)
 

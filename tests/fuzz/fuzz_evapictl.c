@@ -3,11 +3,11 @@
 #include <jansson.h>
 #include <stdio.h>
 
-#include "ask.h"
+#include "evapictl/ask.h"
+#include "evapictl/json_text.h"
+#include "evapictl/status_text.h"
+#include "evapictl/text.h"
 #include "input.h"
-#include "json_text.h"
-#include "status_text.h"
-#include "text.h"
 
 static FILE *terminal;
 static char *text;

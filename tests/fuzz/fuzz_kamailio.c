@@ -16,10 +16,10 @@
 #include <utlist.h>
 
 #include "../unit/memory.h"
-#include "answer.h"
-#include "figures.h"
+#include "views/answer.h"
+#include "kamailio/figures.h"
 #include "input.h"
-#include "kamailio.h"
+#include "kamailio/kamailio.h"
 
 #define CAPACITY EVAPID_RING_MIN
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)

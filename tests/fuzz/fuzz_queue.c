@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "input.h"
-#include "queue.h"
+#include "kamailio/queue.h"
 
 #define CAPACITY EVAPID_RING_MIN
 #define PUSHED_MAX 4096

@@ -25,13 +25,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bus.h"
+#include "base/log.h"
+#include "base/watch.h"
+#include "bus/bus.h"
+#include "client/ledger.h"
+#include "client/listener.h"
 #include "evapid/presence.h"
-#include "ledger.h"
-#include "listener.h"
-#include "log.h"
 #include "memory.h"
-#include "watch.h"
 
 /* ---- the upstream ------------------------------------------------------------------------------------------------- */
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
+#include "config/config.h"
 
 /* ---- files, in a directory of our own ------------------------------------------------------------------------------ */
 

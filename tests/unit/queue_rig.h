@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "queue.h"
+#include "kamailio/queue.h"
 
 #define CAPACITY EVAPID_RING_MIN
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report.h"
+#include "views/report.h"
 
 /* What it says, and in how many slices; NULL: there was no memory. Closes it. */
 static inline json_t *read_report(struct report *report, unsigned *slices)

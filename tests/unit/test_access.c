@@ -8,11 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "access.h"
-#include "address.h"
 #include "memory.h"
-#include "origin.h"
-#include "bucket.h"
+#include "net/access.h"
+#include "net/address.h"
+#include "net/bucket.h"
+#include "net/origin.h"
 
 static struct sockaddr_storage peer(const char *text)
 {

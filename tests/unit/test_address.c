@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "address.h"
+#include "net/address.h"
 
 static struct sockaddr_storage parsed(const char *text)
 {

@@ -2,7 +2,7 @@
  * for. */
 #include "bus_rig.h"
 
-#include "answer.h"
+#include "views/answer.h"
 
 static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;

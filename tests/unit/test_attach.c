@@ -15,8 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "kamailio.h"
-#include "stranger.h"
+#include "kamailio/kamailio.h"
+#include "kamailio/stranger.h"
 #include "memory.h"
 
 #define CAPACITY EVAPID_RING_MIN

@@ -2,7 +2,7 @@
  * when memory runs out in between, the one that was there is as it was. */
 #include "bus_rig.h"
 
-#include "state.h"
+#include "base/state.h"
 
 static int sockets[CLIENTS + 1]; /* copies of the clients', by their index; -1: it has none */
 

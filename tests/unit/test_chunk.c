@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "chunk.h"
+#include "events/chunk.h"
+#include "events/run.h"
 #include "memory.h"
-#include "run.h"
 
 /* Payload lengths at which a netstring's length gets another digit, and one large. */
 static const size_t lengths[] = { 0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10000, 99999, 100000, 1U << 20 };

@@ -3,7 +3,7 @@
 
 #include <unistd.h>
 
-#include "bucket.h"
+#include "net/bucket.h"
 
 static bool admits(const struct access *access, const char *text)
 {

@@ -18,8 +18,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "door.h"
-#include "log.h"
+#include "base/log.h"
+#include "net/door.h"
 
 static char directory[] = "/tmp/evapid-door-XXXXXX";
 static char path[sizeof(directory) + 8];

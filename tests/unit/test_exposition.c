@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exposition.h"
 #include "memory.h"
+#include "views/exposition.h"
 
 static void assert_text(struct exposition *out, const char *expected)
 {

@@ -1,7 +1,7 @@
 /* Groups: to which of the clients of a tag a unicast goes. */
 #include "bus_rig.h"
 
-#include "group.h"
+#include "bus/group.h"
 
 #define TAG "g"
 #define ROOM 1000U /* bytes that may wait for a client that does not read */

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "holding.h"
+#include "base/holding.h"
 #include "memory.h"
 
 static unsigned count(const struct holdings *holdings)

@@ -2,9 +2,9 @@
  * there is no memory for. */
 #include "bus_rig.h"
 
-#include "address.h"
-#include "holding.h"
-#include "http.h"
+#include "base/holding.h"
+#include "net/address.h"
+#include "web/http.h"
 
 static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;

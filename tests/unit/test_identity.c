@@ -11,7 +11,7 @@
 #include <pwd.h>
 #include <string.h>
 
-#include "identity.h"
+#include "config/identity.h"
 #include "memory.h"
 
 static unsigned asked;

@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "ledger.h"
-#include "state.h"
+#include "base/state.h"
+#include "client/ledger.h"
 
 /* Another process goes on with what is in the memfd. */
 static void adopt_again(struct ledger *ledger)

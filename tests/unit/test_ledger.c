@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ledger.h"
+#include "client/ledger.h"
 #include "memory.h"
 
 static const uint64_t no_events[FRAMINGS];

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "base/log.h"
 
 /* ---- standard error, caught ---------------------------------------------------------------------------------------- */
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "meter.h"
+#include "client/meter.h"
 
 struct rig {
     struct meter meter;

@@ -1,7 +1,7 @@
 /* The metrics: all of them or none when memory runs out, and when clients could work with this evapid. */
 #include "bus_rig.h"
 
-#include "metrics.h"
+#include "views/metrics.h"
 
 static struct kamailio kamailio; /* nobody has ever attached */
 static struct listeners listeners;

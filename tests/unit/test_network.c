@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "network.h"
+#include "net/network.h"
 
 static struct network parsed(const char *text)
 {

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "notify.h"
+#include "base/notify.h"
 
 static int manager = -1; /* its end of the notify socket */
 static int count;        /* of sockets so far: each has another name */

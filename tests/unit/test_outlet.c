@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "outlet.h"
+#include "base/outlet.h"
 
 #define PIPE_ROOM 4096
 #define TEXT_MAX (1 << 20)

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "events/outq.h"
 #include "memory.h"
-#include "outq.h"
 
 #define NO_LIMIT ((size_t)1 << 30)
 #define IOVECS 16

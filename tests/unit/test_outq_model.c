@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/state.h"
+#include "events/outq.h"
 #include "memory.h"
-#include "outq.h"
-#include "state.h"
 
 #define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of a raw event that fills a chunk */
 #define QUEUES 5

@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "passed.h"
+#include "base/passed.h"
 
 #define LINGERS_S 600 /* far longer than a test may take */
 #define TAKES_S 60

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "patience.h"
+#include "kamailio/patience.h"
 
 /* One wait in vain from now on. Returns whether it was tried. */
 static bool in_vain(struct patience *patience, uint64_t now_ns)

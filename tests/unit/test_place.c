@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "place.h"
+#include "config/place.h"
 
 /* ---- comments ---------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* Publishing from the control socket: events out of a stream that is cut anywhere, and who is waited for. */
 #include "bus_rig.h"
 
-#include "publication.h"
+#include "control/publication.h"
 
 static struct publication *publication;
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "kamailio.h"
+#include "kamailio/kamailio.h"
 
 enum { TAGS = 15000 };
 

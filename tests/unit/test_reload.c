@@ -17,11 +17,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "base/log.h"
+#include "base/watch.h"
+#include "lifecycle/reload.h"
 #include "memory.h"
-#include "reload.h"
 #include "report_rig.h"
-#include "watch.h"
 
 #define PORTS 3
 

@@ -18,8 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "control/replace.h"
 #include "memory.h"
-#include "replace.h"
 
 #define REQUEST "{\"command\":\"replace\"}\n"
 #define BATCH 128 /* descriptors that come with one message */

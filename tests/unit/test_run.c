@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "events/run.h"
 #include "memory.h"
-#include "run.h"
 
 #define LARGEST (3 * RUN_CHUNK)
 #define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of an event that fills a chunk */

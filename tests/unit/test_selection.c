@@ -1,9 +1,9 @@
 /* Which clients a request is about, in which order; and what was counted since a reset. */
 #include "bus_rig.h"
 
-#include "selection.h"
-#include "state.h"
-#include "stats.h"
+#include "base/state.h"
+#include "views/selection.h"
+#include "views/stats.h"
 
 static struct peer connect_from(const char *address)
 {

@@ -13,10 +13,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/state.h"
+#include "events/outq.h"
+#include "events/run.h"
 #include "memory.h"
-#include "outq.h"
-#include "run.h"
-#include "state.h"
 
 static unsigned seed = 4711;
 

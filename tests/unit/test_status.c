@@ -4,7 +4,7 @@
 #include <jansson.h>
 
 #include "report_rig.h"
-#include "status.h"
+#include "views/status.h"
 
 static long
     left; /* of jansson's calls, the one behind so many gets no memory; negative: it has been, or there is none */

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client.h"
+#include "bus/tag.h"
+#include "client/client.h"
 #include "evapid/presence.h"
-#include "tag.h"
 
 /* ---- a watcher that remembers -------------------------------------------------------------------------------------- */
 

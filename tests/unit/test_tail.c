@@ -3,7 +3,7 @@
 
 #include <jansson.h>
 
-#include "tail.h"
+#include "views/tail.h"
 
 static struct tails tails;
 

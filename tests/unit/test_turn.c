@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "log.h"
-#include "turn.h"
+#include "base/log.h"
+#include "base/turn.h"
 
 #define US 1000U
 #define MS 1000000U

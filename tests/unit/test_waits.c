@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "outq.h"
-#include "state.h"
-#include "waits.h"
+#include "base/state.h"
+#include "events/outq.h"
+#include "events/waits.h"
 
 #define UNIT CHUNK_AGE_NS
 
