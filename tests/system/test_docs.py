@@ -98,7 +98,7 @@ def test_every_file_link_and_test_that_a_document_names_is_there(path):
         titles = re.findall(r"^#+ (.*)", linked.read_text(), re.M)
         slugs = ["#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
         assert not anchor or anchor in slugs, target + anchor
-    tests = [*(ROOT / "tests").glob("*/test_*.py"), *(ROOT / "tests/unit").glob("test_*.c")]
+    tests = [*(ROOT / "tests").glob("*/test_*.py"), *(ROOT / "tests/unit").rglob("test_*.c")]
     known = {file.stem for file in tests} | {
         name for file in tests for name in re.findall(r"\b(?:def|void) (test_\w+)\(", file.read_text())}
     assert set(re.findall(r"\btest_\w+", text)) - known == set()

@@ -1,0 +1,192 @@
+/* The bus: messages that are begun and not finished. No test waits: the clock of a message is moved. */
+#include "bus/bus_rig.h"
+
+#define TIMEOUT_MS 100000U /* far more than a test takes */
+
+static struct peer timed(void)
+{
+    struct client_limits limits = netstring_limits;
+    limits.message_timeout_ms = TIMEOUT_MS;
+    return admitted(connect_pair(&limits));
+}
+
+/* The peer has sent something and evapid has read it. */
+static void send_and_read(const struct peer *peer, const char *text)
+{
+    const struct client *client = peer->client;
+    const uint64_t end = client->in_offset + client->in_end - client->in_start + strlen(text);
+    send_text(peer, text);
+    TURN_UNTIL(client->in_offset + client->in_end - client->in_start == end);
+}
+
+/* So much time passes in which the message is being read on; then comes a tick. */
+static void pass(const struct peer *peer, uint64_t ms)
+{
+    assert_int_not_equal(peer->client->message_since_ms, 0);
+    peer->client->message_since_ms -= ms;
+    bus_tick(bus);
+}
+
+static void test_a_message_that_is_not_finished_ends_the_client(void **state)
+{
+    (void)state;
+    struct peer a = timed();
+    send_and_read(&a, "1:a,5:he");
+    pass(&a, TIMEOUT_MS / 2);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    pass(&a, TIMEOUT_MS / 2);
+    assert_int_equal(a.client->state, CLIENT_FINISHING); /* as after malformed input: what was whole is worked on */
+    assert_int_equal(up.of[1].ended, 1);
+    assert_heard(1, "a");
+    assert_null(a.client->in);
+    bus_tick(bus);
+    assert_int_equal(up.of[1].ended, 1);
+    relay("an answer");
+    assert_receives(&a, "9:an answer,");
+    bus_finish(bus, a.client);
+    assert_ends(&a);
+    assert_int_equal(all_dropped(&bus->totals), 0);
+    assert_int_equal(bus->totals.messages, 1);
+    hang_up(&a);
+}
+
+/* A byte now and then doesn't help: what counts is when the message began. */
+static void test_a_message_that_dribbles_ends_the_client_too(void **state)
+{
+    (void)state;
+    static const char text[] = "20:abcdefghijklmnopqr";
+    struct peer a = timed();
+    for (size_t i = 0; i + 1 < sizeof(text) && a.client->state == CLIENT_OPEN; i++) {
+        send_and_read(&a, (const char[]){ text[i], '\0' });
+        pass(&a, TIMEOUT_MS / 10);
+        assert_int_equal(a.client->state, i + 1 < 10 ? CLIENT_OPEN : CLIENT_FINISHING);
+    }
+    hang_up(&a);
+}
+
+/* Each message has the whole time, however late the one before it was; and between two there is no hurry at all. */
+static void test_each_message_has_its_own_time(void **state)
+{
+    (void)state;
+    struct peer a = timed();
+    send_and_read(&a, "5:he");
+    pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
+    send_and_read(&a, "llo,3:b");
+    pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    send_and_read(&a, "ye,");
+    assert_int_equal(a.client->message_since_ms, 0);
+    assert_int_equal(a.client->message_spent_ms, 0);
+    send_and_read(&a, " \r\n "); /* white space is no beginning */
+    assert_int_equal(a.client->message_since_ms, 0);
+    send_and_read(&a, " 1");
+    pass(&a, TIMEOUT_MS / 2);
+    send_and_read(&a, ":x,  2");
+    pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    pass(&a, TIMEOUT_MS / 10);
+    assert_int_equal(a.client->state, CLIENT_FINISHING);
+    assert_heard(1, "hello|bye|x");
+    hang_up(&a);
+}
+
+/* While evapid doesn't read, for routes are slow, no time passes. */
+static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
+{
+    (void)state;
+    struct peer a = timed();
+    send_and_read(&a, "5:he");
+    pass(&a, TIMEOUT_MS / 2);
+    up.take = 0;
+    send_and_read(&a, "llo,3:b");
+    assert_true(client_holds(a.client));
+    assert_int_equal(a.client->message_since_ms, 0);
+    bus_tick(bus);
+    client_resume(a.client); /* in vain */
+    assert_int_equal(a.client->message_since_ms, 0);
+    up.take = -1;
+    client_resume(a.client);
+    assert_int_equal(a.client->message_spent_ms, 0);
+    pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    pass(&a, TIMEOUT_MS / 10);
+    assert_int_equal(a.client->state, CLIENT_FINISHING);
+    hang_up(&a);
+}
+
+/* Nor while it is being admitted anew; but what had passed before does. */
+static void test_the_time_in_which_a_client_is_admitted_anew_does_not_count(void **state)
+{
+    (void)state;
+    struct peer a = timed();
+    send_and_read(&a, "5:he");
+    pass(&a, TIMEOUT_MS / 2);
+    bus_readmit(bus, a.client);
+    assert_int_equal(a.client->message_since_ms, 0);
+    assert_in_range(a.client->message_spent_ms, TIMEOUT_MS / 2, TIMEOUT_MS - TIMEOUT_MS / 10);
+    bus_tick(bus);
+    assert_int_equal(a.client->state, CLIENT_ADMITTING);
+    bus_admit(bus, a.client);
+    bus_tick(bus);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    pass(&a, TIMEOUT_MS / 2);
+    assert_int_equal(a.client->state, CLIENT_FINISHING);
+    hang_up(&a);
+}
+
+/* It may be evapid that is late: what has come by then counts. */
+static void test_what_has_come_in_time_is_read_before_the_deadline_is_looked_at(void **state)
+{
+    (void)state;
+    enum { LENGTH = 150000 };
+    static char rest[LENGTH + 1];
+    struct peer a = timed();
+    memset(rest, 'x', LENGTH);
+    rest[LENGTH] = ',';
+    send_and_read(&a, "150000:");
+    send_bytes(&a, rest, sizeof(rest));
+    pass(&a, TIMEOUT_MS);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    assert_int_equal(up.of[1].messages, 1);
+    send_and_read(&a, "2:");
+    shutdown(a.fd, SHUT_WR); /* and so does the end */
+    pass(&a, TIMEOUT_MS);
+    assert_int_equal(up.of[1].ended, 1);
+    hang_up(&a);
+}
+
+static void test_there_may_be_no_deadline(void **state)
+{
+    (void)state;
+    struct peer a = open_pair();
+    struct client_limits limits = raw_limits;
+    limits.message_timeout_ms = TIMEOUT_MS;
+    struct peer raw = admitted(connect_pair(&limits));
+    assert_int_equal(netstring_limits.message_timeout_ms, 0);
+    send_and_read(&a, "5:he");
+    pass(&a, 1000ULL * TIMEOUT_MS);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    send_text(&raw, "what comes is whole");
+    TURN_UNTIL(up.of[2].messages == 1);
+    assert_int_equal(raw.client->message_since_ms, 0);
+    up.take = 0;
+    send_text(&raw, "and held");
+    TURN_UNTIL(up.of[2].refused == 1);
+    assert_int_equal(raw.client->message_since_ms, 0);
+    hang_up(&a);
+    hang_up(&raw);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_BUS(test_a_message_that_is_not_finished_ends_the_client),
+        WITH_BUS(test_a_message_that_dribbles_ends_the_client_too),
+        WITH_BUS(test_each_message_has_its_own_time),
+        WITH_BUS(test_the_time_in_which_a_client_is_held_does_not_count),
+        WITH_BUS(test_the_time_in_which_a_client_is_admitted_anew_does_not_count),
+        WITH_BUS(test_what_has_come_in_time_is_read_before_the_deadline_is_looked_at),
+        WITH_BUS(test_there_may_be_no_deadline),
+    };
+    return cmocka_run_group_tests_name("bus, deadline", tests, NULL, NULL);
+}
