@@ -1,0 +1,211 @@
+"""The house, over the sources: every arrow points to a lower floor, none goes in a circle, and each struct has one owner.
+
+What is not true yet stands in two lists, which only shrink: a line in them that is needed no more fails, too. To see the floors,
+`python3 tests/system/house.py`.
+"""
+import re
+
+import pytest
+from house import (FLOOR, FLOORS, OF_THE_TOOL, ROOT, Arrow, calls, circles, floors, includes, noun_of, path_of, sources, structs,
+                   wing_of, writes)
+
+pytestmark = pytest.mark.once
+
+# A file that uses another one which stands above it, beside it, or in a circle with it.
+KNOWN_ARROWS = """
+daemon/base/state.c -> daemon/events/chunk.c
+daemon/base/state.h -> daemon/events/chunk.h
+daemon/bus/bus.c -> daemon/bus/shed.c
+daemon/bus/bus.c -> daemon/bus/shed.h
+daemon/client/client.h -> daemon/bus/group.h
+daemon/client/input.c -> daemon/client/client.c
+daemon/client/input.h -> daemon/client/client.h
+daemon/client/ledger.h -> daemon/client/client.h
+daemon/client/listener.c -> daemon/bus/bus.c
+daemon/client/listener.c -> daemon/bus/bus.h
+daemon/client/pace.c -> daemon/client/client.c
+daemon/client/pace.c -> daemon/client/client.h
+daemon/client/pace.h -> daemon/client/client.h
+daemon/config/config.c -> daemon/bus/group.c
+daemon/control/requests.c -> daemon/lifecycle/reload.h
+daemon/evapictl/show.c -> daemon/evapictl/commands.c
+daemon/kamailio/hold.c -> daemon/kamailio/kamailio.c
+daemon/kamailio/hold.h -> daemon/kamailio/kamailio.h
+daemon/kamailio/kamailio.c -> daemon/kamailio/stranger.c
+daemon/kamailio/kamailio.c -> daemon/kamailio/stranger.h
+daemon/kamailio/seat.c -> daemon/kamailio/kamailio.c
+daemon/kamailio/seat.c -> daemon/kamailio/kamailio.h
+""".split("\n")[1:-1]
+
+# Whose fields are written by whom beside their owner, the file in which the struct's functions are.
+OWNERS = {"client": "daemon/client/client", "ledger_slot": "daemon/client/ledger", "run": "daemon/events/run",
+          "worker": "daemon/kamailio/worker", "seat": "daemon/kamailio/seat", "bus": "daemon/bus/bus",
+          "kamailio": "daemon/kamailio/kamailio"}
+KNOWN_WRITES = """
+daemon/bus/bus.c -> client.dirty
+daemon/bus/bus.c -> client.has_turn
+daemon/bus/bus.c -> client.listed
+daemon/bus/bus.c -> client.listener
+daemon/bus/bus.c -> ledger_slot.closed
+daemon/bus/bus.c -> ledger_slot.listener
+daemon/bus/bus.c -> ledger_slot.tag
+daemon/bus/bus.c -> ledger_slot.tag_length
+daemon/bus/bus.c -> ledger_slot.tag_order
+daemon/bus/bus.c -> run.offered
+daemon/bus/bus.c -> run.review_at
+daemon/bus/tag.c -> client.tag
+daemon/client/client.c -> ledger_slot.address
+daemon/client/client.c -> ledger_slot.connected_ns
+daemon/client/client.c -> ledger_slot.cookie
+daemon/client/client.c -> ledger_slot.follows
+daemon/client/client.c -> ledger_slot.framing
+daemon/client/client.c -> ledger_slot.offered
+daemon/client/client.c -> ledger_slot.origin
+daemon/client/client.c -> ledger_slot.output_begun
+daemon/client/client.c -> ledger_slot.peer
+daemon/client/client.c -> ledger_slot.port
+daemon/client/client.c -> ledger_slot.run_since
+daemon/client/client.c -> ledger_slot.since_ms
+daemon/client/client.c -> ledger_slot.standing
+daemon/client/input.c -> client.held
+daemon/client/input.c -> client.in
+daemon/client/input.c -> client.in_end
+daemon/client/input.c -> client.in_need
+daemon/client/input.c -> client.in_offset
+daemon/client/input.c -> client.in_room
+daemon/client/input.c -> client.in_start
+daemon/client/input.c -> client.input_over
+daemon/client/input.c -> client.max_message_bytes
+daemon/client/input.c -> client.message_since_ms
+daemon/client/input.c -> client.message_spent_ms
+daemon/client/input.c -> client.read_ns
+daemon/client/input.c -> ledger_slot.input_begun
+daemon/client/pace.c -> client.passed_by
+daemon/client/pace.c -> client.passed_since
+daemon/client/pace.c -> client.slow_dropped
+daemon/client/pace.c -> client.slow_since_ms
+daemon/client/pace.c -> ledger_slot.passed
+daemon/client/pace.c -> ledger_slot.run_since
+daemon/client/pace.c -> run.passed
+daemon/events/outq.c -> run.followers
+daemon/events/outq.c -> run.review_at
+daemon/kamailio/hold.c -> kamailio.expected
+daemon/kamailio/kamailio.c -> ledger_slot.written
+daemon/kamailio/kamailio.c -> worker.index
+daemon/kamailio/kamailio.c -> worker.mark
+daemon/kamailio/kamailio.c -> worker.state
+daemon/kamailio/seat.c -> client.seat
+daemon/kamailio/seat.c -> kamailio.announced
+daemon/kamailio/seat.c -> kamailio.serving
+daemon/kamailio/seat.c -> kamailio.unplaced
+daemon/kamailio/seat.c -> ledger_slot.written
+daemon/kamailio/seat.c -> worker.seat_count
+daemon/kamailio/seat.c -> worker.seats
+daemon/kamailio/seat.c -> worker.waiting
+daemon/kamailio/seat.c -> worker.waiting_count
+daemon/kamailio/stranger.c -> kamailio.asking
+daemon/kamailio/stranger.c -> kamailio.stranger_count
+daemon/kamailio/stranger.c -> kamailio.strangers
+daemon/kamailio/stranger.c -> kamailio.waiting
+daemon/kamailio/succession.c -> kamailio.attachment
+daemon/kamailio/succession.c -> kamailio.corrupt
+daemon/kamailio/succession.c -> kamailio.corrupt_instance
+daemon/kamailio/succession.c -> kamailio.expected
+daemon/kamailio/succession.c -> kamailio.instance
+daemon/kamailio/succession.c -> kamailio.pid
+daemon/kamailio/succession.c -> kamailio.resume_wanted
+daemon/kamailio/succession.c -> kamailio.session
+daemon/kamailio/succession.c -> kamailio.since_ms
+daemon/kamailio/succession.c -> kamailio.stale
+daemon/kamailio/succession.c -> kamailio.workers
+daemon/kamailio/succession.c -> kamailio.workers_attached
+daemon/kamailio/succession.c -> kamailio.workers_declared
+daemon/kamailio/succession.c -> worker.index
+daemon/lifecycle/handover.c -> bus.max_total_queued_bytes
+daemon/lifecycle/handover.c -> bus.upstream
+daemon/lifecycle/handover.c -> kamailio.declaration
+daemon/lifecycle/handover.c -> ledger_slot.listener
+daemon/lifecycle/handover.c -> ledger_slot.output_begun
+daemon/main.c -> kamailio.asked
+daemon/main.c -> kamailio.door
+daemon/main.c -> kamailio.subject
+daemon/views/tail.c -> bus.tap
+""".split("\n")[1:-1]
+
+
+@pytest.fixture(scope="module")
+def arrows():
+    """Between files of the daemon and its tool, by includes and calls."""
+    return [*includes("daemon"), *calls("daemon")]
+
+
+def is_wrong(arrow):
+    """Does it point up, or to a neighbour?"""
+    if not arrow.used.startswith("daemon/"):
+        return False
+    user, used = wing_of(arrow.user), wing_of(arrow.used)
+    if user == "evapictl":
+        return used not in OF_THE_TOOL
+    return user != used and (used == "evapictl" or FLOOR[used] >= FLOOR[user])
+
+
+def is_between_nouns(arrow):
+    return arrow.used.startswith("daemon/") and noun_of(arrow.user) != noun_of(arrow.used)
+
+
+def test_every_file_lies_in_a_wing_and_there_are_at_most_ten_floors():
+    print(*floors(), sep="\n")
+    assert {wing_of(path_of(file)) for file in sources("daemon")} == {*FLOOR, "evapictl"}
+    assert [path_of(file) for file in (ROOT / "daemon").glob("*.[ch]")] == ["daemon/main.c"]
+    assert len(FLOORS) <= 10
+
+
+def test_every_header_is_included_by_its_wing(arrows):
+    names = [str(arrow) for arrow in arrows if not arrow.used.startswith(("daemon/", "include/evapid/"))]
+    assert names == []
+
+
+def test_clang_tidy_skips_no_header():
+    wanted = re.search(r"^HeaderFilterRegex: '(.*)'$", (ROOT / ".clang-tidy").read_text(), re.M).group(1)
+    headers = [file for file in sources("daemon", "include", "shim", "tests") if file.suffix == ".h"]
+    assert [path_of(file) for file in headers if not re.search(wanted, str(file))] == []
+
+
+def test_what_is_shared_uses_nothing_of_the_daemon_and_the_module_nothing_else():
+    assert [str(arrow) for arrow in includes("include") if not arrow.used.startswith("include/evapid/")] == []
+    assert [str(arrow) for arrow in includes("shim", "shim") if arrow.used.startswith("daemon/")] == []
+
+
+def test_no_file_uses_one_of_a_higher_floor_or_of_a_neighbour(arrows):
+    assert sorted({str(arrow) for arrow in arrows if is_wrong(arrow)} - {*KNOWN_ARROWS}) == []
+
+
+def test_no_files_use_each_other_in_a_circle(arrows):
+    assert circles(arrow for arrow in arrows if is_between_nouns(arrow) and str(arrow) not in KNOWN_ARROWS) == []
+
+
+@pytest.mark.parametrize("known", KNOWN_ARROWS)
+def test_a_known_arrow_is_there_still_and_wrong(arrows, known):
+    arrow = Arrow(*known.split(" -> "))
+    assert arrow in arrows, "it is gone: take it from the list"
+    others = [other for other in arrows if is_between_nouns(other) and str(other) not in KNOWN_ARROWS]
+    assert is_wrong(arrow) or circles([*others, arrow]), "it is right by now: take it from the list"
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """What others than its owner write of a struct."""
+    assert OWNERS.keys() <= structs("daemon").keys()
+    every = {*writes("daemon", OWNERS)}
+    assert {kind for file, kind, _ in every if noun_of(file) == OWNERS[kind]} == {*OWNERS}, "an owner writes nothing: it is another file"
+    return {f"{file} -> {kind}.{field}" for file, kind, field in every if noun_of(file) != OWNERS[kind]}
+
+
+def test_only_its_owner_writes_the_fields_of_a_struct(foreign):
+    assert sorted(foreign - {*KNOWN_WRITES}) == []
+
+
+@pytest.mark.parametrize("known", KNOWN_WRITES)
+def test_a_known_write_is_there_still(foreign, known):
+    assert known in foreign, "it is gone: take it from the list"
+
