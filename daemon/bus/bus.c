@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/state.h"
 #include "base/store.h"
+#include "bus/group.h"
 #include "bus/shed.h"
 #include "client/listener.h"
 #include "client/pace.h"

@@ -19,12 +19,6 @@ struct choice {
     size_t queued; /* bytes; 0 where that does not matter */
 };
 
-const char *unicast_mode_name(enum unicast_mode mode)
-{
-    static const char *const names[] = { "first", "round-robin", "least-queued" };
-    return names[mode];
-}
-
 static enum fitness fitness_of(const struct client *client, size_t length)
 {
     if (client->passed_by != NULL || framing_size(client->out.framing, length) > outq_room(&client->out))

@@ -11,15 +11,6 @@
 struct client;
 struct tag;
 
-enum unicast_mode {
-    UNICAST_FIRST,       /* the one that has carried the tag longest, whatever it is about */
-    UNICAST_ROUND_ROBIN, /* one after the other */
-    UNICAST_LEAST_QUEUED /* the one for which the fewest bytes wait; of several, one after the other */
-};
-
-/* "first", "round-robin" or "least-queued". */
-const char *unicast_mode_name(enum unicast_mode mode);
-
 /* The client that is to get an event of length bytes, of which guest counts as a receiver (bus.h); the next one is then
  * another's turn. NULL: nobody gets it. */
 struct client *group_choose(struct tag *tag, const struct client *guest, size_t length);

@@ -22,21 +22,14 @@
 #include <uthash.h>
 #include <uv.h>
 
-#include "bus/group.h"
 #include "client/tally.h"
+#include "client/terms.h"
 #include "client/transport.h"
 #include "events/outq.h"
 #include "net/address.h"
 #include "net/network.h"
 
 enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
-
-/* What becomes of a client whose queue is full (pace.h). */
-enum slow_policy {
-    SLOW_DISCONNECT,  /* it is cut off */
-    SLOW_DROP_NEWEST, /* it gets no more events until half of its queue is free */
-    SLOW_DROP_OLDEST  /* the older half of its queue is dropped */
-};
 
 struct client;
 struct ledger;
@@ -61,18 +54,6 @@ struct client_host {
 };
 
 #define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
-
-/* What a listener gives its clients. */
-struct client_limits {
-    enum framing framing;
-    size_t max_message_bytes, max_queued_bytes;
-    enum slow_policy slow_policy;
-    enum unicast_mode unicast_mode; /* of tags for which it speaks (group.h) */
-    uint32_t message_timeout_ms;    /* for a message to become whole, once it has begun; 0: none */
-    uint32_t linger_ms;             /* for a FLUSHING client to read what it is still sent */
-    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
-    uint32_t admission_timeout_ms; /* to be let in for the first time, while somebody could; 0: for ever */
-};
 
 struct client {
     uint32_t index; /* unique for evapid's life, from 1 */

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/log.h"
-#include "client/client.h"
+#include "client/terms.h"
 #include "net/access.h"
 #include "net/address.h"
 #include "net/door.h"

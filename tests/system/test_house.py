@@ -17,7 +17,6 @@ daemon/base/state.c -> daemon/events/chunk.c
 daemon/base/state.h -> daemon/events/chunk.h
 daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
-daemon/client/client.h -> daemon/bus/group.h
 daemon/client/input.c -> daemon/client/client.c
 daemon/client/input.h -> daemon/client/client.h
 daemon/client/ledger.h -> daemon/client/client.h
@@ -26,7 +25,6 @@ daemon/client/listener.c -> daemon/bus/bus.h
 daemon/client/pace.c -> daemon/client/client.c
 daemon/client/pace.c -> daemon/client/client.h
 daemon/client/pace.h -> daemon/client/client.h
-daemon/config/config.c -> daemon/bus/group.c
 daemon/control/requests.c -> daemon/lifecycle/reload.h
 daemon/evapictl/show.c -> daemon/evapictl/commands.c
 daemon/kamailio/hold.c -> daemon/kamailio/kamailio.c
