@@ -20,10 +20,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "client/client.h"
 #include "client/layout.h"
 #include "client/meter.h"
+#include "client/tally.h"
 #include "evapid/limits.h"
+#include "events/run.h"
+#include "net/address.h"
+#include "net/network.h"
 
 struct state_in;
 struct state_out;
