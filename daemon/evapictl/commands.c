@@ -117,9 +117,13 @@ static const struct command {
 
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
-const char *command_name(size_t i)
+int names_run(const struct options *options, char **words, int count)
 {
-    return i < COMMANDS ? commands[i].name : NULL;
+    if (strcmp(words[0], "commands") != 0)
+        return show_names(options, words, count);
+    for (size_t i = 0; i < COMMANDS; i++)
+        puts(commands[i].name);
+    return EXIT_FINE;
 }
 
 /* ---- a name that there is not ----------------------------------------------------------------------------------- */

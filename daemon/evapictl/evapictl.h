@@ -29,10 +29,10 @@ typedef int command_run(const struct options *options, char **words, int count);
 command_run show_status, show_clients, show_client, show_tags, show_listeners, show_kamailio, show_stats;
 command_run change_tag, change_close, change_log, change_reload;
 command_run publish_relay, publish_multicast, publish_unicast;
-command_run tail_run, top_run, check_run, names_run;
+command_run tail_run, top_run, check_run;
 
-/* The commands' names, one after another; NULL behind the last. */
-const char *command_name(size_t i);
+/* One name on a line, for the shell to complete: of commands, or of tags and clients that there are (show_names). */
+command_run names_run, show_names;
 
 /* Read the command line and do what it says. */
 int evapictl_run(int argc, char **argv);

@@ -107,18 +107,12 @@ int show_stats(const struct options *options, char **words, int count)
     return show(options, asked, "since_reset", print_stats);
 }
 
-/* One name on a line, for the shell to complete: of commands, tags, or clients that there are. */
-int names_run(const struct options *options, char **words, int count)
+int show_names(const struct options *options, char **words, int count)
 {
     int status = EXIT_FINE;
     size_t i = 0;
     json_t *item = NULL;
     (void)count;
-    if (strcmp(words[0], "commands") == 0) {
-        for (size_t k = 0; command_name(k) != NULL; k++)
-            puts(command_name(k));
-        return EXIT_FINE;
-    }
     const bool tags = strcmp(words[0], "tags") == 0;
     if (!tags && strcmp(words[0], "clients") != 0)
         return fail(EXIT_USAGE, words[0], "names of commands, tags or clients are to be had");
