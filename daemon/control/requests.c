@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "lifecycle/reload.h"
 
 #define SUBJECT "control"
 

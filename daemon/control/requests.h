@@ -17,9 +17,14 @@
 
 #define REQUEST_DETAIL CONFIG_ERROR
 
+/* What came of reading the configuration again. */
+struct reload_outcome {
+    unsigned added, removed; /* listeners */
+    unsigned revoked;        /* clients that are closed, since they may not be connected any more */
+};
+
 /* Somebody asks to read the configuration again. NULL: it has been done, and *outcome says what came of it; or why nothing has
  * changed. */
-struct reload_outcome;
 typedef const char *request_reload(void *owner, struct reload_outcome *outcome);
 
 /* What requests are about. */

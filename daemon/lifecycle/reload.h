@@ -7,11 +7,6 @@
 
 #include "lifecycle/handover.h"
 
-struct reload_outcome {
-    unsigned added, removed; /* listeners */
-    unsigned revoked;        /* clients that are closed, since they may not be connected any more */
-};
-
 /* Read the file again and take it over. NULL, or why nothing has changed: text that stays valid until the next call. */
 const char *reload_config(struct household *household, const char *path, struct reload_outcome *outcome);
 

@@ -24,7 +24,6 @@ daemon/client/listener.c -> daemon/bus/bus.h
 daemon/client/pace.c -> daemon/client/client.c
 daemon/client/pace.c -> daemon/client/client.h
 daemon/client/pace.h -> daemon/client/client.h
-daemon/control/requests.c -> daemon/lifecycle/reload.h
 daemon/kamailio/hold.c -> daemon/kamailio/kamailio.c
 daemon/kamailio/hold.h -> daemon/kamailio/kamailio.h
 daemon/kamailio/kamailio.c -> daemon/kamailio/stranger.c
