@@ -77,8 +77,7 @@ void state_put(struct state_out *out, const char *name, uint64_t value)
 
 void state_put_bytes(struct state_out *out, const char *name, const void *bytes, size_t length)
 {
-    put_head(out, name, FIELD_BYTES);
-    put_number(out, length, 8);
+    state_put_bytes_begin(out, name, length);
     if (length > 0)
         fwrite(bytes, 1, length, out->file);
 }
@@ -98,32 +97,20 @@ void state_put_end(struct state_out *out)
     putc(0, out->file);
 }
 
-static void put_chunk_ends(struct state_out *out, const struct chunk *chunk)
+void state_put_bytes_begin(struct state_out *out, const char *name, uint64_t length)
 {
-    put_head(out, "ends", FIELD_BYTES);
-    put_number(out, chunk->events * (uint64_t)8, 8);
-    for (uint32_t i = 0; i < chunk->events; i++) {
-        const struct chunk_end end = chunk_end_of(chunk, i);
-        put_number(out, end.at, 4);
-        put_number(out, end.age, 4);
-    }
+    put_head(out, name, FIELD_BYTES);
+    put_number(out, length, 8);
 }
 
-void state_put_chunk(struct state_out *out, const char *name, struct chunk *chunk)
+void state_put_bytes_u32(struct state_out *out, uint32_t value)
 {
-    if (chunk == NULL || chunk->state_serial == out->serial) {
-        state_put(out, name, chunk != NULL ? chunk->state_number : 0);
-        return;
-    }
-    chunk->state_serial = out->serial;
-    chunk->state_number = ++out->chunks;
-    state_put_record(out, name);
-    state_put(out, "number", chunk->state_number);
-    state_put(out, "room", chunk->room);
-    put_chunk_ends(out, chunk);
-    state_put(out, "taken-ns", chunk->taken_ns);
-    state_put_bytes(out, "bytes", chunk->bytes, chunk->used);
-    state_put_end(out);
+    put_number(out, value, 4);
+}
+
+uint32_t state_number(struct state_out *out)
+{
+    return ++out->shared;
 }
 
 int state_end(struct state_out *out)
@@ -337,66 +324,42 @@ void state_take_end(struct state_in *in)
         in->depth--;
 }
 
-/* Room for one more chunk in the list. */
-static bool state_make_room(struct state_in *in)
+bool state_make_room(struct state_in *in, uint64_t number)
 {
+    if (in->at.failed || number != in->count + (uint64_t)1)
+        return false;
     if (in->count < in->room)
         return true;
     const uint32_t room = in->room == 0 ? 64 : in->room * 2;
-    struct chunk **chunks = realloc(in->chunks, room * sizeof(struct chunk *));
-    if (chunks == NULL)
+    struct state_shared *shared = realloc(in->shared, room * sizeof(*shared));
+    if (shared == NULL)
         return false;
-    in->chunks = chunks;
+    in->shared = shared;
     in->room = room;
     return true;
 }
 
-static struct chunk *make_chunk(size_t room, struct wire_text packed, uint64_t taken_ns, struct wire_text bytes)
+void state_share(struct state_in *in, void *thing, void (*release)(void *thing))
 {
-    struct wire_cursor at = wire_reading(packed.bytes, packed.length);
-    const uint32_t events = (uint32_t)(packed.length / 8);
-    struct chunk_end *ends = packed.length / 8 <= UINT32_MAX ? malloc(events * sizeof(*ends) + 1) : NULL;
-    for (uint32_t i = 0; ends != NULL && i < events; i++) {
-        ends[i].at = (uint32_t)wire_take(&at, 4);
-        ends[i].age = (uint32_t)wire_take(&at, 4);
-    }
-    struct chunk *chunk = ends != NULL ? chunk_restore(room, bytes.bytes, bytes.length, ends, events, taken_ns) : NULL;
-    free(ends);
-    return chunk;
+    in->shared[in->count++] = (struct state_shared){ .thing = thing, .release = release };
 }
 
-static struct chunk *state_read_chunk(struct state_in *in)
-{
-    const uint64_t number = state_take(in, "number", 0);
-    const size_t room = (size_t)state_take(in, "room", 0);
-    const struct wire_text ends = state_take_bytes(in, "ends");
-    const uint64_t taken_ns = state_take(in, "taken-ns", 0);
-    const struct wire_text bytes = state_take_bytes(in, "bytes");
-    state_take_end(in);
-    struct chunk *chunk = !in->at.failed && number == in->count + 1 && state_make_room(in)
-                              ? make_chunk(room, ends, taken_ns, bytes)
-                              : NULL;
-    if (chunk == NULL)
-        state_fail(in);
-    else
-        in->chunks[in->count++] = chunk;
-    return chunk;
-}
-
-struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing)
+enum state_reference state_take_reference(struct state_in *in, const char *name, void **thing)
 {
     unsigned kind = 0;
-    *missing = !find_field(in, name, &kind);
-    if (*missing)
-        return NULL;
+    *thing = NULL;
+    if (!find_field(in, name, &kind))
+        return STATE_MISSING;
     if (kind == FIELD_RECORD) {
         enter(in, name);
-        return state_read_chunk(in);
+        return STATE_FIRST;
     }
     const uint64_t number = kind <= FIELD_NUMBER_MAX ? wire_take(&in->at, kind) : UINT64_MAX;
     if (number > in->count)
         state_fail(in);
-    return number > 0 && !in->at.failed ? in->chunks[number - 1] : NULL;
+    else if (number > 0 && !in->at.failed)
+        *thing = in->shared[number - 1].thing;
+    return STATE_AGAIN;
 }
 
 bool state_finish(struct state_in *in)
@@ -413,8 +376,8 @@ bool state_close(struct state_in *in)
     if (in->memory == NULL)
         return good;
     for (uint32_t i = 0; i < in->count; i++)
-        chunk_unref(in->chunks[i]);
-    free(in->chunks);
+        in->shared[i].release(in->shared[i].thing);
+    free(in->shared);
     munmap(in->memory, in->size);
     *in = (struct state_in){ 0 };
     return good;

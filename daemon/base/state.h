@@ -7,8 +7,9 @@
  * new field needs no more than a value for a state that lacks it. A field keeps its name and meaning, and its place before or
  * after others; one whose meaning changes gets a new name.
  *
- * Chunks, which many refer to, are written where they are first referred to, and numbered. The reader checks all that it
- * reads: what makes no sense to it makes the whole state one that can't be taken over. */
+ * What many refer to, as chunks (events/chunk_state.h), is a record where it is first referred to, and is numbered from 1;
+ * later its number stands for it, and 0 for none. The reader checks all that it reads: what makes no sense to it makes the
+ * whole state one that can't be taken over. */
 #ifndef EVAPID_STATE_H
 #define EVAPID_STATE_H
 
@@ -17,12 +18,11 @@
 #include <stdio.h>
 
 #include "evapid/wire.h"
-#include "events/chunk.h"
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
 
 /* Versions of state and ledger together. Raise the first with every field that comes or goes, and lay a fixture of it beside the
- * others (tests/unit/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
+ * others (tests/system/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
  * know: it says so, and does not take over. */
 #define STATE_VERSION 3U
 #define STATE_READER 3U       /* the least version that can go on with what this one writes */
@@ -40,7 +40,7 @@ const char *state_judge(uint32_t version, uint32_t reader);
 struct state_out {
     FILE *file;
     uint32_t serial; /* of this state among those that this process has written */
-    uint32_t chunks; /* written up to now */
+    uint32_t shared; /* things that many refer to: so many have a number up to now */
 };
 
 /* Begin in a new memfd; false when there can be none. */
@@ -51,13 +51,16 @@ void state_put(struct state_out *out, const char *name, uint64_t value);
 void state_put_bytes(struct state_out *out, const char *name, const void *bytes, size_t length);
 void state_put_text(struct state_out *out, const char *name, const char *text);
 
+/* Likewise bytes that come one number after the other: how many there will be in all, and then each number of four bytes. */
+void state_put_bytes_begin(struct state_out *out, const char *name, uint64_t length);
+void state_put_bytes_u32(struct state_out *out, uint32_t value);
+
 /* What is put between these two is in a record of that name. */
 void state_put_record(struct state_out *out, const char *name);
 void state_put_end(struct state_out *out);
 
-/* A chunk: the whole of it, or its number when it has been written before. NULL is one, too. A field that an earlier
- * version doesn't know may not be the first to refer to a chunk. */
-void state_put_chunk(struct state_out *out, const char *name, struct chunk *chunk);
+/* The number of a thing that many refer to, which is about to be written. */
+uint32_t state_number(struct state_out *out);
 
 /* The memfd, which is the caller's, or -1: it could not be written whole. */
 int state_end(struct state_out *out);
@@ -68,6 +71,12 @@ int state_end(struct state_out *out);
 struct state_unknown {
     char name[STATE_DEPTH * (STATE_NAME_MAX + 1)];
     size_t bytes;
+};
+
+/* A thing that many refer to. It is ours until the state is closed. */
+struct state_shared {
+    void *thing;
+    void (*release)(void *thing);
 };
 
 /* A state that is being read. Once something is wrong, at.failed stays true, and nothing more is read. */
@@ -81,7 +90,7 @@ struct state_in {
     unsigned depth;
     unsigned absent; /* of these, the innermost that are not there: all is missing in them */
 
-    struct chunk **chunks; /* by their numbers; a reference to each is ours */
+    struct state_shared *shared; /* by their numbers */
     uint32_t count, room;
 
     struct state_unknown unknown[STATE_UNKNOWN_MAX];
@@ -102,8 +111,18 @@ void state_take_end(struct state_in *in);
 /* Go into the next record of that name, if there is one more: state_take_end leaves it. */
 bool state_take_next(struct state_in *in, const char *name);
 
-/* A chunk, without a reference of the caller's. *missing: there is no field of that name, and so no chunk. */
-struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing);
+enum state_reference {
+    STATE_MISSING, /* there is no field of that name */
+    STATE_FIRST,   /* the thing itself: we are in its record now, and its reader says state_make_room and state_share */
+    STATE_AGAIN    /* one that has been read before */
+};
+
+/* Look for a thing that many refer to. *thing is NULL unless it has been read before. */
+enum state_reference state_take_reference(struct state_in *in, const char *name, void **thing);
+
+/* Is a thing of that number the next one, and is there room for it? And: that is it; it is released with the state. */
+bool state_make_room(struct state_in *in, uint64_t number);
+void state_share(struct state_in *in, void *thing, void (*release)(void *thing));
 
 /* Say that what was read makes no sense. */
 static inline bool state_fail(struct state_in *in)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/state.h"
+#include "events/chunk_state.h"
 
 #define ROOM_FIRST 8U  /* pieces */
 #define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */

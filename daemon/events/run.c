@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/state.h"
+#include "events/chunk_state.h"
 
 #define SPARES_MAX 8 /* chunks: as many as a turn is likely to need again */
 

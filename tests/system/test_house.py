@@ -13,8 +13,6 @@ pytestmark = pytest.mark.once
 
 # A file that uses another one which stands above it, beside it, or in a circle with it.
 KNOWN_ARROWS = """
-daemon/base/state.c -> daemon/events/chunk.c
-daemon/base/state.h -> daemon/events/chunk.h
 daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
 daemon/client/input.c -> daemon/client/client.c

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/state.h"
+#include "events/chunk_state.h"
 #include "events/outq.h"
 #include "events/run.h"
 #include "memory.h"

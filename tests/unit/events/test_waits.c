@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/state.h"
+#include "events/chunk_state.h"
 #include "events/outq.h"
 #include "events/waits.h"
 
