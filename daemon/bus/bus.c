@@ -12,7 +12,6 @@
 #include "base/store.h"
 #include "bus/group.h"
 #include "bus/shed.h"
-#include "client/listener.h"
 #include "client/pace.h"
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };

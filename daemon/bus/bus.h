@@ -14,6 +14,7 @@
 #include "bus/tap.h"
 #include "client/client.h"
 #include "client/ledger.h"
+#include "client/listener.h"
 #include "events/waits.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
@@ -68,6 +69,12 @@ void bus_close(struct bus *bus);
 /* A new connection: it waits, admitting, until upstream admits it. False when there was no memory for it. */
 bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
                  struct listener *listener);
+
+/* The bus as the host of listeners: a connection that one has accepted is a client from then on. */
+static inline bool bus_on_connection(void *bus, struct listener *listener, int fd, const struct sockaddr_storage *peer)
+{
+    return bus_connect(bus, fd, peer, &listener->limits, listener);
+}
 
 /* Somebody is there who may let clients in, or nobody is any more: the time in which they must be admitted runs, or not. */
 void bus_set_admits(struct bus *bus, bool admits);

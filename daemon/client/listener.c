@@ -14,7 +14,6 @@
 #include "base/state.h"
 #include "base/store.h"
 #include "base/watch.h"
-#include "bus/bus.h"
 #include "client/transport.h"
 
 #define BACKLOG 511
@@ -67,7 +66,6 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
     listener->access = access;
     listener->max_clients = max_clients;
     listener->source = source;
-    listener->bus = all->bus;
     listener->all = all;
     listener->fd = -1;
     address_print(address, listener->name);
@@ -128,7 +126,7 @@ static enum refusal listener_objection(struct listener *listener, const struct s
         origin_clients(listener->origins, &origin) >= access->max_clients_per_address)
         return REFUSAL_ADDRESS;
     if (access->max_connects_per_second > 0 &&
-        !bucket_take(&listener->bucket, access->max_connects_per_second, uv_now(listener->bus->loop)))
+        !bucket_take(&listener->bucket, access->max_connects_per_second, uv_now(listener->all->loop)))
         return REFUSAL_RATE;
     return REFUSAL_NONE;
 }
@@ -180,11 +178,12 @@ static void listener_take(struct listener *listener, int fd, const struct sockad
         listener_refuse(listener, fd, peer, refusal != REFUSAL_NONE ? refusal : REFUSAL_MEMORY);
         return;
     }
-    if (bus_connect(listener->bus, fd, peer, &listener->limits, listener)) {
+    const struct listener_host *host = &listener->all->host;
+    if (host->connected(host->owner, listener, fd, peer)) {
         listener->accepted++;
         return;
     }
-    listener_leave(listener, &origin); /* the bus has closed the socket */
+    listener_leave(listener, &origin); /* the host has closed the socket */
     listener->refused[REFUSAL_MEMORY]++;
     listener_log_refusal(listener, REFUSAL_MEMORY, peer);
 }
@@ -321,7 +320,7 @@ static const char *listener_take_socket(struct listener *listener)
         listener->fd = listeners_open_socket(listener->all, &listener->address);
     if (listener->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
-    listener->poll = watch_open(listener->bus->loop, listener->fd, listener);
+    listener->poll = watch_open(listener->all->loop, listener->fd, listener);
     if (listener->poll != NULL)
         return NULL;
     listener_drop_socket(listener);

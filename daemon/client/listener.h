@@ -15,7 +15,6 @@
 #include "net/bucket.h"
 #include "net/origin.h"
 
-struct bus;
 struct holdings;
 struct state_in;
 struct state_out;
@@ -38,7 +37,6 @@ struct listener {
     const struct access *access;
     enum listener_source source;
     enum listener_state state;
-    struct bus *bus;
     struct listeners *all;
     int fd;                 /* -1 when there is none */
     uint32_t number;        /* of the socket, as it is called in the store and in a hand-over; 0: not yet */
@@ -62,9 +60,17 @@ struct spare_socket {
     struct spare_socket *next;
 };
 
+/* Whom listeners tell that somebody has connected, and may. connected: take over fd. False: there was no memory for that, and
+ * fd is closed. */
+struct listener_host {
+    void *owner;
+    bool (*connected)(void *owner, struct listener *listener, int fd, const struct sockaddr_storage *peer);
+};
+
 struct listeners {
     struct listener *first; /* list */
-    struct bus *bus;
+    uv_loop_t *loop;
+    struct listener_host host;
     struct spare_socket *spares; /* list */
     const int *other_leaving;    /* a listening socket that is no listener's and leaves, too; NULL: there is none */
     uint32_t last_number;

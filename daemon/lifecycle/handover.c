@@ -563,7 +563,8 @@ static const char *open_household(struct household *household, struct holdings *
     bus_open(&household->bus, &household->loop, &household->ledger);
     household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;
     household->bus.upstream = kamailio_upstream(&household->kamailio);
-    household->listeners.bus = &household->bus;
+    household->listeners.loop = &household->loop;
+    household->listeners.host = (struct listener_host){ .owner = &household->bus, .connected = bus_on_connection };
     household->subject = (struct status_subject){ .bus = &household->bus,
                                                   .kamailio = &household->kamailio,
                                                   .listeners = &household->listeners,

@@ -547,7 +547,8 @@ static void begin(struct input *in)
     assert(ledger_open(&t.ledger) == NULL);
     bus_open(&t.bus, &t.loop, &t.ledger);
     t.bus.upstream = kamailio_upstream(&t.kamailio);
-    t.listeners.bus = &t.bus;
+    t.listeners.loop = &t.loop;
+    t.listeners.host = (struct listener_host){ .owner = &t.bus, .connected = bus_on_connection };
     t.subject = (struct status_subject){ .bus = &t.bus, .kamailio = &t.kamailio, .listeners = &t.listeners };
     t.kamailio.asked = answer_query;
     t.kamailio.subject = &t.subject;

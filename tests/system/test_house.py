@@ -17,8 +17,6 @@ daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
 daemon/client/input.c -> daemon/client/client.c
 daemon/client/input.h -> daemon/client/client.h
-daemon/client/listener.c -> daemon/bus/bus.c
-daemon/client/listener.c -> daemon/bus/bus.h
 daemon/client/pace.c -> daemon/client/client.c
 daemon/client/pace.c -> daemon/client/client.h
 daemon/client/pace.h -> daemon/client/client.h

@@ -55,7 +55,8 @@ static int set_up(void **state)
         return -1;
     bus_open(&t.bus, &t.loop, &t.ledger);
     t.bus.upstream = kamailio_upstream(&t.kamailio);
-    t.listeners.bus = &t.bus;
+    t.listeners.loop = &t.loop;
+    t.listeners.host = (struct listener_host){ .owner = &t.bus, .connected = bus_on_connection };
     uv_prepare_init(&t.loop, &t.turn_end);
     uv_prepare_start(&t.turn_end, on_turn_end);
     return kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct inherited_door){ .fd = -1 }) !=
