@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/outlet.h"
 
 #define SUBJECT "log"
@@ -21,13 +22,6 @@ static const char *const journal_prefixes[] = { "<3>", "<4>", "<5>", "<6>", "<7>
 static bool journal;
 static struct outlet outlet;
 static struct log_limit *limits; /* those that have withheld a line */
-
-static uint64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* JOURNAL_STREAM names the device and inode of the stream that the journal reads: is it our standard error? */
 static bool journal_reads_stderr(void)
@@ -76,13 +70,13 @@ static size_t compose(char *out, enum log_level level, const char *subject, cons
 {
     if (journal)
         return (size_t)snprintf(out, LINE_MAX_BYTES, "%s%.256s: %s\n", journal_prefixes[level], subject, text);
-    struct timespec now;
+    const uint64_t now_ms = clock_wall_ms();
+    const time_t now_s = (time_t)(now_ms / 1000);
     struct tm utc;
     char time[32];
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
+    gmtime_r(&now_s, &utc);
     strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &utc);
-    return (size_t)snprintf(out, LINE_MAX_BYTES, "%s.%03ldZ %s %.256s: %s\n", time, now.tv_nsec / 1000000,
+    return (size_t)snprintf(out, LINE_MAX_BYTES, "%s.%03uZ %s %.256s: %s\n", time, (unsigned)(now_ms % 1000),
                             log_level_name(level), subject, text);
 }
 
@@ -160,7 +154,7 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *subj
 {
     if (level > log_level())
         return;
-    const uint64_t now = monotonic_ms();
+    const uint64_t now = clock_monotonic_ms();
     if (limit->withheld == 0 && now - limit->window_ms >= LOG_WINDOW_MS) {
         limit->window_ms = now;
         limit->lines = 0;
@@ -183,7 +177,7 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *subj
 void log_tick(bool all)
 {
     log_flush();
-    const uint64_t now = monotonic_ms();
+    const uint64_t now = clock_monotonic_ms();
     struct log_limit **link = &limits;
     while (*link != NULL) {
         struct log_limit *limit = *link;

@@ -17,6 +17,7 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "base/clock.h"
 #include "base/holding.h"
 #include "base/log.h"
 
@@ -228,16 +229,9 @@ void notify_forget(const char *name)
 
 /* ---- waiting, where that may be --------------------------------------------------------------------------------- */
 
-static uint64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static bool is_before(uint64_t end_ms)
 {
-    return monotonic_ms() < end_ms;
+    return clock_monotonic_ms() < end_ms;
 }
 
 static void pause_a_little(void)
@@ -257,7 +251,7 @@ static void await_barrier(uint64_t end_ms)
         pause_a_little();
     close(ends[1]);
     struct pollfd closed = { .fd = ends[0] };
-    const uint64_t now_ms = monotonic_ms();
+    const uint64_t now_ms = clock_monotonic_ms();
     if (sent && now_ms < end_ms)
         poll(&closed, 1, (int)(end_ms - now_ms));
     close(ends[0]);
@@ -265,7 +259,7 @@ static void await_barrier(uint64_t end_ms)
 
 void notify_settle(unsigned limit_ms)
 {
-    const uint64_t end_ms = monotonic_ms() + limit_ms;
+    const uint64_t end_ms = clock_monotonic_ms() + limit_ms;
     if (notify.fd < 0)
         return;
     notify_flush();

@@ -10,15 +10,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
-static uint64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
+#include "base/clock.h"
 
 /* Another open file description of the same pipe or terminal: O_NONBLOCK is ours alone then. */
 static int open_own(int fd)
@@ -169,9 +163,9 @@ bool outlet_tell(struct outlet *outlet, const char *line, size_t length)
 
 void outlet_close(struct outlet *outlet, unsigned limit_ms)
 {
-    const uint64_t end_ms = monotonic_ms() + limit_ms;
+    const uint64_t end_ms = clock_monotonic_ms() + limit_ms;
     outlet_flush(outlet);
-    for (uint64_t now_ms = monotonic_ms(); outlet->used > 0 && now_ms < end_ms; now_ms = monotonic_ms()) {
+    for (uint64_t now_ms = clock_monotonic_ms(); outlet->used > 0 && now_ms < end_ms; now_ms = clock_monotonic_ms()) {
         struct pollfd writable = { .fd = outlet->fd, .events = POLLOUT };
         poll(&writable, 1, (int)(end_ms - now_ms));
         outlet_flush(outlet);

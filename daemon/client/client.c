@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/state.h"
 #include "base/watch.h"
@@ -415,9 +415,7 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
         transport_tcp.close(fd);
         return NULL;
     }
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    client->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    client->since_ms = clock_wall_ms();
     address_host(peer, client->address);
     client->port = address_port(peer);
     client->origin = origin_of(peer);

@@ -1,8 +1,7 @@
 /* The slow state, and the two policies that drop events. */
 #include "client/pace.h"
 
-#include <time.h>
-
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/state.h"
 #include "client/ledger.h"
@@ -13,13 +12,6 @@
 static struct log_limit falling = { .kind = "clients: slow" };
 static struct log_limit rising = { .kind = "clients: no longer slow" };
 
-static uint64_t wall_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* ---- the state ------------------------------------------------------------------------------------------------- */
 
 void pace_fall_behind(struct client *client)
@@ -28,7 +20,7 @@ void pace_fall_behind(struct client *client)
     if (client->slow_since_ms != 0)
         return;
     client_subject(client, subject);
-    client->slow_since_ms = wall_ms();
+    client->slow_since_ms = clock_wall_ms();
     client->slow_dropped = client_tally(client)->dropped[DROP_SLOW];
     log_limited(&falling, LEVEL_NOTICE, subject, "%s port %u is slow: %llu events (%zu bytes, limit %zu) wait for it",
                 client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
@@ -39,7 +31,7 @@ static void pace_catch_up(struct client *client)
 {
     char subject[CLIENT_SUBJECT];
     const uint64_t dropped = client_tally(client)->dropped[DROP_SLOW] - client->slow_dropped;
-    const uint64_t now = wall_ms();
+    const uint64_t now = clock_wall_ms();
     const uint64_t ms = now > client->slow_since_ms ? now - client->slow_since_ms : 0;
     client_subject(client, subject);
     log_limited(&rising, dropped > 0 ? LEVEL_WARNING : LEVEL_NOTICE, subject,

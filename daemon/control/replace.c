@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "evapid/limits.h"
 
 #define BATCH 128                     /* descriptors of a message; the kernel takes 253 (SCM_MAX_FD, unix(7)) */
@@ -39,9 +40,7 @@ struct talk {
 
 static int64_t now_ms(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)clock_monotonic_ms();
 }
 
 static struct talk begin_step(int fd)

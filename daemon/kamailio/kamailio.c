@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/passed.h"
 #include "base/store.h"
@@ -286,9 +286,7 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
     ledger->clients_end = !hello->keep_clients;
     kamailio->back_by_ms = 0;
     kamailio->gone.pending = false;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    kamailio->since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    kamailio->since_ms = clock_wall_ms();
     kamailio->instance = hello->instance;
     kamailio->pid = hello->pid;
     kamailio->workers_declared = hello->workers;

@@ -4,21 +4,15 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
-static uint64_t wall_clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
+#include "base/clock.h"
 
 /* Seconds since then; the wall clock may have been set back. */
 static uint64_t seconds_since(uint64_t then_ms)
 {
-    const uint64_t now_ms = wall_clock_ms();
+    const uint64_t now_ms = clock_wall_ms();
     return now_ms > then_ms ? (now_ms - then_ms) / 1000 : 0;
 }
 

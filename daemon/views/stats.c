@@ -2,15 +2,13 @@
 #include "views/stats.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/state.h"
 
 static struct stats stats_now(const struct bus *bus)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (struct stats){ .since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000,
+    return (struct stats){ .since_ms = clock_wall_ms(),
                            .totals = bus->totals,
                            .events = bus->events,
                            .accepted = bus->accepted,

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <utlist.h>
 
+#include "base/clock.h"
 #include "views/status.h"
 
 #define NOTICE_ROOM 64U /* for the number of those that were not shown, behind the lines */
@@ -107,9 +107,7 @@ char *tail_take(struct tail *tail, size_t *length)
 
 static json_t *time_of_day(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return describe_time((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+    return describe_time(clock_wall_ms());
 }
 
 static bool tail_wants(const struct tail *tail, const char *tag, size_t tag_length)

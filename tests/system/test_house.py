@@ -6,7 +6,7 @@ What is not true yet stands in two lists, which only shrink: a line in them that
 import re
 
 import pytest
-from house import (FLOOR, FLOORS, OF_THE_TOOL, ROOT, Arrow, calls, circles, floors, includes, noun_of, path_of, sources, structs,
+from house import (FLOOR, FLOORS, OF_THE_TOOL, ROOT, Arrow, calls, circles, code_of, floors, includes, noun_of, path_of, sources, structs,
                    wing_of, writes)
 
 pytestmark = pytest.mark.once
@@ -181,6 +181,12 @@ def test_a_known_arrow_is_there_still_and_wrong(arrows, known):
     assert arrow in arrows, "it is gone: take it from the list"
     others = [other for other in arrows if is_between_nouns(other) and str(other) not in KNOWN_ARROWS]
     assert is_wrong(arrow) or circles([*others, arrow]), "it is right by now: take it from the list"
+
+
+def test_the_wall_clock_is_read_in_one_place():
+    """But for the start of this process, which lies between two clocks."""
+    reading = [path_of(file) for file in sources("daemon") if "CLOCK_REALTIME" in code_of(file)]
+    assert reading == ["daemon/base/clock.h", "daemon/views/process.c"]
 
 
 @pytest.fixture(scope="module")
