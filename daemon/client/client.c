@@ -34,11 +34,6 @@ const char *client_state_name(enum client_state state)
     return names[state];
 }
 
-void client_subject(const struct client *client, char out[CLIENT_SUBJECT])
-{
-    snprintf(out, CLIENT_SUBJECT, "client %u", client->index);
-}
-
 /* Every change of state passes here. */
 static void client_enter(struct client *client, enum client_state state)
 {
@@ -56,7 +51,8 @@ void client_count_dropped(struct client *client, enum drop_reason reason, uint64
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
-void client_end_input(struct client *client, const char *why)
+/* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
+static void client_end_input(struct client *client, const char *why)
 {
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
@@ -66,6 +62,12 @@ void client_end_input(struct client *client, const char *why)
     if (client->state == CLIENT_OPEN)
         client_enter(client, CLIENT_FINISHING);
     client->host->ended(client);
+}
+
+static void client_heed(struct client *client, struct input_verdict verdict)
+{
+    if (verdict.over)
+        client_end_input(client, verdict.why);
 }
 
 void client_count_message(struct client *client)
@@ -85,12 +87,14 @@ void client_check_deadline(struct client *client)
 {
     for (size_t before = 0; input_is_late(client) && client->in_end - client->in_start > before;) {
         before = client->in_end - client->in_start;
-        input_read(client);
+        client_heed(client, input_read(client));
     }
-    if (input_is_late(client))
+    if (input_is_late(client)) {
         input_end_late(client);
-    else if (client->state != CLIENT_GONE)
+        client_end_input(client, NULL);
+    } else if (client->state != CLIENT_GONE) {
         client_watch(client);
+    }
 }
 
 void client_resume(struct client *client)
@@ -98,7 +102,7 @@ void client_resume(struct client *client)
     if (client->state == CLIENT_ADMITTING)
         return;
     if (client->held)
-        input_offer_again(client);
+        client_heed(client, input_offer_again(client));
     if (client->state == CLIENT_OPEN)
         client_watch(client);
 }
@@ -299,7 +303,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
         client_flush(client);
     }
     if (client->state == CLIENT_OPEN && !client->held && (status < 0 || (events & UV_READABLE) != 0))
-        input_read(client);
+        client_heed(client, input_read(client));
     if (client->state != CLIENT_GONE)
         client_watch(client);
 }

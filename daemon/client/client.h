@@ -19,102 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <uthash.h>
 #include <uv.h>
 
-#include "client/tally.h"
-#include "client/terms.h"
-#include "client/transport.h"
-#include "events/outq.h"
-#include "net/address.h"
-#include "net/network.h"
-
-enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
-
-struct client;
-struct ledger;
-struct ledger_slot;
-struct state_in;
-struct state_out;
-
-/* What a client asks of its host. message: take the message (true) or leave it with the client, who then reads no more
- * until client_resume. ended: nothing more will come. deaf: nothing more can be sent. gone: the socket is closed. sends: bytes are
- * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). */
-struct client_host {
-    bool (*message)(struct client *client, const char *bytes, size_t length);
-    void (*ended)(struct client *client);
-    void (*deaf)(struct client *client);
-    void (*gone)(struct client *client);
-    void (*sends)(struct client *client);
-    bool admits; /* somebody is there who may let clients in */
-    struct ledger *ledger;
-    struct tally *totals; /* of all clients; kept beside each client's own */
-    struct waits *waits;  /* likewise: for how long events have waited */
-    char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
-};
-
-#define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
-
-struct client {
-    uint32_t index; /* unique for evapid's life, from 1 */
-    enum client_state state;
-    const struct client_host *host;
-    const struct transport *transport;
-    int fd; /* -1 when GONE */
-    uv_poll_t poll;
-    int watched;    /* what poll waits for, enum uv_poll_event */
-    bool unwatched; /* the kernel would not: it is asked again in a second */
-    char address[EVAPID_ADDRESS_MAX];
-    uint16_t port;
-    struct network origin; /* where it comes from, as its listener counts it (origin.h) */
-    uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
-    uint64_t admit_by_ms; /* loop time; 0: it has been admitted once, may wait for ever, or nobody could admit it now */
-    uint32_t admission_timeout_ms;
-    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: not known */
-    struct tally *tally;                                               /* in the ledger */
-    struct ledger_slot *slot;                                          /* likewise */
-
-    /* Input (input.h): bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
-    char *in; /* NULL while there are none */
-    size_t in_start, in_end, in_room;
-    uint64_t in_offset;         /* bytes of the stream before in_start */
-    size_t in_need;             /* bytes that the frame at in_start will have, 0: not known */
-    size_t max_message_bytes;   /* that a message may have, and those in in could when they came */
-    size_t later_message_bytes; /* the same for all that come when nothing is in in any more */
-    uint32_t message_timeout_ms;
-    uint64_t message_spent_ms; /* on reading the message at in_start, until message_since_ms */
-    uint64_t message_since_ms; /* loop time since when it is being read; 0: it is not, or there is none */
-    uint64_t read_ns;          /* when bytes were last read, by CLOCK_MONOTONIC: what is held was whole by then */
-    bool held;                 /* the host would not take a message: no reading */
-    bool input_over;           /* the peer has ended, or the socket failed: no reading any more */
-
-    struct outq out;
-    bool blocked;         /* it waits until it is sent the rest */
-    bool full;            /* the kernel took no more */
-    bool deaf;            /* a write failed: the peer will never read again */
-    uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
-    uint32_t linger_ms;
-
-    /* Its pace (pace.h). */
-    enum slow_policy slow_policy;
-    struct run *passed_by;  /* the run that passes it over until half of its queue is free; NULL: none does */
-    uint64_t passed_since;  /* events that the run had offered when what it has missed was last counted */
-    uint64_t slow_since_ms; /* wall clock, milliseconds of the epoch; 0: it is not slow */
-    uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
-
-    /* The bus's and the tag index's. */
-    struct listener *listener;
-    enum unicast_mode unicast_mode;
-    struct tag *tag;
-    bool has_turn; /* it was taken over, and the next event for one of its tag begins with it */
-    struct client *tag_prev, *tag_next;
-    struct client *prev, *next;             /* list of the clients that get events */
-    struct client *dirty_prev, *dirty_next; /* list of the clients that have something to send in this turn */
-    bool dirty, listed;                     /* in which of the two lists it is */
-    UT_hash_handle hh;                      /* by index */
-
-    void *seat; /* the host's own */
-};
+#include "client/client_type.h"
 
 /* Take over a connected socket: set its options, begin to watch it. NULL when there is no memory or the socket is of no
  * use; the socket is closed then. */
@@ -150,29 +57,8 @@ void client_readmit(struct client *client);
 /* Offer what was held to the host again, and go on reading when all was taken. */
 void client_resume(struct client *client);
 
-/* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. For input.c. */
-void client_end_input(struct client *client, const char *why);
-
 /* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
 void client_check_deadline(struct client *client);
-
-/* Does it get events? */
-static inline bool client_listens(const struct client *client)
-{
-    return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->deaf;
-}
-
-/* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */
-static inline bool client_receives(const struct client *client, const struct client *guest)
-{
-    return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
-}
-
-/* Has it messages that wait for the host? */
-static inline bool client_holds(const struct client *client)
-{
-    return client->held;
-}
 
 /* Give the client what is appended to the run from now on; and no more of it. */
 void client_follow(struct client *client, struct run *run);
@@ -225,10 +111,6 @@ void client_tick(struct client *client);
 
 /* Free a client that is GONE. */
 void client_free(struct client *client);
-
-/* What its log lines are about: "client 12". */
-#define CLIENT_SUBJECT 32
-void client_subject(const struct client *client, char out[CLIENT_SUBJECT]);
 
 const char *client_state_name(enum client_state state);
 

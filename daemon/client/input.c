@@ -14,6 +14,9 @@
 /* The first room for an unfinished message; it grows as bytes come, not as they are promised. */
 #define INPUT_FIRST 4096U
 
+static const struct input_verdict goes_on = { .over = false };
+static const struct input_verdict has_ended = { .over = true };
+
 static struct log_limit bad_input = { .kind = "clients: malformed input" };
 
 /* Is there an unfinished message, and is it being read on? */
@@ -76,7 +79,6 @@ static void input_reject(struct client *client, enum netstring_status status, co
         client->address, client->port, (unsigned long long)offset, (unsigned char)bytes[frame->at],
         netstring_reason(status), client->max_message_bytes, beginning);
     input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
-    client_end_input(client, NULL);
 }
 
 /* A message has come whole, of length bytes. */
@@ -98,8 +100,9 @@ static bool input_offer(struct client *client, const char *bytes, size_t length)
     return true;
 }
 
-/* Find messages in bytes and offer them, until one is not taken or none is whole. Returns the bytes done with. */
-static size_t input_parse(struct client *client, const char *bytes, size_t length)
+/* Find messages in bytes and offer them, until one is not taken or none is whole. Returns the bytes done with. *verdict
+ * changes when the input is over by that. */
+static size_t input_parse(struct client *client, const char *bytes, size_t length, struct input_verdict *verdict)
 {
     if (client->out.framing == FRAMING_RAW)
         return length > 0 && input_offer(client, bytes, length) ? length : 0;
@@ -120,6 +123,7 @@ static size_t input_parse(struct client *client, const char *bytes, size_t lengt
             break;
         }
         input_reject(client, status, &frame, bytes + used, length - used, client->in_offset + used);
+        *verdict = has_ended;
         return length;
     }
     return used;
@@ -165,11 +169,13 @@ static bool input_make_room(struct client *client)
 }
 
 /* Offer what is kept. */
-static void input_parse_kept(struct client *client)
+static struct input_verdict input_parse_kept(struct client *client)
 {
-    const size_t used = input_parse(client, client->in + client->in_start, client->in_end - client->in_start);
+    struct input_verdict verdict = goes_on;
+    const size_t used = input_parse(client, client->in + client->in_start, client->in_end - client->in_start, &verdict);
     client->in_offset += used;
     input_use(client, used);
+    return verdict;
 }
 
 static void input_lose(struct client *client, size_t length, enum message_loss reason)
@@ -195,53 +201,50 @@ static void input_lose_all(struct client *client, const char *bytes, size_t leng
     }
 }
 
-static void input_take_scratch(struct client *client, size_t length)
+static struct input_verdict input_take_scratch(struct client *client, size_t length)
 {
+    struct input_verdict verdict = goes_on;
     const char *scratch = client->host->scratch;
-    const size_t used = input_parse(client, scratch, length);
+    const size_t used = input_parse(client, scratch, length, &verdict);
     client->in_offset += used;
     if (input_keep(client, scratch + used, length - used))
-        return;
+        return verdict;
     input_lose_all(client, scratch + used, length - used, LOSS_MEMORY);
     client->held = false;
-    client_end_input(client, "no memory to keep what has come");
+    return (struct input_verdict){ .over = true, .why = "no memory to keep what has come" };
 }
 
-static void input_take(struct client *client)
+static struct input_verdict input_take(struct client *client)
 {
     const bool kept = client->in != NULL;
     client->in_need = kept ? client->in_need : 0;
-    if (kept && !input_make_room(client)) {
-        client_end_input(client, "no memory for an unfinished message");
-        return;
-    }
+    if (kept && !input_make_room(client))
+        return (struct input_verdict){ .over = true, .why = "no memory for an unfinished message" };
     char *at = kept ? client->in + client->in_end : client->host->scratch;
     size_t room = kept ? client->in_room - client->in_end : CLIENT_SCRATCH;
     if (client->out.framing == FRAMING_RAW && room > client->max_message_bytes)
         room = client->max_message_bytes;
     const ssize_t n = client->transport->read(client->fd, at, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return goes_on;
     if (n <= 0) {
         const char *why = n < 0 ? strerror(errno) : kept ? "ended in the middle of a message" : NULL;
         input_use(client, client->in_end - client->in_start);
-        client_end_input(client, why);
-        return;
+        return (struct input_verdict){ .over = true, .why = why };
     }
     client->read_ns = histogram_clock_ns(); /* one for all messages that the read has brought */
-    if (!kept) {
-        input_take_scratch(client, (size_t)n);
-        return;
-    }
+    if (!kept)
+        return input_take_scratch(client, (size_t)n);
     client->in_end += (size_t)n;
-    input_parse_kept(client);
+    return input_parse_kept(client);
 }
 
-void input_read(struct client *client)
+struct input_verdict input_read(struct client *client)
 {
     client->slot->input_begun = true;
-    input_take(client);
+    const struct input_verdict verdict = input_take(client);
     client->slot->input_begun = client->in != NULL;
+    return verdict;
 }
 
 bool input_is_late(const struct client *client)
@@ -263,11 +266,12 @@ void input_discard(struct client *client)
     client->input_over = true;
 }
 
-void input_offer_again(struct client *client)
+struct input_verdict input_offer_again(struct client *client)
 {
     client->held = false;
-    input_parse_kept(client);
+    const struct input_verdict verdict = input_parse_kept(client);
     client->slot->input_begun = client->in != NULL;
+    return verdict;
 }
 
 void input_end_late(struct client *client)
@@ -281,7 +285,6 @@ void input_end_late(struct client *client)
         client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
         client->in_end - client->in_start);
     input_use(client, client->in_end - client->in_start);
-    client_end_input(client, NULL);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

@@ -7,13 +7,20 @@
 
 #include <stdbool.h>
 
-#include "client/client.h"
+#include "client/client_type.h"
 
-/* Read once, and offer the messages that are whole then. The input may end by that (client_end_input). */
-void input_read(struct client *client);
+/* What has come of reading. over: nothing more will come, by the peer's will (why NULL) or because the socket or the stream is
+ * broken. */
+struct input_verdict {
+    bool over;
+    const char *why; /* until the next call of strerror */
+};
+
+/* Read once, and offer the messages that are whole then. */
+struct input_verdict input_read(struct client *client);
 
 /* Offer what was held to the host again. */
-void input_offer_again(struct client *client);
+struct input_verdict input_offer_again(struct client *client);
 
 /* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
 void input_time(struct client *client);
@@ -21,7 +28,7 @@ void input_time(struct client *client);
 /* Has an unfinished message taken longer than message_timeout_ms? */
 bool input_is_late(const struct client *client);
 
-/* It is: end the input. */
+/* It is: log that, and let go of it. The input is over. */
 void input_end_late(struct client *client);
 
 /* Throw away what is kept, count the messages in it as lost, and read no more. */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/state.h"
+#include "client/client.h"
 #include "client/ledger.h"
 
 #define SLOW_PART 2U /* slow: more than this part of the limit waits; what is dropped leaves as much */

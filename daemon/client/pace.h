@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "client/client.h"
+#include "client/client_type.h"
 
 /* The kernel takes no more: make room in the queue for an event of size bytes, framed, if the policy has a way. False:
  * there is none, and nothing has changed. */

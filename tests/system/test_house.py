@@ -15,11 +15,8 @@ pytestmark = pytest.mark.once
 KNOWN_ARROWS = """
 daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
-daemon/client/input.c -> daemon/client/client.c
-daemon/client/input.h -> daemon/client/client.h
 daemon/client/pace.c -> daemon/client/client.c
 daemon/client/pace.c -> daemon/client/client.h
-daemon/client/pace.h -> daemon/client/client.h
 daemon/kamailio/hold.c -> daemon/kamailio/kamailio.c
 daemon/kamailio/hold.h -> daemon/kamailio/kamailio.h
 daemon/kamailio/kamailio.c -> daemon/kamailio/stranger.c
