@@ -15,6 +15,7 @@
 #include "base/store.h"
 #include "base/watch.h"
 #include "client/transport.h"
+#include "net/acceptor.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
@@ -170,7 +171,7 @@ static void listener_refuse(struct listener *listener, int fd, const struct sock
     listener_log_refusal(listener, refusal, peer);
 }
 
-static void listener_take(struct listener *listener, int fd, const struct sockaddr_storage *peer)
+static void listener_admit(struct listener *listener, int fd, const struct sockaddr_storage *peer)
 {
     const struct network origin = origin_of(peer);
     const enum refusal refusal = listener_objection(listener, peer);
@@ -206,25 +207,24 @@ static void listener_note_accept(struct listener *listener)
     listener->exhausted = false;
 }
 
+static bool listener_take(void *owner, int fd, const struct sockaddr_storage *peer)
+{
+    struct listener *listener = owner;
+    listener_note_accept(listener);
+    listener_admit(listener, fd, peer);
+    return listener->state == LISTENER_LISTENING;
+}
+
 static void listener_on_poll(uv_poll_t *poll, int status, int events)
 {
     struct listener *listener = poll->data;
     (void)status;
     (void)events;
-    for (int i = 0; i < ACCEPT_BATCH && listener->state == LISTENER_LISTENING; i++) {
-        struct sockaddr_storage peer;
-        socklen_t size = sizeof(peer);
-        const int fd = accept4(listener->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            listener_note_accept(listener);
-            listener_take(listener, fd, &peer);
-            continue;
-        }
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            listener_pause(listener, errno);
-        if (errno != ECONNABORTED && errno != EINTR)
-            return;
-    }
+    if (listener->state != LISTENER_LISTENING)
+        return;
+    const int error = acceptor_run(listener->fd, ACCEPT_BATCH, listener_take, listener);
+    if (error != 0)
+        listener_pause(listener, error);
 }
 
 /* Take clients, or wait for the next tick when the kernel has no room to watch for them. */

@@ -16,6 +16,7 @@
 #include "base/passed.h"
 #include "base/state.h"
 #include "base/watch.h"
+#include "net/acceptor.h"
 
 #define BACKLOG 128
 
@@ -58,17 +59,21 @@ static void door_refuse(struct door *door, const struct ucred *peer)
 }
 
 /* The one place where who has connected is looked at. */
-static void door_take(struct door *door, int fd)
+static bool door_take(void *owner, int fd, const struct sockaddr_storage *address)
 {
+    struct door *door = owner;
     struct ucred peer = { .uid = (uid_t)-1 };
     socklen_t size = sizeof(peer);
+    (void)address;
+    door->exhausted = false;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && door_admits(door->access, peer.uid)) {
         passed_allow(fd, door->access->passes);
         door->opened(door->owner, fd);
-        return;
+        return true;
     }
     passed_end(fd);
     door_refuse(door, &peer);
+    return true;
 }
 
 static void door_on_poll(uv_poll_t *poll, int status, int events)
@@ -76,17 +81,12 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     struct door *door = poll->data;
     (void)status;
     (void)events;
-    const int fd = accept4(door->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        door->exhausted = false;
-        door_take(door, fd);
-        return;
-    }
-    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+    const int error = acceptor_run(door->fd, 1, door_take, door);
+    if (error == 0)
         return;
     if (!door->exhausted)
         log_limited(&failures, LEVEL_ERROR, door->path, "cannot accept: %s; trying again every second",
-                    strerror(errno));
+                    strerror(error));
     door->exhausted = true;
     door->paused = true;
     uv_poll_stop(door->poll);

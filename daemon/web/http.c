@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/store.h"
 #include "base/watch.h"
+#include "net/acceptor.h"
 #include "net/network.h"
 #include "views/metrics.h"
 
@@ -162,8 +163,9 @@ static void visit_end(const struct visit *visit)
 }
 
 /* Hand a new connection to libmicrohttpd. */
-static void http_take(struct http *http, int fd, const struct sockaddr_storage *peer)
+static bool http_take(void *owner, int fd, const struct sockaddr_storage *peer)
 {
+    struct http *http = owner;
     if (http->count >= HTTP_CONNECTIONS) {
         visit_end(http->visits);
         http_work(http);
@@ -171,13 +173,14 @@ static void http_take(struct http *http, int fd, const struct sockaddr_storage *
     struct visit *visit = http->count < HTTP_CONNECTIONS ? calloc(1, sizeof(*visit)) : NULL;
     if (visit == NULL) {
         close(fd);
-        return;
+        return true;
     }
     visit->fd = fd;
     visit->began_ms = uv_now(http->loop);
     DL_APPEND(http->visits, visit);
     http->count++;
     MHD_add_connection(http->daemon, fd, (const struct sockaddr *)peer, address_size(peer));
+    return true;
 }
 
 /* Out of descriptors: the socket would be readable again and again, so wait for the next tick. */
@@ -191,17 +194,9 @@ static void http_pause(struct http *http, int error)
 
 static void http_accept(struct http *http)
 {
-    for (int i = 0; i < ACCEPT_BATCH && !http->paused; i++) {
-        struct sockaddr_storage peer;
-        socklen_t size = sizeof(peer);
-        const int fd = accept4(http->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
-            http_take(http, fd, &peer);
-        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            http_pause(http, errno);
-        else if (errno != ECONNABORTED && errno != EINTR)
-            return;
-    }
+    const int error = http->paused ? 0 : acceptor_run(http->fd, ACCEPT_BATCH, http_take, http);
+    if (error != 0)
+        http_pause(http, error);
 }
 
 /* ---- the loop --------------------------------------------------------------------------------------------------- */

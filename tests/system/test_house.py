@@ -186,6 +186,10 @@ def test_the_wall_clock_is_read_in_one_place():
     assert reading == ["daemon/base/clock.h", "daemon/views/process.c"]
 
 
+def test_connections_are_accepted_in_one_place():
+    assert [path_of(file) for file in sources("daemon") if re.search(r"\baccept4?\(", code_of(file))] == ["daemon/net/acceptor.c"]
+
+
 @pytest.fixture(scope="module")
 def foreign():
     """What others than its owner write of a struct."""
