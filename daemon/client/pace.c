@@ -86,7 +86,7 @@ void pace_pass_over(struct client *client, struct run *run)
     client->passed_since = run->offered;
     client->slot->run_since = client->passed_since;
     client->slot->passed = true;
-    run->passed++;
+    run_begin_pass(run);
 }
 
 static uint64_t pace_drop_newest(struct client *client, size_t keep, struct run *run)
@@ -130,7 +130,7 @@ void pace_end_pass(struct client *client)
     pace_count_passed(client);
     ledger_touch(client->host->ledger, client->slot);
     client->slot->passed = false;
-    client->passed_by->passed--;
+    run_end_pass(client->passed_by);
     client->passed_by = NULL;
 }
 
@@ -171,7 +171,7 @@ bool pace_load(struct client *client, struct run *run, struct state_in *in)
     if (client->passed_since > run->offered)
         return state_fail(in);
     client->passed_by = run;
-    run->passed++;
+    run_begin_pass(run);
     return true;
 }
 

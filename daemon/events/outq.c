@@ -32,7 +32,7 @@ void outq_set_limit(struct outq *q, size_t limit)
 {
     q->limit = limit;
     if (q->run != NULL)
-        q->run->review_at = 0; /* it is asked at the next event */
+        run_review_at(q->run, 0); /* it is asked at the next event */
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------- */
@@ -145,9 +145,7 @@ void outq_follow(struct outq *q, struct run *run)
     q->byte = run->bytes;
     q->since = run->events;
     q->pin = NULL;
-    run->followers++;
-    if (run->review_at > outq_review_at(q))
-        run->review_at = outq_review_at(q);
+    run_join(run, outq_review_at(q));
 }
 
 static void outq_note_given(struct outq *q)
@@ -170,9 +168,7 @@ static void outq_end_following(struct outq *q)
 {
     outq_note_given(q);
     outq_unpin(q);
-    q->run->followers--;
-    if (q->run->followers == 0)
-        q->run->review_at = UINT64_MAX;
+    run_part(q->run);
     q->run = NULL;
 }
 
@@ -409,8 +405,8 @@ bool outq_push(struct outq *q, struct chunk *chunk)
         return false;
     outq_add_piece(q, chunk, 0, chunk->used);
     q->given++;
-    if (q->run != NULL && q->run->review_at > outq_review_at(q))
-        q->run->review_at = outq_review_at(q);
+    if (q->run != NULL)
+        run_review_at(q->run, outq_review_at(q));
     return true;
 }
 
@@ -539,7 +535,6 @@ bool outq_resume(struct outq *q, struct run *run)
     q->pin = run_find(run, run->first, q->byte);
     if (q->pin != NULL)
         q->pin->pins++;
-    run->followers++;
-    run->review_at = 0; /* it is asked at the next event */
+    run_join(run, 0); /* it is asked at the next event */
     return true;
 }

@@ -54,6 +54,38 @@ struct chunk *run_find(const struct run *run, struct chunk *pin, uint64_t positi
 /* The end of a turn: every follower stands at the end, or has pinned where it stands. Lets go of what nobody needs. */
 void run_settle(struct run *run);
 
+/* A follower's queue may be full from that position on: it is asked before anything is appended behind it. */
+static inline void run_review_at(struct run *run, uint64_t position)
+{
+    if (run->review_at > position)
+        run->review_at = position;
+}
+
+/* One more client follows, whose queue may be full from that position on; one less does. */
+static inline void run_join(struct run *run, uint64_t review_at)
+{
+    run->followers++;
+    run_review_at(run, review_at);
+}
+
+static inline void run_part(struct run *run)
+{
+    run->followers--;
+    if (run->followers == 0)
+        run->review_at = UINT64_MAX;
+}
+
+/* One more client is passed over; one less is. */
+static inline void run_begin_pass(struct run *run)
+{
+    run->passed++;
+}
+
+static inline void run_end_pass(struct run *run)
+{
+    run->passed--;
+}
+
 /* Nobody follows any more. */
 void run_close(struct run *run);
 

@@ -561,7 +561,7 @@ static const char *open_household(struct household *household, struct holdings *
         state_take_end(&legacy->in);
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
-    household->bus.max_total_queued_bytes = household->config.max_total_queued_bytes;
+    bus_set_limits(&household->bus, household->config.max_total_queued_bytes);
     household->bus.upstream = kamailio_upstream(&household->kamailio);
     household->listeners.loop = &household->loop;
     household->listeners.host = (struct listener_host){ .owner = &household->bus, .connected = bus_on_connection };

@@ -74,9 +74,6 @@ daemon/client/pace.c -> client.slow_dropped
 daemon/client/pace.c -> client.slow_since_ms
 daemon/client/pace.c -> ledger_slot.passed
 daemon/client/pace.c -> ledger_slot.run_since
-daemon/client/pace.c -> run.passed
-daemon/events/outq.c -> run.followers
-daemon/events/outq.c -> run.review_at
 daemon/kamailio/hold.c -> kamailio.expected
 daemon/kamailio/kamailio.c -> ledger_slot.written
 daemon/kamailio/kamailio.c -> worker.index
@@ -109,7 +106,6 @@ daemon/kamailio/succession.c -> kamailio.workers
 daemon/kamailio/succession.c -> kamailio.workers_attached
 daemon/kamailio/succession.c -> kamailio.workers_declared
 daemon/kamailio/succession.c -> worker.index
-daemon/lifecycle/handover.c -> bus.max_total_queued_bytes
 daemon/lifecycle/handover.c -> bus.upstream
 daemon/lifecycle/handover.c -> kamailio.declaration
 daemon/lifecycle/handover.c -> ledger_slot.listener
