@@ -1,4 +1,19 @@
-/* A client as a type: what is known of a connection, and the questions that this answers. What happens to it is in client.h. */
+/* A client: one TCP connection of an application, from accept to the last of its messages.
+ *
+ * It owns the socket, the bytes that have come and are no message yet, and the frames that wait to be sent. It knows
+ * framing but neither Kamailio nor the other clients: what it finds it tells its host (struct client_host, the bus), who
+ * says when it may read and what it gets.
+ *
+ *     ADMITTING ──admit──▶ OPEN ──input ends──▶ FINISHING ──finish──▶ FLUSHING ──all sent──▶ GONE
+ *         ▲                 │ readmit              │ readmit            ▲
+ *         └─────────────────┴──────────────────────┘        finish: from OPEN and FINISHING; ADMITTING goes to GONE
+ *
+ * ADMITTING: nothing is read and nothing is sent; what the route that admits it has for it waits. OPEN: both. FINISHING:
+ * the peer has ended its side, or the socket failed; what it has sent is still being worked on, and answers still reach a
+ * peer that only half-closed. FLUSHING: nothing more is taken either way, the queue is being sent. GONE: the socket is
+ * closed; the struct lives on until its host lets go of it (client_free).
+ *
+ * This is what is known of it, and the questions that this answers; what happens to it is in client.h. */
 #ifndef EVAPID_CLIENT_TYPE_H
 #define EVAPID_CLIENT_TYPE_H
 
