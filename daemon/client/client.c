@@ -126,9 +126,9 @@ static void client_note_given(struct client *client)
 {
     ledger_touch(client->host->ledger, client->slot);
     client->tally->relayed += outq_take_given(&client->out);
-    client->slot->follows = client->out.run != NULL;
-    if (client->slot->follows)
-        client->slot->run_since = client->out.since;
+    ledger_note_follows(client->slot, client->out.run != NULL);
+    if (client->out.run != NULL)
+        ledger_note_since(client->slot, client->out.since);
 }
 
 void client_follow(struct client *client, struct run *run)
@@ -211,15 +211,15 @@ const struct tally *client_tally(struct client *client)
 static void client_count_sent(struct client *client, size_t bytes)
 {
     struct tally *totals = client->host->totals;
-    client->slot->output_begun = true; /* should we be killed before all is noted */
+    ledger_note_output(client->slot, true); /* should we be killed before all is noted */
     waits_sent(client->host->waits);
     const uint64_t events = outq_sent(&client->out, bytes);
     client->tally->delivered += events;
     client->tally->delivered_bytes += bytes;
     totals->delivered += events;
     totals->delivered_bytes += bytes;
-    client->slot->output_begun = outq_begun(&client->out) > 0;
-    client->slot->offered = 0;
+    ledger_note_output(client->slot, outq_begun(&client->out) > 0);
+    ledger_note_offered(client->slot, 0);
     pace_sent(client);
 }
 
@@ -230,7 +230,7 @@ static void client_note_offered(struct client *client, const struct iovec *iov, 
     size_t bytes = 0;
     for (int i = 0; i < count; i++)
         bytes += iov[i].iov_len;
-    client->slot->offered = bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0;
+    ledger_note_offered(client->slot, bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0);
 }
 
 /* How many of the iovecs to send, so as not to go far over the budget. */
@@ -425,14 +425,14 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     client->origin = origin_of(peer);
     client_init_out(client, limits->framing, limits);
     client_set_socket_options(client, limits);
-    client->slot->framing = limits->framing;
-    client->slot->since_ms = client->since_ms;
-    client->slot->connected_ns = histogram_clock_ns();
-    client->slot->port = client->port;
-    client->slot->peer = client->origin;
-    client->slot->origin = client->transport->position(fd);
-    client->slot->cookie = client->transport->cookie(fd);
-    memcpy(client->slot->address, client->address, sizeof(client->address));
+    ledger_introduce(slot, &(struct ledger_newcomer){ .framing = limits->framing,
+                                                      .address = client->address,
+                                                      .port = client->port,
+                                                      .peer = client->origin,
+                                                      .since_ms = client->since_ms,
+                                                      .connected_ns = histogram_clock_ns(),
+                                                      .origin = client->transport->position(fd),
+                                                      .cookie = client->transport->cookie(fd) });
     client_enter(client, CLIENT_ADMITTING);
     client_time_admission(client);
     if (!client->unwatched)
@@ -503,7 +503,7 @@ void client_set_limits(struct client *client, const struct client_limits *limits
 void client_admit(struct client *client)
 {
     const bool first = client->slot->standing == STANDING_NEW;
-    client->slot->standing = STANDING_ADMITTED;
+    ledger_note_standing(client->slot, STANDING_ADMITTED);
     if (client->state != CLIENT_ADMITTING)
         return;
     if (first)
@@ -522,7 +522,7 @@ void client_readmit(struct client *client)
 {
     if (client->state != CLIENT_OPEN && client->state != CLIENT_FINISHING)
         return;
-    client->slot->standing = STANDING_AGAIN;
+    ledger_note_standing(client->slot, STANDING_AGAIN);
     client_enter(client, CLIENT_ADMITTING);
 }
 

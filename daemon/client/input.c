@@ -241,9 +241,9 @@ static struct input_verdict input_take(struct client *client)
 
 struct input_verdict input_read(struct client *client)
 {
-    client->slot->input_begun = true;
+    ledger_note_input(client->slot, true);
     const struct input_verdict verdict = input_take(client);
-    client->slot->input_begun = client->in != NULL;
+    ledger_note_input(client->slot, client->in != NULL);
     return verdict;
 }
 
@@ -270,7 +270,7 @@ struct input_verdict input_offer_again(struct client *client)
 {
     client->held = false;
     const struct input_verdict verdict = input_parse_kept(client);
-    client->slot->input_begun = client->in != NULL;
+    ledger_note_input(client->slot, client->in != NULL);
     return verdict;
 }
 

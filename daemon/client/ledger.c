@@ -299,6 +299,25 @@ struct ledger_slot *ledger_at(const struct ledger *ledger, uint32_t number)
     return slot != NULL && slot->index != 0 ? slot : NULL;
 }
 
+void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *newcomer)
+{
+    slot->framing = newcomer->framing;
+    slot->since_ms = newcomer->since_ms;
+    slot->connected_ns = newcomer->connected_ns;
+    slot->port = newcomer->port;
+    slot->peer = newcomer->peer;
+    slot->origin = newcomer->origin;
+    slot->cookie = newcomer->cookie;
+    memcpy(slot->address, newcomer->address, sizeof(slot->address));
+}
+
+/* What a ledger says comes from another process: it may lack its NUL. */
+const char *ledger_listener_name(struct ledger_slot *slot)
+{
+    slot->listener[sizeof(slot->listener) - 1] = '\0';
+    return slot->listener;
+}
+
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot)
 {
     tally_add(&ledger->header->gone, &slot->tally);

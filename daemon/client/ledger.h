@@ -162,6 +162,19 @@ void ledger_close(struct ledger *ledger);
 /* A slot that is all zero but for index; NULL when there is no memory. Its tally is in use from here on. */
 struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index);
 
+/* Who has come. */
+struct ledger_newcomer {
+    enum framing framing;
+    const char *address; /* EVAPID_ADDRESS_MAX bytes */
+    uint16_t port;
+    struct network peer;
+    uint64_t since_ms, connected_ns;
+    uint64_t origin, cookie; /* of the socket and its stream */
+};
+
+/* Write down who the slot's client is. */
+void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *newcomer);
+
 /* The client is no more: its books count among those of the gone. */
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot);
 
@@ -187,6 +200,49 @@ static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot 
     slot->mark.batch = ledger->header->batch;
     atomic_signal_fence(memory_order_seq_cst);
 }
+
+/* Bytes of input are in memory only, or are about to be; or there are none any more. */
+static inline void ledger_note_input(struct ledger_slot *slot, bool begun)
+{
+    slot->input_begun = begun;
+}
+
+/* A part of an event has been sent, or may have been; or none has. */
+static inline void ledger_note_output(struct ledger_slot *slot, bool begun)
+{
+    slot->output_begun = begun;
+}
+
+/* All that is queued is being written, and so many bytes will have been sent then; 0: it is not all, or that is over. */
+static inline void ledger_note_offered(struct ledger_slot *slot, uint64_t bytes)
+{
+    slot->offered = bytes;
+}
+
+static inline void ledger_note_standing(struct ledger_slot *slot, enum standing standing)
+{
+    slot->standing = standing;
+}
+
+/* So many events of the run are in its books. */
+static inline void ledger_note_since(struct ledger_slot *slot, uint64_t events)
+{
+    slot->run_since = events;
+}
+
+/* It gets what is appended to the run; or is passed over by it. */
+static inline void ledger_note_follows(struct ledger_slot *slot, bool follows)
+{
+    slot->follows = follows;
+}
+
+static inline void ledger_note_passed(struct ledger_slot *slot, bool passed)
+{
+    slot->passed = passed;
+}
+
+/* The listener that the client had come to, by its name. */
+const char *ledger_listener_name(struct ledger_slot *slot);
 
 /* All that was read from the ring of that instance up to tail is in memory: the caller moves the ring's tail now. */
 void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const struct run runs[FRAMINGS],

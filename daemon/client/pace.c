@@ -84,8 +84,8 @@ void pace_pass_over(struct client *client, struct run *run)
     ledger_touch(client->host->ledger, client->slot);
     client->passed_by = run;
     client->passed_since = run->offered;
-    client->slot->run_since = client->passed_since;
-    client->slot->passed = true;
+    ledger_note_since(client->slot, client->passed_since);
+    ledger_note_passed(client->slot, true);
     run_begin_pass(run);
 }
 
@@ -120,7 +120,7 @@ void pace_count_passed(struct client *client)
     client->tally->relayed += missed;
     client->tally->dropped[DROP_SLOW] += missed;
     client->passed_since = client->passed_by->offered;
-    client->slot->run_since = client->passed_since;
+    ledger_note_since(client->slot, client->passed_since);
 }
 
 void pace_end_pass(struct client *client)
@@ -129,7 +129,7 @@ void pace_end_pass(struct client *client)
         return;
     pace_count_passed(client);
     ledger_touch(client->host->ledger, client->slot);
-    client->slot->passed = false;
+    ledger_note_passed(client->slot, false);
     run_end_pass(client->passed_by);
     client->passed_by = NULL;
 }

@@ -119,11 +119,11 @@ bool handover_is_stored(const char *name)
 /* The listener that the client of a slot had come to. */
 static struct listener *listener_of(struct household *household, struct ledger_slot *slot)
 {
-    slot->listener[sizeof(slot->listener) - 1] = '\0';
-    struct listener *listener = listener_named(&household->listeners, slot->listener);
-    return listener != NULL ? listener
-                            : listener_remember(&household->listeners, slot->listener, &household->config.limits,
-                                                &household->config.access);
+    const char *name = ledger_listener_name(slot);
+    struct listener *listener = listener_named(&household->listeners, name);
+    return listener != NULL
+               ? listener
+               : listener_remember(&household->listeners, name, &household->config.limits, &household->config.access);
 }
 
 /* Adopt the client of a slot; fd -1: its socket was not kept, or it is GONE. NULL, and fd is closed: there is no memory. */
@@ -256,7 +256,7 @@ static bool stream_is_whole(struct ledger_slot *slot, int fd)
         return sent == tally->delivered_bytes && !slot->output_begun;
     tally->delivered = tally->relayed - tally_dropped(tally); /* all that was offered, which was all that there was */
     tally->delivered_bytes = sent;
-    slot->output_begun = false;
+    ledger_note_output(slot, false);
     return true;
 }
 
