@@ -58,7 +58,7 @@ static void client_end_input(struct client *client, const char *why)
     client_subject(client, subject);
     if (why != NULL)
         log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
-    client->input_over = true;
+    input_stop(client);
     if (client->state == CLIENT_OPEN)
         client_enter(client, CLIENT_FINISHING);
     client->host->ended(client);
@@ -85,8 +85,8 @@ void client_lose_message(struct client *client)
 /* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
 void client_check_deadline(struct client *client)
 {
-    for (size_t before = 0; input_is_late(client) && client->in_end - client->in_start > before;) {
-        before = client->in_end - client->in_start;
+    for (size_t before = 0; input_is_late(client) && client->input.end - client->input.start > before;) {
+        before = client->input.end - client->input.start;
         client_heed(client, input_read(client));
     }
     if (input_is_late(client)) {
@@ -101,7 +101,7 @@ void client_resume(struct client *client)
 {
     if (client->state == CLIENT_ADMITTING)
         return;
-    if (client->held)
+    if (client->input.held)
         client_heed(client, input_offer_again(client));
     if (client->state == CLIENT_OPEN)
         client_watch(client);
@@ -277,8 +277,9 @@ void client_flush(struct client *client)
 static void client_hung_up(struct client *client)
 {
     int unread = 0;
-    client->input_over = ioctl(client->fd, FIONREAD, &unread) != 0 || unread == 0;
-    if (client->input_over && client->in == NULL) {
+    if (ioctl(client->fd, FIONREAD, &unread) != 0 || unread == 0)
+        input_stop(client);
+    if (client->input.over && client->input.bytes == NULL) {
         client->host->ended(client);
         if (client->state == CLIENT_ADMITTING)
             client_watch(client); /* for nothing any more */
@@ -302,7 +303,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
         waits_refresh(client->host->waits);
         client_flush(client);
     }
-    if (client->state == CLIENT_OPEN && !client->held && (status < 0 || (events & UV_READABLE) != 0))
+    if (client->state == CLIENT_OPEN && !client->input.held && (status < 0 || (events & UV_READABLE) != 0))
         client_heed(client, input_read(client));
     if (client->state != CLIENT_GONE)
         client_watch(client);
@@ -313,9 +314,9 @@ static void client_watch(struct client *client)
 {
     int events = 0;
     input_time(client);
-    if (client->state == CLIENT_OPEN && !client->held && !client->input_over)
+    if (client->state == CLIENT_OPEN && !client->input.held && !client->input.over)
         events |= UV_READABLE;
-    if (client->state == CLIENT_ADMITTING && !client->input_over)
+    if (client->state == CLIENT_ADMITTING && !client->input.over)
         events |= UV_DISCONNECT;
     if (client->blocked && client->state != CLIENT_ADMITTING)
         events |= UV_WRITABLE;
@@ -370,10 +371,7 @@ static void client_set_socket_options(struct client *client, const struct client
 /* What can change at any time and concerns nothing that is under way. */
 static void client_take_limits(struct client *client, const struct client_limits *limits)
 {
-    client->later_message_bytes = limits->max_message_bytes;
-    if (client->in == NULL)
-        client->max_message_bytes = limits->max_message_bytes;
-    client->message_timeout_ms = limits->message_timeout_ms;
+    input_set_limits(client, limits);
     client->linger_ms = limits->linger_ms;
     client->slow_policy = limits->slow_policy;
     client->unicast_mode = limits->unicast_mode;
@@ -510,7 +508,7 @@ void client_admit(struct client *client)
         histogram_add(&client->host->ledger->header->meter.admission,
                       histogram_since_ns(client->slot->connected_ns, histogram_clock_ns()), 1);
     client->admit_by_ms = 0;
-    client_enter(client, client->input_over ? CLIENT_FINISHING : CLIENT_OPEN);
+    client_enter(client, client->input.over ? CLIENT_FINISHING : CLIENT_OPEN);
 }
 
 bool client_is_overdue(const struct client *client, uint64_t now_ms)
@@ -551,7 +549,7 @@ void client_cut_off(struct client *client, enum drop_reason reason)
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
     client_count_dropped(client, reason, outq_keep_begun(&client->out));
-    client->input_over = true;
+    input_stop(client);
     client_flush_out(client);
 }
 
@@ -566,7 +564,7 @@ static void client_on_poll_closed(uv_handle_t *handle)
 static void client_close_socket(struct client *client)
 {
     client->blocked = false;
-    client->input_over = true;
+    input_stop(client);
     client_enter(client, CLIENT_GONE);
     uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
     client->transport->close(client->fd);
@@ -631,7 +629,7 @@ void client_save(struct client *client, struct state_out *out)
 /* Its socket was not handed over: nothing more comes or goes. */
 static void client_lose(struct client *client)
 {
-    client->input_over = true;
+    input_stop(client);
     client->blocked = false;
     client->out.followed = false;
     client_count_dropped(client, DROP_LOST, outq_clear(&client->out));

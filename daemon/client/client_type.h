@@ -25,6 +25,7 @@
 #include <uthash.h>
 #include <uv.h>
 
+#include "client/input_type.h"
 #include "client/tally.h"
 #include "client/terms.h"
 #include "client/transport.h"
@@ -77,20 +78,7 @@ struct client {
     struct tally *tally;                                               /* in the ledger */
     struct ledger_slot *slot;                                          /* likewise */
 
-    /* Input (input.h): bytes [in_start, in_end) of in are no finished message yet, or one that the host would not take. */
-    char *in; /* NULL while there are none */
-    size_t in_start, in_end, in_room;
-    uint64_t in_offset;         /* bytes of the stream before in_start */
-    size_t in_need;             /* bytes that the frame at in_start will have, 0: not known */
-    size_t max_message_bytes;   /* that a message may have, and those in in could when they came */
-    size_t later_message_bytes; /* the same for all that come when nothing is in in any more */
-    uint32_t message_timeout_ms;
-    uint64_t message_spent_ms; /* on reading the message at in_start, until message_since_ms */
-    uint64_t message_since_ms; /* loop time since when it is being read; 0: it is not, or there is none */
-    uint64_t read_ns;          /* when bytes were last read, by CLOCK_MONOTONIC: what is held was whole by then */
-    bool held;                 /* the host would not take a message: no reading */
-    bool input_over;           /* the peer has ended, or the socket failed: no reading any more */
-
+    struct client_input input;
     struct outq out;
     bool blocked;         /* it waits until it is sent the rest */
     bool full;            /* the kernel took no more */
@@ -134,7 +122,7 @@ static inline bool client_receives(const struct client *client, const struct cli
 /* Has it messages that wait for the host? */
 static inline bool client_holds(const struct client *client)
 {
-    return client->held;
+    return client->input.held;
 }
 
 /* What its log lines are about: "client 12". */

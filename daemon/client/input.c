@@ -22,31 +22,34 @@ static struct log_limit bad_input = { .kind = "clients: malformed input" };
 /* Is there an unfinished message, and is it being read on? */
 static bool input_is_awaited(const struct client *client)
 {
-    return client->in != NULL && client->state == CLIENT_OPEN && !client->held && !client->input_over;
+    const struct client_input *input = &client->input;
+    return input->bytes != NULL && client->state == CLIENT_OPEN && !input->held && !input->over;
 }
 
 void input_time(struct client *client)
 {
+    struct client_input *input = &client->input;
     const bool awaited = input_is_awaited(client);
-    if (awaited == (client->message_since_ms != 0))
+    if (awaited == (input->since_ms != 0))
         return;
     const uint64_t now = uv_now(client->poll.loop);
-    client->message_spent_ms += awaited ? 0 : now - client->message_since_ms;
-    client->message_since_ms = awaited ? now : 0;
+    input->spent_ms += awaited ? 0 : now - input->since_ms;
+    input->since_ms = awaited ? now : 0;
 }
 
 /* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
 static void input_use(struct client *client, size_t used)
 {
+    struct client_input *input = &client->input;
     if (used > 0)
-        client->message_spent_ms = client->message_since_ms = 0; /* another message begins behind it */
-    client->in_start += used;
-    if (client->in_start < client->in_end)
+        input->spent_ms = input->since_ms = 0; /* another message begins behind it */
+    input->start += used;
+    if (input->start < input->end)
         return;
-    free(client->in);
-    client->in = NULL;
-    client->in_start = client->in_end = client->in_room = 0;
-    client->max_message_bytes = client->later_message_bytes;
+    free(input->bytes);
+    input->bytes = NULL;
+    input->start = input->end = input->room = 0;
+    input->max_message_bytes = input->later_message_bytes;
 }
 
 #define BEGINNING 16U /* so many bytes show what a client speaks */
@@ -67,6 +70,7 @@ static void show_beginning(const char *bytes, size_t length, char out[BEGINNING 
 static void input_reject(struct client *client, enum netstring_status status, const struct netstring *frame,
                          const char *bytes, size_t length, uint64_t offset)
 {
+    const struct client_input *input = &client->input;
     char subject[CLIENT_SUBJECT];
     char beginning[BEGINNING * 4 + 1];
     client_subject(client, subject);
@@ -77,8 +81,8 @@ static void input_reject(struct client *client, enum netstring_status status, co
         "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); it began with "
         "\"%s\"; closing it",
         client->address, client->port, (unsigned long long)offset, (unsigned char)bytes[frame->at],
-        netstring_reason(status), client->max_message_bytes, beginning);
-    input_use(client, client->in_end - client->in_start); /* done with, all of it: none of it counts as thrown away */
+        netstring_reason(status), input->max_message_bytes, beginning);
+    input_use(client, input->end - input->start); /* done with, all of it: none of it counts as thrown away */
 }
 
 /* A message has come whole, of length bytes. */
@@ -92,8 +96,9 @@ static void count_message(struct client *client, size_t length)
 
 static bool input_offer(struct client *client, const char *bytes, size_t length)
 {
+    struct client_input *input = &client->input;
     if (!client->host->message(client, bytes, length)) {
-        client->held = true;
+        input->held = true;
         return false;
     }
     count_message(client, length);
@@ -104,13 +109,14 @@ static bool input_offer(struct client *client, const char *bytes, size_t length)
  * changes when the input is over by that. */
 static size_t input_parse(struct client *client, const char *bytes, size_t length, struct input_verdict *verdict)
 {
+    struct client_input *input = &client->input;
     if (client->out.framing == FRAMING_RAW)
         return length > 0 && input_offer(client, bytes, length) ? length : 0;
     size_t used = 0;
     while (used < length) {
         struct netstring frame;
         const enum netstring_status status =
-            netstring_scan(bytes + used, length - used, client->max_message_bytes, &frame);
+            netstring_scan(bytes + used, length - used, input->max_message_bytes, &frame);
         if (status == NETSTRING_FRAME) {
             if (!input_offer(client, frame.payload, frame.length))
                 break;
@@ -119,10 +125,10 @@ static size_t input_parse(struct client *client, const char *bytes, size_t lengt
         }
         if (status == NETSTRING_MORE) {
             used += frame.used;
-            client->in_need = frame.need;
+            input->need = frame.need;
             break;
         }
-        input_reject(client, status, &frame, bytes + used, length - used, client->in_offset + used);
+        input_reject(client, status, &frame, bytes + used, length - used, input->offset + used);
         *verdict = has_ended;
         return length;
     }
@@ -132,48 +138,51 @@ static size_t input_parse(struct client *client, const char *bytes, size_t lengt
 /* Keep bytes that came into the scratch and are not used up. */
 static bool input_keep(struct client *client, const char *bytes, size_t length)
 {
+    struct client_input *input = &client->input;
     if (length == 0)
         return true;
     const size_t room = length > INPUT_FIRST ? length : INPUT_FIRST;
-    client->in = malloc(room);
-    if (client->in == NULL)
+    input->bytes = malloc(room);
+    if (input->bytes == NULL)
         return false;
-    memcpy(client->in, bytes, length);
-    client->in_start = 0;
-    client->in_end = length;
-    client->in_room = room;
-    client->message_spent_ms = client->message_since_ms = 0;
+    memcpy(input->bytes, bytes, length);
+    input->start = 0;
+    input->end = length;
+    input->room = room;
+    input->spent_ms = input->since_ms = 0;
     return true;
 }
 
 /* Make room behind the bytes that are kept: move them to the front, then double up to what the frame needs. */
 static bool input_make_room(struct client *client)
 {
-    const size_t kept = client->in_end - client->in_start;
-    if (client->in_start > 0) {
-        memmove(client->in, client->in + client->in_start, kept);
-        client->in_start = 0;
-        client->in_end = kept;
+    struct client_input *input = &client->input;
+    const size_t kept = input->end - input->start;
+    if (input->start > 0) {
+        memmove(input->bytes, input->bytes + input->start, kept);
+        input->start = 0;
+        input->end = kept;
     }
-    if (client->in_room - kept >= INPUT_FIRST || (client->in_need > kept && client->in_room >= client->in_need))
+    if (input->room - kept >= INPUT_FIRST || (input->need > kept && input->room >= input->need))
         return true;
-    size_t room = client->in_room * 2;
-    if (client->in_need > kept && room > client->in_need + INPUT_FIRST)
-        room = client->in_need + INPUT_FIRST;
-    char *in = realloc(client->in, room);
+    size_t room = input->room * 2;
+    if (input->need > kept && room > input->need + INPUT_FIRST)
+        room = input->need + INPUT_FIRST;
+    char *in = realloc(input->bytes, room);
     if (in == NULL)
         return false;
-    client->in = in;
-    client->in_room = room;
+    input->bytes = in;
+    input->room = room;
     return true;
 }
 
 /* Offer what is kept. */
 static struct input_verdict input_parse_kept(struct client *client)
 {
+    struct client_input *input = &client->input;
     struct input_verdict verdict = goes_on;
-    const size_t used = input_parse(client, client->in + client->in_start, client->in_end - client->in_start, &verdict);
-    client->in_offset += used;
+    const size_t used = input_parse(client, input->bytes + input->start, input->end - input->start, &verdict);
+    input->offset += used;
     input_use(client, used);
     return verdict;
 }
@@ -188,13 +197,14 @@ static void input_lose(struct client *client, size_t length, enum message_loss r
 /* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
 static void input_lose_all(struct client *client, const char *bytes, size_t length, enum message_loss reason)
 {
+    const struct client_input *input = &client->input;
     struct netstring frame;
     if (client->out.framing == FRAMING_RAW) {
         if (length > 0)
             input_lose(client, length, reason);
         return;
     }
-    while (netstring_scan(bytes, length, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+    while (netstring_scan(bytes, length, input->max_message_bytes, &frame) == NETSTRING_FRAME) {
         input_lose(client, frame.length, reason);
         bytes += frame.used;
         length -= frame.used;
@@ -203,122 +213,138 @@ static void input_lose_all(struct client *client, const char *bytes, size_t leng
 
 static struct input_verdict input_take_scratch(struct client *client, size_t length)
 {
+    struct client_input *input = &client->input;
     struct input_verdict verdict = goes_on;
     const char *scratch = client->host->scratch;
     const size_t used = input_parse(client, scratch, length, &verdict);
-    client->in_offset += used;
+    input->offset += used;
     if (input_keep(client, scratch + used, length - used))
         return verdict;
     input_lose_all(client, scratch + used, length - used, LOSS_MEMORY);
-    client->held = false;
+    input->held = false;
     return (struct input_verdict){ .over = true, .why = "no memory to keep what has come" };
 }
 
 static struct input_verdict input_take(struct client *client)
 {
-    const bool kept = client->in != NULL;
-    client->in_need = kept ? client->in_need : 0;
+    struct client_input *input = &client->input;
+    const bool kept = input->bytes != NULL;
+    input->need = kept ? input->need : 0;
     if (kept && !input_make_room(client))
         return (struct input_verdict){ .over = true, .why = "no memory for an unfinished message" };
-    char *at = kept ? client->in + client->in_end : client->host->scratch;
-    size_t room = kept ? client->in_room - client->in_end : CLIENT_SCRATCH;
-    if (client->out.framing == FRAMING_RAW && room > client->max_message_bytes)
-        room = client->max_message_bytes;
+    char *at = kept ? input->bytes + input->end : client->host->scratch;
+    size_t room = kept ? input->room - input->end : CLIENT_SCRATCH;
+    if (client->out.framing == FRAMING_RAW && room > input->max_message_bytes)
+        room = input->max_message_bytes;
     const ssize_t n = client->transport->read(client->fd, at, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return goes_on;
     if (n <= 0) {
         const char *why = n < 0 ? strerror(errno) : kept ? "ended in the middle of a message" : NULL;
-        input_use(client, client->in_end - client->in_start);
+        input_use(client, input->end - input->start);
         return (struct input_verdict){ .over = true, .why = why };
     }
-    client->read_ns = histogram_clock_ns(); /* one for all messages that the read has brought */
+    input->read_ns = histogram_clock_ns(); /* one for all messages that the read has brought */
     if (!kept)
         return input_take_scratch(client, (size_t)n);
-    client->in_end += (size_t)n;
+    input->end += (size_t)n;
     return input_parse_kept(client);
 }
 
 struct input_verdict input_read(struct client *client)
 {
+    const struct client_input *input = &client->input;
     ledger_note_input(client->slot, true);
     const struct input_verdict verdict = input_take(client);
-    ledger_note_input(client->slot, client->in != NULL);
+    ledger_note_input(client->slot, input->bytes != NULL);
     return verdict;
 }
 
 bool input_is_late(const struct client *client)
 {
-    if (!input_is_awaited(client) || client->message_timeout_ms == 0)
+    const struct client_input *input = &client->input;
+    if (!input_is_awaited(client) || input->message_timeout_ms == 0)
         return false;
     const uint64_t now = uv_now(client->poll.loop);
-    const uint64_t since = client->message_since_ms != 0 ? client->message_since_ms : now;
-    return client->message_spent_ms + (now - since) >= client->message_timeout_ms;
+    const uint64_t since = input->since_ms != 0 ? input->since_ms : now;
+    return input->spent_ms + (now - since) >= input->message_timeout_ms;
 }
 
 void input_discard(struct client *client)
 {
-    if (client->in != NULL) {
-        input_lose_all(client, client->in + client->in_start, client->in_end - client->in_start, LOSS_CLOSED);
-        input_use(client, client->in_end - client->in_start);
+    struct client_input *input = &client->input;
+    if (input->bytes != NULL) {
+        input_lose_all(client, input->bytes + input->start, input->end - input->start, LOSS_CLOSED);
+        input_use(client, input->end - input->start);
     }
-    client->held = false;
-    client->input_over = true;
+    input->held = false;
+    input->over = true;
 }
 
 struct input_verdict input_offer_again(struct client *client)
 {
-    client->held = false;
+    struct client_input *input = &client->input;
+    input->held = false;
     const struct input_verdict verdict = input_parse_kept(client);
-    ledger_note_input(client->slot, client->in != NULL);
+    ledger_note_input(client->slot, input->bytes != NULL);
     return verdict;
 }
 
 void input_end_late(struct client *client)
 {
+    const struct client_input *input = &client->input;
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(
         &bad_input, LEVEL_WARNING, subject,
         "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
         "come); closing it",
-        client->address, client->port, (unsigned long long)client->in_offset, client->message_timeout_ms,
-        client->in_end - client->in_start);
-    input_use(client, client->in_end - client->in_start);
+        client->address, client->port, (unsigned long long)input->offset, input->message_timeout_ms,
+        input->end - input->start);
+    input_use(client, input->end - input->start);
+}
+
+void input_set_limits(struct client *client, const struct client_limits *limits)
+{
+    struct client_input *input = &client->input;
+    input->later_message_bytes = limits->max_message_bytes;
+    if (input->bytes == NULL)
+        input->max_message_bytes = limits->max_message_bytes;
+    input->message_timeout_ms = limits->message_timeout_ms;
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
 void input_save(const struct client *client, struct state_out *out)
 {
-    const uint64_t running_ms =
-        client->message_since_ms != 0 ? uv_now(client->poll.loop) - client->message_since_ms : 0;
-    state_put(out, "held", client->held);
-    state_put(out, "over", client->input_over);
-    state_put(out, "spent-ms", client->message_spent_ms + running_ms);
-    state_put(out, "offset", client->in_offset);
-    state_put(out, "read-ns", client->read_ns);
-    state_put(out, "max-message-bytes", client->max_message_bytes);
-    state_put_bytes(out, "bytes", client->in != NULL ? client->in + client->in_start : "",
-                    client->in_end - client->in_start);
+    const struct client_input *input = &client->input;
+    const uint64_t running_ms = input->since_ms != 0 ? uv_now(client->poll.loop) - input->since_ms : 0;
+    state_put(out, "held", input->held);
+    state_put(out, "over", input->over);
+    state_put(out, "spent-ms", input->spent_ms + running_ms);
+    state_put(out, "offset", input->offset);
+    state_put(out, "read-ns", input->read_ns);
+    state_put(out, "max-message-bytes", input->max_message_bytes);
+    state_put_bytes(out, "bytes", input->bytes != NULL ? input->bytes + input->start : "", input->end - input->start);
 }
 
 bool input_load(struct client *client, struct state_in *in)
 {
+    struct client_input *input = &client->input;
     const bool held = state_take(in, "held", 0) == 1;
     const bool over = state_take(in, "over", 0) == 1;
     const uint64_t spent_ms = state_take(in, "spent-ms", 0);
-    client->in_offset = state_take(in, "offset", 0);
-    client->read_ns = state_take(in, "read-ns", 0);
-    const uint64_t max_message_bytes = state_take(in, "max-message-bytes", client->max_message_bytes);
+    input->offset = state_take(in, "offset", 0);
+    input->read_ns = state_take(in, "read-ns", 0);
+    const uint64_t max_message_bytes = state_take(in, "max-message-bytes", input->max_message_bytes);
     const struct wire_text bytes = state_take_bytes(in, "bytes");
     if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
         return state_fail(in);
-    client->message_spent_ms = spent_ms;
-    if (client->in != NULL)
-        client->max_message_bytes =
+    input->spent_ms = spent_ms;
+    if (input->bytes != NULL)
+        input->max_message_bytes =
             (size_t)(max_message_bytes < EVAPID_MESSAGE_MAX ? max_message_bytes : EVAPID_MESSAGE_MAX);
-    client->held = held;
-    client->input_over = over;
+    input->held = held;
+    input->over = over;
     return true;
 }

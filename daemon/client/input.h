@@ -22,6 +22,16 @@ struct input_verdict input_read(struct client *client);
 /* Offer what was held to the host again. */
 struct input_verdict input_offer_again(struct client *client);
 
+/* Read no more. */
+static inline void input_stop(struct client *client)
+{
+    struct client_input *input = &client->input;
+    input->over = true;
+}
+
+/* Other limits hold from now on; but for a message that has begun the length that it began with. */
+void input_set_limits(struct client *client, const struct client_limits *limits);
+
 /* Let the clock of an unfinished message run while it is being read on, and stand still otherwise. */
 void input_time(struct client *client);
 

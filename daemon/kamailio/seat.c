@@ -169,7 +169,7 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
         seat_wait(kamailio, seat);
         return false;
     }
-    post->read_ns = seat->client->read_ns;
+    post->read_ns = seat->client->input.read_ns;
     seat_post(kamailio, seat, post);
     return true;
 }
@@ -215,9 +215,9 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
     struct client *client = seat->client;
     const bool unsaid = client_holds(client) || seat->returned != NULL;
     if (client->state != CLIENT_GONE) {
-        if (client->input_over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
+        if (client->input.over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
             bus_finish(kamailio->bus, client); /* comes back here when the client is gone */
-        else if (client->input_over && seat->in_flight > 0)
+        else if (client->input.over && seat->in_flight > 0)
             kamailio_await_done(kamailio, seat->worker);
         return;
     }

@@ -29,7 +29,7 @@ static struct {
 static bool on_message(struct client *client, const char *bytes, size_t length)
 {
     assert(client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING);
-    assert(length <= client->max_message_bytes && host.gone == 0);
+    assert(length <= client->input.max_message_bytes && host.gone == 0);
     if (host.take == 0)
         return false;
     host.take--;
@@ -42,7 +42,7 @@ static bool on_message(struct client *client, const char *bytes, size_t length)
 
 static void on_ended(struct client *client)
 {
-    assert(client->input_over);
+    assert(client->input.over);
     host.ended++;
 }
 
@@ -144,7 +144,7 @@ static void check_messages(const struct client *client, const char *stream, size
     size_t bytes = 0;
     size_t at = 0;
     struct netstring frame;
-    while (netstring_scan(stream + at, length - at, client->max_message_bytes, &frame) == NETSTRING_FRAME) {
+    while (netstring_scan(stream + at, length - at, client->input.max_message_bytes, &frame) == NETSTRING_FRAME) {
         assert(messages < host.messages && host.lengths[messages] == frame.length);
         assert(memcmp(host.bytes + bytes, frame.payload, frame.length) == 0);
         messages++;
@@ -165,7 +165,7 @@ static void finish(struct client *client)
     const bool held = client_holds(client);
     client_finish(client);
     turns(1);
-    assert(host.gone == 1 && client->state == CLIENT_GONE && client->in == NULL);
+    assert(host.gone == 1 && client->state == CLIENT_GONE && client->input.bytes == NULL);
     const uint64_t dropped = tally_messages_dropped(client->tally);
     assert(held || dropped == 0);
     assert(client->tally->messages == host.messages + dropped);
@@ -202,7 +202,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         client_resume(client);
         for (size_t i = 0; i < size + 4 && host.ended == 0; i++)
             turns(1); /* raw, it reads as much as a message may have */
-        assert(!client_holds(client) && host.ended == 1 && client->state == CLIENT_FINISHING && client->in == NULL);
+        assert(!client_holds(client) && host.ended == 1 && client->state == CLIENT_FINISHING &&
+               client->input.bytes == NULL);
         if (client->out.framing == FRAMING_RAW)
             check_raw(stream, size);
         else

@@ -42,7 +42,7 @@ static void leave(void)
         next = client->hh.next;
         tag_take(&bus->tags, client);
         outq_clear(&client->out);
-        free(client->in);
+        free(client->input.bytes);
         HASH_DEL(bus->clients, client);
         client_abandon(client);
     }
@@ -159,10 +159,10 @@ static void test_a_message_in_two_parts_and_one_that_nobody_took(void **state)
     struct peer held = open_client();
     (void)state;
     send_text(&part, " 12:in two");
-    TURN_UNTIL(find(1)->in != NULL);
+    TURN_UNTIL(find(1)->input.bytes != NULL);
     up.take = 1;
     send_text(&held, "3:one,3:two,5:three,4:fo");
-    TURN_UNTIL(find(2)->held);
+    TURN_UNTIL(find(2)->input.held);
     hand_over();
     assert_true(find(1)->slot->input_begun && find(2)->slot->input_begun);
     assert_true(client_holds(find(2)));
@@ -175,7 +175,7 @@ static void test_a_message_in_two_parts_and_one_that_nobody_took(void **state)
     TURN_UNTIL(up.of[2].messages == 4);
     assert_heard(1, "in two parts");
     assert_heard(2, "one|two|three|four");
-    assert_int_equal(find(1)->in_offset, 17);
+    assert_int_equal(find(1)->input.offset, 17);
     assert_false(find(1)->slot->input_begun || find(2)->slot->input_begun);
     hang_up(&part);
     hang_up(&held);
@@ -406,7 +406,7 @@ static void test_a_successor_without_memory_harms_nobody(void **state)
     (void)state;
     bus_tag(bus, find(1), "t", 1);
     send_text(&peers[2], "9:half");
-    TURN_UNTIL(find(3)->in != NULL);
+    TURN_UNTIL(find(3)->input.bytes != NULL);
     const int memfd = save();
     const int books = fcntl(ledger.memfd, F_DUPFD_CLOEXEC, 0);
     leave();

@@ -14,16 +14,16 @@ static struct peer timed(void)
 static void send_and_read(const struct peer *peer, const char *text)
 {
     const struct client *client = peer->client;
-    const uint64_t end = client->in_offset + client->in_end - client->in_start + strlen(text);
+    const uint64_t end = client->input.offset + client->input.end - client->input.start + strlen(text);
     send_text(peer, text);
-    TURN_UNTIL(client->in_offset + client->in_end - client->in_start == end);
+    TURN_UNTIL(client->input.offset + client->input.end - client->input.start == end);
 }
 
 /* So much time passes in which the message is being read on; then comes a tick. */
 static void pass(const struct peer *peer, uint64_t ms)
 {
-    assert_int_not_equal(peer->client->message_since_ms, 0);
-    peer->client->message_since_ms -= ms;
+    assert_int_not_equal(peer->client->input.since_ms, 0);
+    peer->client->input.since_ms -= ms;
     bus_tick(bus);
 }
 
@@ -38,7 +38,7 @@ static void test_a_message_that_is_not_finished_ends_the_client(void **state)
     assert_int_equal(a.client->state, CLIENT_FINISHING); /* as after malformed input: what was whole is worked on */
     assert_int_equal(up.of[1].ended, 1);
     assert_heard(1, "a");
-    assert_null(a.client->in);
+    assert_null(a.client->input.bytes);
     bus_tick(bus);
     assert_int_equal(up.of[1].ended, 1);
     relay("an answer");
@@ -75,10 +75,10 @@ static void test_each_message_has_its_own_time(void **state)
     pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
     assert_int_equal(a.client->state, CLIENT_OPEN);
     send_and_read(&a, "ye,");
-    assert_int_equal(a.client->message_since_ms, 0);
-    assert_int_equal(a.client->message_spent_ms, 0);
+    assert_int_equal(a.client->input.since_ms, 0);
+    assert_int_equal(a.client->input.spent_ms, 0);
     send_and_read(&a, " \r\n "); /* white space is no beginning */
-    assert_int_equal(a.client->message_since_ms, 0);
+    assert_int_equal(a.client->input.since_ms, 0);
     send_and_read(&a, " 1");
     pass(&a, TIMEOUT_MS / 2);
     send_and_read(&a, ":x,  2");
@@ -100,13 +100,13 @@ static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
     up.take = 0;
     send_and_read(&a, "llo,3:b");
     assert_true(client_holds(a.client));
-    assert_int_equal(a.client->message_since_ms, 0);
+    assert_int_equal(a.client->input.since_ms, 0);
     bus_tick(bus);
     client_resume(a.client); /* in vain */
-    assert_int_equal(a.client->message_since_ms, 0);
+    assert_int_equal(a.client->input.since_ms, 0);
     up.take = -1;
     client_resume(a.client);
-    assert_int_equal(a.client->message_spent_ms, 0);
+    assert_int_equal(a.client->input.spent_ms, 0);
     pass(&a, TIMEOUT_MS - TIMEOUT_MS / 10);
     assert_int_equal(a.client->state, CLIENT_OPEN);
     pass(&a, TIMEOUT_MS / 10);
@@ -122,8 +122,8 @@ static void test_the_time_in_which_a_client_is_admitted_anew_does_not_count(void
     send_and_read(&a, "5:he");
     pass(&a, TIMEOUT_MS / 2);
     bus_readmit(bus, a.client);
-    assert_int_equal(a.client->message_since_ms, 0);
-    assert_in_range(a.client->message_spent_ms, TIMEOUT_MS / 2, TIMEOUT_MS - TIMEOUT_MS / 10);
+    assert_int_equal(a.client->input.since_ms, 0);
+    assert_in_range(a.client->input.spent_ms, TIMEOUT_MS / 2, TIMEOUT_MS - TIMEOUT_MS / 10);
     bus_tick(bus);
     assert_int_equal(a.client->state, CLIENT_ADMITTING);
     bus_admit(bus, a.client);
@@ -168,11 +168,11 @@ static void test_there_may_be_no_deadline(void **state)
     assert_int_equal(a.client->state, CLIENT_OPEN);
     send_text(&raw, "what comes is whole");
     TURN_UNTIL(up.of[2].messages == 1);
-    assert_int_equal(raw.client->message_since_ms, 0);
+    assert_int_equal(raw.client->input.since_ms, 0);
     up.take = 0;
     send_text(&raw, "and held");
     TURN_UNTIL(up.of[2].refused == 1);
-    assert_int_equal(raw.client->message_since_ms, 0);
+    assert_int_equal(raw.client->input.since_ms, 0);
     hang_up(&a);
     hang_up(&raw);
 }

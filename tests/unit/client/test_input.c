@@ -143,7 +143,7 @@ static const char stream_messages[] = "hello||x|0123456789\n,|a:b,1:c,d,|end";
 /* Give the bus turns until it has read all that was sent: a pair's bytes are there as soon as they are sent. */
 static void let_read(const struct peer *peer, size_t sent)
 {
-    TURN_UNTIL(peer->client->in_offset + peer->client->in_end - peer->client->in_start == sent);
+    TURN_UNTIL(peer->client->input.offset + peer->client->input.end - peer->client->input.start == sent);
 }
 
 static void test_messages_are_found_whatever_pieces_they_come_in(void **state)
@@ -168,7 +168,7 @@ static void test_messages_are_found_whatever_pieces_they_come_in(void **state)
             assert_heard(1, stream_messages);
             assert_int_equal(a.client->tally->messages, STREAM_MESSAGES);
             assert_int_equal(a.client->tally->message_bytes, strlen(stream_messages) - (STREAM_MESSAGES - 1));
-            assert_null(a.client->in); /* nothing is kept when nothing is left */
+            assert_null(a.client->input.bytes); /* nothing is kept when nothing is left */
             assert_int_equal(a.client->state, CLIENT_OPEN);
             hang_up(&a);
             TURN_UNTIL(up.of[1].ended == 1);
@@ -270,7 +270,7 @@ static void test_a_promise_of_many_bytes_takes_no_memory(void **state)
     struct peer a = open_pair();
     send_text(&a, "1000000:abc");
     let_read(&a, 11);
-    assert_true(a.client->in_room <= 8192);
+    assert_true(a.client->input.room <= 8192);
     hang_up(&a);
 }
 
@@ -430,8 +430,8 @@ static void test_a_client_that_holds_a_message_is_not_read(void **state)
         turn();
     }
     assert_int_equal(up.of[1].refused, 1);
-    assert_true(a.client->in_end <= CLIENT_SCRATCH);
-    assert_true(sent > a.client->in_end); /* the rest is the kernel's */
+    assert_true(a.client->input.end <= CLIENT_SCRATCH);
+    assert_true(sent > a.client->input.end); /* the rest is the kernel's */
     up.take = -1;
     client_resume(a.client);
     TURN_UNTIL(up.of[1].messages == sent / 9996);
