@@ -35,6 +35,14 @@ class Stranger(Host):
         assert ran.returncode == 0, f"ended with {ran.returncode}: {text}\n{(ran.stdout + ran.stderr)[-6000:]}"
         return ran.stdout + ran.stderr
 
+    def commands(self, name, document="README.md"):
+        """The block of that name in the document that lies in the clone."""
+        return commands.text_of(document, name, self.path(CLONE))
+
+    def lines(self, name, first=0, last=None):
+        """Commands of README.md: those lines of the block of that name. A command that goes on in the next line is one."""
+        return "".join(line + "\n" for line in self.commands(name).replace("\\\n", "").splitlines()[first:last])
+
     def starts_at_boot(self):
         """The services that systemd or System V's init would start."""
         units = {path.name for path in self.path(UNITS).rglob("*.service") if path.is_symlink() and os.readlink(path) != "/dev/null"}
@@ -87,23 +95,17 @@ class Strangers:
 
     def newcomer(self, suite):
         """Who has called ./quickstart, and nothing else; it may be at work still."""
-        return self.at_work(f"newcomer-{suite}", suite, "./quickstart")
+        return self.at_work(f"newcomer-{suite}", suite, lambda stranger: "./quickstart")
 
     def packager(self, suite):
         """Who has made the packages as README.md says, and nothing else; it may be at work still."""
         # What README.md has them install starts as on any machine; here nothing is to.
-        return self.at_work(f"packager-{suite}", suite, "apt update\n" + lines_of("install", 0, -1), Stranger.start_nothing)
+        return self.at_work(f"packager-{suite}", suite, lambda stranger: stranger.lines("install", 0, -1), Stranger.start_nothing)
 
     def at_work(self, name, suite, begin, prepare=lambda stranger: None):
         if name not in self.known:
             stranger = self.known[name] = self.new(name, suite)
             stranger.before = stranger.starts_at_boot()
             prepare(stranger)
-            stranger.begun = self.threads.submit(stranger.shell, begin)
+            stranger.begun = self.threads.submit(stranger.shell, begin(stranger))
         return self.known[name]
-
-
-def lines_of(name, first=0, last=None):
-    """Commands of README.md: those lines of the block of that name. A command that goes on in the next line is one."""
-    text = commands.text_of("README.md", name).replace("\\\n", "")
-    return "".join(line + "\n" for line in text.splitlines()[first:last])

@@ -2,9 +2,6 @@
 
 import re
 
-import commands
-from stranger import lines_of
-
 REVISION = {"bookworm": "-1~deb12u1", "trixie": "-1~deb13u1"}
 OURS = r"^(evapid|kamailio-evapid-module)(-dbgsym)?_"
 SEVERAL = "nats-server redis-server prometheus"
@@ -45,9 +42,9 @@ def test_the_packages_say_that_they_need_file_before_anything_is_built(newcomer)
 
 
 def test_without_packages_and_systemd_it_runs_as_the_readme_says(newcomer):
-    newcomer.shell_done(lines_of("install without packages"))
+    newcomer.shell_done(newcomer.lines("install without packages"))
     newcomer.shell_done("cp conf/kamailio-evapi.cfg /etc/kamailio/evapi.cfg")
-    said = newcomer.shell_done(ATTACHED.format(start=lines_of("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
+    said = newcomer.shell_done(ATTACHED.format(start=newcomer.lines("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
     assert "config file ok" in said and '"event": "welcome"' in said and " attached for " in said
 
 
@@ -73,11 +70,11 @@ def test_the_readme_s_packages_make_the_packages(packager, suite):
 
 
 def test_installed_from_the_packages_it_runs_and_kamailio_attaches(packager):
-    packager.shell_done(lines_of("install", -1))
+    packager.shell_done(packager.lines("install", -1))
     assert packager.done("dpkg", "-V", "evapid", "kamailio-evapid-module") == ""
     assert packager.done("evapid", "-t", "-c", "/etc/evapid/evapid.json") == "/etc/evapid/evapid.json: good\n"
     packager.shell_done("cp /usr/share/doc/evapid/kamailio-evapi.cfg /etc/kamailio/evapi.cfg")
-    said = packager.shell_done(ATTACHED.format(start=lines_of("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
+    said = packager.shell_done(ATTACHED.format(start=packager.lines("run without systemd"), config="/etc/kamailio/evapi.cfg"), alone=True)
     assert '"event": "welcome"' in said and " attached for " in said
 
 
@@ -86,6 +83,6 @@ def test_the_module_for_the_kamailio_that_apt_has_is_built(packager):
     before = {package.name for package in packager.packages()}
     for package in packager.packages():
         package.unlink()
-    build = commands.text_of("docs/operations.md", "build the module for another Kamailio").splitlines()[:-1]
+    build = packager.commands("build the module for another Kamailio", "docs/operations.md").splitlines()[:-1]
     packager.shell_done("rm -r ~/.cache/evapid\n" + "\n".join(build))
     assert {package.name for package in packager.packages()} == before
