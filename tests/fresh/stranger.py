@@ -13,6 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/srv/evapid"
 # Nobody is there to answer apt; and what `apt` has fetched is kept, as `apt-get` keeps it.
 ANSWERS = 'APT::Get::Assume-Yes "true";\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
+# evapid, Kamailio and an application, each started in a terminal of its own.
+FIRST_EVENT = """
+( {evapid} ) > /tmp/evapid.log 2>&1 &
+until evapictl status > /dev/null 2>&1; do kill -0 $! || {{ cat /tmp/evapid.log; exit 1; }}; sleep 0.1; done
+( {kamailio} ) > /tmp/kamailio.log 2>&1 &
+until evapictl status | grep -q ' listening '; do kill -0 $! || {{ cat /tmp/kamailio.log; exit 1; }}; sleep 0.1; done
+{application}
+echo
+evapictl status
+cat /tmp/kamailio.log
+"""
 UNITS, RUNLEVELS = "etc/systemd/system", "etc/rc[2345].d"
 
 
@@ -42,6 +53,15 @@ class Stranger(Host):
     def lines(self, name, first=0, last=None):
         """Commands of README.md: those lines of the block of that name. A command that goes on in the next line is one."""
         return "".join(line + "\n" for line in self.commands(name).replace("\\\n", "").splitlines()[first:last])
+
+    def first_event(self, kamailio=None):
+        """Start evapid and Kamailio without systemd as README.md says, with a network of their own, and let an application connect.
+        kamailio: how Kamailio is started, if not with the example."""
+        ((command, shown),) = commands.dialogue(self.commands("the first event"))
+        said = self.shell_done(FIRST_EVENT.format(evapid=self.lines("run without systemd"), application=command,
+                                                  kamailio=kamailio or self.lines("run the example")), alone=True)
+        for each in (shown, " attached for ", "config file ok", "attached to evapid "):
+            assert each in said, said
 
     def starts_at_boot(self):
         """The services that systemd or System V's init would start."""

@@ -35,8 +35,9 @@ class Block:
 
 
 def blocks(path, tree=ROOT):
-    text = (tree / path).read_text()
-    return [Block(path, text, found) for found in BLOCK.finditer(text)]
+    path = tree / path
+    text = path.read_text()
+    return [Block(path.relative_to(tree), text, found) for found in BLOCK.finditer(text)]
 
 
 def text_of(path, name, tree=ROOT):
