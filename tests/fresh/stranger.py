@@ -11,8 +11,9 @@ from host import Host, completed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/srv/evapid"
-# Nobody is there to answer apt; and what `apt` has fetched is kept, as `apt-get` keeps it.
-ANSWERS = 'APT::Get::Assume-Yes "true";\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
+# Nobody is there to answer apt, and to keep the files that were edited when dpkg asks; and what `apt` has fetched is kept, as `apt-get`
+# keeps it.
+ANSWERS = 'APT::Get::Assume-Yes "true";\nDpkg::Options { "--force-confold"; };\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
 # evapid, Kamailio and an application, each started in a terminal of its own.
 FIRST_EVENT = """
 ( {evapid} ) > /tmp/evapid.log 2>&1 &
