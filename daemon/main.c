@@ -24,6 +24,7 @@
 #include "standard.h"
 #include "store.h"
 #include "stranger.h"
+#include "succession.h"
 #include "watch.h"
 
 #define SUBJECT "evapid"
@@ -383,6 +384,7 @@ static const char *evapid_begin(struct evapid *e, int predecessor)
     door_settle(&e->home.kamailio.door);
     door_settle(&e->home.control.door);
     reload_clients(&e->home);
+    succession_settle(&e->home.kamailio);
     identity_stop_asking();
     listeners_expect(&e->home.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",

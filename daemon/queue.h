@@ -83,9 +83,9 @@ void queue_resume(struct queue *queue);
 void queue_commit(struct queue *queue);
 
 /* Write it for a successor, beside its two descriptors; or read it into a queue that was just opened with them, and is then
- * as it was: held, running or corrupt. False: it makes no sense. */
+ * as it was: held, running or corrupt. Returns NULL, or why it is not that queue; queue NULL: pass over what is said of it. */
 void queue_save(const struct queue *queue, struct state_out *out);
-bool queue_load(struct queue *queue, struct state_in *in);
+const char *queue_load(struct queue *queue, struct state_in *in);
 
 /* Hand over what there is, and look how much there is then: somebody wants to know (queue_used). In one turn of the loop that
  * is no more than a batch, beside the turn's own, however often it is asked for. */

@@ -231,10 +231,12 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
 
 /* ---- places ---------------------------------------------------------------------------------------------------- */
 
-/* The worker with the fewest clients, NULL when none is there. */
-static struct worker *least_loaded(const struct kamailio *kamailio)
+/* The worker that the client is for, or the one with the fewest clients; NULL when it is not there. */
+static struct worker *worker_for(const struct kamailio *kamailio, const struct seat *seat)
 {
     struct worker *best = NULL;
+    if (seat->behind != 0)
+        return kamailio->workers[seat->behind - 1];
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
         if (worker != NULL && worker->state != WORKER_DEPARTED &&
@@ -247,6 +249,7 @@ static struct worker *least_loaded(const struct kamailio *kamailio)
 static void seat_place(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
 {
     DL_DELETE(kamailio->unplaced, seat);
+    seat->behind = 0;
     seat->worker = worker;
     DL_APPEND(worker->seats, seat);
     worker->seat_count++;
@@ -268,15 +271,25 @@ void seat_place_all(struct kamailio *kamailio)
     struct seat *next = NULL;
     DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
     {
-        struct worker *worker = least_loaded(kamailio);
+        struct worker *worker = worker_for(kamailio, seat);
         if (worker != NULL && seat_wants_place(seat))
             seat_place(kamailio, seat, worker);
     }
 }
 
-/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. */
+void seat_forget_workers(struct kamailio *kamailio)
+{
+    struct seat *seat = NULL;
+    DL_FOREACH(kamailio->unplaced, seat)
+    seat->behind = 0;
+}
+
+/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. When the
+ * worker has not died, it still runs it, and what comes behind that waits for this worker. */
 static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
+    if (kamailio->abandoned && post->type != WIRE_CLOSED)
+        post->seat->behind = post->seat->worker->index + 1U;
     if (post->type != WIRE_NEW) {
         seat_answered(kamailio, post);
         return;
