@@ -81,6 +81,12 @@ static void kamailio_on_crowded(void *owner)
     hold_end(owner, "the queue is nearly full");
 }
 
+static bool kamailio_on_busy(void *owner)
+{
+    const struct kamailio *kamailio = owner;
+    return kamailio->bus->behind;
+}
+
 static void kamailio_on_commit(void *owner, uint64_t tail)
 {
     const struct kamailio *kamailio = owner;
@@ -251,6 +257,7 @@ void kamailio_publish(struct kamailio *kamailio)
 const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int wake_fd)
 {
     const struct queue_host host = { .owner = kamailio,
+                                     .busy = kamailio_on_busy,
                                      .event = kamailio_on_event,
                                      .control = kamailio_on_control,
                                      .crowded = kamailio_on_crowded,
@@ -567,6 +574,7 @@ void kamailio_flush(struct kamailio *kamailio)
     if (kamailio->gone.pending && kamailio_has_read(kamailio, kamailio->gone.mark))
         kamailio_end_clients(kamailio);
     strangers_serve(kamailio);
+    seat_go_on_placing(kamailio);
     hold_check(kamailio);
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];

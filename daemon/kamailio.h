@@ -72,6 +72,7 @@ struct kamailio {
     uint32_t expected;   /* admitted clients that a held queue waits for */
     uint32_t announced;  /* seats in ANNOUNCED */
     struct seat *unplaced; /* list: seats without a worker */
+    bool placing;          /* some of them are still to be given one in the turns that follow */
     struct seat *serving;  /* the seat whose turn it is among the waiting */
     uv_timer_t gather, hold;
     bool resume_wanted;    /* a window may have opened in this turn */

@@ -233,6 +233,8 @@ static void queue_on_turn(uv_idle_t *turn)
     struct queue_batch batch = { .records = 0 };
     bool emptied = false;
     queue->napping = false;
+    if (queue->host.busy != NULL && queue->host.busy(queue->host.owner))
+        return; /* and it is looked at again in the next turn */
     const size_t bytes = queue_read(queue, &batch, &emptied);
     if (emptied && queue_reads(queue))
         queue_rest(queue, bytes);

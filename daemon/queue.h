@@ -20,12 +20,13 @@
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
  * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
  * cannot be read any further than position at; the queue has stopped. commit: all before tail has been handed over, and is
- * about to be consumed. */
+ * about to be consumed. busy: clients have their turn before more is read; NULL: never. */
 struct state_in;
 struct state_out;
 
 struct queue_host {
     void *owner;
+    bool (*busy)(void *owner);
     void (*event)(void *owner, const struct ring_record *record, const char *tag, const struct payload *payload);
     void (*control)(void *owner, const struct ring_record *record, const char *tag, bool ahead);
     void (*crowded)(void *owner);

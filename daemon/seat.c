@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "flush.h"
 #include "kamailio.h"
 #include "ledger.h"
 #include "log.h"
+#include "slice.h"
 #include "state.h"
 
 /* Every change of state passes here. */
@@ -262,19 +264,47 @@ static void seat_place(struct kamailio *kamailio, struct seat *seat, struct work
 /* A client that is only being flushed has been closed by a Kamailio that is no more: the new one need not hear of it. */
 static bool seat_wants_place(const struct seat *seat)
 {
-    return seat->state != SEAT_WAITING || seat->client->state != CLIENT_FLUSHING;
+    return seat->state != SEAT_WAITING || (seat->client->state != CLIENT_FLUSHING && !seat->client->leaving);
+}
+
+/* With thousands of clients that is long work, which goes on in the turns that follow (slice.h). */
+static void seat_place_some(struct kamailio *kamailio)
+{
+    struct seat *seat = NULL;
+    struct seat *next = NULL;
+    struct slice slice = slice_begin();
+    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    {
+        struct worker *worker = worker_for(kamailio, seat);
+        if (worker == NULL || !seat_wants_place(seat))
+            continue;
+        if (slice_is_over(&slice)) {
+            kamailio->placing = true;
+            return;
+        }
+        seat_place(kamailio, seat, worker);
+    }
 }
 
 void seat_place_all(struct kamailio *kamailio)
 {
-    struct seat *seat = NULL;
-    struct seat *next = NULL;
-    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
-    {
-        struct worker *worker = worker_for(kamailio, seat);
-        if (worker != NULL && seat_wants_place(seat))
-            seat_place(kamailio, seat, worker);
-    }
+    if (!kamailio->placing)
+        seat_place_some(kamailio);
+}
+
+void seat_go_on_placing(struct kamailio *kamailio)
+{
+    if (!kamailio->placing)
+        return;
+    kamailio->placing = false;
+    if (kamailio->attachment == ATTACHED)
+        seat_place_some(kamailio);
+}
+
+void seat_finish_placing(struct kamailio *kamailio)
+{
+    while (kamailio->placing)
+        seat_go_on_placing(kamailio);
 }
 
 void seat_forget_workers(struct kamailio *kamailio)
@@ -360,8 +390,8 @@ unsigned seat_close_all(struct kamailio *kamailio)
         seat_drop_returned(seat);
         if (client->state == CLIENT_GONE)
             seat_settle(kamailio, seat);
-        else
-            bus_finish(kamailio->bus, client);
+        else if (client->state != CLIENT_FLUSHING)
+            flush_leave(kamailio->bus, client);
     }
     return closed;
 }

@@ -55,8 +55,10 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat);
 /* The route of a post has run. */
 void seat_answered(struct kamailio *kamailio, struct post *post);
 
-/* Give every seat that has none a worker. */
+/* Give every seat that has none a worker, if need be in several turns: at the end of each it goes on. */
 void seat_place_all(struct kamailio *kamailio);
+void seat_go_on_placing(struct kamailio *kamailio);
+void seat_finish_placing(struct kamailio *kamailio); /* now: a successor does not know of it */
 
 /* Another Kamailio has come: no worker of it is at work for a seat that has none. */
 void seat_forget_workers(struct kamailio *kamailio);
