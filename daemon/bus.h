@@ -64,7 +64,8 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger);
 /* What has been read from the ring of that instance up to tail is with the clients: it counts. */
 void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail);
 
-/* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. */
+/* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. When there is no
+ * time for all, bus.behind is true, and those that were not reached come first the next time (flush.h). */
 void bus_flush(struct bus *bus);
 
 /* Close every client at once. What was queued counts as dropped. */
