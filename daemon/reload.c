@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <utlist.h>
 
+#include "flush.h"
 #include "log.h"
 
 /* What is about to come. */
@@ -167,11 +168,11 @@ unsigned reload_clients(struct household *household)
     bus_set_limits(bus, household->config.max_total_queued_bytes);
     HASH_ITER(hh, bus->clients, client, next)
     {
-        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE ||
+        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->leaving ||
             !listener_denies(client->listener, client))
             continue;
         listener_revoke(client->listener, client);
-        bus_finish(bus, client);
+        flush_leave(bus, client);
         closed++;
     }
     return closed;

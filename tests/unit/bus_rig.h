@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "bus.h"
+#include "flush.h"
 #include "evapid/presence.h"
 #include "ledger.h"
 #include "listener.h"
@@ -274,7 +275,10 @@ static inline struct peer open_pair(void)
 static inline void turn(void)
 {
     uv_run(&loop, UV_RUN_NOWAIT);
-    bus_flush(bus);
+    do {
+        flush_attend(bus);
+        bus_flush(bus);
+    } while (flush_is_behind(bus));
 }
 
 /* Turns until it is so; the limit is only there to end a test that would never end. */
