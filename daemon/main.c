@@ -18,10 +18,12 @@
 #include "base/standard.h"
 #include "base/store.h"
 #include "base/watch.h"
+#include "bus/flush.h"
 #include "config/identity.h"
 #include "control/replace.h"
 #include "kamailio/figures.h"
 #include "kamailio/stranger.h"
+#include "kamailio/succession.h"
 #include "lifecycle/handover.h"
 #include "lifecycle/reload.h"
 #include "views/answer.h"
@@ -123,6 +125,8 @@ static _Noreturn void evapid_leave(void)
 /* Nothing is on its way within a turn any more. */
 static void evapid_stand_still(struct evapid *e)
 {
+    flush_settle_leaving(&e->home.bus);
+    seat_finish_placing(&e->home.kamailio);
     http_settle(e->home.http); /* first: an answer may have something read from the ring */
     kamailio_flush(&e->home.kamailio);
     bus_flush(&e->home.bus);
@@ -256,6 +260,7 @@ static void evapid_on_more(uv_idle_t *more)
 static void evapid_on_turn_end(uv_prepare_t *prepare)
 {
     struct evapid *e = prepare->data;
+    flush_attend(&e->home.bus);
     control_serve(&e->home.control);   /* what it changes goes out with the rest */
     kamailio_flush(&e->home.kamailio); /* before the clients: routes run while they are served */
     bus_flush(&e->home.bus);
@@ -265,7 +270,8 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     const bool notices_wait = notify_flush();
     if (lines_wait || notices_wait)
         uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
-    if (control_is_busy(&e->home.control) || strangers_wait(&e->home.kamailio))
+    if (control_is_busy(&e->home.control) || strangers_wait(&e->home.kamailio) || flush_is_behind(&e->home.bus) ||
+        e->home.kamailio.placing)
         uv_idle_start(&e->more, evapid_on_more);
     else
         uv_idle_stop(&e->more);
@@ -383,6 +389,7 @@ static const char *evapid_begin(struct evapid *e, int predecessor)
     door_settle(&e->home.kamailio.door);
     door_settle(&e->home.control.door);
     reload_clients(&e->home);
+    succession_settle(&e->home.kamailio);
     identity_stop_asking();
     listeners_expect(&e->home.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",

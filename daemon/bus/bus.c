@@ -10,9 +10,12 @@
 #include "base/log.h"
 #include "base/state.h"
 #include "base/store.h"
+#include "bus/flush.h"
 #include "bus/group.h"
 #include "bus/shed.h"
 #include "client/pace.h"
+
+#define CUT_OFF_MOST 500U /* clients that are cut off at once in a turn: some milliseconds */
 
 static struct log_limit comings = { .kind = "clients: connected and closed" };
 static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
@@ -38,7 +41,7 @@ static void bus_enlist(struct bus *bus, struct client *client)
     bus->upstream.admitted(bus->upstream.owner);
 }
 
-static void bus_delist(struct bus *bus, struct client *client)
+void bus_delist(struct bus *bus, struct client *client)
 {
     if (!client->listed)
         return;
@@ -48,22 +51,6 @@ static void bus_delist(struct bus *bus, struct client *client)
     client_unfollow(client);
     bus->listening_count--;
     bus->upstream.admitted(bus->upstream.owner);
-}
-
-static void bus_mark_dirty(struct bus *bus, struct client *client)
-{
-    if (client->dirty)
-        return;
-    client->dirty = true;
-    DL_APPEND2(bus->dirty, client, dirty_prev, dirty_next);
-}
-
-static void bus_mark_clean(struct bus *bus, struct client *client)
-{
-    if (!client->dirty)
-        return;
-    client->dirty = false;
-    DL_DELETE2(bus->dirty, client, dirty_prev, dirty_next);
 }
 
 /* A successor counts on from there. */
@@ -80,6 +67,8 @@ static void bus_note_counts(const struct bus *bus)
 static bool bus_on_message(struct client *client, const char *bytes, size_t length)
 {
     struct bus *bus = bus_of(client);
+    if (client->leaving && !client->too_slow)
+        return false;
     const bool taken = bus->upstream.message(bus->upstream.owner, client, bytes, length);
     if (taken && bus->tap != NULL)
         bus->tap->message(bus->tap->owner, client, bytes, length);
@@ -114,10 +103,19 @@ static void bus_on_gone(struct client *client)
     bus_note_counts(bus);
     store_forget_client(client->index);
     bus_delist(bus, client);
-    bus_mark_clean(bus, client);
+    flush_mark_clean(bus, client);
+    flush_forget(bus, client);
     if (client->listener != NULL)
         listener_note_gone(client->listener);
     bus->upstream.gone(bus->upstream.owner, client);
+}
+
+static void bus_on_postponed(struct client *client)
+{
+    struct bus *bus = bus_of(client);
+    if (!client->postponed)
+        DL_APPEND2(bus->postponed, client, due_prev, due_next);
+    client->postponed = true;
 }
 
 static void bus_on_tag(void *owner, uint64_t hash, bool present)
@@ -180,7 +178,7 @@ void bus_admit(struct bus *bus, struct client *client)
     if (client_listens(client))
         bus_enlist(bus, client);
     if (!outq_is_empty(&client->out))
-        bus_mark_dirty(bus, client);
+        flush_mark_dirty(bus, client);
 }
 
 void bus_readmit(struct bus *bus, struct client *client)
@@ -200,7 +198,7 @@ void bus_finish(struct bus *bus, struct client *client)
 {
     bus_delist(bus, client);
     if (!outq_is_empty(&client->out))
-        bus_mark_dirty(bus, client); /* what it was given in this turn */
+        flush_mark_dirty(bus, client); /* what it was given in this turn */
     client_finish(client);
 }
 
@@ -239,7 +237,7 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* ---- delivery -------------------------------------------------------------------------------------------------- */
 
-void bus_disconnect_slow(struct bus *bus, struct client *client)
+static void bus_say_slow(const struct client *client)
 {
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
@@ -247,6 +245,11 @@ void bus_disconnect_slow(struct bus *bus, struct client *client)
                 "%s port %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
                 client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
                 client->out.limit);
+}
+
+void bus_disconnect_slow(struct bus *bus, struct client *client)
+{
+    bus_say_slow(client);
     bus_delist(bus, client);
     client_cut_off(client, DROP_SLOW);
 }
@@ -256,7 +259,12 @@ static void bus_on_refused(struct bus *bus, struct client *client, size_t size, 
 {
     char subject[CLIENT_SUBJECT];
     if (reason == DROP_SLOW && client->slow_policy == SLOW_DISCONNECT) {
-        bus_disconnect_slow(bus, client);
+        if (++bus->cut_off <= CUT_OFF_MOST) {
+            bus_disconnect_slow(bus, client);
+        } else {
+            bus_say_slow(client);
+            flush_cut_off(bus, client);
+        }
         return;
     }
     if (reason == DROP_SLOW) {
@@ -274,12 +282,6 @@ static void bus_on_refused(struct bus *bus, struct client *client, size_t size, 
 size_t bus_queue_memory(void)
 {
     return chunk_memory() + outq_memory();
-}
-
-void bus_settle(struct bus *bus)
-{
-    for (int framing = 0; framing < FRAMINGS; framing++)
-        run_settle(&bus->runs[framing]);
 }
 
 /* ---- to every client ------------------------------------------------------------------------------------------- */
@@ -378,7 +380,7 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
     if (chunk == NULL)
         client_refuse(client, DROP_MEMORY);
     if (chunk != NULL && client_give(client, chunk, &reason))
-        bus_mark_dirty(bus, client);
+        flush_mark_dirty(bus, client);
     else
         bus_on_refused(bus, client, payload_length(parcel->payload), reason);
     return true;
@@ -450,66 +452,7 @@ uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char 
     return received;
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------------- */
-
-static void bus_flush_client(struct client *client)
-{
-    if (client->blocked)
-        pace_note(client);
-    else if (client->state != CLIENT_ADMITTING)
-        client_flush(client);
-}
-
-/* The end of a turn for those who follow the runs. One that was not sent everything keeps its place. */
-static void bus_flush_runs(struct bus *bus)
-{
-    struct client *client = NULL;
-    struct client *next = NULL;
-    DL_FOREACH_SAFE(bus->listening, client, next)
-    {
-        if (outq_is_empty(&client->out))
-            continue;
-        bus_mark_clean(bus, client);
-        bus_flush_client(client);
-        if (client->blocked)
-            outq_pin(&client->out);
-    }
-}
-
-void bus_flush(struct bus *bus)
-{
-    bool grown = false;
-    waits_refresh(&bus->waits);
-    for (int framing = 0; framing < FRAMINGS; framing++)
-        grown |= bus->runs[framing].bytes != bus->runs[framing].mark;
-    if (grown)
-        bus_flush_runs(bus);
-    while (bus->dirty != NULL) {
-        struct client *client = bus->dirty;
-        bus_mark_clean(bus, client);
-        bus_flush_client(client);
-    }
-    bus_settle(bus);
-}
-
-void bus_tick(struct bus *bus)
-{
-    struct client *client = NULL;
-    struct client *next = NULL;
-    const uint64_t now = uv_now(bus->loop);
-    HASH_ITER(hh, bus->clients, client, next)
-    {
-        client_tick(client);
-        pace_note(client);
-        client_check_deadline(client);
-        if (client->state == CLIENT_FLUSHING && now >= client->deadline_ms) {
-            client_drop(client, DROP_CLOSED);
-        } else if (client_is_overdue(client, now)) {
-            listener_turn_away(client->listener, client);
-            bus_finish(bus, client);
-        }
-    }
-}
+/* ---- life ----------------------------------------------------------------------------------------------------------- */
 
 bool bus_is_flushed(const struct bus *bus)
 {
@@ -535,9 +478,11 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
                                       .deaf = bus_on_deaf,
                                       .gone = bus_on_gone,
                                       .sends = bus_on_sends,
+                                      .postpone = bus_on_postponed,
                                       .ledger = ledger,
                                       .totals = &bus->totals,
                                       .waits = &bus->waits,
+                                      .polls = &bus->polls,
                                       .scratch = bus->scratch };
     for (int framing = 0; framing < FRAMINGS; framing++)
         run_open(&bus->runs[framing], (enum framing)framing);

@@ -40,13 +40,18 @@ struct bus {
     struct client *clients;    /* uthash by index: all that are not freed */
     struct client *listening;  /* list of those that get events */
     uint32_t listening_count;
-    struct client *dirty; /* list of those that have something to send beside what the runs have */
+    struct client *dirty;     /* list of those that have something to send beside what the runs have */
+    struct client *postponed; /* list of those that have something for which there was no time yet */
+    uint32_t cut_off;         /* clients, for being slow, in this turn */
+    struct client *leaving;   /* list of those that are to be closed (flush.h) */
+    bool behind; /* not all could be sent in the last turn what they had been given: they come first in this one */
     struct tag_index tags;
     uint32_t last_index;
     struct ledger *ledger;
     size_t max_total_queued_bytes; /* of memory for all queues together; none until it is set */
     struct tally totals;
     struct waits waits;
+    struct slice polls; /* of what comes from clients in this turn */
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
     uint32_t lost;             /* clients that were taken over without their sockets */
@@ -60,7 +65,8 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger);
 /* What has been read from the ring of that instance up to tail is with the clients: it counts. */
 void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail);
 
-/* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. */
+/* The end of a loop turn: send each client what it was given in it, with as few system calls as the kernel allows. When there is no
+ * time for all, bus.behind is true, and those that were not reached come first the next time (flush.h). */
 void bus_flush(struct bus *bus);
 
 /* Close every client at once. What was queued counts as dropped. */
@@ -94,6 +100,9 @@ uint32_t bus_unicast(struct bus *bus, const struct payload *payload, const char 
 
 /* Give the client a tag; length 0 takes it away. */
 void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag_length);
+
+/* It gets no more events. */
+void bus_delist(struct bus *bus, struct client *client);
 
 /* Close the client when what it has been given is sent. */
 void bus_finish(struct bus *bus, struct client *client);

@@ -289,11 +289,8 @@ static void client_hung_up(struct client *client)
     client->watched = 0;
 }
 
-static void client_on_poll(uv_poll_t *poll, int status, int events)
+static void client_serve(struct client *client, int status, int events)
 {
-    struct client *client = poll->data;
-    if (status < 0)
-        client->watched = 0; /* libuv has stopped the handle */
     if (client->state == CLIENT_ADMITTING && (status < 0 || (events & UV_DISCONNECT) != 0)) {
         client_hung_up(client);
         return;
@@ -307,6 +304,37 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
         client_heed(client, input_read(client));
     if (client->state != CLIENT_GONE)
         client_watch(client);
+}
+
+static bool turn_is_full(struct slice *polls)
+{
+    if (polls->until_ns == 0)
+        *polls = slice_begin();
+    return slice_is_over(polls);
+}
+
+/* Thousands may have something at once. Those for whom there is no time in this turn are not watched until they have been
+ * served: libuv would ask for them again and again within the turn. */
+static void client_on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct client *client = poll->data;
+    if (status < 0)
+        client->watched = 0; /* libuv has stopped the handle */
+    if (status < 0 || !turn_is_full(client->host->polls)) {
+        client_serve(client, status, events);
+        return;
+    }
+    client->watched = 0;
+    uv_poll_stop(poll);
+    client->due |= events;
+    client->host->postpone(client);
+}
+
+void client_attend(struct client *client)
+{
+    const int events = client->due;
+    client->due = 0;
+    client_serve(client, 0, events);
 }
 
 /* Wait for just what the state allows. */
@@ -613,7 +641,7 @@ void client_save(struct client *client, struct state_out *out)
     client_note_given(client);
     const uint64_t now_ms = uv_now(client->poll.loop);
     state_put(out, "state", (uint64_t)client->state);
-    state_put(out, "blocked", client->blocked);
+    state_put(out, "blocked", client->blocked || (client->dirty && client->state != CLIENT_ADMITTING));
     state_put(out, "deaf", client->deaf);
     state_put(out, "deadline-ms", client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0);
     state_put(out, "admit-by", client->admit_by_ms != 0);

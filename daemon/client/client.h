@@ -44,6 +44,9 @@ void client_readmit(struct client *client);
 /* Offer what was held to the host again, and go on reading when all was taken. */
 void client_resume(struct client *client);
 
+/* There is time now for what it has. */
+void client_attend(struct client *client);
+
 /* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
 void client_check_deadline(struct client *client);
 

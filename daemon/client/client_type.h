@@ -25,6 +25,7 @@
 #include <uthash.h>
 #include <uv.h>
 
+#include "base/slice.h"
 #include "client/input_type.h"
 #include "client/tally.h"
 #include "client/terms.h"
@@ -43,17 +44,20 @@ struct state_out;
 
 /* What a client asks of its host. message: take the message (true) or leave it with the client, who then reads no more
  * until client_resume. ended: nothing more will come. deaf: nothing more can be sent. gone: the socket is closed. sends: bytes are
- * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). */
+ * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). postpone: it
+ * has something, for which there is no time in this turn: client_attend in one of the next. */
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
     void (*deaf)(struct client *client);
     void (*gone)(struct client *client);
     void (*sends)(struct client *client);
+    void (*postpone)(struct client *client);
     bool admits; /* somebody is there who may let clients in */
     struct ledger *ledger;
     struct tally *totals; /* of all clients; kept beside each client's own */
     struct waits *waits;  /* likewise: for how long events have waited */
+    struct slice *polls;  /* likewise: the time for what comes from them in a turn; until_ns 0: nothing has yet */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
 };
 
@@ -67,6 +71,7 @@ struct client {
     int fd; /* -1 when GONE */
     uv_poll_t poll;
     int watched;    /* what poll waits for, enum uv_poll_event */
+    int due;        /* what poll has said, and there was no time for */
     bool unwatched; /* the kernel would not: it is asked again in a second */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
@@ -99,10 +104,13 @@ struct client {
     struct tag *tag;
     bool has_turn; /* it was taken over, and the next event for one of its tag begins with it */
     struct client *tag_prev, *tag_next;
-    struct client *prev, *next;             /* list of the clients that get events */
-    struct client *dirty_prev, *dirty_next; /* list of the clients that have something to send in this turn */
-    bool dirty, listed;                     /* in which of the two lists it is */
-    UT_hash_handle hh;                      /* by index */
+    struct client *prev, *next;                 /* list of the clients that get events */
+    struct client *dirty_prev, *dirty_next;     /* list of the clients that have something to send in this turn */
+    struct client *due_prev, *due_next;         /* list of the clients for whom there was no time */
+    struct client *leaving_prev, *leaving_next; /* list of the clients that are to be closed */
+    bool too_slow;                              /* leaving: it is to be cut off */
+    bool dirty, listed, leaving, postponed;     /* in which of the lists it is */
+    UT_hash_handle hh;                          /* by index */
 
     void *seat; /* the host's own */
 };
@@ -110,7 +118,7 @@ struct client {
 /* Does it get events? */
 static inline bool client_listens(const struct client *client)
 {
-    return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->deaf;
+    return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->deaf && !client->leaving;
 }
 
 /* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */

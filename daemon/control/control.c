@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -26,6 +27,8 @@ enum inquiry_state {
 
 struct inquiry {
     struct control *control;
+    uid_t user; /* whose process has connected */
+    bool asked; /* it has, once at least */
     enum inquiry_state state;
     uv_pipe_t pipe;
     uv_write_t write;
@@ -200,7 +203,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    if (!kamailio_has_read(subject->kamailio, inquiry->mark))
+    if (!kamailio_has_read(subject->kamailio, inquiry->mark) || subject->bus->behind)
         return;
     const char *why = publication_take(publication, subject->bus, inquiry->pending);
     inquiry->pending = 0;
@@ -340,6 +343,7 @@ static void inquiry_do(struct inquiry *inquiry)
                                              .reload = control->reload,
                                              .owner = control->owner };
     request_do(&subject, inquiry->request, length, &reply);
+    inquiry->asked = true;
     inquiry->in_turn = reply.later;
     inquiry->mark = reply.mark;
     if (reply.later)
@@ -470,24 +474,76 @@ void control_flush(struct control *control)
     }
 }
 
-/* Connections stand in the order of their last request; one with an answer on its way is at work, and so is one that is
- * shown what passes, or publishes. */
-static void control_drop_idle(struct control *control)
+/* How many of the connections are the user's? */
+static unsigned count_of(const struct control *control, uid_t user)
+{
+    const struct inquiry *inquiry = NULL;
+    unsigned count = 0;
+    DL_FOREACH(control->inquiries, inquiry)
+    count += inquiry->user == user;
+    return count;
+}
+
+/* The user who has most connections, of whom the newcomer has one more. */
+static uid_t user_of_most(const struct control *control, uid_t newcomer)
+{
+    const struct inquiry *inquiry = NULL;
+    uid_t user = newcomer;
+    unsigned most = count_of(control, newcomer) + 1;
+    DL_FOREACH(control->inquiries, inquiry)
+    {
+        const unsigned count = inquiry->user != user ? count_of(control, inquiry->user) : 0;
+        if (count <= most)
+            continue;
+        most = count;
+        user = inquiry->user;
+    }
+    return user;
+}
+
+/* How little is lost with it: nobody has asked anything; somebody has, and may again; an answer is on its way, or it is shown what
+ * passes, or publishes. */
+enum use { USE_NONE, USE_IDLE, USE_AT_WORK };
+
+static enum use inquiry_use(const struct inquiry *inquiry)
+{
+    if (inquiry->answer != NULL || inquiry->state != INQUIRY_ASKING)
+        return USE_AT_WORK;
+    return inquiry->asked ? USE_IDLE : USE_NONE;
+}
+
+/* One too many: of the user who has most goes the one of the least use, and of these the idlest, for connections stand in the order
+ * of their last request. So whoever holds connections keeps out nobody else, and the silent ones of a crowd do not push out
+ * what an operator looks at. What is at work goes for another user only. */
+static void control_make_room(struct control *control, uid_t newcomer)
 {
     struct inquiry *inquiry = NULL;
+    struct inquiry *leaves = NULL;
+    const uid_t user = user_of_most(control, newcomer);
     DL_FOREACH(control->inquiries, inquiry)
-    if (inquiry->answer == NULL && inquiry->state == INQUIRY_ASKING) {
-        log_limited(&refusals, LEVEL_WARNING, SUBJECT, "%u connections are open: closed the idlest", control->count);
-        inquiry_close(inquiry);
+    if (inquiry->user == user && (leaves == NULL || inquiry_use(inquiry) < inquiry_use(leaves)))
+        leaves = inquiry;
+    if (leaves == NULL || (user == newcomer && inquiry_use(leaves) == USE_AT_WORK))
         return;
-    }
+    log_limited(&refusals, LEVEL_WARNING, SUBJECT,
+                "%u connections are open: closed the idlest of user %u, who has most", control->count, (unsigned)user);
+    inquiry_close(leaves);
+}
+
+static uid_t user_of(int fd)
+{
+    struct ucred peer = { .uid = (uid_t)-1 };
+    socklen_t size = sizeof(peer);
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    return peer.uid;
 }
 
 static void control_on_connect(void *owner, int fd)
 {
     struct control *control = owner;
+    const uid_t user = user_of(fd);
     if (control->count == CONTROL_CONNECTIONS)
-        control_drop_idle(control);
+        control_make_room(control, user);
     const bool room = control->count < CONTROL_CONNECTIONS && watch_has_room(control->loop, fd);
     struct inquiry *inquiry = room ? calloc(1, sizeof(*inquiry)) : NULL;
     if (inquiry == NULL) {
@@ -496,6 +552,7 @@ static void control_on_connect(void *owner, int fd)
         return;
     }
     inquiry->control = control;
+    inquiry->user = user;
     inquiry->pipe.data = inquiry;
     uv_pipe_init(control->loop, &inquiry->pipe, 0);
     DL_APPEND(control->inquiries, inquiry);

@@ -38,7 +38,7 @@ void hold_end(struct kamailio *kamailio, const char *why)
 
 void hold_check(struct kamailio *kamailio)
 {
-    if (hold_is_on(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 &&
+    if (hold_is_on(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 && !kamailio->placing &&
         kamailio->bus->listening_count >= kamailio->expected)
         hold_end(kamailio, "the clients are there");
 }

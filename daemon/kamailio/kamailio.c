@@ -81,6 +81,12 @@ static void kamailio_on_crowded(void *owner)
     hold_end(owner, "the queue is nearly full");
 }
 
+static bool kamailio_on_busy(void *owner)
+{
+    const struct kamailio *kamailio = owner;
+    return kamailio->bus->behind;
+}
+
 static void kamailio_on_commit(void *owner, uint64_t tail)
 {
     const struct kamailio *kamailio = owner;
@@ -107,22 +113,46 @@ void kamailio_await_return(struct kamailio *kamailio)
     kamailio->back_by_ms = uv_now(kamailio->loop) + BACK_MS;
 }
 
+/* It is there, and comes back. What its workers still say of the links that were must not be taken for what they say of those
+ * to come: from here on this is another session. */
+static void kamailio_abandoned(struct kamailio *kamailio)
+{
+    kamailio->abandoned = false;
+    if (++kamailio->session == 0)
+        kamailio->session = 1;
+    kamailio_await_return(kamailio);
+}
+
 static void kamailio_detached(struct kamailio *kamailio, const char *why)
 {
     kamailio->attachment = DETACHED;
     bus_set_admits(kamailio->bus, false);
     uv_timer_stop(&kamailio->gather);
-    atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     log_limited(&detachments, LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", kamailio->pid, why);
-    hold_end(kamailio, "Kamailio has gone");
-    kamailio->gone = (struct kamailio_gone){ .pending = true,
-                                             .mark = { .ring = kamailio->rings, .end = queue_end(kamailio->queue) } };
+    if (kamailio->queue != NULL) {
+        atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+        hold_end(kamailio, "Kamailio has gone");
+    }
+    if (kamailio->abandoned)
+        kamailio_abandoned(kamailio);
+    else
+        kamailio->gone =
+            (struct kamailio_gone){ .pending = true,
+                                    .mark = { .ring = kamailio->rings, .end = queue_end(kamailio->queue) } };
+}
+
+/* The last sequence number of which the worker has begun the route, or will, because it lives and has been sent it. */
+static uint64_t kamailio_begun(const struct kamailio *kamailio, const struct worker *worker)
+{
+    if (kamailio->abandoned)
+        return UINT64_MAX;
+    const struct ring_worker *slot = &kamailio->queue->ring.header->workers[worker->index];
+    return atomic_load_explicit(&slot->started, memory_order_acquire);
 }
 
 static void kamailio_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
 {
-    const struct ring_header *ring = kamailio->queue->ring.header;
-    const uint64_t begun = atomic_load_explicit(&ring->workers[worker->index].started, memory_order_acquire);
+    const uint64_t begun = kamailio_begun(kamailio, worker);
     kamailio->workers[worker->index] = NULL;
     const bool last = --kamailio->workers_attached == 0;
     if (!last)
@@ -143,9 +173,7 @@ static void kamailio_let_go(struct kamailio *kamailio, struct worker *worker, co
     worker_close(worker);
 }
 
-/* All that its Kamailio had written by now counts: it is read first, as many turns as that takes. It may be corrupt, which
- * closes every worker. */
-static void kamailio_depart(struct kamailio *kamailio, struct worker *worker, const char *why)
+void kamailio_depart(struct kamailio *kamailio, struct worker *worker, const char *why)
 {
     const struct kamailio_mark mark = kamailio_catch_up_to(kamailio);
     if (worker->state == WORKER_CLOSED)
@@ -229,6 +257,7 @@ void kamailio_publish(struct kamailio *kamailio)
 const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int wake_fd)
 {
     const struct queue_host host = { .owner = kamailio,
+                                     .busy = kamailio_on_busy,
                                      .event = kamailio_on_event,
                                      .control = kamailio_on_control,
                                      .crowded = kamailio_on_crowded,
@@ -281,8 +310,10 @@ static const char *kamailio_begin(struct kamailio *kamailio, const struct wire_h
             return why;
         clients_before = atomic_load(&queue_presence(kamailio->queue)->expected);
     }
-    if (another)
+    if (another) {
         kamailio_end_clients(kamailio); /* evapid was not there when the one before went */
+        seat_forget_workers(kamailio);
+    }
     ledger->clients_end = !hello->keep_clients;
     kamailio->back_by_ms = 0;
     kamailio->gone.pending = false;
@@ -376,12 +407,12 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     kamailio->workers[index] = worker;
     kamailio->workers_attached++;
     atomic_store(&ring->presence.attached, 1);
-    if (kamailio->workers_attached == kamailio->workers_declared)
-        kamailio_finish_gathering(kamailio);
-    else if (kamailio->attachment == GATHERING)
-        kamailio_gather(kamailio);
-    else
+    if (kamailio->attachment == ATTACHED)
         seat_place_all(kamailio);
+    else if (kamailio->workers_attached == kamailio->workers_declared)
+        kamailio_finish_gathering(kamailio);
+    else
+        kamailio_gather(kamailio);
     worker_watch_process(worker); /* last: it may have ended */
 }
 
@@ -541,6 +572,7 @@ void kamailio_flush(struct kamailio *kamailio)
     if (kamailio->gone.pending && kamailio_has_read(kamailio, kamailio->gone.mark))
         kamailio_end_clients(kamailio);
     strangers_serve(kamailio);
+    seat_go_on_placing(kamailio);
     hold_check(kamailio);
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
@@ -561,6 +593,8 @@ void kamailio_flush(struct kamailio *kamailio)
 
 void kamailio_await_done(struct kamailio *kamailio, const struct worker *worker)
 {
+    if (kamailio->queue == NULL)
+        return; /* it was not taken over: the link is about to end */
     struct ring_worker *slot = &kamailio->queue->ring.header->workers[worker->index];
     atomic_store_explicit(&slot->awaited, worker->last_sequence, memory_order_seq_cst);
     queue_tick(kamailio->queue); /* it may have ended already, and not have woken us */

@@ -66,10 +66,13 @@ struct kamailio {
     bool corrupt; /* the ring of corrupt_instance can't be read: that Kamailio is not let in again */
     uint64_t corrupt_instance;
 
+    const char *queue_lost; /* why that of the evapid before us could not be taken over; NULL: nothing of that */
+    bool abandoned;      /* the links end though their processes live: these run all that they have been sent whole */
     struct queue *queue; /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
     uint32_t expected;   /* admitted clients that a held queue waits for */
     uint32_t announced;  /* seats in ANNOUNCED */
     struct seat *unplaced; /* list: seats without a worker */
+    bool placing;          /* some of them are still to be given one in the turns that follow */
     struct seat *serving;  /* the seat whose turn it is among the waiting */
     uv_timer_t gather, hold;
     bool resume_wanted;    /* a window may have opened in this turn */
@@ -94,6 +97,10 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio);
 
 /* Begin to read a ring; the queue is held. NULL, or why it can't be read. */
 const char *kamailio_open_queue(struct kamailio *kamailio, int memfd, int wake_fd);
+
+/* An attached worker has gone. All that its Kamailio had written by now counts: it is read first, as many turns as that takes. It
+ * may be corrupt, which closes every worker. */
+void kamailio_depart(struct kamailio *kamailio, struct worker *worker, const char *why);
 
 /* Write into a freshly opened ring who is here. */
 void kamailio_publish(struct kamailio *kamailio);

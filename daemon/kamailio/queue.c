@@ -233,6 +233,8 @@ static void queue_on_turn(uv_idle_t *turn)
     struct queue_batch batch = { .records = 0 };
     bool emptied = false;
     queue->napping = false;
+    if (queue->host.busy != NULL && queue->host.busy(queue->host.owner))
+        return; /* and it is looked at again in the next turn */
     const size_t bytes = queue_read(queue, &batch, &emptied);
     if (emptied && queue_reads(queue))
         queue_rest(queue, bytes);
@@ -426,20 +428,25 @@ void queue_save(const struct queue *queue, struct state_out *out)
     state_put(out, "high-water", queue->high_water);
 }
 
-bool queue_load(struct queue *queue, struct state_in *in)
+const char *queue_load(struct queue *queue, struct state_in *in)
 {
     const uint64_t state = state_take(in, "state", QUEUE_CORRUPT + 1);
-    const uint64_t ahead = state_take(in, "ahead", queue->ring.tail);
-    queue->high_water = (size_t)state_take(in, "high-water", 0);
+    const uint64_t ahead = state_take(in, "ahead", queue != NULL ? queue->ring.tail : 0);
+    const size_t high_water = (size_t)state_take(in, "high-water", 0);
+    if (state > QUEUE_CORRUPT || in->at.failed)
+        state_fail(in);
+    if (queue == NULL || in->at.failed)
+        return "it is not there";
     const uint64_t waiting = queue->ring.head - queue->ring.tail;
-    const bool beyond = (int64_t)(ahead - queue->ring.tail) > 0 && ahead - queue->ring.tail > waiting;
-    if (state > QUEUE_CORRUPT || beyond || in->at.failed)
-        return state_fail(in);
+    if ((int64_t)(ahead - queue->ring.tail) > 0 && ahead - queue->ring.tail > waiting)
+        return "it is another one";
     queue->state = (enum queue_state)state;
     queue->ahead = ahead;
+    if (high_water > queue->high_water)
+        queue->high_water = high_water;
     if (queue->state == QUEUE_CORRUPT) {
         uv_idle_stop(&queue->turn);
         uv_poll_stop(&queue->wake);
     }
-    return true;
+    return NULL;
 }

@@ -20,12 +20,13 @@
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
  * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
  * cannot be read any further than position at; the queue has stopped. commit: all before tail has been handed over, and is
- * about to be consumed. */
+ * about to be consumed. busy: clients have their turn before more is read; NULL: never. */
 struct state_in;
 struct state_out;
 
 struct queue_host {
     void *owner;
+    bool (*busy)(void *owner);
     void (*event)(void *owner, const struct ring_record *record, const char *tag, const struct payload *payload);
     void (*control)(void *owner, const struct ring_record *record, const char *tag, bool ahead);
     void (*crowded)(void *owner);
@@ -83,9 +84,9 @@ void queue_resume(struct queue *queue);
 void queue_commit(struct queue *queue);
 
 /* Write it for a successor, beside its two descriptors; or read it into a queue that was just opened with them, and is then
- * as it was: held, running or corrupt. False: it makes no sense. */
+ * as it was: held, running or corrupt. Returns NULL, or why it is not that queue; queue NULL: pass over what is said of it. */
 void queue_save(const struct queue *queue, struct state_out *out);
-bool queue_load(struct queue *queue, struct state_in *in);
+const char *queue_load(struct queue *queue, struct state_in *in);
 
 /* Hand over what there is, and look how much there is then: somebody wants to know (queue_used). In one turn of the loop that
  * is no more than a batch, beside the turn's own, however often it is asked for. */

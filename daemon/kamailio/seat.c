@@ -5,7 +5,9 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/state.h"
+#include "bus/flush.h"
 #include "client/ledger.h"
 #include "kamailio/kamailio.h"
 
@@ -231,10 +233,12 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
 
 /* ---- places ---------------------------------------------------------------------------------------------------- */
 
-/* The worker with the fewest clients, NULL when none is there. */
-static struct worker *least_loaded(const struct kamailio *kamailio)
+/* The worker that the client is for, or the one with the fewest clients; NULL when it is not there. */
+static struct worker *worker_for(const struct kamailio *kamailio, const struct seat *seat)
 {
     struct worker *best = NULL;
+    if (seat->behind != 0)
+        return kamailio->workers[seat->behind - 1];
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
         if (worker != NULL && worker->state != WORKER_DEPARTED &&
@@ -247,6 +251,7 @@ static struct worker *least_loaded(const struct kamailio *kamailio)
 static void seat_place(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
 {
     DL_DELETE(kamailio->unplaced, seat);
+    seat->behind = 0;
     seat->worker = worker;
     DL_APPEND(worker->seats, seat);
     worker->seat_count++;
@@ -259,24 +264,62 @@ static void seat_place(struct kamailio *kamailio, struct seat *seat, struct work
 /* A client that is only being flushed has been closed by a Kamailio that is no more: the new one need not hear of it. */
 static bool seat_wants_place(const struct seat *seat)
 {
-    return seat->state != SEAT_WAITING || seat->client->state != CLIENT_FLUSHING;
+    return seat->state != SEAT_WAITING || (seat->client->state != CLIENT_FLUSHING && !seat->client->leaving);
+}
+
+/* With thousands of clients that is long work, which goes on in the turns that follow (slice.h). */
+static void seat_place_some(struct kamailio *kamailio)
+{
+    struct seat *seat = NULL;
+    struct seat *next = NULL;
+    struct slice slice = slice_begin();
+    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    {
+        struct worker *worker = worker_for(kamailio, seat);
+        if (worker == NULL || !seat_wants_place(seat))
+            continue;
+        if (slice_is_over(&slice)) {
+            kamailio->placing = true;
+            return;
+        }
+        seat_place(kamailio, seat, worker);
+    }
 }
 
 void seat_place_all(struct kamailio *kamailio)
 {
-    struct seat *seat = NULL;
-    struct seat *next = NULL;
-    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
-    {
-        struct worker *worker = least_loaded(kamailio);
-        if (worker != NULL && seat_wants_place(seat))
-            seat_place(kamailio, seat, worker);
-    }
+    if (!kamailio->placing)
+        seat_place_some(kamailio);
 }
 
-/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. */
+void seat_go_on_placing(struct kamailio *kamailio)
+{
+    if (!kamailio->placing)
+        return;
+    kamailio->placing = false;
+    if (kamailio->attachment == ATTACHED)
+        seat_place_some(kamailio);
+}
+
+void seat_finish_placing(struct kamailio *kamailio)
+{
+    while (kamailio->placing)
+        seat_go_on_placing(kamailio);
+}
+
+void seat_forget_workers(struct kamailio *kamailio)
+{
+    struct seat *seat = NULL;
+    DL_FOREACH(kamailio->unplaced, seat)
+    seat->behind = 0;
+}
+
+/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. When the
+ * worker has not died, it still runs it, and what comes behind that waits for this worker. */
 static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
+    if (kamailio->abandoned && post->type != WIRE_CLOSED)
+        post->seat->behind = post->seat->worker->index + 1U;
     if (post->type != WIRE_NEW) {
         seat_answered(kamailio, post);
         return;
@@ -347,8 +390,8 @@ unsigned seat_close_all(struct kamailio *kamailio)
         seat_drop_returned(seat);
         if (client->state == CLIENT_GONE)
             seat_settle(kamailio, seat);
-        else
-            bus_finish(kamailio->bus, client);
+        else if (client->state != CLIENT_FLUSHING)
+            flush_leave(kamailio->bus, client);
     }
     return closed;
 }

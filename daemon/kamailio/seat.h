@@ -32,10 +32,12 @@ enum seat_state {
 struct seat {
     enum seat_state state;
     struct client *client;
-    struct worker *worker;                    /* NULL: none */
-    struct post *announcement, *farewell;     /* its connection-new and connection-closed; NULL: on a link */
-    struct post *returned;                    /* list: messages that a dead worker had not begun */
-    size_t in_flight;                         /* messages on the link */
+    struct worker *worker;                /* NULL: none */
+    struct post *announcement, *farewell; /* its connection-new and connection-closed; NULL: on a link */
+    struct post *returned;                /* list: messages that a dead worker had not begun */
+    size_t in_flight;                     /* messages on the link */
+    unsigned
+        behind; /* without a worker: only this one may have it, its index and 1, for it runs what came before; 0: any */
     bool queued;                              /* in the worker's list of those that wait */
     struct seat *prev, *next;                 /* worker's seats, or the unplaced */
     struct seat *waiting_prev, *waiting_next; /* worker's waiting */
@@ -53,8 +55,13 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat);
 /* The route of a post has run. */
 void seat_answered(struct kamailio *kamailio, struct post *post);
 
-/* Give every seat that has none a worker. */
+/* Give every seat that has none a worker, if need be in several turns: at the end of each it goes on. */
 void seat_place_all(struct kamailio *kamailio);
+void seat_go_on_placing(struct kamailio *kamailio);
+void seat_finish_placing(struct kamailio *kamailio); /* now: a successor does not know of it */
+
+/* Another Kamailio has come: no worker of it is at work for a seat that has none. */
+void seat_forget_workers(struct kamailio *kamailio);
 
 /* A window may have opened: let those who wait for the worker go on. */
 void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);

@@ -1,7 +1,10 @@
 /* Saving the attachment, and going on with it. */
 #include "kamailio/succession.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/store.h"
@@ -41,13 +44,28 @@ static void load_text(struct state_in *in, const char *name, char *out, size_t r
     wire_text_copy(out, room, state_take_bytes(in, name));
 }
 
+/* In place of a link that was not kept: one of which the other end has gone. NULL: there can be none. */
+static struct worker *open_lost_link(struct kamailio *kamailio)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
+        return NULL;
+    close(ends[1]);
+    struct worker *worker = worker_open(kamailio->loop, ends[0], &kamailio->worker_host);
+    if (worker != NULL)
+        worker->lost = true;
+    return worker;
+}
+
 static bool succession_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const uint64_t index = state_take(in, "index", EVAPID_WORKERS_MAX);
-    const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
-    if (fd < 0 || index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
+    if (index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
         return state_fail(in);
-    struct worker *worker = worker_open(kamailio->loop, fd, &kamailio->worker_host);
+    const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
+    struct worker *worker = fd >= 0 ? worker_open(kamailio->loop, fd, &kamailio->worker_host) : NULL;
+    if (worker == NULL)
+        worker = open_lost_link(kamailio);
     if (worker == NULL)
         return state_fail(in);
     worker->index = (uint16_t)index;
@@ -106,21 +124,34 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
     state_put(out, "hold-ms", uv_timer_get_due_in(&kamailio->hold));
 }
 
-/* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. */
-static bool succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+static const char *succession_open_queue(struct kamailio *kamailio, struct holdings *holdings)
 {
     const int memfd = holdings_take(holdings, "ring");
     const int wake_fd = holdings_take(holdings, "ring-wake");
-    const char *why = memfd >= 0 && wake_fd >= 0 ? kamailio_open_queue(kamailio, memfd, wake_fd) : "it is not there";
-    if (why != NULL) {
-        log_line(LEVEL_ERROR, SUBJECT, "the queue of pid %u can't be taken over: %s", kamailio->pid, why);
-        return state_fail(in);
-    }
-    if (kamailio->bus->lost > 0) {
+    if (memfd >= 0 && wake_fd >= 0)
+        return kamailio_open_queue(kamailio, memfd, wake_fd);
+    if (memfd >= 0)
+        close(memfd);
+    if (wake_fd >= 0)
+        close(wake_fd);
+    return "it was not kept";
+}
+
+/* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. Without the ring
+ * there is no attachment any more, which ends when all is ours (succession_settle). */
+static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+{
+    const char *unopened = succession_open_queue(kamailio, holdings);
+    const char *unloaded = queue_load(kamailio->queue, in);
+    kamailio->queue_lost = unopened != NULL ? unopened : unloaded;
+    if (kamailio->queue_lost != NULL) {
+        if (kamailio->queue != NULL)
+            queue_close(kamailio->queue);
+        kamailio->queue = NULL;
+    } else if (kamailio->bus->lost > 0) {
         kamailio_publish(kamailio);
         hold_publish_clients(kamailio);
     }
-    return queue_load(kamailio->queue, in);
 }
 
 /* What is on its way to a worker; the records stand in the order of the workers. */
@@ -139,10 +170,10 @@ bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struc
         if (kamailio->workers[i] != NULL && !load_link(kamailio, kamailio->workers[i], in))
             return false;
     const bool has_queue = state_take_next(in, "queue");
-    if (has_queue && !succession_load_queue(kamailio, in, holdings))
-        return false;
-    if (has_queue)
+    if (has_queue) {
+        succession_load_queue(kamailio, in, holdings);
         state_take_end(in);
+    }
     const uint64_t attachment = state_take(in, "attachment", DETACHED);
     const uint64_t hold_ms = state_take(in, "hold-ms", 0);
     if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->workers_attached > 0) ||
@@ -159,6 +190,40 @@ bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struc
     return true;
 }
 
+/* How many of the links were not kept? */
+static unsigned count_lost_links(const struct kamailio *kamailio)
+{
+    unsigned lost = 0;
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        lost += kamailio->workers[i] != NULL && kamailio->workers[i]->lost;
+    return lost;
+}
+
+void succession_settle(struct kamailio *kamailio)
+{
+    char why[128];
+    const unsigned lost = count_lost_links(kamailio);
+    if (kamailio->queue_lost != NULL)
+        snprintf(why, sizeof(why), "its queue can't be read, because %s", kamailio->queue_lost);
+    else if (lost > 0)
+        snprintf(why, sizeof(why), "%u of the %u links to its workers were not kept", lost, kamailio->workers_attached);
+    else
+        return;
+    log_line(LEVEL_WARNING, SUBJECT,
+             "the attachment of pid %u is not taken over: %s; clients stay, and wait until it attaches again",
+             kamailio->pid, why);
+    if (kamailio->queue == NULL) {
+        store_forget("ring"); /* that of the next attachment gets these names */
+        store_forget("ring-wake");
+        kamailio->instance = 0;
+    }
+    kamailio->queue_lost = NULL;
+    kamailio->abandoned = kamailio->workers_attached > 0;
+    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
+        if (kamailio->workers[i] != NULL)
+            kamailio_depart(kamailio, kamailio->workers[i], "it was not taken over");
+}
+
 bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
 {
     bool held = true;
@@ -173,10 +238,10 @@ bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
 
 /* ---- after a kill ----------------------------------------------------------------------------------------------- */
 
-const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd,
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, struct holdings *holdings,
                                     uint64_t *tail)
 {
-    const char *why = kamailio_open_queue(kamailio, memfd, wake_fd);
+    const char *why = succession_open_queue(kamailio, holdings);
     if (why != NULL)
         return why;
     kamailio->instance = instance;

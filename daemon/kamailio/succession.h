@@ -15,10 +15,15 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
 bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
 bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings);
 
+/* All that was loaded is ours now, and sockets may be spoken to. When the queue or a link could not be taken over, the attachment
+ * ends: its workers live, and attach anew. What they have been sent whole they run all the same, as after a kill; the rest is
+ * for those that attach. */
+void succession_settle(struct kamailio *kamailio);
+
 /* The evapid before us was killed: open the ring that it had read. Returns its tail in *tail, or why it can't be read. And
  * then, when the clients have been adopted: go on reading it, as if its Kamailio had just detached; but hold it if clients are
  * awaited that its Kamailio has not let in again yet. */
-const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd,
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, struct holdings *holdings,
                                     uint64_t *tail);
 void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited);
 

@@ -76,6 +76,7 @@ struct worker {
 
     struct kamailio_mark mark; /* WAITING, DEPARTED: it goes on when all before that has been read. The host's */
     const char *why;           /* DEPARTED: why it has gone */
+    bool lost; /* it was not taken over from the evapid before us, and has no process at its other end */
 
     struct post *posts;  /* list, oldest first: all that are not done */
     struct post *unsent; /* the first that is not wholly written, NULL: all are */

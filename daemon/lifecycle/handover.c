@@ -331,18 +331,12 @@ static uint32_t count_readmitting(const struct bus *bus)
 static void recover(struct household *household, struct holdings *holdings)
 {
     const uint64_t instance = household->ledger.header->instance;
-    const int memfd = holdings_take(holdings, "ring");
-    const int wake_fd = holdings_take(holdings, "ring-wake");
     uint64_t tail = 0;
-    const bool kept = instance != 0 && memfd >= 0 && wake_fd >= 0;
-    const char *why =
-        kept ? succession_reopen_queue(&household->kamailio, instance, memfd, wake_fd, &tail) : "it was not kept";
+    const char *why = "there is none";
+    if (instance != 0)
+        why = succession_reopen_queue(&household->kamailio, instance, holdings, &tail);
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
-    if (!kept && memfd >= 0)
-        close(memfd);
-    if (!kept && wake_fd >= 0)
-        close(wake_fd);
     if (why != NULL) { /* those of the next one get these names */
         store_forget("ring");
         store_forget("ring-wake");

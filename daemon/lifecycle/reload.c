@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "bus/flush.h"
 
 /* What is about to come. */
 struct change {
@@ -167,11 +168,11 @@ unsigned reload_clients(struct household *household)
     bus_set_limits(bus, household->config.max_total_queued_bytes);
     HASH_ITER(hh, bus->clients, client, next)
     {
-        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE ||
+        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->leaving ||
             !listener_denies(client->listener, client))
             continue;
         listener_revoke(client->listener, client);
-        bus_finish(bus, client);
+        flush_leave(bus, client);
         closed++;
     }
     return closed;

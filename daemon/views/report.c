@@ -6,8 +6,8 @@
 
 #include "evapid/histogram.h"
 
-#define SLICE_NS 2000000U /* an item more is begun before that is over */
-#define ROOM_FIRST 16384U /* bytes of a text */
+#define REPORT_SLICE_NS 2000000U /* an item more is begun before that is over */
+#define ROOM_FIRST 16384U        /* bytes of a text */
 
 /* Bytes one behind the other; failed: there was no memory for some. */
 struct text {
@@ -178,7 +178,7 @@ static bool report_describe(struct report *report, json_t **item)
 static void report_put_items(struct report *report, struct text *text)
 {
     json_t *item = NULL;
-    const uint64_t until_ns = histogram_clock_ns() + SLICE_NS;
+    const uint64_t until_ns = histogram_clock_ns() + REPORT_SLICE_NS;
     while (report->at < report->count && !text->failed) {
         if (report_describe(report, &item)) {
             if (report->begun)

@@ -11,8 +11,20 @@ from host import Host, completed
 
 ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/srv/evapid"
-# Nobody is there to answer apt; and what `apt` has fetched is kept, as `apt-get` keeps it.
-ANSWERS = 'APT::Get::Assume-Yes "true";\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
+# Nobody is there to answer apt, and to keep the files that were edited when dpkg asks; and what `apt` has fetched is kept, as `apt-get`
+# keeps it.
+ANSWERS = 'APT::Get::Assume-Yes "true";\nDpkg::Options { "--force-confold"; };\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
+# evapid, Kamailio and an application, each started in a terminal of its own.
+FIRST_EVENT = """
+( {evapid} ) > /tmp/evapid.log 2>&1 &
+until evapictl status > /dev/null 2>&1; do kill -0 $! || {{ cat /tmp/evapid.log; exit 1; }}; sleep 0.1; done
+( {kamailio} ) > /tmp/kamailio.log 2>&1 &
+until evapictl status | grep -q ' listening '; do kill -0 $! || {{ cat /tmp/kamailio.log; exit 1; }}; sleep 0.1; done
+{application}
+echo
+evapictl status
+cat /tmp/kamailio.log
+"""
 UNITS, RUNLEVELS = "etc/systemd/system", "etc/rc[2345].d"
 
 
@@ -34,6 +46,23 @@ class Stranger(Host):
         ran = self.shell(text, **options)
         assert ran.returncode == 0, f"ended with {ran.returncode}: {text}\n{(ran.stdout + ran.stderr)[-6000:]}"
         return ran.stdout + ran.stderr
+
+    def commands(self, name, document="README.md"):
+        """The block of that name in the document that lies in the clone."""
+        return commands.text_of(document, name, self.path(CLONE))
+
+    def lines(self, name, first=0, last=None):
+        """Commands of README.md: those lines of the block of that name. A command that goes on in the next line is one."""
+        return "".join(line + "\n" for line in self.commands(name).replace("\\\n", "").splitlines()[first:last])
+
+    def first_event(self, kamailio=None):
+        """Start evapid and Kamailio without systemd as README.md says, with a network of their own, and let an application connect.
+        kamailio: how Kamailio is started, if not with the example."""
+        ((command, shown),) = commands.dialogue(self.commands("the first event"))
+        said = self.shell_done(FIRST_EVENT.format(evapid=self.lines("run without systemd"), application=command,
+                                                  kamailio=kamailio or self.lines("run the example")), alone=True)
+        for each in (shown, " attached for ", "config file ok", "attached to evapid "):
+            assert each in said, said
 
     def starts_at_boot(self):
         """The services that systemd or System V's init would start."""
@@ -87,23 +116,17 @@ class Strangers:
 
     def newcomer(self, suite):
         """Who has called ./quickstart, and nothing else; it may be at work still."""
-        return self.at_work(f"newcomer-{suite}", suite, "./quickstart")
+        return self.at_work(f"newcomer-{suite}", suite, lambda stranger: "./quickstart")
 
     def packager(self, suite):
         """Who has made the packages as README.md says, and nothing else; it may be at work still."""
         # What README.md has them install starts as on any machine; here nothing is to.
-        return self.at_work(f"packager-{suite}", suite, "apt update\n" + lines_of("install", 0, -1), Stranger.start_nothing)
+        return self.at_work(f"packager-{suite}", suite, lambda stranger: stranger.lines("install", 0, -1), Stranger.start_nothing)
 
     def at_work(self, name, suite, begin, prepare=lambda stranger: None):
         if name not in self.known:
             stranger = self.known[name] = self.new(name, suite)
             stranger.before = stranger.starts_at_boot()
             prepare(stranger)
-            stranger.begun = self.threads.submit(stranger.shell, begin)
+            stranger.begun = self.threads.submit(stranger.shell, begin(stranger))
         return self.known[name]
-
-
-def lines_of(name, first=0, last=None):
-    """Commands of README.md: those lines of the block of that name. A command that goes on in the next line is one."""
-    text = commands.text_of("README.md", name).replace("\\\n", "")
-    return "".join(line + "\n" for line in text.splitlines()[first:last])

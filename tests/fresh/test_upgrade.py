@@ -4,10 +4,7 @@
 import re
 import shutil
 
-import commands
 import host
-from stranger import lines_of
-from test_fresh import ATTACHED
 
 FROM, TO = "bookworm", "trixie"
 CONFIG = "/etc/kamailio/kamailio.cfg"
@@ -20,7 +17,7 @@ def version(debian, package):
 def test_the_upgrade_to_the_next_debian_keeps_the_module(strangers):
     debian, other = strangers.packager(FROM), strangers.packager(TO)
     debian.finished()
-    debian.shell_done(lines_of("install", -1))
+    debian.shell_done(debian.lines("install", -1))
     debian.shell_done(f"cp /usr/share/doc/evapid/kamailio-evapi.cfg {CONFIG}")
     assert "config file ok" in debian.done("kamailio", "-c", "-f", CONFIG)
     before = {name: version(debian, name) for name in ("evapid", "kamailio-evapid-module", "kamailio")}
@@ -34,11 +31,10 @@ def test_the_upgrade_to_the_next_debian_keeps_the_module(strangers):
     shutil.rmtree(debian.path("/srv/packages"), ignore_errors=True)
     shutil.copytree(other.path("/srv/evapid/build/package"), debian.path("/srv/packages"), ignore=lambda folder, names: [
         name for name in names if not name.endswith(".deb")])
-    said = debian.done("bash", "-ec", "cd /srv/packages\n" + commands.text_of("docs/operations.md", "upgrade Debian"))
+    said = debian.done("bash", "-ec", "cd /srv/packages\n" + debian.commands("upgrade Debian", "docs/operations.md"))
     assert "config file ok" in said
     for name, old in before.items():
         debian.done("dpkg", "--compare-versions", version(debian, name), "gt", old)
     assert debian.path("/etc/debian_version").read_text().startswith("13")
     assert debian.done("dpkg", "-V", "evapid", "kamailio-evapid-module") == ""
-    said = debian.shell_done(ATTACHED.format(start=lines_of("run without systemd"), config=CONFIG), alone=True)
-    assert '"event": "welcome"' in said and " attached for " in said
+    debian.first_event(f"kamailio -c -f {CONFIG}\nkamailio -DD -E -f {CONFIG} -u kamailio -g kamailio")

@@ -27,21 +27,22 @@ INSTALLED_MODULE = "/usr/lib/x86_64-linux-gnu/kamailio/modules-evapid/evapi.so"
 
 
 class Block:
-    def __init__(self, path, found):
-        text = path.read_text()
-        self.where = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, found.start('text'))}"
+    def __init__(self, path, text, found):
+        self.where = f"{path}:{text.count(chr(10), 0, found.start('text'))}"
         self.name = found["mark"] if found["kind"] == "test" else None
         self.excuse = found["mark"] if found["kind"] == "not run" else None
         self.language, self.text = found["language"], found["text"]
 
 
-def blocks(path):
-    return [Block(ROOT / path, found) for found in BLOCK.finditer((ROOT / path).read_text())]
+def blocks(path, tree=ROOT):
+    path = tree / path
+    text = path.read_text()
+    return [Block(path.relative_to(tree), text, found) for found in BLOCK.finditer(text)]
 
 
-def text_of(path, name):
-    """The commands of the block with that name."""
-    found = [block.text for block in blocks(path) if block.name == name]
+def text_of(path, name, tree=ROOT):
+    """The commands of the block with that name, as the document of that tree has them."""
+    found = [block.text for block in blocks(path, tree) if block.name == name]
     assert len(found) == 1, f"{path} has {len(found)} blocks that are named {name}"
     return found[0]
 

@@ -188,6 +188,7 @@ def lists():
 
 
 def test_the_readme_s_packages_are_those_of_the_lists():
-    command = commands.text_of("README.md", "install").replace("\\\n", "").splitlines()[0].split()
-    assert command[:3] == ["apt", "install", "--no-install-recommends"]
+    update, install, *_ = commands.text_of("README.md", "install").replace("\\\n", "").splitlines()
+    command = install.split()
+    assert update == "apt update" and command[:3] == ["apt", "install", "--no-install-recommends"]
     assert set(command[3:]) == lists()["build"] | lists()["pack"] | (lists()["run"] - {"python3"})

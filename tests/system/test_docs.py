@@ -109,7 +109,7 @@ def test_every_block_that_a_document_shows_is_used_by_a_test_or_says_why_not(pat
     found = commands.blocks(path)
     assert len(found) == len(re.findall(r"^ *```", path.read_text(), re.M)) / 2
     tests = "".join(file.read_text() for folder in ("system", "package", "fresh")
-                    for file in (ROOT / "tests" / folder).glob("test_*.py"))
+                    for file in (ROOT / "tests" / folder).glob("*.py"))
     for block in found:
         assert block.language, f"{block.where} does not say what it is in"
         assert block.name or block.excuse or block.language in commands.TO_LOOK_AT, f"{block.where} is not run"

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.once
 
 # A file that uses another one which stands above it, beside it, or in a circle with it.
 KNOWN_ARROWS = """
+daemon/bus/bus.c -> daemon/bus/flush.c
+daemon/bus/bus.c -> daemon/bus/flush.h
 daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
 daemon/client/pace.c -> daemon/client/client.c
@@ -30,10 +32,10 @@ OWNERS = {"client": "daemon/client/client", "ledger_slot": "daemon/client/ledger
           "worker": "daemon/kamailio/worker", "seat": "daemon/kamailio/seat", "bus": "daemon/bus/bus",
           "kamailio": "daemon/kamailio/kamailio"}
 KNOWN_WRITES = """
-daemon/bus/bus.c -> client.dirty
 daemon/bus/bus.c -> client.has_turn
 daemon/bus/bus.c -> client.listed
 daemon/bus/bus.c -> client.listener
+daemon/bus/bus.c -> client.postponed
 daemon/bus/bus.c -> ledger_slot.closed
 daemon/bus/bus.c -> ledger_slot.listener
 daemon/bus/bus.c -> ledger_slot.tag
@@ -41,6 +43,16 @@ daemon/bus/bus.c -> ledger_slot.tag_length
 daemon/bus/bus.c -> ledger_slot.tag_order
 daemon/bus/bus.c -> run.offered
 daemon/bus/bus.c -> run.review_at
+daemon/bus/flush.c -> bus.behind
+daemon/bus/flush.c -> bus.cut_off
+daemon/bus/flush.c -> bus.dirty
+daemon/bus/flush.c -> bus.leaving
+daemon/bus/flush.c -> bus.polls
+daemon/bus/flush.c -> bus.postponed
+daemon/bus/flush.c -> client.dirty
+daemon/bus/flush.c -> client.leaving
+daemon/bus/flush.c -> client.postponed
+daemon/bus/flush.c -> client.too_slow
 daemon/bus/tag.c -> client.tag
 daemon/client/pace.c -> client.passed_by
 daemon/client/pace.c -> client.passed_since
@@ -53,6 +65,7 @@ daemon/kamailio/kamailio.c -> worker.mark
 daemon/kamailio/kamailio.c -> worker.state
 daemon/kamailio/seat.c -> client.seat
 daemon/kamailio/seat.c -> kamailio.announced
+daemon/kamailio/seat.c -> kamailio.placing
 daemon/kamailio/seat.c -> kamailio.serving
 daemon/kamailio/seat.c -> kamailio.unplaced
 daemon/kamailio/seat.c -> ledger_slot.written
@@ -64,12 +77,15 @@ daemon/kamailio/stranger.c -> kamailio.asking
 daemon/kamailio/stranger.c -> kamailio.stranger_count
 daemon/kamailio/stranger.c -> kamailio.strangers
 daemon/kamailio/stranger.c -> kamailio.waiting
+daemon/kamailio/succession.c -> kamailio.abandoned
 daemon/kamailio/succession.c -> kamailio.attachment
 daemon/kamailio/succession.c -> kamailio.corrupt
 daemon/kamailio/succession.c -> kamailio.corrupt_instance
 daemon/kamailio/succession.c -> kamailio.expected
 daemon/kamailio/succession.c -> kamailio.instance
 daemon/kamailio/succession.c -> kamailio.pid
+daemon/kamailio/succession.c -> kamailio.queue
+daemon/kamailio/succession.c -> kamailio.queue_lost
 daemon/kamailio/succession.c -> kamailio.resume_wanted
 daemon/kamailio/succession.c -> kamailio.session
 daemon/kamailio/succession.c -> kamailio.since_ms
@@ -78,6 +94,7 @@ daemon/kamailio/succession.c -> kamailio.workers
 daemon/kamailio/succession.c -> kamailio.workers_attached
 daemon/kamailio/succession.c -> kamailio.workers_declared
 daemon/kamailio/succession.c -> worker.index
+daemon/kamailio/succession.c -> worker.lost
 daemon/lifecycle/handover.c -> bus.upstream
 daemon/lifecycle/handover.c -> kamailio.declaration
 daemon/main.c -> kamailio.asked

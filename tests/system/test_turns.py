@@ -37,11 +37,11 @@ def begin(stage, **settings):
 class Attached:
     """A test in the place of a Kamailio with one worker."""
 
-    def __init__(self, stage, instance=1, capacity=1 << 20):
+    def __init__(self, stage, instance=1, capacity=1 << 20, **more):
         self.memory, self.bell = make_ring(capacity), Wake()
         self.ring = Ring(None, self.memory)
         self.link = Link(stage.evapid.kamailio_socket)
-        self.link.send(hello(instance=instance, pid=os.getpid()), (self.memory, self.bell.passed))
+        self.link.send(hello(instance=instance, pid=os.getpid(), **more), (self.memory, self.bell.passed))
 
     def welcome(self):
         """Wait until it is attached."""
@@ -171,6 +171,64 @@ def test_who_does_not_read_a_long_answer_costs_what_fits_its_socket_and_gets_it_
     for asker in askers:
         assert len(asker.line()["clients"]) in (1499, 1500)
         asker.close()
+
+
+# ---- many who come, hear and go
+
+
+def test_promise_9_a_large_event_for_many_is_sent_in_slices_whole_and_in_order(stage):
+    begin(stage, attach_hold_ms=0)
+    crowd(stage, 3000)
+    kamailio = Attached(stage).welcome()
+    for _ in stage.connections:
+        kamailio.admit()
+    sent = kamailio.fill([100, 60000, 100])
+    kamailio.wake()
+    for client in stage.connections:
+        assert client.receive_bytes(len(sent)) == sent
+    assert long_turns(stage) == 0
+    kamailio.close()
+
+
+def test_promise_9_thousands_are_announced_hear_an_event_and_end_with_their_kamailio(stage):
+    """The event reaches all, each of them is let in once, and all are closed (keep_clients 0)."""
+    begin(stage, attach_hold_ms=0)
+    crowd(stage, 6000)
+    kamailio = Attached(stage, keep_clients=False).welcome()
+    for _ in stage.connections:
+        kamailio.admit()
+    sent = kamailio.fill([100])
+    kamailio.wake()
+    for client in stage.connections:
+        assert client.receive_bytes(len(sent)) == sent
+    kamailio.link.close()
+    for client in stage.connections:
+        assert client.receive_rest() == []
+    assert long_turns(stage) == 0
+    status = stage.evapid.until_status(lambda s: not s["clients"], "all have gone")
+    assert status["totals"]["out"]["relayed"] == status["totals"]["out"]["delivered"] == 6000
+    kamailio.close()
+
+
+@pytest.mark.parametrize("why", ["they may not stay", "all close at once"])
+def test_promise_9_thousands_go_at_once(stage, why):
+    begin(stage)
+    crowd(stage, 5000)
+    clients, stage.connections = stage.connections, []
+    if why == "they may not stay":
+        outcome = stage.evapid.reload(listeners=[{"address": stage.listener, "max_clients": 100000,
+                                                  "access": {"deny": ["127.0.0.0/8"]}}])
+        assert outcome["clients_closed"] == 5000
+    else:
+        stage.evapid.stopped()
+        for client in clients:
+            client.close()
+        stage.evapid.goes_on()
+    until(lambda: metrics(stage.metrics).sum("evapid_clients") == 0, "all have gone")
+    for client in clients if why == "they may not stay" else []:
+        assert client.receive_rest() == []
+        client.close()
+    assert long_turns(stage) == 0
 
 
 # ---- strangers at Kamailio's door

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/watch.h"
 #include "bus/bus.h"
+#include "bus/flush.h"
 #include "client/ledger.h"
 #include "client/listener.h"
 #include "evapid/presence.h"
@@ -274,7 +275,10 @@ static inline struct peer open_pair(void)
 static inline void turn(void)
 {
     uv_run(&loop, UV_RUN_NOWAIT);
-    bus_flush(bus);
+    do {
+        flush_attend(bus);
+        bus_flush(bus);
+    } while (flush_is_behind(bus));
 }
 
 /* Turns until it is so; the limit is only there to end a test that would never end. */

@@ -419,6 +419,7 @@ static void test_a_client_that_does_not_read_the_rest_in_time_is_closed(void **s
     assert_int_equal(up.of[1].gone, 0);
     a.client->deadline_ms = uv_now(&loop);
     bus_tick(bus);
+    bus_flush(bus);
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(bus->totals.delivered + bus->totals.dropped[DROP_CLOSED], 8);
     assert_true(bus->totals.dropped[DROP_CLOSED] > 0);

@@ -1,0 +1,220 @@
+"""Of what an evapid has left, the attachment can't be taken over: the queue or a link was not kept, or the queue can't be read.
+Only the attachment ends. Clients go on with all that was theirs, and Kamailio, which lives, attaches anew."""
+
+import os
+import signal
+
+import pytest
+
+from books import balanced
+from client import netstring
+from process import until
+from ring import RECORDS, VERSION, make_ring
+from test_handover import ROUTES, ask, events_of, replace, restart
+from test_takeover import succeed
+
+# A message is known by its first bytes, for a line of the log has room for no more.
+BRIEF = ROUTES.replace("$(evapi(msg){s.rtrim})", "$(evapi(msg){s.substr,0,4})")
+MESSAGES = 12
+LOST = r"warning kamailio: the attachment of pid {pid} is not taken over: {why}; clients stay, and wait until it attaches again"
+
+
+def not_kept(*names):
+    """The service manager has not kept these."""
+    def change(name, descriptor):
+        if name not in names:
+            return descriptor
+        os.close(descriptor)
+        return None
+    return change
+
+
+def of_another_version(name, descriptor):
+    """The queue, as a module of another version has it."""
+    if name != "ring":
+        return descriptor
+    ring = make_ring(os.fstat(descriptor).st_size - RECORDS)
+    os.pwrite(ring, (VERSION + 1).to_bytes(4, "little"), 8)
+    os.close(descriptor)
+    return ring
+
+
+def that_can_be_cut_short(name, descriptor):
+    """A queue in memory that is not sealed."""
+    if name != "ring":
+        return descriptor
+    os.close(descriptor)
+    return make_ring(65536, seals=0)
+
+
+def that_can_not_be_watched(name, descriptor):
+    """A plain file in place of a link."""
+    if name != "worker-1":
+        return descriptor
+    os.close(descriptor)
+    return os.open(__file__, os.O_RDONLY)
+
+
+def exchange(evapid, change):
+    """Change what is kept for the next evapid."""
+    with evapid.notifications.lock:
+        store = evapid.notifications.store
+        for stored in list(store.kept):
+            stored.fd = change(stored.name, stored.fd)
+        store.kept = [stored for stored in store.kept if stored.fd is not None]
+
+
+def come(stage, how, change):
+    """A successor, with what change(name, descriptor) makes of all that was left."""
+    if how is restart:
+        stage.evapid.terminate()
+        exchange(stage.evapid, change)
+        return
+    last = stage.evapid
+    last.expect_end = True
+    between, stage.evapid = succeed(stage, lambda successor, step: True, change=change)
+    between.ended()
+    assert last.ended() == 0
+    stage.evapid.ready()
+
+
+def begin(stage, how, workers, **evapi):
+    (stage.start_evapid if how is replace else stage.start_supervised)(
+        limits={"worker_window_frames": 64, "worker_window_bytes": 16 << 20})
+    stage.start_kamailio(BRIEF, evapi={"workers": workers, **evapi})
+    return stage.phone()
+
+
+def leave_unread(stage, phone, slow, others):
+    """Relay until events wait for a client that does not read; the others do. Returns the events."""
+    events = []
+    while stage.evapid.client(slow)["out"]["queued_frames"] == 0:
+        batch = [b"%d:" % number + b"x" * 60000 for number in range(len(events), len(events) + 20)]
+        for event in batch:
+            assert ask(phone, "relay", event) == 1
+        for client in others:
+            assert client.receive_many(len(batch)) == batch
+        events += batch
+    return events
+
+
+def said_once_and_in_order(stage, client):
+    """What the client has said has come to routes, in order and each once."""
+    said = [b"%04d" % number for number in range(MESSAGES)]
+
+    def look():
+        heard = [word.encode() for event, word in events_of(stage.kamailio, client.index) if event == "GOT"]
+        assert heard == said[:len(heard)]
+        return len(heard) == MESSAGES
+    until(look, "all that it has said is heard")
+
+
+WAYS = [
+    (restart, not_kept("ring"), "its queue can't be read, because it was not kept"),
+    (restart, not_kept("ring-wake"), "its queue can't be read, because it was not kept"),
+    (restart, not_kept("worker-1"), "1 of the 2 links to its workers were not kept"),
+    (restart, not_kept("worker-0", "worker-1"), "2 of the 2 links to its workers were not kept"),
+    (restart, not_kept("ring", "ring-wake", "worker-0", "worker-1"), "its queue can't be read, because it was not kept"),
+    (restart, of_another_version, "its queue can't be read, because the ring's version is another than ours"),
+    (restart, that_can_be_cut_short, "its queue can't be read, because its memory is not sealed against a change of size"),
+    (restart, that_can_not_be_watched, "1 of the 2 links to its workers were not kept"),
+    (replace, of_another_version, "its queue can't be read, because the ring's version is another than ours"),
+]
+
+
+@pytest.mark.parametrize("how, change, why", WAYS, ids=[
+    "ring", "wake", "a link", "all links", "everything", "version", "not sealed", "a file as link", "version, replaced"])
+def test_clients_stay_with_all_that_is_theirs(stage, how, change, why):
+    phone = begin(stage, how, 2)
+    tagged, talks, slow, halfway = clients = [stage.connect(receive_buffer=4096 if i == 2 else None) for i in range(4)]
+    tagged.send(b"tag:blue")
+    stage.evapid.until_status(lambda s: s["clients"][0]["tag"] == "blue", "it has its tag")
+    events = leave_unread(stage, phone, slow, [tagged, talks, halfway])
+    halfway.send_bytes(netstring(b"in two parts")[:7])
+    ask(phone, "gate", gate="2")
+    for number in range(MESSAGES):
+        talks.send(b"%04d" % number + b"x" * 40000)
+    stage.kamailio.logged(rf"GOT {talks.index} 0000;")
+    stage.evapid.until_status(lambda s: s["clients"][1]["in"]["frames"] == MESSAGES, "all are on their way")
+    before = stage.evapid.status()
+    come(stage, how, change)
+    if how is restart:
+        assert ask(phone, "relay", b"away") == 1
+        stage.evapid.start_again()
+    stage.evapid.logged(LOST.format(pid=stage.kamailio.pid, why=why))
+    stage.evapid.attached(stage.kamailio.pid, 1)  # the other one is at work
+    halfway.send_bytes(netstring(b"in two parts")[7:])
+    stage.kamailio.logged(rf"GOT {halfway.index} in t;")
+    assert [word for event, word in events_of(stage.kamailio, talks.index) if event == "GOT"] == ["0000"]
+    assert not stage.evapid.lines("does not know|are closed")
+    ask(phone, "gate", gate="0")
+    if how is replace:
+        assert ask(phone, "relay", b"away") == 1
+    stage.evapid.attached(stage.kamailio.pid, 2)
+    stage.evapid.clients(4)
+    said_once_and_in_order(stage, talks)
+    assert ask(phone, "multicast", b"to blue", tag="blue") == 1
+    assert tagged.receive_many(2) == [b"away", b"to blue"]
+    for client in (talks, halfway):
+        assert client.receive() == b"away"
+    assert slow.receive_many(len(events) + 1) == events + [b"away"]
+    for client in clients:
+        assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 2
+    status = stage.evapid.until_status(lambda s: s["totals"]["in"]["waiting"] == s["totals"]["out"]["queued_frames"] == 0,
+                                       "all is done")
+    assert balanced(status)
+    assert sum(status["totals"]["out"]["dropped"].values()) == sum(status["totals"]["in"]["dropped"].values()) == 0
+    assert status["session"] != before["session"]
+    assert [entry["address"] for entry in status["listeners"]] == [entry["address"] for entry in before["listeners"]]
+    if how is restart:
+        assert stage.evapid.stored() == sorted([f"client-{client.index}" for client in clients] +
+                                               ["ledger", "listener-1", "ring", "ring-wake"])
+
+
+def test_clients_that_are_to_end_with_their_kamailio_stay_for_it_lives(stage):
+    """keep_clients 0, and all links are lost."""
+    phone = begin(stage, restart, 1, keep_clients=0)
+    client = stage.connect()
+    come(stage, restart, not_kept("worker-0"))
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid, 1)
+    assert ask(phone, "relay", b"on") == 1
+    assert client.receive() == b"on"
+    stage.kamailio.terminate()
+    assert client.receive_rest() == []
+
+
+def test_a_client_that_has_gone_meanwhile_is_forgotten_once_it_was_heard(stage):
+    """What it had said comes to routes; and of its own two, connection-new and -closed, none is doubled."""
+    phone = begin(stage, restart, 1)
+    stays, leaves = stage.connect(), stage.connect()
+    ask(phone, "gate", gate="2")
+    for number in range(MESSAGES):
+        leaves.send(b"%04d" % number + b"x" * 40000)
+    stage.kamailio.logged(rf"GOT {leaves.index} 0000;")
+    leaves.wait_read()
+    leaves.close()
+    come(stage, restart, not_kept("ring", "worker-0"))
+    stage.evapid.start_again()
+    ask(phone, "gate", gate="0")
+    said_once_and_in_order(stage, leaves)
+    stage.evapid.clients(1)
+    assert ask(phone, "relay", b"on") == 1
+    assert stays.receive() == b"on"
+    assert balanced(stage.evapid.status())
+
+
+def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
+    phone = begin(stage, restart, 2)
+    clients = [stage.connect() for _ in range(3)]
+    stage.evapid.expect_end = True
+    stage.evapid.signal(signal.SIGKILL)
+    stage.evapid.ended()
+    exchange(stage.evapid, of_another_version)
+    assert ask(phone, "relay", b"away") == 1
+    stage.evapid.start_again()
+    stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the ring's version is another than ours")
+    stage.evapid.attached(stage.kamailio.pid, 2)
+    for client in clients:
+        assert client.receive() == b"away"
+    assert balanced(stage.evapid.status())
