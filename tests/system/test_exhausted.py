@@ -194,15 +194,16 @@ def test_an_evapid_that_the_kernel_kills_for_its_memory_comes_back_and_counts_wh
 
 @pytest.mark.once  # a sanitizer's own memory is far beyond any limit
 def test_evapid_goes_on_when_it_gets_no_more_memory(stage):
-    """Its address space ends soon: events that can't be kept are dropped and counted, and who asks for more than there is is told
-    so."""
+    """Its address space ends soon: events that can't be kept are dropped and counted, and an answer that can't be made is
+    refused in words."""
     client, phone = begin_unread(stage, stage.start_evapid)
     with open(f"/proc/{stage.evapid.pid}/statm") as statm:
         size = int(statm.read().split()[0]) * resource.getpagesize()
     resource.prlimit(stage.evapid.pid, resource.RLIMIT_AS, (size + (8 << 20), resource.RLIM_INFINITY))
     for _ in range(600):
         phone.ask("MESSAGE", "blue", body=b"x" * 50000)
-    assert "no memory" in stage.evapid.ctl("status", "--json").stderr
+    asked = stage.evapid.ctl("status", "--json")
+    assert asked.returncode == 0 or "no memory" in asked.stderr, asked  # a short answer may fit between what is kept
     resource.prlimit(stage.evapid.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     status = stage.evapid.clients(5)
     assert all((entry["dropped"]["memory"] > 0) == (entry["tag"] == "blue") for entry in status["clients"])
