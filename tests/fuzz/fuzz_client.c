@@ -62,6 +62,13 @@ static void on_sends(struct client *client)
     assert(client->state != CLIENT_GONE);
 }
 
+static void on_postpone(struct client *client)
+{
+    (void)client;
+    assert(!"there is time without an end");
+}
+
+static struct slice polls = { .until_ns = UINT64_MAX };
 static struct histogram histogram;
 static struct waits waits = { .histogram = &histogram };
 
@@ -70,6 +77,8 @@ static const struct client_host client_host = { .message = on_message,
                                                 .deaf = on_deaf,
                                                 .gone = on_gone,
                                                 .sends = on_sends,
+                                                .postpone = on_postpone,
+                                                .polls = &polls,
                                                 .ledger = &ledger,
                                                 .totals = &totals,
                                                 .waits = &waits,
