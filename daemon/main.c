@@ -31,8 +31,8 @@
 #define SUBJECT "evapid"
 #define TICK_MS 1000U
 #define STOP_CHECK_MS 20U
-#define AGAIN_MS                                                                                                       \
-    10U /* before who takes slowly what is for him is offered more; who takes nothing is asked with the tick */
+/* How soon evapid offers more to a slow reader of its log or notices; one that reads nothing is tried once a second. */
+#define AGAIN_MS 10U
 #define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
@@ -125,10 +125,10 @@ static _Noreturn void evapid_leave(void)
 /* Nothing is on its way within a turn any more. */
 static void evapid_stand_still(struct evapid *e)
 {
-    flush_settle_leaving(&e->home.bus);
-    seat_finish_placing(&e->home.kamailio);
     http_settle(e->home.http); /* first: an answer may have something read from the ring */
     kamailio_flush(&e->home.kamailio);
+    seat_finish_placing(&e->home.kamailio); /* these two after all that could begin them anew */
+    flush_settle_leaving(&e->home.bus);
     bus_flush(&e->home.bus);
     figures_publish(&e->home.kamailio);
 }
@@ -211,10 +211,7 @@ static void evapid_on_signal(uv_signal_t *handle, int number)
 /* The service manager is told when it begins (sd_notify(3), RELOADING=1), and that it has ended, whatever came of it. */
 static void evapid_say_reloading(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    notify_state("RELOADING=1\nMONOTONIC_USEC=%llu",
-                 (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+    notify_state("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)histogram_clock_ns() / 1000);
 }
 
 static const char *evapid_on_reload(void *owner, struct reload_outcome *outcome)

@@ -5,8 +5,8 @@
  *     while (there is more && !slice_is_over(&slice))
  *         do a little;
  *
- * Time is what a slice is made of, and not a number of things, because how long one takes depends on the machine. The clock is that
- * of the wall, which is read without a system call: whoever is held up by others does less in a turn, never more. */
+ * A slice is a time and not a number of things, because how long one takes depends on the machine. It is elapsed time, which is read
+ * without a system call, and not processor time: if other processes hold evapid up, a slice does less, never more. */
 #ifndef EVAPID_SLICE_H
 #define EVAPID_SLICE_H
 
@@ -24,12 +24,17 @@ struct slice {
     bool over;
 };
 
-static inline struct slice slice_begin(void)
+static inline struct slice slice_begin_of(uint64_t ns)
 {
-    return (struct slice){ .until_ns = histogram_clock_ns() + SLICE_NS };
+    return (struct slice){ .until_ns = histogram_clock_ns() + ns };
 }
 
-/* Has it taken its time? Never before a first piece of work. */
+static inline struct slice slice_begin(void)
+{
+    return slice_begin_of(SLICE_NS);
+}
+
+/* Is the slice's time over? The clock is read at every 8th call (SLICE_LOOK); the calls before always say no. */
 static inline bool slice_is_over(struct slice *slice)
 {
     if (!slice->over && ++slice->asked % SLICE_LOOK == 0)

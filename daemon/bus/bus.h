@@ -44,7 +44,7 @@ struct bus {
     struct client *postponed; /* list of those that have something for which there was no time yet */
     uint32_t cut_off;         /* clients, for being slow, in this turn */
     struct client *leaving;   /* list of those that are to be closed (flush.h) */
-    bool behind; /* not all could be sent in the last turn what they had been given: they come first in this one */
+    bool behind;              /* some clients were not reached in the last turn; they come first in this one */
     struct tag_index tags;
     uint32_t last_index;
     struct ledger *ledger;
@@ -127,7 +127,8 @@ void bus_settle_gone(struct bus *bus);
 /* All clients have been adopted, with all their tags and queues: the books are those of the ledger. */
 void bus_take_books(struct bus *bus, const struct event_counts *events);
 
-/* Write what a successor needs of the runs and of a client, or read it back. The bus has been flushed. False: it makes no
+/* Write what a successor needs of the runs and of a client, or read it back. bus_flush comes before; clients that it
+ * did not reach are saved as such that read slowly. False: it makes no
  * sense. */
 void bus_save(struct bus *bus, struct state_out *out);
 bool bus_load(struct bus *bus, struct state_in *in);

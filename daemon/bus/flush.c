@@ -114,7 +114,7 @@ void bus_flush(struct bus *bus)
 
 bool flush_is_behind(const struct bus *bus)
 {
-    return bus->behind || bus->leaving != NULL || bus->postponed != NULL;
+    return bus->dirty != NULL || bus->leaving != NULL || bus->postponed != NULL;
 }
 
 /* ---- who is to be closed ---------------------------------------------------------------------------------------- */

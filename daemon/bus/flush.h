@@ -1,10 +1,10 @@
-/* The end of a turn for clients: each is sent what it was given in it. With very many clients that is long work, and done in slices
- * (slice.h): those whose turn did not come stand where they stood, as if they read slowly, and come first in the turns that
- * follow. No more is read from the ring before all have had their turn, so that nobody gets far ahead of the others, and what is
- * issued meanwhile waits in the ring, as ever.
+/* The end of a turn for clients: each is sent what it was given in the turn. With very many clients that is long work, and done in
+ * slices (slice.h). A client that was not reached keeps its place, as if it read slowly, and comes first in the next turn. Until all
+ * have been reached, evapid reads no more from the ring, except one batch a turn for somebody who waits until a part of it has
+ * been read. So new events wait in the ring, and no client gets far ahead of the others.
  *
- * Those that are to be closed, many at once, are closed in slices as well: they get nothing more and are not heard any more from
- * the moment on at which that was decided. */
+ * Clients that are to be closed, many at once, are closed in slices too. They get no more events from the moment at which that was
+ * decided. Their messages are not taken either, unless they are cut off as too slow. */
 #ifndef EVAPID_FLUSH_H
 #define EVAPID_FLUSH_H
 
@@ -17,11 +17,11 @@ struct client;
 void flush_mark_dirty(struct bus *bus, struct client *client);
 void flush_mark_clean(struct bus *bus, struct client *client);
 
-/* Attend to clients that had something for which there was no time in the turn in which it came. Before workers are written to,
- * for which messages may be among that. */
+/* Serve clients whose sockets were ready when a turn had no more time. Call it before the workers are written to: it may bring
+ * messages for them. */
 void flush_attend(struct bus *bus);
 
-/* Close the client in order, as bus_finish does, when its turn comes; one that is being flushed at once. */
+/* Close the client gracefully, as bus_finish does, when its turn comes; drop it then if it is being flushed. */
 void flush_leave(struct bus *bus, struct client *client);
 
 /* Cut it off when its turn comes, because an event finds no room in its queue. */

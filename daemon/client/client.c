@@ -313,8 +313,8 @@ static bool turn_is_full(struct slice *polls)
     return slice_is_over(polls);
 }
 
-/* Thousands may have something at once. Those for whom there is no time in this turn are not watched until they have been
- * served: libuv would ask for them again and again within the turn. */
+/* Thousands may have something at once. A client for which this turn has no time is postponed and not watched: libuv would ask for
+ * it again and again within the turn. */
 static void client_on_poll(uv_poll_t *poll, int status, int events)
 {
     struct client *client = poll->data;
@@ -327,6 +327,8 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
     client->watched = 0;
     uv_poll_stop(poll);
     client->due |= events;
+    if ((events & UV_WRITABLE) != 0)
+        client->full = false; /* an event that finds no room in the queue may try to make some */
     client->host->postpone(client);
 }
 
@@ -549,6 +551,7 @@ void client_readmit(struct client *client)
     if (client->state != CLIENT_OPEN && client->state != CLIENT_FINISHING)
         return;
     ledger_note_standing(client->slot, STANDING_AGAIN);
+    client->due = 0; /* it is neither sent to nor heard before it is admitted */
     client_enter(client, CLIENT_ADMITTING);
 }
 

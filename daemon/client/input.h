@@ -1,6 +1,6 @@
 /* A client's input: the bytes that have come and are no message yet, or one that the host would not take.
  *
- * It owns the fields of struct client that stand under "Input". Whole messages are found where the bytes were read to, and
+ * It owns struct client_input. Whole messages are found where the bytes were read to, and
  * offered to the host there; only what is left is kept, in a buffer that an idle client doesn't have. */
 #ifndef EVAPID_INPUT_H
 #define EVAPID_INPUT_H

@@ -11,6 +11,7 @@
 #include "base/passed.h"
 #include "base/watch.h"
 #include "control/publication.h"
+#include "net/crowd.h"
 
 #define SUBJECT "control"
 
@@ -474,34 +475,19 @@ void control_flush(struct control *control)
     }
 }
 
-/* How many of the connections are the user's? */
-static unsigned count_of(const struct control *control, uid_t user)
-{
-    const struct inquiry *inquiry = NULL;
-    unsigned count = 0;
-    DL_FOREACH(control->inquiries, inquiry)
-    count += inquiry->user == user;
-    return count;
-}
-
-/* The user who has most connections, of whom the newcomer has one more. */
+/* The user who has most of the connections, of which the newcomer's is one; on a tie it is the newcomer's user. */
 static uid_t user_of_most(const struct control *control, uid_t newcomer)
 {
+    uid_t users[CONTROL_CONNECTIONS + 1] = { newcomer };
+    unsigned count = 1;
+    unsigned most = 0;
     const struct inquiry *inquiry = NULL;
-    uid_t user = newcomer;
-    unsigned most = count_of(control, newcomer) + 1;
     DL_FOREACH(control->inquiries, inquiry)
-    {
-        const unsigned count = inquiry->user != user ? count_of(control, inquiry->user) : 0;
-        if (count <= most)
-            continue;
-        most = count;
-        user = inquiry->user;
-    }
-    return user;
+    users[count++] = inquiry->user;
+    return crowd_user(users, count, &most);
 }
 
-/* How little is lost with it: nobody has asked anything; somebody has, and may again; an answer is on its way, or it is shown what
+/* How little is lost with a connection: it has asked nothing yet; it has asked, and may again; it is being answered, shows what
  * passes, or publishes. */
 enum use { USE_NONE, USE_IDLE, USE_AT_WORK };
 
@@ -512,9 +498,9 @@ static enum use inquiry_use(const struct inquiry *inquiry)
     return inquiry->asked ? USE_IDLE : USE_NONE;
 }
 
-/* One too many: of the user who has most goes the one of the least use, and of these the idlest, for connections stand in the order
- * of their last request. So whoever holds connections keeps out nobody else, and the silent ones of a crowd do not push out
- * what an operator looks at. What is at work goes for another user only. */
+/* Close one connection of the user who has the most: first one that never asked, then the longest idle (connections stand in the
+ * order of their last request). Close one at work only to admit another user. So a silent crowd does not push out what an operator
+ * looks at, and whoever holds connections keeps out nobody else. */
 static void control_make_room(struct control *control, uid_t newcomer)
 {
     struct inquiry *inquiry = NULL;
@@ -525,8 +511,8 @@ static void control_make_room(struct control *control, uid_t newcomer)
         leaves = inquiry;
     if (leaves == NULL || (user == newcomer && inquiry_use(leaves) == USE_AT_WORK))
         return;
-    log_limited(&refusals, LEVEL_WARNING, SUBJECT,
-                "%u connections are open: closed the idlest of user %u, who has most", control->count, (unsigned)user);
+    log_limited(&refusals, LEVEL_WARNING, SUBJECT, "%u connections are open: closed one of user %u, who has the most",
+                control->count, (unsigned)user);
     inquiry_close(leaves);
 }
 

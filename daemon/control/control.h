@@ -15,7 +15,7 @@
 #include "views/tail.h"
 
 #define CONTROL_REQUEST_MAX 4096U /* bytes of a request's line */
-#define CONTROL_CONNECTIONS 32U   /* at a time: one more takes the place of the idlest of the user who has most */
+#define CONTROL_CONNECTIONS 32U   /* at a time: one more takes the place of one of the user who has the most */
 
 struct inquiry;
 

@@ -86,23 +86,13 @@ static struct client *find_client(const struct call *call, json_int_t index)
     return client;
 }
 
-/* The client, if it is still connected. */
-static struct client *find_connected(const struct call *call, json_int_t index)
-{
-    struct client *client = find_client(call, index);
-    if (client == NULL || client->state != CLIENT_GONE)
-        return client;
-    refuse(call->reply, "no such client", "%lld has gone", (long long)index);
-    return NULL;
-}
-
 /* Somebody looks: what Kamailio has just said counts, and what waits in its queue is seen to wait. */
 static void catch_up(const struct call *call)
 {
     kamailio_catch_up(call->subject->status->kamailio);
 }
 
-/* Somebody changes something: all that Kamailio has said before takes effect before. False: that has not been read yet. */
+/* Somebody changes something: all that Kamailio has said before takes effect first. False: evapid has not read all of that yet. */
 static bool in_turn(const struct call *call)
 {
     struct kamailio *kamailio = call->subject->status->kamailio;
@@ -111,6 +101,16 @@ static bool in_turn(const struct call *call)
     call->reply->mark = kamailio_catch_up_to(kamailio);
     call->reply->later = !kamailio_has_read(kamailio, call->reply->mark);
     return !call->reply->later;
+}
+
+/* The client that is to be changed, if it is still connected; NULL also if it is not our turn yet. */
+static struct client *connected_in_turn(const struct call *call, json_int_t index)
+{
+    struct client *client = in_turn(call) ? find_client(call, index) : NULL;
+    if (client == NULL || client->state != CLIENT_GONE)
+        return client;
+    refuse(call->reply, "no such client", "%lld has gone", (long long)index);
+    return NULL;
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -269,9 +269,7 @@ static void answer_tag(const struct call *call)
     size_t length = 0;
     if (!take(call, "{s:I, s:s%}", "client", &index, "tag", &tag, &length) || !tag_is_good(call, length))
         return;
-    if (!in_turn(call))
-        return;
-    struct client *client = find_connected(call, index);
+    struct client *client = connected_in_turn(call, index);
     if (client == NULL)
         return;
     bus_tag(bus_of(call), client, tag, length);
@@ -287,9 +285,7 @@ static void answer_close(const struct call *call)
     json_int_t index = 0;
     if (!take(call, "{s:I}", "client", &index))
         return;
-    if (!in_turn(call))
-        return;
-    struct client *client = find_connected(call, index);
+    struct client *client = connected_in_turn(call, index);
     if (client == NULL)
         return;
     call->reply->answer = json_pack("{s:{s:I}}", "closed", "client", index);

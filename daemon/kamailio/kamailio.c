@@ -113,8 +113,8 @@ void kamailio_await_return(struct kamailio *kamailio)
     kamailio->back_by_ms = uv_now(kamailio->loop) + BACK_MS;
 }
 
-/* It is there, and comes back. What its workers still say of the links that were must not be taken for what they say of those
- * to come: from here on this is another session. */
+/* Kamailio lives and will attach again. Its workers may still answer for the old links; a new session number makes evapid ignore
+ * that. */
 static void kamailio_abandoned(struct kamailio *kamailio)
 {
     kamailio->abandoned = false;
@@ -416,8 +416,7 @@ static void kamailio_seat_worker(struct kamailio *kamailio, struct worker *worke
     worker_watch_process(worker); /* last: it may have ended */
 }
 
-/* Must that be read first which the workers that have gone had written, or another Kamailio? What it was is looked at in
- * the turns to come (kamailio_hear_again). */
+/* Must evapid first read what departed workers, or the Kamailio before, have written? Then the HELLO waits (strangers_serve). */
 static bool kamailio_must_read_before(struct kamailio *kamailio, struct worker *worker, const struct wire_hello *hello)
 {
     const bool another = kamailio->attachment == DETACHED && kamailio->instance != hello->instance;

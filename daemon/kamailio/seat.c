@@ -237,8 +237,8 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
 static struct worker *worker_for(const struct kamailio *kamailio, const struct seat *seat)
 {
     struct worker *best = NULL;
-    if (seat->behind != 0)
-        return kamailio->workers[seat->behind - 1];
+    if (seat->only_place != 0)
+        return kamailio->workers[seat->only_place - 1];
     for (unsigned i = 0; i < kamailio->workers_declared; i++) {
         struct worker *worker = kamailio->workers[i];
         if (worker != NULL && worker->state != WORKER_DEPARTED &&
@@ -251,7 +251,7 @@ static struct worker *worker_for(const struct kamailio *kamailio, const struct s
 static void seat_place(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
 {
     DL_DELETE(kamailio->unplaced, seat);
-    seat->behind = 0;
+    seat->only_place = 0;
     seat->worker = worker;
     DL_APPEND(worker->seats, seat);
     worker->seat_count++;
@@ -273,6 +273,8 @@ static void seat_place_some(struct kamailio *kamailio)
     struct seat *seat = NULL;
     struct seat *next = NULL;
     struct slice slice = slice_begin();
+    if (kamailio->stopping)
+        return; /* no route begins any more */
     DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
     {
         struct worker *worker = worker_for(kamailio, seat);
@@ -311,15 +313,15 @@ void seat_forget_workers(struct kamailio *kamailio)
 {
     struct seat *seat = NULL;
     DL_FOREACH(kamailio->unplaced, seat)
-    seat->behind = 0;
+    seat->only_place = 0;
 }
 
-/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. When the
- * worker has not died, it still runs it, and what comes behind that waits for this worker. */
+/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. If the worker
+ * lives, it still runs the route, and what the client says next waits for this worker. */
 static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
     if (kamailio->abandoned && post->type != WIRE_CLOSED)
-        post->seat->behind = post->seat->worker->index + 1U;
+        post->seat->only_place = (uint16_t)(post->seat->worker->index + 1);
     if (post->type != WIRE_NEW) {
         seat_answered(kamailio, post);
         return;
@@ -409,6 +411,7 @@ void seat_save(const struct seat *seat, struct state_out *out)
     const struct post *post = NULL;
     state_put(out, "state", (uint64_t)seat->state);
     state_put(out, "place", seat->worker != NULL ? seat->worker->index + 1U : 0);
+    state_put(out, "only-place", seat->only_place);
     DL_FOREACH(seat->returned, post)
     {
         state_put_record(out, "returned");
@@ -437,8 +440,11 @@ bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in
 {
     const uint64_t state = state_take(in, "state", SEAT_LEAVING + 1);
     const uint64_t place = state_take(in, "place", 0);
-    if (state > SEAT_LEAVING || in->at.failed || !seat_load_place(kamailio, seat, place))
+    const uint64_t only_place = state_take(in, "only-place", 0);
+    if (state > SEAT_LEAVING || only_place > EVAPID_WORKERS_MAX || in->at.failed ||
+        !seat_load_place(kamailio, seat, place))
         return state_fail(in);
+    seat->only_place = (uint16_t)only_place;
     while (state_take_next(in, "returned")) {
         const uint64_t read_ns = state_take(in, "read-ns", 0);
         const struct wire_text message = state_take_bytes(in, "message");

@@ -36,9 +36,8 @@ struct seat {
     struct post *announcement, *farewell; /* its connection-new and connection-closed; NULL: on a link */
     struct post *returned;                /* list: messages that a dead worker had not begun */
     size_t in_flight;                     /* messages on the link */
-    unsigned
-        behind; /* without a worker: only this one may have it, its index and 1, for it runs what came before; 0: any */
-    bool queued;                              /* in the worker's list of those that wait */
+    uint16_t only_place; /* index + 1 of the only worker that may take it, which still runs a route of it; 0: any may */
+    bool queued;         /* in the worker's list of those that wait */
     struct seat *prev, *next;                 /* worker's seats, or the unplaced */
     struct seat *waiting_prev, *waiting_next; /* worker's waiting */
 };
@@ -70,7 +69,7 @@ void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker);
  * no other worker is left, so that they must be announced anew. */
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last);
 
-/* Kamailio has gone, and its clients go with it: close in order each one that a connection-new route had let in. What of its
+/* Kamailio has gone, and its clients go with it: close each one gracefully that a connection-new route had let in. What of its
  * messages no route has begun with is dropped, and nobody is told that it is closed. Returns how many are closed. */
 unsigned seat_close_all(struct kamailio *kamailio);
 

@@ -5,39 +5,24 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "net/crowd.h"
 
 #define SUBJECT "kamailio"
 
 static struct log_limit crowds = { .kind = "kamailio: too many connections" };
 
-/* How many of the strangers are the user's? */
-static uint32_t count_of(const struct kamailio *kamailio, uint32_t user)
-{
-    const struct worker *stranger = NULL;
-    uint32_t count = 0;
-    DL_FOREACH(kamailio->strangers, stranger)
-    count += stranger->user == user;
-    return count;
-}
-
 /* The last one has just come, and is one too many: the oldest of the user who has most leaves. */
 static void drop_oldest(struct kamailio *kamailio)
 {
+    uid_t users[STRANGERS_MAX + 1] = { 0 };
+    unsigned count = 0;
+    unsigned most = 0;
     struct worker *oldest = NULL;
-    struct worker *stranger = NULL;
-    uint32_t most = 0;
-    DL_FOREACH(kamailio->strangers, stranger)
-    {
-        if (oldest != NULL && stranger->user == oldest->user)
-            continue;
-        const uint32_t count = count_of(kamailio, stranger->user);
-        if (count <= most)
-            continue;
-        most = count;
-        oldest = stranger;
-    }
-    if (oldest == NULL)
-        return; /* there is one at least */
+    DL_FOREACH(kamailio->strangers, oldest)
+    users[count++] = oldest->user;
+    const uid_t user = crowd_user(users, count, &most);
+    for (oldest = kamailio->strangers; oldest->user != user; oldest = oldest->next)
+        ;
     log_limited(&crowds, LEVEL_WARNING, SUBJECT,
                 "%u connections are no worker's: closed that of pid %u, the oldest of %u that user %u has",
                 STRANGERS_MAX, oldest->pid, most, oldest->user);

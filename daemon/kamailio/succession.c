@@ -27,6 +27,7 @@ void succession_save(const struct kamailio *kamailio, struct state_out *out)
     state_put(out, "corrupt-instance", kamailio->corrupt_instance);
     state_put(out, "expected", kamailio->expected);
     state_put(out, "stale", kamailio->stale);
+    state_put(out, "abandoned", kamailio->abandoned);
     state_put_record(out, "declaration");
     declaration_save(&kamailio->declaration, out);
     state_put_end(out);
@@ -87,6 +88,7 @@ bool succession_load(struct kamailio *kamailio, struct state_in *in, struct hold
     kamailio->corrupt_instance = state_take(in, "corrupt-instance", 0);
     kamailio->expected = (uint32_t)state_take(in, "expected", 0);
     kamailio->stale = state_take(in, "stale", 0);
+    kamailio->abandoned = state_take(in, "abandoned", 0) == 1;
     state_take_record(in, "declaration");
     if (!declaration_load(&kamailio->declaration, in))
         return state_fail(in);

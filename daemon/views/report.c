@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "evapid/histogram.h"
+#include "base/slice.h"
 
-#define REPORT_SLICE_NS 2000000U /* an item more is begun before that is over */
-#define ROOM_FIRST 16384U        /* bytes of a text */
+#define REPORT_SLICE_NS 2000000U
+#define ROOM_FIRST 16384U /* bytes of a text */
 
 /* Bytes one behind the other; failed: there was no memory for some. */
 struct text {
@@ -178,16 +178,14 @@ static bool report_describe(struct report *report, json_t **item)
 static void report_put_items(struct report *report, struct text *text)
 {
     json_t *item = NULL;
-    const uint64_t until_ns = histogram_clock_ns() + REPORT_SLICE_NS;
-    while (report->at < report->count && !text->failed) {
+    struct slice slice = slice_begin_of(REPORT_SLICE_NS);
+    while (report->at < report->count && !text->failed && !slice_is_over(&slice)) {
         if (report_describe(report, &item)) {
             if (report->begun)
                 put_string(text, ",");
             report->begun = true;
             put_json(text, item, 0);
         }
-        if (histogram_clock_ns() >= until_ns)
-            return;
     }
 }
 

@@ -109,7 +109,8 @@ class Evapid(Process):
         return answer["detail"]
 
     def status(self):
-        """What evapictl prints as JSON, too: asked for without it, for most tests ask many times."""
+        """The status, as `evapictl status --json` prints it. It is asked for at the socket: most tests ask many times, and a process
+        each time is slow."""
         try:
             answer = self.ask(command="status")
         except (OSError, ValueError) as error:

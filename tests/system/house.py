@@ -71,7 +71,7 @@ def functions(code):
 
 
 def declares(folder):
-    """Of each file, the names in the headers that it includes, and in those that these include: others it can't call."""
+    """For each file, all names in the headers that it includes, directly or through others. It can call nothing else."""
     arrows = {}
     for arrow in includes(folder):
         arrows.setdefault(arrow.user, set()).add(arrow.used)

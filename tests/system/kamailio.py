@@ -154,10 +154,9 @@ class Kamailio(Process):
         return self
 
     def ended(self):
-        """As of any process; 0 when it had to be helped, in one of two faults of Kamailio's that end with SIGKILL after a minute
-        (exit_timeout). A child that is told to end while it is just starting may take that for its parent's signal and go on: it
-        is told again. A child that ends while it holds one of Kamailio's locks leaves the main process waiting for that, when the
-        module whose lock it is takes its leave (seen with tm and the timer's): it is killed at once."""
+        """As for any process. Two faults of Kamailio's would make it hang for a minute, until SIGKILL (exit_timeout). A child that is
+        told to end while it starts may miss that: it is told again. A child that ends while it holds a lock of Kamailio's leaves the
+        main process waiting for it (seen with tm's timer): the main process is killed, and that counts as 0."""
         told = time.monotonic()
         helped = False
 
@@ -172,13 +171,14 @@ class Kamailio(Process):
                         pass
                 if self.waits_for_the_dead():
                     helped = True
+                    print(f"{self.name} was killed: it waited for a lock of a process that has ended")
                     self.signal(signal.SIGKILL)
             return not self.alive()
         until(gone, f"{self.name} ends")
         return 0 if super().ended() == -signal.SIGKILL and helped else self.popen.returncode
 
     def waits_for_the_dead(self):
-        """Is the main process the only one, and in futex() for a word in the memory that it has shared with its children?"""
+        """Is the main process the only one, and in futex() for a word in Kamailio's shared memory? The module's own is one page."""
         if self.members() != [self.pid]:
             return False
         try:
@@ -189,8 +189,8 @@ class Kamailio(Process):
         if call[0] != str(FUTEX):
             return False
         word = int(call[1], 16)
-        return any(int(start, 16) <= word < int(end, 16) and "/dev/zero" in line
-                   for line in maps for start, end in [line.split()[0].split("-")])
+        areas = [tuple(int(at, 16) for at in line.split()[0].split("-")) for line in maps if "/dev/zero" in line]
+        return any(start <= word < end and end - start > 1 << 20 for start, end in areas)
 
     def problems(self):
         found = []

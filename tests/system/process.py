@@ -100,7 +100,8 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def lines(self, pattern):
-        """The lines of the log in which the pattern is found. Of one that is just being written nothing is known yet."""
+        """The lines of the log in which the pattern is found. A last line without its newline is left out while the program runs: it
+        may not be whole."""
         going_on = self.alive()
         text = self.text()
         whole = text[:text.rfind("\n") + 1] if going_on else text

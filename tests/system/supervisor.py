@@ -116,6 +116,13 @@ class Notifications:
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
+    def exchange(self, change):
+        """Put change(name, descriptor) in the place of each descriptor that is kept; None: it is kept no more."""
+        with self.lock:
+            for stored in self.store.kept:
+                stored.fd = change(stored.name, stored.fd)
+            self.store.kept = [stored for stored in self.store.kept if stored.fd is not None]
+
     def _read(self):
         while not self.ends:
             poll = select.poll()

@@ -21,13 +21,14 @@ event_route[evapi:connection-new] { xlog("L_NOTICE", "NEW $evapi(conidx) again $
 event_route[evapi:message-received] { FORK evapi_relay("heard $evapi(msg)"); }
 """
 
-# In sessions of their own, so that they are no part of the Kamailio that ends.
+# They are in sessions of their own, and so no part of the Kamailio that ends. "fork" waits until its child is.
 SCRIPT = """
 import os, signal, subprocess, sys
 
-def stay():
+def stay(ready):
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(ready, b"!")
     while True:
         signal.pause()
 
@@ -36,9 +37,13 @@ class Script:
         return 0
 
     def fork(self, msg):
+        hears, ready = os.pipe()
         pid = os.fork()
         if pid == 0:
-            stay()
+            stay(ready)
+        os.close(ready)
+        os.read(hears, 1)
+        os.close(hears)
         with open(FILE, "a") as file:
             file.write(f"{pid}\\n")
         return 1

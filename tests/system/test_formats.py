@@ -167,13 +167,6 @@ UNKNOWN = [r"kept colours in its state, which this one does not know: 40 bytes",
            r"kept weather in its ledger, .*: 8 bytes", r"kept mood in its ledger, .*: 24 bytes"]
 
 
-def exchange(evapid, change):
-    """Change what evapid has left with the service manager, and start the next one."""
-    for name in ("state", "ledger"):
-        stored = next(stored for stored in evapid.notifications.store.kept if stored.name == name)
-        stored.fd = change(name, stored.fd)
-
-
 def busy(stage, how):
     """A client in the middle of a message, one for which much waits, one that is idle; and how much waits."""
     phone = begin(stage, how, {"workers": 2})
@@ -211,7 +204,7 @@ def test_what_another_version_keeps_besides_is_passed_over_and_said(stage, how):
         stage.evapid.ready()
     else:
         stage.evapid.terminate()
-        exchange(stage.evapid, change)
+        stage.evapid.notifications.exchange(change)
         stage.evapid.start_again()
     for line in UNKNOWN:
         stage.evapid.logged(f"warning handover: the evapid before {line} skipped")
@@ -257,7 +250,7 @@ def test_an_earlier_version_that_can_not_go_on_leaves_the_one_that_runs(stage):
 def test_a_service_that_can_not_go_on_says_so_and_serves(stage):
     phone, clients, _ = busy(stage, restart)
     stage.evapid.terminate()
-    exchange(stage.evapid, later(99, 98))
+    stage.evapid.notifications.exchange(later(99, 98))
     stage.evapid.start_again()
     stage.evapid.logged("error handover: the ledger can't be taken over: it was written by a later version, for 98 or later")
     stage.evapid.attached(stage.kamailio.pid, 2)

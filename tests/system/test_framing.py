@@ -161,7 +161,7 @@ def closed_with_a_reason(stage, client, offset, reason):
 ], ids=["a line of text", "no colon", "a sign", "JSON", "HTTP", "TLS", "control characters", "many zeros", "no comma",
         "a large number"])
 class TestMalformed:
-    """evapid writes some such lines and then only counts them: so these have an evapid of their own."""
+    """evapid writes ten such lines in ten seconds and then only counts them: so these, not more than ten, have an evapid of their own."""
 
     @pytest.fixture(scope="class")
     def stage(self):

@@ -189,4 +189,3 @@ def test_only_its_owner_writes_the_fields_of_a_struct(foreign):
 @pytest.mark.parametrize("known", KNOWN_WRITES)
 def test_a_known_write_is_there_still(foreign, known):
     assert known in foreign, "it is gone: take it from the list"
-

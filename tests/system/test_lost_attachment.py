@@ -1,5 +1,5 @@
-"""Of what an evapid has left, the attachment can't be taken over: the queue or a link was not kept, or the queue can't be read.
-Only the attachment ends. Clients go on with all that was theirs, and Kamailio, which lives, attaches anew."""
+"""A successor can take over the clients, but not Kamailio's attachment: the queue or a link was not kept, or the queue can't be
+read. Only the attachment ends. Clients keep all that was theirs, and Kamailio attaches again."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from client import netstring
 from process import until
 from ring import RECORDS, VERSION, make_ring
 from test_handover import ROUTES, ask, events_of, replace, restart
+from test_replace import stall
 from test_takeover import succeed
 
 # A message is known by its first bytes, for a line of the log has room for no more.
@@ -55,20 +56,11 @@ def that_can_not_be_watched(name, descriptor):
     return os.open(__file__, os.O_RDONLY)
 
 
-def exchange(evapid, change):
-    """Change what is kept for the next evapid."""
-    with evapid.notifications.lock:
-        store = evapid.notifications.store
-        for stored in list(store.kept):
-            stored.fd = change(stored.name, stored.fd)
-        store.kept = [stored for stored in store.kept if stored.fd is not None]
-
-
 def come(stage, how, change):
     """A successor, with what change(name, descriptor) makes of all that was left."""
     if how is restart:
         stage.evapid.terminate()
-        exchange(stage.evapid, change)
+        stage.evapid.notifications.exchange(change)
         return
     last = stage.evapid
     last.expect_end = True
@@ -83,19 +75,6 @@ def begin(stage, how, workers, **evapi):
         limits={"worker_window_frames": 64, "worker_window_bytes": 16 << 20})
     stage.start_kamailio(BRIEF, evapi={"workers": workers, **evapi})
     return stage.phone()
-
-
-def leave_unread(stage, phone, slow, others):
-    """Relay until events wait for a client that does not read; the others do. Returns the events."""
-    events = []
-    while stage.evapid.client(slow)["out"]["queued_frames"] == 0:
-        batch = [b"%d:" % number + b"x" * 60000 for number in range(len(events), len(events) + 20)]
-        for event in batch:
-            assert ask(phone, "relay", event) == 1
-        for client in others:
-            assert client.receive_many(len(batch)) == batch
-        events += batch
-    return events
 
 
 def said_once_and_in_order(stage, client):
@@ -129,7 +108,7 @@ def test_clients_stay_with_all_that_is_theirs(stage, how, change, why):
     tagged, talks, slow, halfway = clients = [stage.connect(receive_buffer=4096 if i == 2 else None) for i in range(4)]
     tagged.send(b"tag:blue")
     stage.evapid.until_status(lambda s: s["clients"][0]["tag"] == "blue", "it has its tag")
-    events = leave_unread(stage, phone, slow, [tagged, talks, halfway])
+    events = stall(stage, phone, slow, [tagged, talks, halfway], waiting=1)
     halfway.send_bytes(netstring(b"in two parts")[:7])
     ask(phone, "gate", gate="2")
     for number in range(MESSAGES):
@@ -185,7 +164,7 @@ def test_clients_that_are_to_end_with_their_kamailio_stay_for_it_lives(stage):
 
 
 def test_a_client_that_has_gone_meanwhile_is_forgotten_once_it_was_heard(stage):
-    """What it had said comes to routes; and of its own two, connection-new and -closed, none is doubled."""
+    """All that it had said comes to routes. connection-new runs again, as for every client; connection-closed runs once."""
     phone = begin(stage, restart, 1)
     stays, leaves = stage.connect(), stage.connect()
     ask(phone, "gate", gate="2")
@@ -201,7 +180,30 @@ def test_a_client_that_has_gone_meanwhile_is_forgotten_once_it_was_heard(stage):
     stage.evapid.clients(1)
     assert ask(phone, "relay", b"on") == 1
     assert stays.receive() == b"on"
+    assert [event for event, _ in events_of(stage.kamailio, leaves.index) if event != "GOT"] == ["NEW", "NEW", "CLOSED"]
     assert balanced(stage.evapid.status())
+
+
+def test_one_more_restart_before_all_are_attached_again_keeps_the_order(stage):
+    """The worker at work can't attach before its route ends. What the client has said after that goes to no other worker."""
+    phone = begin(stage, restart, 2)
+    client = stage.connect()
+    ask(phone, "gate", gate="2")
+    for number in range(MESSAGES):
+        client.send(b"%04d" % number + b"x" * 40000)
+    stage.kamailio.logged(rf"GOT {client.index} 0000;")
+    come(stage, restart, not_kept("worker-0", "worker-1"))
+    stage.evapid.start_again()
+    stage.evapid.attached(stage.kamailio.pid, 1)
+    stage.evapid.restart()
+    stage.evapid.attached(stage.kamailio.pid, 1)
+    other = stage.connect()
+    other.send(b"other")
+    stage.kamailio.logged(rf"GOT {other.index} othe;")  # the other worker serves
+    assert [word for event, word in events_of(stage.kamailio, client.index) if event == "GOT"] == ["0000"]
+    ask(phone, "gate", gate="0")
+    said_once_and_in_order(stage, client)
+    stage.evapid.clients(2)
 
 
 def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
@@ -210,7 +212,7 @@ def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
     stage.evapid.expect_end = True
     stage.evapid.signal(signal.SIGKILL)
     stage.evapid.ended()
-    exchange(stage.evapid, of_another_version)
+    stage.evapid.notifications.exchange(of_another_version)
     assert ask(phone, "relay", b"away") == 1
     stage.evapid.start_again()
     stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the ring's version is another than ours")

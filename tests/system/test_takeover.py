@@ -197,6 +197,7 @@ def test_one_of_the_two_is_killed_at_any_moment(stage, victim):
         (successor if victim == "successor" else last).kill()
         if victim == "successor":
             until(lambda: not last.alive() or last.status(), "it goes on, or has ended")
+            assert last.alive() or turn > 0, "its successor had not begun"
             other = last
         else:
             until(lambda: not successor.alive() or successor.lines("version .* ready"), "it goes on, or gives up")

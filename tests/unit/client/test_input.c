@@ -285,6 +285,7 @@ static void begin_catch(void)
     real_stderr = dup(STDERR_FILENO);
     fflush(stderr);
     dup2(caught_file, STDERR_FILENO);
+    log_open(LEVEL_WARNING); /* it may have opened a pipe or terminal for itself */
 }
 
 static const char *end_catch(void)
@@ -292,6 +293,7 @@ static const char *end_catch(void)
     static char text[4096];
     fflush(stderr);
     dup2(real_stderr, STDERR_FILENO);
+    log_open(LEVEL_WARNING);
     const ssize_t n = pread(caught_file, text, sizeof(text) - 1, 0);
     close(real_stderr);
     close(caught_file);
@@ -317,7 +319,6 @@ static void test_malformed_input_ends_the_client_and_the_log_says_where(void **s
 {
     (void)state;
     struct peer healthy = open_pair();
-    log_open(LEVEL_WARNING);
     for (size_t i = 0; i < MALFORMED; i++) {
         const uint32_t index = (uint32_t)i + 2;
         struct peer a = open_pair();

@@ -485,6 +485,76 @@ static void test_flushed_means_that_nobody_has_anything_left(void **state)
     hang_up(&b);
 }
 
+/* ---- a turn that has no more time ---------------------------------------------- */
+
+/* The sockets that are ready come too late in this turn. */
+static void poll_in_a_full_turn(void)
+{
+    bus->polls = (struct slice){ .until_ns = 1, .over = true };
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static struct peer open_full(size_t queued)
+{
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 1024;
+    struct peer peer = through_narrow(admitted(connect_pair(&limits)));
+    wire_block();
+    const struct payload event = big_event(queued, 'a');
+    bus_relay(bus, &event, NULL);
+    turn();
+    assert_true(peer.client->blocked && peer.client->full);
+    return peer;
+}
+
+static void test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_not_taken_for_slow(void **state)
+{
+    (void)state;
+    static char out[2048];
+    struct peer a = open_full(900);
+    poll_in_a_full_turn();
+    assert_true(a.client->postponed);
+    wire_open();
+    const struct payload event = big_event(900, 'b'); /* there is no room for it before some is made */
+    bus_relay(bus, &event, NULL);
+    assert_int_equal(a.client->state, CLIENT_OPEN);
+    assert_int_equal(all_dropped(&bus->totals), 0);
+    receive(&a, out, 2 * 905);
+    hang_up(&a);
+}
+
+static void test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn(void **state)
+{
+    (void)state;
+    static char out[905];
+    struct peer a = open_full(900);
+    poll_in_a_full_turn();
+    assert_true(a.client->postponed);
+    bus_readmit(bus, a.client);
+    wire_open();
+    turn();
+    turn();
+    assert_int_equal(recv(a.fd, out, sizeof(out), MSG_DONTWAIT), -1);
+    assert_int_equal(wire.writes, 0);
+    bus_admit(bus, a.client);
+    receive(&a, out, sizeof(out));
+    hang_up(&a);
+}
+
+/* Nobody need come before it is sent. */
+static void test_what_a_client_was_given_is_sent_in_the_turns_in_which_it_is_closed(void **state)
+{
+    (void)state;
+    struct peer a = open_pair();
+    relay("last");
+    flush_leave(bus, a.client);
+    turn();
+    assert_null(bus->dirty);
+    assert_receives(&a, "4:last,");
+    assert_ends(&a);
+    hang_up(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +577,9 @@ int main(void)
         WITH_BUS(test_what_was_sent_last_arrives_though_the_client_has_sent_more),
         WITH_BUS(test_closing_the_bus_closes_every_client_whatever_its_state),
         WITH_BUS(test_flushed_means_that_nobody_has_anything_left),
+        WITH_BUS(test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_not_taken_for_slow),
+        WITH_BUS(test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn),
+        WITH_BUS(test_what_a_client_was_given_is_sent_in_the_turns_in_which_it_is_closed),
     };
     return cmocka_run_group_tests_name("bus, output", tests, NULL, NULL);
 }
