@@ -13,7 +13,9 @@
 #include "bus/flush.h"
 #include "bus/group.h"
 #include "bus/shed.h"
+#include "client/output.h"
 #include "client/pace.h"
+#include "client/subscription.h"
 
 #define CUT_OFF_MOST 500U /* clients that are cut off at once in a turn: some milliseconds */
 
@@ -35,7 +37,7 @@ static void bus_enlist(struct bus *bus, struct client *client)
         return;
     client->listed = true;
     DL_APPEND(bus->listening, client);
-    client_follow(client, &bus->runs[client->out.framing]);
+    subscription_follow(client, &bus->runs[client->out.framing]);
     tag_note_listed(&bus->tags, client, true);
     bus->listening_count++;
     bus->upstream.admitted(bus->upstream.owner);
@@ -48,7 +50,7 @@ void bus_delist(struct bus *bus, struct client *client)
     tag_note_listed(&bus->tags, client, false);
     client->listed = false;
     DL_DELETE(bus->listening, client);
-    client_unfollow(client);
+    subscription_leave(client);
     bus->listening_count--;
     bus->upstream.admitted(bus->upstream.owner);
 }
@@ -81,7 +83,7 @@ static void bus_on_ended(struct client *client)
     bus->upstream.ended(bus->upstream.owner, client);
 }
 
-static void bus_on_deaf(struct client *client)
+static void bus_on_failed(struct client *client)
 {
     bus_delist(bus_of(client), client);
 }
@@ -258,7 +260,7 @@ void bus_disconnect_slow(struct bus *bus, struct client *client)
 static void bus_on_refused(struct bus *bus, struct client *client, size_t size, enum drop_reason reason)
 {
     char subject[CLIENT_SUBJECT];
-    if (reason == DROP_SLOW && client->slow_policy == SLOW_DISCONNECT) {
+    if (reason == DROP_SLOW && client->pace.policy == SLOW_DISCONNECT) {
         if (++bus->cut_off <= CUT_OFF_MOST) {
             bus_disconnect_slow(bus, client);
         } else {
@@ -268,8 +270,8 @@ static void bus_on_refused(struct bus *bus, struct client *client, size_t size, 
         return;
     }
     if (reason == DROP_SLOW) {
-        if (client->slow_policy == SLOW_DROP_NEWEST && client->listed)
-            pace_pass_over(client, &bus->runs[client->out.framing]);
+        if (client->pace.policy == SLOW_DROP_NEWEST && client->listed)
+            pace_skip(client, &bus->runs[client->out.framing]);
         return;
     }
     if (reason == DROP_CLOSED)
@@ -294,18 +296,17 @@ static bool bus_review(struct bus *bus, struct run *run, size_t size)
     struct client *next = NULL;
     bool passed_over = false;
     enum drop_reason reason = DROP_SLOW;
-    run->review_at = UINT64_MAX;
+    run_begin_review(run);
     DL_FOREACH_SAFE(bus->listening, client, next)
     {
         if (client->out.run != run)
             continue;
         if (client_can_take(client, size, &reason)) {
-            const uint64_t review_at = outq_review_at(&client->out);
-            run->review_at = review_at < run->review_at ? review_at : run->review_at;
+            run_review_at(run, outq_review_at(&client->out));
             continue;
         }
-        if (reason == DROP_LARGE || (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)) {
-            client_unfollow(client);
+        if (reason == DROP_LARGE || (reason == DROP_SLOW && client->pace.policy != SLOW_DISCONNECT)) {
+            subscription_leave(client);
             passed_over = true;
         }
         bus_on_refused(bus, client, size, reason); /* may free it */
@@ -319,7 +320,7 @@ static void bus_count_unappended(struct bus *bus, const struct run *run, size_t 
     struct client *client = NULL;
     DL_FOREACH(bus->listening, client)
     if (client->out.run == run) {
-        client_refuse(client, DROP_MEMORY);
+        output_refuse(client, DROP_MEMORY);
         bus_on_refused(bus, client, size, DROP_MEMORY);
     }
 }
@@ -329,9 +330,9 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     const size_t size = framing_size(run->framing, payload_length(payload));
     if (size == 0)
         return; /* without framing there is nothing to be sent of an empty event */
-    run->offered++;
-    bus->totals.relayed += run->passed;
-    bus->totals.dropped[DROP_SLOW] += run->passed;
+    run_offer(run);
+    bus->totals.relayed += run->skipped;
+    bus->totals.dropped[DROP_SLOW] += run->skipped;
     const bool passed_over = run->bytes + size > run->review_at && bus_review(bus, run, size);
     struct client *client = NULL;
     if (run->followers > 0 && !run_append(run, payload))
@@ -341,8 +342,8 @@ static void bus_append(struct bus *bus, struct run *run, const struct payload *p
     if (!passed_over)
         return;
     DL_FOREACH(bus->listening, client)
-    if (client->out.run == NULL && client->passed_by == NULL)
-        client_follow(client, &bus->runs[client->out.framing]);
+    if (client->out.run == NULL && client->subscription.skipped_by == NULL)
+        subscription_follow(client, &bus->runs[client->out.framing]);
 }
 
 /* ---- to some --------------------------------------------------------------------------------------------------- */
@@ -378,7 +379,7 @@ static bool bus_deliver(struct bus *bus, struct client *client, struct parcel *p
         return true;
     struct chunk *chunk = parcel_chunk(parcel, client->out.framing);
     if (chunk == NULL)
-        client_refuse(client, DROP_MEMORY);
+        output_refuse(client, DROP_MEMORY);
     if (chunk != NULL && client_give(client, chunk, &reason))
         flush_mark_dirty(bus, client);
     else
@@ -405,7 +406,7 @@ uint32_t bus_relay(struct bus *bus, const struct payload *payload, struct client
     if (guest != NULL && !guest->listed)
         receivers += bus_deliver(bus, guest, &parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
-        if (bus->runs[framing].followers + bus->runs[framing].passed > 0)
+        if (bus->runs[framing].followers + bus->runs[framing].skipped > 0)
             bus_append(bus, &bus->runs[framing], payload);
     bus->events.relay++;
     bus->events.no_receiver += receivers == 0;
@@ -475,7 +476,7 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
     bus->max_total_queued_bytes = SIZE_MAX;
     bus->host = (struct client_host){ .message = bus_on_message,
                                       .ended = bus_on_ended,
-                                      .deaf = bus_on_deaf,
+                                      .failed = bus_on_failed,
                                       .gone = bus_on_gone,
                                       .sends = bus_on_sends,
                                       .postpone = bus_on_postponed,
@@ -558,7 +559,7 @@ void bus_take_books(struct bus *bus, const struct event_counts *events)
     bus->totals = header->gone;
     bus->events = *events;
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
-        tally_add(&bus->totals, client_tally(client));
+        tally_add(&bus->totals, subscription_tally(client));
 }
 
 void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes)
@@ -634,7 +635,7 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     client->slot->closed = client->state == CLIENT_GONE;
     if (!listed || client->state == CLIENT_GONE)
         return true;
-    if (!client_listens(client) || client->out.followed == (client->passed_by != NULL) ||
+    if (!client_listens(client) || client->out.followed == (client->subscription.skipped_by != NULL) ||
         !outq_resume(&client->out, run))
         return state_fail(in);
     client->listed = true;

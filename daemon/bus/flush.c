@@ -6,6 +6,7 @@
 #include "base/slice.h"
 #include "bus/bus.h"
 #include "client/listener.h"
+#include "client/output.h"
 #include "client/pace.h"
 
 /* ---- who has something to be sent ------------------------------------------------------------------------------- */
@@ -28,7 +29,7 @@ void flush_mark_clean(struct bus *bus, struct client *client)
 
 static void flush_client(struct client *client)
 {
-    if (client->blocked)
+    if (client->output.blocked)
         pace_note(client);
     else if (client->state != CLIENT_ADMITTING)
         client_flush(client);
@@ -45,13 +46,13 @@ static void flush_followers(struct bus *bus, struct slice *slice)
             continue;
         if (slice_is_over(slice)) {
             outq_pin(&client->out);
-            if (!client->blocked)
+            if (!client->output.blocked)
                 flush_mark_dirty(bus, client);
             continue;
         }
         flush_mark_clean(bus, client);
         flush_client(client);
-        if (client->blocked)
+        if (client->output.blocked)
             outq_pin(&client->out);
     }
 }

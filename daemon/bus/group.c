@@ -21,9 +21,9 @@ struct choice {
 
 static enum fitness fitness_of(const struct client *client, size_t length)
 {
-    if (client->passed_by != NULL || framing_size(client->out.framing, length) > outq_room(&client->out))
+    if (client->subscription.skipped_by != NULL || framing_size(client->out.framing, length) > outq_room(&client->out))
         return FULL;
-    return client->slow_since_ms != 0 || client->state == CLIENT_FINISHING ? STRUGGLING : FIT;
+    return client->pace.slow_since_ms != 0 || client->state == CLIENT_FINISHING ? STRUGGLING : FIT;
 }
 
 /* Is it better than the one before? Of equals the first stays, whose turn comes earlier. */

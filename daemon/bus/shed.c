@@ -2,6 +2,7 @@
 #include "bus/shed.h"
 
 #include "base/log.h"
+#include "client/books.h"
 #include "client/pace.h"
 
 #define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
@@ -53,8 +54,8 @@ static void shed_client(struct bus *bus, struct client *client)
 {
     const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
     if (parts && client->state == CLIENT_FLUSHING)
-        client_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
-    else if (parts && client->slow_policy == SLOW_DISCONNECT)
+        books_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
+    else if (parts && client->pace.policy == SLOW_DISCONNECT)
         bus_disconnect_slow(bus, client);
     else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
         shed_break_off(client);

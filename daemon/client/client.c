@@ -15,14 +15,13 @@
 #include "base/log.h"
 #include "base/state.h"
 #include "base/watch.h"
+#include "client/books.h"
 #include "client/input.h"
 #include "client/ledger.h"
+#include "client/output.h"
 #include "client/pace.h"
 #include "events/waits.h"
 #include "net/origin.h"
-
-#define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
-#define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
 
 static struct log_limit failures = { .kind = "clients: connection failures" };
 
@@ -40,13 +39,6 @@ static void client_enter(struct client *client, enum client_state state)
     client->state = state;
     if (state != CLIENT_GONE)
         client_watch(client);
-}
-
-void client_count_dropped(struct client *client, enum drop_reason reason, uint64_t events)
-{
-    ledger_touch(client->host->ledger, client->slot);
-    client->tally->dropped[reason] += events;
-    client->host->totals->dropped[reason] += events;
 }
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
@@ -68,18 +60,6 @@ static void client_heed(struct client *client, struct input_verdict verdict)
 {
     if (verdict.over)
         client_end_input(client, verdict.why);
-}
-
-void client_count_message(struct client *client)
-{
-    client->tally->messages_delivered++;
-    client->host->totals->messages_delivered++;
-}
-
-void client_lose_message(struct client *client)
-{
-    client->tally->messages_dropped[LOSS_CLOSED]++;
-    client->host->totals->messages_dropped[LOSS_CLOSED]++;
 }
 
 /* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
@@ -109,163 +89,28 @@ void client_resume(struct client *client)
 
 /* ---- output ---------------------------------------------------------------------------------------------------- */
 
-/* Nothing more can be sent: drop what waits for that reason, and let what the client has sent be worked on. */
-static void client_fail_output(struct client *client, enum drop_reason reason, const char *why)
-{
-    char subject[CLIENT_SUBJECT];
-    client_subject(client, subject);
-    log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
-    client->deaf = true;
-    client->blocked = false;
-    client_count_dropped(client, reason, outq_clear(&client->out));
-    client->host->deaf(client);
-}
-
-/* Bring what it was given into the books, and into the ledger where the run has them from. */
-static void client_note_given(struct client *client)
-{
-    ledger_touch(client->host->ledger, client->slot);
-    client->tally->relayed += outq_take_given(&client->out);
-    ledger_note_follows(client->slot, client->out.run != NULL);
-    if (client->out.run != NULL)
-        ledger_note_since(client->slot, client->out.since);
-}
-
-void client_follow(struct client *client, struct run *run)
-{
-    outq_follow(&client->out, run);
-    client_note_given(client);
-}
-
-/* What it was given by the run is kept as it is; if that can't be, an event may be torn, and only the end of the
- * connection tells the peer so. */
-void client_unfollow(struct client *client)
-{
-    pace_end_pass(client);
-    const bool left = outq_leave(&client->out);
-    client_note_given(client);
-    if (left)
-        return;
-    shutdown(client->fd, SHUT_RDWR);
-    client_fail_output(client, DROP_MEMORY, "no memory for its queue");
-}
-
-static enum drop_reason client_refusal(const struct client *client, size_t size)
-{
-    const bool full = client->passed_by != NULL || size > outq_room(&client->out);
-    return size > client->out.limit ? DROP_LARGE : full ? DROP_SLOW : DROP_MEMORY;
-}
-
-void client_refuse(struct client *client, enum drop_reason reason)
-{
-    if (reason == DROP_SLOW && client->slow_policy != SLOW_DISCONNECT)
-        pace_fall_behind(client);
-    ledger_touch(client->host->ledger, client->slot);
-    client->tally->relayed++;
-    client->host->totals->relayed++;
-    client_count_dropped(client, reason, 1);
-}
-
-/* Is there room in the queue? If need be, room is made by sending, or as the client's policy has it. */
-static bool client_has_room(struct client *client, size_t size)
-{
-    while (client->passed_by != NULL || size > outq_room(&client->out)) {
-        if (size > client->out.limit || client->deaf)
-            return false;
-        if (client->state == CLIENT_ADMITTING || client->full)
-            return pace_make_room(client, size);
-        client->host->sends(client);
-        client_flush(client);
-    }
-    return !client->deaf;
-}
-
 bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason)
 {
-    if (client_has_room(client, chunk->used) && outq_push(&client->out, chunk)) {
-        client->host->totals->relayed++;
-        client_note_given(client);
-        return true;
-    }
-    *reason = client->deaf ? DROP_CLOSED : client_refusal(client, chunk->used);
-    client_refuse(client, *reason);
-    return false;
+    const bool blocked = output_is_blocked(client);
+    const bool given = output_give(client, chunk, reason);
+    if (output_is_blocked(client) != blocked)
+        client_watch(client); /* room was made by sending */
+    return given;
 }
 
 bool client_can_take(struct client *client, size_t size, enum drop_reason *reason)
 {
-    if (client_has_room(client, size))
-        return true;
-    *reason = client->deaf ? DROP_CLOSED : client_refusal(client, size);
-    client_refuse(client, *reason);
-    return false;
-}
-
-const struct tally *client_tally(struct client *client)
-{
-    pace_count_passed(client);
-    client_note_given(client);
-    return client->tally;
-}
-
-static void client_count_sent(struct client *client, size_t bytes)
-{
-    struct tally *totals = client->host->totals;
-    ledger_note_output(client->slot, true); /* should we be killed before all is noted */
-    waits_sent(client->host->waits);
-    const uint64_t events = outq_sent(&client->out, bytes);
-    client->tally->delivered += events;
-    client->tally->delivered_bytes += bytes;
-    totals->delivered += events;
-    totals->delivered_bytes += bytes;
-    ledger_note_output(client->slot, outq_begun(&client->out) > 0);
-    ledger_note_offered(client->slot, 0);
-    pace_sent(client);
-}
-
-/* Should we be killed while the kernel takes what is offered: what it has taken is known by the stream's position, and if
- * that is all there was, it was whole events. */
-static void client_note_offered(struct client *client, const struct iovec *iov, int count)
-{
-    size_t bytes = 0;
-    for (int i = 0; i < count; i++)
-        bytes += iov[i].iov_len;
-    ledger_note_offered(client->slot, bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0);
-}
-
-/* How many of the iovecs to send, so as not to go far over the budget. */
-static int within_budget(const struct iovec *iov, int count, size_t budget)
-{
-    int n = 0;
-    for (size_t bytes = 0; n < count && bytes < budget; n++)
-        bytes += iov[n].iov_len;
-    return n;
+    const bool blocked = output_is_blocked(client);
+    const bool can = output_can_take(client, size, reason);
+    if (output_is_blocked(client) != blocked)
+        client_watch(client);
+    return can;
 }
 
 void client_flush(struct client *client)
 {
-    struct iovec iov[FLUSH_IOVECS];
-    size_t budget = FLUSH_BUDGET;
-    client->blocked = client->full = false;
-    while (!outq_is_empty(&client->out) && budget > 0 && !client->deaf) {
-        const int count = within_budget(iov, outq_gather(&client->out, iov, FLUSH_IOVECS), budget);
-        client_note_offered(client, iov, count);
-        const ssize_t n = client->transport->write(client->fd, iov, count);
-        if (n < 0 && errno == EINTR)
-            continue;
-        client->full = n < 0 && errno == EAGAIN;
-        if (client->full)
-            break;
-        if (n < 0) {
-            client_fail_output(client, DROP_CLOSED, strerror(errno));
-            break;
-        }
-        client_count_sent(client, (size_t)n);
-        budget -= (size_t)n < budget ? (size_t)n : budget;
-    }
-    client->blocked = !outq_is_empty(&client->out);
-    pace_note(client);
-    if (client->state == CLIENT_FLUSHING && !client->blocked)
+    output_flush(client);
+    if (client->state == CLIENT_FLUSHING && !output_is_blocked(client))
         client_drop(client, DROP_CLOSED);
     else
         client_watch(client);
@@ -296,7 +141,7 @@ static void client_serve(struct client *client, int status, int events)
         return;
     }
     /* An error makes both a read and a write say what it is. */
-    if (client->blocked && (status < 0 || (events & UV_WRITABLE) != 0)) {
+    if (output_is_blocked(client) && (status < 0 || (events & UV_WRITABLE) != 0)) {
         waits_refresh(client->host->waits);
         client_flush(client);
     }
@@ -328,7 +173,7 @@ static void client_on_poll(uv_poll_t *poll, int status, int events)
     uv_poll_stop(poll);
     client->due |= events;
     if ((events & UV_WRITABLE) != 0)
-        client->full = false; /* an event that finds no room in the queue may try to make some */
+        output_note_writable(client);
     client->host->postpone(client);
 }
 
@@ -348,7 +193,7 @@ static void client_watch(struct client *client)
         events |= UV_READABLE;
     if (client->state == CLIENT_ADMITTING && !client->input.over)
         events |= UV_DISCONNECT;
-    if (client->blocked && client->state != CLIENT_ADMITTING)
+    if (output_is_blocked(client) && client->state != CLIENT_ADMITTING)
         events |= UV_WRITABLE;
     if (events == client->watched)
         return; /* libuv would ask the kernel anew */
@@ -403,7 +248,7 @@ static void client_take_limits(struct client *client, const struct client_limits
 {
     input_set_limits(client, limits);
     client->linger_ms = limits->linger_ms;
-    client->slow_policy = limits->slow_policy;
+    pace_set_policy(client, limits->slow_policy);
     client->unicast_mode = limits->unicast_mode;
     client->admission_timeout_ms = limits->admission_timeout_ms;
 }
@@ -557,7 +402,7 @@ void client_readmit(struct client *client)
 
 static void client_flush_out(struct client *client)
 {
-    if (outq_is_empty(&client->out) || client->deaf) {
+    if (outq_is_empty(&client->out) || client->subscription.failed) {
         client_drop(client, DROP_CLOSED);
         return;
     }
@@ -571,7 +416,7 @@ void client_finish(struct client *client)
         return;
     input_discard(client);
     if (client->state == CLIENT_ADMITTING)
-        client_count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
+        books_count_dropped(client, DROP_CLOSED, outq_keep_begun(&client->out));
     client_flush_out(client);
 }
 
@@ -579,7 +424,7 @@ void client_cut_off(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE)
         return;
-    client_count_dropped(client, reason, outq_keep_begun(&client->out));
+    books_count_dropped(client, reason, outq_keep_begun(&client->out));
     input_stop(client);
     client_flush_out(client);
 }
@@ -594,7 +439,7 @@ static void client_on_poll_closed(uv_handle_t *handle)
 
 static void client_close_socket(struct client *client)
 {
-    client->blocked = false;
+    output_stop(client);
     input_stop(client);
     client_enter(client, CLIENT_GONE);
     uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
@@ -606,7 +451,7 @@ void client_drop(struct client *client, enum drop_reason reason)
 {
     if (client->state == CLIENT_GONE)
         return;
-    client_count_dropped(client, reason, outq_clear(&client->out));
+    books_count_dropped(client, reason, outq_clear(&client->out));
     client_close_socket(client);
     client->host->gone(client);
 }
@@ -641,11 +486,10 @@ void client_free(struct client *client)
 
 void client_save(struct client *client, struct state_out *out)
 {
-    client_note_given(client);
+    books_note_given(client);
     const uint64_t now_ms = uv_now(client->poll.loop);
     state_put(out, "state", (uint64_t)client->state);
-    state_put(out, "blocked", client->blocked || (client->dirty && client->state != CLIENT_ADMITTING));
-    state_put(out, "deaf", client->deaf);
+    state_put(out, "blocked", output_is_blocked(client) || (client->dirty && client->state != CLIENT_ADMITTING));
     state_put(out, "deadline-ms", client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0);
     state_put(out, "admit-by", client->admit_by_ms != 0);
     state_put(out, "admit-by-ms", client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0);
@@ -661,19 +505,18 @@ void client_save(struct client *client, struct state_out *out)
 static void client_lose(struct client *client)
 {
     input_stop(client);
-    client->blocked = false;
+    output_stop(client);
     client->out.followed = false;
-    client_count_dropped(client, DROP_LOST, outq_clear(&client->out));
+    books_count_dropped(client, DROP_LOST, outq_clear(&client->out));
     const struct tally *tally = client->tally; /* what the run had for it, too */
-    client_count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
+    books_count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
 }
 
 bool client_load(struct client *client, struct state_in *in, bool *lost)
 {
     const uint64_t state = state_take(in, "state", CLIENT_ADMITTING);
     const uint64_t now_ms = uv_now(client->poll.loop);
-    client->blocked = state_take(in, "blocked", 0) == 1;
-    client->deaf = state_take(in, "deaf", 0) == 1;
+    output_restore(client, state_take(in, "blocked", 0) == 1);
     client->deadline_ms = now_ms + state_take(in, "deadline-ms", 0);
     const bool admit_by = state_take(in, "admit-by", 0) == 1;
     client->admit_by_ms = (now_ms + state_take(in, "admit-by-ms", 0)) * admit_by;

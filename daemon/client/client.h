@@ -50,35 +50,12 @@ void client_attend(struct client *client);
 /* Once a second: end the input of a client whose message has not become whole in message_timeout_ms. */
 void client_check_deadline(struct client *client);
 
-/* Give the client what is appended to the run from now on; and no more of it. */
-void client_follow(struct client *client, struct run *run);
-void client_unfollow(struct client *client);
-
-/* Queue an event for a client that listens. False: it did not fit (*reason says why) and is counted as dropped. */
+/* output_give and output_can_take, after which the client waits for what it needs. */
 bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason);
-
-/* An event of size bytes, framed, is about to be appended to the run, and no room may be left for it: sends what the
- * kernel takes to make some. False: it does not fit (*reason says why); it counts as given and dropped, and it is the
- * caller's to see that the client doesn't get it. */
 bool client_can_take(struct client *client, size_t size, enum drop_reason *reason);
-
-/* An event was meant for the client, and it doesn't get it: count it. */
-void client_refuse(struct client *client, enum drop_reason reason);
-
-/* Events that were given to the client have been dropped: count them. */
-void client_count_dropped(struct client *client, enum drop_reason reason, uint64_t events);
 
 /* Send what the kernel takes now. */
 void client_flush(struct client *client);
-
-/* The route of a message that was handed on has ended, or was broken off: count it. */
-void client_count_message(struct client *client);
-
-/* Likewise one whose route will never begin, because the client is closed. */
-void client_lose_message(struct client *client);
-
-/* The books of the client, up to date. */
-const struct tally *client_tally(struct client *client);
 
 /* Take and give nothing more; close when the queue has been sent, at the latest linger_ms from now. A client that was
  * being admitted sees nothing more: only a frame of which a part has left is still sent whole. */

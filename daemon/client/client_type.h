@@ -43,13 +43,13 @@ struct state_in;
 struct state_out;
 
 /* What a client asks of its host. message: take the message (true) or leave it with the client, who then reads no more
- * until client_resume. ended: nothing more will come. deaf: nothing more can be sent. gone: the socket is closed. sends: bytes are
+ * until client_resume. ended: nothing more will come. failed: nothing more can be sent. gone: the socket is closed. sends: bytes are
  * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). postpone: it
  * has something, for which there is no time in this turn: client_attend in one of the next. */
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
-    void (*deaf)(struct client *client);
+    void (*failed)(struct client *client);
     void (*gone)(struct client *client);
     void (*sends)(struct client *client);
     void (*postpone)(struct client *client);
@@ -59,6 +59,26 @@ struct client_host {
     struct waits *waits;  /* likewise: for how long events have waited */
     struct slice *polls;  /* likewise: the time for what comes from them in a turn; until_ns 0: nothing has yet */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
+};
+
+/* output.h */
+struct client_output {
+    bool blocked; /* the rest waits until the socket is writable */
+    bool full;    /* the kernel took no more */
+};
+
+/* subscription.h */
+struct subscription {
+    struct run *skipped_by; /* the run that skips it until half of its queue is free; NULL: none does */
+    uint64_t skipped_since; /* events that the run had offered when what it has missed was last counted */
+    bool failed;            /* nothing more can be sent: the peer will never read again */
+};
+
+/* pace.h */
+struct pace {
+    enum slow_policy policy;
+    uint64_t slow_since_ms; /* wall clock, milliseconds of the epoch; 0: it is not slow */
+    uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
 };
 
 #define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
@@ -85,18 +105,11 @@ struct client {
 
     struct client_input input;
     struct outq out;
-    bool blocked;         /* it waits until it is sent the rest */
-    bool full;            /* the kernel took no more */
-    bool deaf;            /* a write failed: the peer will never read again */
+    struct client_output output;
+    struct subscription subscription;
+    struct pace pace;
     uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
     uint32_t linger_ms;
-
-    /* Its pace (pace.h). */
-    enum slow_policy slow_policy;
-    struct run *passed_by;  /* the run that passes it over until half of its queue is free; NULL: none does */
-    uint64_t passed_since;  /* events that the run had offered when what it has missed was last counted */
-    uint64_t slow_since_ms; /* wall clock, milliseconds of the epoch; 0: it is not slow */
-    uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
 
     /* The bus's and the tag index's. */
     struct listener *listener;
@@ -118,7 +131,8 @@ struct client {
 /* Does it get events? */
 static inline bool client_listens(const struct client *client)
 {
-    return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->deaf && !client->leaving;
+    return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->subscription.failed &&
+           !client->leaving;
 }
 
 /* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/state.h"
+#include "client/books.h"
 #include "client/ledger.h"
 #include "evapid/histogram.h"
 
@@ -85,15 +86,6 @@ static void input_reject(struct client *client, enum netstring_status status, co
     input_use(client, input->end - input->start); /* done with, all of it: none of it counts as thrown away */
 }
 
-/* A message has come whole, of length bytes. */
-static void count_message(struct client *client, size_t length)
-{
-    client->tally->messages++;
-    client->tally->message_bytes += length;
-    client->host->totals->messages++;
-    client->host->totals->message_bytes += length;
-}
-
 static bool input_offer(struct client *client, const char *bytes, size_t length)
 {
     struct client_input *input = &client->input;
@@ -101,7 +93,7 @@ static bool input_offer(struct client *client, const char *bytes, size_t length)
         input->held = true;
         return false;
     }
-    count_message(client, length);
+    books_count_message(client, length);
     return true;
 }
 
@@ -189,9 +181,8 @@ static struct input_verdict input_parse_kept(struct client *client)
 
 static void input_lose(struct client *client, size_t length, enum message_loss reason)
 {
-    count_message(client, length);
-    client->tally->messages_dropped[reason]++;
-    client->host->totals->messages_dropped[reason]++;
+    books_count_message(client, length);
+    books_count_lost_message(client, reason);
 }
 
 /* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */

@@ -91,7 +91,7 @@ bool publication_is_whole(const struct publication *publication)
 /* One that is passed over gets no events, and need not be waited for. */
 static bool is_behind(const struct client *client)
 {
-    return client->passed_by == NULL && outq_bytes(&client->out) > client->out.limit / 2;
+    return client->subscription.skipped_by == NULL && outq_bytes(&client->out) > client->out.limit / 2;
 }
 
 static bool somebody_is_behind(const struct bus *bus)

@@ -34,8 +34,8 @@ struct run {
     uint64_t review_at;     /* a position: up to there, no follower's queue can be full */
     uint32_t followers;
 
-    /* Clients that are passed over until they have caught up (pace.h): what they miss is counted for all together. */
-    uint32_t passed;
+    /* Clients that are skipped until they have caught up (pace.h): what they miss is counted for all together. */
+    uint32_t skipped;
     uint64_t offered; /* events that were meant for followers and those, appended or not */
 };
 
@@ -75,15 +75,27 @@ static inline void run_part(struct run *run)
         run->review_at = UINT64_MAX;
 }
 
-/* One more client is passed over; one less is. */
-static inline void run_begin_pass(struct run *run)
+/* One more client is skipped; one less is. */
+static inline void run_begin_skip(struct run *run)
 {
-    run->passed++;
+    run->skipped++;
 }
 
-static inline void run_end_pass(struct run *run)
+static inline void run_end_skip(struct run *run)
 {
-    run->passed--;
+    run->skipped--;
+}
+
+/* An event is meant for all followers, and for those that are skipped. */
+static inline void run_offer(struct run *run)
+{
+    run->offered++;
+}
+
+/* Every follower is asked now: each says from which position on its queue may be full (run_review_at). */
+static inline void run_begin_review(struct run *run)
+{
+    run->review_at = UINT64_MAX;
 }
 
 /* Nobody follows any more. */

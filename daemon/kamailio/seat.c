@@ -8,6 +8,7 @@
 #include "base/slice.h"
 #include "base/state.h"
 #include "bus/flush.h"
+#include "client/books.h"
 #include "client/ledger.h"
 #include "kamailio/kamailio.h"
 
@@ -194,7 +195,7 @@ static void seat_keep_post(struct seat *seat, struct post *post)
         seat->farewell = post;
     } else {
         seat->in_flight--;
-        client_count_message(seat->client);
+        books_count_route(seat->client);
         free(post);
     }
 }
@@ -373,7 +374,7 @@ static void seat_drop_returned(struct seat *seat)
     struct post *post = NULL;
     while ((post = seat->returned) != NULL) {
         DL_DELETE(seat->returned, post);
-        client_lose_message(seat->client);
+        books_count_lost_message(seat->client, LOSS_CLOSED);
         free(post);
     }
 }

@@ -8,6 +8,7 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "client/subscription.h"
 
 /* Seconds since then; the wall clock may have been set back. */
 static uint64_t seconds_since(uint64_t then_ms)
@@ -149,7 +150,7 @@ static unsigned choose_clients(const struct bus *bus, const struct wire_query *q
 static void put_client(struct wire_cursor *c, struct client *client)
 {
     char address[EVAPID_ADDRESS_MAX + 16];
-    const struct tally *tally = client_tally(client);
+    const struct tally *tally = subscription_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
     answer_put_struct(c, "");
@@ -160,7 +161,7 @@ static void put_client(struct wire_cursor *c, struct client *client)
                     client->tag != NULL ? client->tag->length : 0);
     put_string(c, "state", client_state_name(client->state));
     answer_put_number(c, "connected_s", seconds_since(client->since_ms));
-    answer_put_number(c, "slow", client->slow_since_ms != 0);
+    answer_put_number(c, "slow", client->pace.slow_since_ms != 0);
     answer_put_number(c, "relayed", tally->relayed);
     answer_put_number(c, "delivered", tally->delivered);
     answer_put_number(c, "queued", outq_events(&client->out));

@@ -65,7 +65,7 @@ static void census_add(struct census *census, const struct client *client)
         return;
     const size_t bytes = outq_bytes(&client->out);
     const double full = (double)bytes / (double)client->out.limit;
-    census->slow += client->slow_since_ms != 0;
+    census->slow += client->pace.slow_since_ms != 0;
     census->queued_bytes += bytes;
     census->fullest = full > census->fullest ? full : census->fullest;
     for (size_t i = 0; i < census->count; i++)

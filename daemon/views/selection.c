@@ -1,4 +1,5 @@
 /* Choosing and ordering clients. */
+#include "client/subscription.h"
 #include "views/selection.h"
 
 #include <stdlib.h>
@@ -53,14 +54,14 @@ static bool selection_meets(const struct selection *selection, const struct clie
 {
     return (!selection->by_tag || has_tag(client, selection->tag, selection->tag_length)) &&
            (!selection->by_state || client->state == selection->state) &&
-           (!selection->slow || client->slow_since_ms != 0) &&
+           (!selection->slow || client->pace.slow_since_ms != 0) &&
            (!selection->by_address || comes_from(client, &selection->address));
 }
 
 /* What comes first has the larger rank; of the orders that go by a number. */
 static uint64_t rank_of(enum selection_order order, struct client *client)
 {
-    const struct tally *tally = client_tally(client);
+    const struct tally *tally = subscription_tally(client);
     switch (order) {
     case ORDER_QUEUED: return outq_bytes(&client->out);
     case ORDER_DROPPED: return tally_dropped(tally);

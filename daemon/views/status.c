@@ -1,4 +1,5 @@
 /* Putting the status together. It only reads; whoever owns a figure counts it. */
+#include "client/subscription.h"
 #include "views/status.h"
 
 #include <stdio.h>
@@ -76,19 +77,20 @@ static json_t *describe_input(const struct tally *tally)
 json_t *describe_client(struct client *client)
 {
     char address[EVAPID_ADDRESS_MAX + 16];
-    const struct tally *tally = client_tally(client);
+    const struct tally *tally = subscription_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
-    return json_pack(
-        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
-        (json_int_t)client->index, "listener", client->listener != NULL ? listener_name(client->listener) : NULL,
-        "address", address, "tag",
-        client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(), "state",
-        client_state_name(client->state), "since", describe_time(client->since_ms), "slow", client->slow_since_ms != 0,
-        "slow_since", client->slow_since_ms != 0 ? describe_time(client->slow_since_ms) : json_null(), "in",
-        describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered", (json_int_t)tally->delivered,
-        "bytes", (json_int_t)tally->delivered_bytes, "queued_frames", (json_int_t)outq_events(&client->out),
-        "queued_bytes", (json_int_t)outq_bytes(&client->out), "dropped", describe_dropped(tally));
+    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+                     (json_int_t)client->index, "listener",
+                     client->listener != NULL ? listener_name(client->listener) : NULL, "address", address, "tag",
+                     client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
+                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "slow",
+                     client->pace.slow_since_ms != 0, "slow_since",
+                     client->pace.slow_since_ms != 0 ? describe_time(client->pace.slow_since_ms) : json_null(), "in",
+                     describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered",
+                     (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
+                     (json_int_t)outq_events(&client->out), "queued_bytes", (json_int_t)outq_bytes(&client->out),
+                     "dropped", describe_dropped(tally));
 }
 
 static json_t *describe_refusals(const struct listener *listener)

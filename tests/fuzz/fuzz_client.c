@@ -46,7 +46,7 @@ static void on_ended(struct client *client)
     host.ended++;
 }
 
-static void on_deaf(struct client *client)
+static void on_failed(struct client *client)
 {
     (void)client;
 }
@@ -74,7 +74,7 @@ static struct waits waits = { .histogram = &histogram };
 
 static const struct client_host client_host = { .message = on_message,
                                                 .ended = on_ended,
-                                                .deaf = on_deaf,
+                                                .failed = on_failed,
                                                 .gone = on_gone,
                                                 .sends = on_sends,
                                                 .postpone = on_postpone,

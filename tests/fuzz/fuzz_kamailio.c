@@ -16,6 +16,7 @@
 #include <utlist.h>
 
 #include "../unit/memory.h"
+#include "client/subscription.h"
 #include "views/answer.h"
 #include "kamailio/figures.h"
 #include "input.h"
@@ -104,7 +105,7 @@ static void check_books(void)
     for (int reason = 0; reason < DROP_REASONS; reason++)
         ended += totals->dropped[reason];
     for (struct client *client = t.bus.clients; client != NULL; client = client->hh.next) {
-        const struct tally *tally = client_tally(client);
+        const struct tally *tally = subscription_tally(client);
         uint64_t own = tally->delivered + outq_events(&client->out);
         for (int reason = 0; reason < DROP_REASONS; reason++)
             own += tally->dropped[reason];

@@ -17,8 +17,6 @@ daemon/bus/bus.c -> daemon/bus/flush.c
 daemon/bus/bus.c -> daemon/bus/flush.h
 daemon/bus/bus.c -> daemon/bus/shed.c
 daemon/bus/bus.c -> daemon/bus/shed.h
-daemon/client/pace.c -> daemon/client/client.c
-daemon/client/pace.c -> daemon/client/client.h
 daemon/kamailio/hold.c -> daemon/kamailio/kamailio.c
 daemon/kamailio/hold.h -> daemon/kamailio/kamailio.h
 daemon/kamailio/kamailio.c -> daemon/kamailio/stranger.c
@@ -28,7 +26,8 @@ daemon/kamailio/seat.c -> daemon/kamailio/kamailio.h
 """.split("\n")[1:-1]
 
 # Whose fields are written by whom beside their owner, the file in which the struct's functions are.
-OWNERS = {"client": "daemon/client/client", "ledger_slot": "daemon/client/ledger", "run": "daemon/events/run",
+OWNERS = {"client": "daemon/client/client", "client_input": "daemon/client/input", "client_output": "daemon/client/output",
+          "subscription": "daemon/client/subscription", "pace": "daemon/client/pace", "ledger_slot": "daemon/client/ledger", "run": "daemon/events/run",
           "worker": "daemon/kamailio/worker", "seat": "daemon/kamailio/seat", "bus": "daemon/bus/bus",
           "kamailio": "daemon/kamailio/kamailio"}
 KNOWN_WRITES = """
@@ -41,8 +40,6 @@ daemon/bus/bus.c -> ledger_slot.listener
 daemon/bus/bus.c -> ledger_slot.tag
 daemon/bus/bus.c -> ledger_slot.tag_length
 daemon/bus/bus.c -> ledger_slot.tag_order
-daemon/bus/bus.c -> run.offered
-daemon/bus/bus.c -> run.review_at
 daemon/bus/flush.c -> bus.behind
 daemon/bus/flush.c -> bus.cut_off
 daemon/bus/flush.c -> bus.dirty
@@ -54,10 +51,6 @@ daemon/bus/flush.c -> client.leaving
 daemon/bus/flush.c -> client.postponed
 daemon/bus/flush.c -> client.too_slow
 daemon/bus/tag.c -> client.tag
-daemon/client/pace.c -> client.passed_by
-daemon/client/pace.c -> client.passed_since
-daemon/client/pace.c -> client.slow_dropped
-daemon/client/pace.c -> client.slow_since_ms
 daemon/kamailio/hold.c -> kamailio.expected
 daemon/kamailio/kamailio.c -> ledger_slot.written
 daemon/kamailio/kamailio.c -> worker.index

@@ -76,7 +76,7 @@ static void test_a_client_that_is_behind_is_sent_the_rest_though_it_could_not_be
 {
     (void)state;
     struct peer a = far_behind();
-    const uint64_t relayed = client_tally(a.client)->relayed;
+    const uint64_t relayed = subscription_tally(a.client)->relayed;
     crowded = true;
     bus_readmit(bus, a.client);
     bus_admit(bus, a.client);
@@ -86,14 +86,14 @@ static void test_a_client_that_is_behind_is_sent_the_rest_though_it_could_not_be
     char *got = malloc(16 << 20);
     assert_non_null(got);
     size_t length = 0;
-    for (unsigned i = 0; i < 100000 && client_tally(a.client)->delivered < relayed; i++) {
+    for (unsigned i = 0; i < 100000 && subscription_tally(a.client)->delivered < relayed; i++) {
         const ssize_t n = recv(a.fd, got, 16 << 20, MSG_DONTWAIT);
         length += n > 0 ? (size_t)n : 0;
         turn();
     }
     free(got);
     assert_true(length > 0);
-    assert_int_equal(client_tally(a.client)->delivered, relayed);
+    assert_int_equal(subscription_tally(a.client)->delivered, relayed);
     hang_up(&a);
 }
 

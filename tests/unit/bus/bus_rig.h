@@ -29,8 +29,11 @@
 #include "base/watch.h"
 #include "bus/bus.h"
 #include "bus/flush.h"
+#include "client/books.h"
 #include "client/ledger.h"
 #include "client/listener.h"
+#include "client/output.h"
+#include "client/subscription.h"
 #include "evapid/presence.h"
 #include "memory.h"
 
@@ -91,7 +94,7 @@ static inline void add_tally(struct tally *sum, const struct tally *t)
 
 static inline void release(struct client *client)
 {
-    add_tally(&up.past, client_tally(client));
+    add_tally(&up.past, subscription_tally(client));
     const struct tally before = bus->totals;
     bus_release(bus, client);
     up.past.messages += bus->totals.messages - before.messages;
@@ -140,7 +143,7 @@ static inline void on_gone(void *owner, struct client *client)
     assert_ptr_equal(owner, &up);
     assert_int_equal(client->state, CLIENT_GONE);
     told_of(client)->gone++;
-    told_of(client)->tally = *client_tally(client);
+    told_of(client)->tally = *subscription_tally(client);
     if (!up.keep)
         release(client);
 }
@@ -527,7 +530,7 @@ static inline void assert_books_balance(void)
     struct tally sum = up.past;
     uint64_t queued = 0;
     for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
-        const struct tally *tally = client_tally(client);
+        const struct tally *tally = subscription_tally(client);
         const uint64_t waiting = outq_events(&client->out);
         assert_int_equal(tally->relayed, tally->delivered + waiting + all_dropped(tally));
         queued += waiting;
@@ -544,16 +547,16 @@ static inline void assert_following(void)
     uint32_t passed[FRAMINGS] = { 0 };
     for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
         const struct run *own = client->listed ? &bus->runs[client->out.framing] : NULL;
-        const bool passed_over = client->passed_by != NULL;
+        const bool passed_over = client->subscription.skipped_by != NULL;
         assert_ptr_equal(client->out.run, passed_over ? NULL : own);
-        assert_ptr_equal(client->passed_by, passed_over ? own : NULL);
+        assert_ptr_equal(client->subscription.skipped_by, passed_over ? own : NULL);
         assert_true(!passed_over || outq_bytes(&client->out) > client->out.limit / 2);
         followers[client->out.framing] += client->out.run != NULL;
         passed[client->out.framing] += passed_over;
     }
     for (size_t i = 0; i < FRAMINGS; i++) {
         assert_int_equal(bus->runs[i].followers, followers[i]);
-        assert_int_equal(bus->runs[i].passed, passed[i]);
+        assert_int_equal(bus->runs[i].skipped, passed[i]);
     }
 }
 
@@ -620,7 +623,7 @@ static inline int tear_down(void **state)
     for (size_t i = 0; i < 8; i++)
         left |= up.now[i].present;
     for (size_t i = 0; i < FRAMINGS; i++)
-        left |= bus->runs[i].followers != 0 || bus->runs[i].passed != 0 || bus->runs[i].first != NULL ||
+        left |= bus->runs[i].followers != 0 || bus->runs[i].skipped != 0 || bus->runs[i].first != NULL ||
                 bus->runs[i].spare != NULL;
     left |= chunk_memory() != 0 || outq_memory() != 0;
     left |= ledger_next(&ledger, NULL) != NULL;

@@ -156,7 +156,7 @@ static void test_a_client_that_is_not_admitted_gets_nothing_also_not_later(void 
     struct peer b = open_client();
     relay("before");
     turn();
-    assert_int_equal(client_tally(a.client)->relayed, 0);
+    assert_int_equal(subscription_tally(a.client)->relayed, 0);
     bus_admit(bus, a.client);
     relay("after");
     assert_receives(&a, "5:after,");
@@ -257,7 +257,7 @@ static void test_a_unicast_passes_over_a_client_that_is_not_admitted(void **stat
     bus_admit(bus, a.client);
     unicast("2", "x");
     assert_receives(&a, "1:2,");
-    assert_int_equal(client_tally(b.client)->relayed, 1);
+    assert_int_equal(subscription_tally(b.client)->relayed, 1);
     hang_up(&a);
     hang_up(&b);
 }

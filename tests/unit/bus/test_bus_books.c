@@ -352,7 +352,7 @@ static void assert_actors(void)
     for (unsigned i = 0; i < ACTORS; i++) {
         const struct actor *actor = &actors[i];
         struct client *client = actor->peer.client;
-        assert_int_equal(client_tally(client)->relayed, actor->events + actor->large);
+        assert_int_equal(subscription_tally(client)->relayed, actor->events + actor->large);
         assert_int_equal(outq_bytes(&client->out), actor_queued(actor));
         assert_int_equal(outq_events(&client->out), actor->events - client->tally->delivered);
     }

@@ -73,7 +73,7 @@ static void test_slow_clients_may_go_in_the_middle_of_an_event(void **state)
             else if (gets)
                 receive(&peers[i], out, 2 * 5006);
             else
-                assert_int_equal(client_tally(peers[i].client)->relayed, 0);
+                assert_int_equal(subscription_tally(peers[i].client)->relayed, 0);
             hang_up(&peers[i]);
         }
         assert_books_balance();
@@ -227,7 +227,7 @@ static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
         }
         assert_int_equal(up.of[index].gone, how < 2);
         assert_int_equal(quick.client->state, CLIENT_OPEN);
-        assert_int_equal(all_dropped(client_tally(quick.client)), 0);
+        assert_int_equal(all_dropped(subscription_tally(quick.client)), 0);
         receive(&quick, out, sizeof(out));
         for (unsigned n = 0; n < EVENTS; n++) {
             char text[106];
@@ -394,9 +394,9 @@ static void test_a_large_event_passes_over_those_it_is_too_large_for(void **stat
     receive(&wide, out, sizeof(out));
     assert_memory_equal(out + 44, "1:1,40:a text", 13);
     assert_memory_equal(out + 3 * 44 + 4, "1:2,40:a text", 13);
-    assert_int_equal(client_tally(first.client)->dropped[DROP_LARGE], 4);
-    assert_int_equal(client_tally(first.client)->relayed, 7);
-    assert_int_equal(client_tally(last.client)->dropped[DROP_LARGE], 4);
+    assert_int_equal(subscription_tally(first.client)->dropped[DROP_LARGE], 4);
+    assert_int_equal(subscription_tally(first.client)->relayed, 7);
+    assert_int_equal(subscription_tally(last.client)->dropped[DROP_LARGE], 4);
     assert_int_equal(all_dropped(&bus->totals), 8);
     assert_int_equal(bus->events.no_receiver, 0);
     assert_books_balance();
@@ -456,8 +456,8 @@ static void test_a_large_event_to_one_is_dropped_alone(void **state)
     assert_receives(&a, "1:1,1:2,1:3,");
     assert_receives(&b, "1:1,14:much too large,14:also too large,1:2,1:3,");
     assert_receives(&guest, "1:3,");
-    assert_int_equal(client_tally(a.client)->dropped[DROP_LARGE], 3);
-    assert_int_equal(client_tally(guest.client)->dropped[DROP_LARGE], 1);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_LARGE], 3);
+    assert_int_equal(subscription_tally(guest.client)->dropped[DROP_LARGE], 1);
     assert_int_equal(all_dropped(&bus->totals), 4);
     assert_int_equal(bus->events.no_receiver, 0);
     hang_up(&a);

@@ -21,7 +21,7 @@ static void test_an_event_for_all_that_cannot_be_kept_is_dropped_for_all(void **
     struct peer c = open_pair();
     WITHOUT_MEMORY_FROM(0, relay("lost"));
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 3);
-    assert_int_equal(client_tally(a.client)->dropped[DROP_MEMORY], 1);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 1);
     assert_books_balance();
     WITHOUT_MEMORY_FROM(1, relay("1")); /* enough for one framing */
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 4);
@@ -74,8 +74,8 @@ static void test_an_event_for_some_that_cannot_be_kept_is_dropped_for_them(void 
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 5);
     assert_books_balance();
     WITHOUT_MEMORY_FROM(0, unicast("lost", "x")); /* and nobody gets it in its place */
-    assert_int_equal(client_tally(a.client)->dropped[DROP_MEMORY], 3);
-    assert_int_equal(client_tally(b.client)->dropped[DROP_MEMORY], 3);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 3);
+    assert_int_equal(subscription_tally(b.client)->dropped[DROP_MEMORY], 3);
     assert_int_equal(up.admitted, 2); /* that is no reason to disconnect anybody */
     multicast("2", "x");
     assert_receives(&a, "1:1,1:2,");
@@ -97,7 +97,7 @@ static void test_an_event_for_one_that_cannot_be_kept_leaves_its_queue_alone(voi
     relay("2");
     assert_books_balance();
     assert_receives(&a, "1:1,1:2,");
-    assert_int_equal(client_tally(a.client)->dropped[DROP_MEMORY], 1);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 1);
     hang_up(&a);
 }
 
@@ -108,7 +108,7 @@ static void test_a_guest_s_event_that_cannot_be_kept_is_dropped_for_it(void **st
     struct peer a = open_pair();
     relay("0"); /* so that the run has room for what follows */
     WITHOUT_MEMORY_FROM(0, relay_to("1", guest.client));
-    assert_int_equal(client_tally(guest.client)->dropped[DROP_MEMORY], 1);
+    assert_int_equal(subscription_tally(guest.client)->dropped[DROP_MEMORY], 1);
     bus_admit(bus, guest.client);
     relay("2");
     assert_receives(&guest, "1:2,");
@@ -305,8 +305,8 @@ static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **sta
     client_resume(b.client);
     assert_heard(1, "1");
     assert_int_equal(up.of[2].messages, 0);
-    assert_int_equal(client_tally(a.client)->messages_dropped[LOSS_MEMORY], 2);
-    assert_int_equal(client_tally(b.client)->messages_dropped[LOSS_MEMORY], 1);
+    assert_int_equal(subscription_tally(a.client)->messages_dropped[LOSS_MEMORY], 2);
+    assert_int_equal(subscription_tally(b.client)->messages_dropped[LOSS_MEMORY], 1);
     assert_int_equal(bus->totals.messages_dropped[LOSS_MEMORY], 3);
     hang_up(&a);
     hang_up(&b);

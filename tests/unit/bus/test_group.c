@@ -43,7 +43,7 @@ static void issue_many(unsigned count)
 
 static uint64_t given(const struct peer *peer)
 {
-    return client_tally(peer->client)->relayed;
+    return subscription_tally(peer->client)->relayed;
 }
 
 /* The next event goes to that one. */
@@ -241,14 +241,14 @@ static void test_a_slow_client_is_passed_over_until_it_keeps_up(void **state)
         const struct payload much = big_event(600, 'm');
         bus_multicast(bus, &much, TAG, strlen(TAG), NULL);
         turn();
-        assert_true(slow.client->slow_since_ms != 0);
+        assert_true(slow.client->pace.slow_since_ms != 0);
         for (unsigned n = 0; n < 100; n++) {
             assert_next(&peers[n % 2]);
             turn();
         }
         assert_int_equal(given(&slow), before + 1);
         wire_open();
-        TURN_UNTIL(slow.client->slow_since_ms == 0);
+        TURN_UNTIL(slow.client->pace.slow_since_ms == 0);
         assert_next(&slow);
         hang_up(&slow);
         hang_up_all(peers, 2);
@@ -274,7 +274,7 @@ static void test_a_client_without_room_for_the_event_is_passed_over(void **state
                      1); /* a turn has not ended: what waits for it could be sent, but the other has room */
     wire_open();
     turn();
-    assert_int_equal(all_dropped(client_tally(small.client)), 0);
+    assert_int_equal(all_dropped(subscription_tally(small.client)), 0);
     hang_up(&small);
     hang_up(&large);
 }
@@ -292,16 +292,16 @@ static void test_a_client_that_drops_the_newest_is_passed_over_while_it_does(voi
     for (int i = 0; i < 20; i++)
         multicast("0123456789012345678901234567890123456789012345678901234567890123456789", TAG);
     turn();
-    assert_non_null(slow.client->passed_by);
-    assert_true(other.client->slow_since_ms != 0 &&
-                other.client->passed_by == NULL); /* it is slow, too, but has room */
-    const uint64_t dropped = all_dropped(client_tally(slow.client));
+    assert_non_null(slow.client->subscription.skipped_by);
+    assert_true(other.client->pace.slow_since_ms != 0 &&
+                other.client->subscription.skipped_by == NULL); /* it is slow, too, but has room */
+    const uint64_t dropped = all_dropped(subscription_tally(slow.client));
     assert_true(dropped > 0);
     for (int i = 0; i < 10; i++)
         assert_next(&other);
-    assert_int_equal(all_dropped(client_tally(slow.client)), dropped);
+    assert_int_equal(all_dropped(subscription_tally(slow.client)), dropped);
     wire_open();
-    TURN_UNTIL(slow.client->slow_since_ms == 0);
+    TURN_UNTIL(slow.client->pace.slow_since_ms == 0);
     assert_next(&slow);
     hang_up(&slow);
     hang_up(&other);
@@ -335,7 +335,7 @@ static void test_when_nobody_keeps_up_the_turns_go_on_and_the_policies_decide(vo
     }
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(given(&peers[i]), 100);
-        assert_true(client_tally(peers[i].client)->dropped[DROP_SLOW] > 0);
+        assert_true(subscription_tally(peers[i].client)->dropped[DROP_SLOW] > 0);
     }
     assert_int_equal(bus->events.no_receiver, 0);
     assert_books_balance();
@@ -457,7 +457,7 @@ static void test_without_memory_an_event_is_counted_for_who_was_to_get_it(void *
     memory_limit(-1);
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(given(&peers[i]), 2);
-        assert_int_equal(client_tally(peers[i].client)->dropped[DROP_MEMORY], 2);
+        assert_int_equal(subscription_tally(peers[i].client)->dropped[DROP_MEMORY], 2);
     }
     assert_books_balance();
     hang_up_all(peers, 2);

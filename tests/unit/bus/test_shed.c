@@ -65,7 +65,7 @@ static void test_who_reads_gets_all_whatever_waits_for_the_others(void **state)
         assert_int_equal(out[5], 'a' + n % 26);
         assert_int_equal(out[LENGTH + 4], 'a' + n % 26);
     }
-    assert_int_equal(all_dropped(client_tally(quick.client)), 0);
+    assert_int_equal(all_dropped(subscription_tally(quick.client)), 0);
     assert_int_equal(bus->totals.dropped[DROP_SLOW], all_dropped(&bus->totals));
     for (unsigned i = 0; i < STALLED; i++) {
         assert_int_equal(up.of[i + 2].gone, i % 3 == 0);
@@ -91,13 +91,13 @@ static void test_the_longest_queue_goes_short_first(void **state)
         assert_int_equal(all_dropped(&bus->totals), all_dropped(&up.past));
         multicast_big(30000, "less");
         multicast_big(30000, "less");
-        assert_int_equal(all_dropped(client_tally(less.client)), 0);
+        assert_int_equal(all_dropped(subscription_tally(less.client)), 0);
         assert_int_equal(outq_events(&less.client->out), 42);
         assert_int_equal(up.of[index].gone, policy == SLOW_DISCONNECT);
         if (policy != SLOW_DISCONNECT) {
             assert_in_range(outq_events(&most.client->out), 29, 30);
-            assert_int_equal(client_tally(most.client)->dropped[DROP_SLOW], 60 - outq_events(&most.client->out));
-            assert_int_not_equal(most.client->slow_since_ms, 0);
+            assert_int_equal(subscription_tally(most.client)->dropped[DROP_SLOW], 60 - outq_events(&most.client->out));
+            assert_int_not_equal(most.client->pace.slow_since_ms, 0);
             assert_following();
             bus_finish(bus, most.client);
         }
@@ -131,7 +131,7 @@ static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
                 assert_in_range(i, 0, 25);
                 turn();
             }
-            const unsigned dropped = (unsigned)client_tally(a.client)->dropped[DROP_SLOW];
+            const unsigned dropped = (unsigned)subscription_tally(a.client)->dropped[DROP_SLOW];
             const unsigned kept = (unsigned)outq_events(&a.client->out);
             assert_in_range(dropped, kept - 2, kept + 1);
             wire_open();
@@ -164,10 +164,10 @@ static void test_all_who_wait_for_the_same_go_short_together(void **state)
         assert_true(bus_queue_memory() <= TOTAL);
         turn();
     }
-    const uint64_t dropped = client_tally(peers[0].client)->dropped[DROP_SLOW];
+    const uint64_t dropped = subscription_tally(peers[0].client)->dropped[DROP_SLOW];
     assert_in_range(dropped, 100, 160);
     for (unsigned i = 0; i < STALLED; i++) {
-        assert_int_equal(client_tally(peers[i].client)->dropped[DROP_SLOW], dropped);
+        assert_int_equal(subscription_tally(peers[i].client)->dropped[DROP_SLOW], dropped);
         hang_up(&peers[i]);
     }
     hang_up(&few);
@@ -222,7 +222,7 @@ static void test_who_is_being_closed_goes_short_too(void **state)
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     for (int i = 0; i < 3; i++)
         multicast_big(100000, "b");
-    assert_int_equal(client_tally(a.client)->dropped[DROP_SLOW], 7);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_SLOW], 7);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(outq_events(&b.client->out), 3);
     wire_open();
@@ -246,8 +246,8 @@ static void test_an_event_larger_than_the_limit_is_dropped_alone(void **state)
         bus_relay(bus, &event, NULL);
         bus_unicast(bus, &event, "a", 1, NULL);
     }
-    assert_int_equal(client_tally(a.client)->dropped[DROP_LARGE], 6);
-    assert_int_equal(client_tally(raw.client)->dropped[DROP_LARGE], 3);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_LARGE], 6);
+    assert_int_equal(subscription_tally(raw.client)->dropped[DROP_LARGE], 3);
     assert_int_equal(all_dropped(&bus->totals), 9);
     assert_int_equal(outq_events(&a.client->out), 9);
     assert_books_balance();

@@ -78,7 +78,7 @@ static void test_a_peer_that_resets_with_much_queued_ends_its_client(void **stat
 {
     (void)state;
     struct peer a = far_behind();
-    assert_true(a.client->blocked);
+    assert_true(a.client->output.blocked);
     reset(&a);
     TURN_UNTIL(up.of[1].ended == 1 && outq_is_empty(&a.client->out));
     assert_int_equal(bus->totals.relayed, 8);
@@ -600,7 +600,7 @@ static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **sta
     assert_int_equal(b.client->tally->message_bytes, 4);
     assert_books_balance();
     assert_int_equal(tally_messages_waiting(&bus->totals), 2);
-    client_count_message(a.client); /* a route has ended */
+    books_count_route(a.client); /* a route has ended */
     assert_int_equal(tally_messages_waiting(&bus->totals), 1);
     hang_up(&a);
     hang_up(&b);

@@ -77,7 +77,7 @@ static void test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute(void **
     turn();
     wire.error = 0;
     relay("3");
-    assert_int_equal(client_tally(a.client)->relayed, 2);
+    assert_int_equal(subscription_tally(a.client)->relayed, 2);
     assert_int_equal(a.client->tally->dropped[DROP_CLOSED], 2);
     send_text(&a, "5:hello,");
     TURN_UNTIL(up.of[1].messages == 1);
@@ -132,7 +132,7 @@ static void test_a_deaf_client_leaves_at_once(void **state)
         if (way == WRITABLE) {
             wire_block();
             turn();
-            assert_true(a.client->blocked);
+            assert_true(a.client->output.blocked);
         }
         wire = (struct wire){ .most = SIZE_MAX, .error = EPIPE };
         assert_int_equal(up.admitted, 2);
@@ -147,14 +147,14 @@ static void test_a_deaf_client_leaves_at_once(void **state)
         assert_int_equal(up.admitted, 1);
         assert_false(is_present("x"));
         assert_int_equal(bus->runs[FRAMING_NETSTRING].followers, 1);
-        assert_true(a.client->deaf && outq_is_empty(&a.client->out));
-        assert_int_equal(client_tally(a.client)->relayed, events);
+        assert_true(a.client->subscription.failed && outq_is_empty(&a.client->out));
+        assert_int_equal(subscription_tally(a.client)->relayed, events);
         assert_int_equal(a.client->tally->dropped[DROP_CLOSED], events);
         assert_books_balance();
         assert_following();
         relay("!");
         multicast("?", "x");
-        assert_int_equal(client_tally(a.client)->relayed, events);
+        assert_int_equal(subscription_tally(a.client)->relayed, events);
         assert_receives(&b, way == ROOM_IN_RUN ? "5:hello,5:hello,5:hello,1:!," : "5:hello,5:hello,1:!,");
         assert_int_equal(all_dropped(&bus->totals) - all_dropped(&before), events);
         bus_finish(bus, a.client);
@@ -179,7 +179,7 @@ static void test_a_deaf_client_is_not_listed_when_it_is_admitted_again(void **st
     assert_int_equal(up.admitted, 0);
     assert_following();
     relay("2");
-    assert_int_equal(client_tally(a.client)->relayed, 1);
+    assert_int_equal(subscription_tally(a.client)->relayed, 1);
     hang_up(&a);
 }
 
@@ -293,7 +293,7 @@ static void test_finish_flushes_and_then_closes(void **state)
         bus_relay(bus, &event, NULL);
     }
     turn();
-    assert_true(a.client->blocked);
+    assert_true(a.client->output.blocked);
     bus_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(up.admitted, 0);
@@ -503,7 +503,7 @@ static struct peer open_full(size_t queued)
     const struct payload event = big_event(queued, 'a');
     bus_relay(bus, &event, NULL);
     turn();
-    assert_true(peer.client->blocked && peer.client->full);
+    assert_true(peer.client->output.blocked && peer.client->output.full);
     return peer;
 }
 

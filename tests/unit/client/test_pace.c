@@ -56,7 +56,7 @@ static void assert_nothing_waits(const struct peer *peer)
 
 static uint64_t dropped_slow(const struct peer *peer)
 {
-    const struct tally *tally = client_tally(peer->client);
+    const struct tally *tally = subscription_tally(peer->client);
     assert_int_equal(all_dropped(tally), tally->dropped[DROP_SLOW]);
     return tally->dropped[DROP_SLOW];
 }
@@ -201,7 +201,7 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
                 turn();
         }
         assert_int_equal(dropped_slow(&a), 20);
-        assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 1);
+        assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 1);
         wire = (struct wire){ .most = 5 * SIZE - 1, .error = EAGAIN, .fail = 1 }; /* a byte too few */
         client_flush(a.client);
         wire_block();
@@ -210,7 +210,7 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
         wire = (struct wire){ .most = 1, .error = EAGAIN, .fail = 1 };
         client_flush(a.client);
         wire_block();
-        assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 0);
+        assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
         assert_following();
         issues[how](32);
         assert_int_equal(dropped_slow(&a), 21);
@@ -218,7 +218,7 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
         assert_numbers(&a, 1, 10);
         assert_numbers(&a, 32, 32);
         assert_nothing_waits(&a);
-        assert_int_equal(client_tally(a.client)->relayed, 32);
+        assert_int_equal(subscription_tally(a.client)->relayed, 32);
         assert_books_balance();
         bus_finish(bus, a.client);
         hang_up(&a);
@@ -237,7 +237,7 @@ static void test_a_large_event_doesn_t_pass_over_who_is_half_free(void **state)
     bus_relay(bus, &event, NULL);
     bus_unicast(bus, &event, "x", 1, NULL);
     assert_int_equal(dropped_slow(&a), 2);
-    assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 0);
+    assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
     assert_following();
     relay_number(6);
     wire_open();
@@ -256,7 +256,7 @@ static void test_who_is_passed_over_may_leave(void **state)
         wire_block();
         for (unsigned n = 1; n <= 5; n++)
             relay_number(n);
-        assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 1);
+        assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 1);
         if (how == 0)
             bus_finish(bus, a.client);
         else if (how == 1)
@@ -265,12 +265,12 @@ static void test_who_is_passed_over_may_leave(void **state)
             client_drop(a.client, DROP_CLOSED);
         else
             client_cut_off(a.client, DROP_CLOSED);
-        assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 0);
+        assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
         assert_books_balance();
         relay_number(6); /* which nobody gets */
         wire_open();
         if (how == 1) {
-            assert_int_equal(client_tally(a.client)->dropped[DROP_SLOW], 3);
+            assert_int_equal(subscription_tally(a.client)->dropped[DROP_SLOW], 3);
             bus_admit(bus, a.client);
             assert_numbers(&a, 1, 2);
             relay_number(7);
@@ -322,11 +322,11 @@ static void test_who_can_t_be_passed_over_for_want_of_memory_is_closed(void **st
     relay_number(4);
     assert_true(memory_refused() > 0);
     memory_limit(-1);
-    assert_int_equal(bus->runs[FRAMING_NETSTRING].passed, 0);
+    assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
     assert_books_balance();
     assert_int_equal(up.admitted, 0);
-    assert_int_equal(client_tally(a.client)->dropped[DROP_MEMORY], 3);
-    assert_int_equal(client_tally(a.client)->dropped[DROP_SLOW], 1);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 3);
+    assert_int_equal(subscription_tally(a.client)->dropped[DROP_SLOW], 1);
     bus_finish(bus, a.client);
     assert_ends(&a);
     assert_int_equal(up.of[index].gone, 1);
@@ -378,14 +378,14 @@ static void test_a_client_is_slow_between_half_and_an_eighth(void **state)
     for (unsigned n = 1; n <= 16; n++) {
         relay_number(n);
         turn();
-        assert_int_equal(a.client->slow_since_ms != 0, n > 8);
+        assert_int_equal(a.client->pace.slow_since_ms != 0, n > 8);
     }
-    const uint64_t since = a.client->slow_since_ms;
+    const uint64_t since = a.client->pace.slow_since_ms;
     for (unsigned n = 16; n > 0; n--) {
         wire = (struct wire){ .most = SIZE, .error = EAGAIN, .fail = 1 };
         client_flush(a.client);
         assert_int_equal(outq_events(&a.client->out), n - 1);
-        assert_int_equal(a.client->slow_since_ms, n - 1 > 2 ? since : 0);
+        assert_int_equal(a.client->pace.slow_since_ms, n - 1 > 2 ? since : 0);
     }
     hang_up(&a);
 }
@@ -398,12 +398,12 @@ static void test_a_tick_notices_who_is_slow(void **state)
     wire_block();
     for (unsigned n = 1; n <= 3; n++)
         relay_number(n);
-    assert_int_equal(a.client->slow_since_ms, 0);
+    assert_int_equal(a.client->pace.slow_since_ms, 0);
     bus_tick(bus);
-    assert_int_not_equal(a.client->slow_since_ms, 0);
+    assert_int_not_equal(a.client->pace.slow_since_ms, 0);
     wire_open();
     assert_numbers(&a, 1, 3);
-    assert_int_equal(a.client->slow_since_ms, 0);
+    assert_int_equal(a.client->pace.slow_since_ms, 0);
     hang_up(&a);
 }
 
@@ -416,11 +416,11 @@ static void test_who_loses_an_event_is_slow(void **state)
         wire_block();
         for (unsigned n = 1; n <= 5; n++) {
             relay_number(n);
-            assert_int_equal(a.client->slow_since_ms != 0, n == 5);
+            assert_int_equal(a.client->pace.slow_since_ms != 0, n == 5);
             if (n == 1)
                 turn(); /* the kernel takes nothing, and is not asked again for each event */
         }
-        assert_int_equal(dropped_slow(&a) - a.client->slow_dropped, policy == SLOW_DROP_NEWEST ? 1 : 2);
+        assert_int_equal(dropped_slow(&a) - a.client->pace.slow_dropped, policy == SLOW_DROP_NEWEST ? 1 : 2);
         bus_finish(bus, a.client);
         wire_open();
         hang_up(&a);

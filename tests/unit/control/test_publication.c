@@ -183,7 +183,7 @@ static void test_nobody_waits_for_a_client_that_is_passed_over(void **state)
         bus_relay(bus, &event, NULL);
         turn();
     }
-    assert_non_null(peer.client->passed_by);
+    assert_non_null(peer.client->subscription.skipped_by);
     assert_true(publication_may_go_on(publication, bus));
     publication_close(publication);
     wire_open();

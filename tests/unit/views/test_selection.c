@@ -44,7 +44,7 @@ static void test_clients_are_chosen_by_what_they_are(void **state)
                             connect_from("[2001:db8::5]:3"), connect_tcp(&netstring_limits, 0) };
     give_tag(&peers[0], "blue");
     give_tag(&peers[2], "blues");
-    peers[2].client->slow_since_ms = 1;
+    peers[2].client->pace.slow_since_ms = 1;
     struct selection selection = { .limit = SIZE_MAX };
     assert_chosen(&selection, "1 2 3 4 of 4");
     selection.limit = 2;
@@ -66,7 +66,7 @@ static void test_clients_are_chosen_by_what_they_are(void **state)
         assert_null(network_parse(networks[i].network, &selection.address));
         assert_chosen(&selection, networks[i].expected);
     }
-    peers[2].client->slow_since_ms = 0;
+    peers[2].client->pace.slow_since_ms = 0;
     for (size_t i = 0; i < 4; i++)
         hang_up(&peers[i]);
 }
