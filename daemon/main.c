@@ -100,7 +100,7 @@ static void evapid_finish(struct evapid *e)
 static void evapid_on_stopping(uv_timer_t *timer)
 {
     struct evapid *e = timer->data;
-    const bool flushed = bus_is_flushed(&e->home.bus);
+    const bool flushed = flush_is_done(&e->home.bus);
     const bool idle = kamailio_is_idle(&e->home.kamailio);
     if (!(flushed && idle) && uv_now(&e->home.loop) < e->stop_deadline_ms)
         return;
@@ -129,7 +129,7 @@ static void evapid_stand_still(struct evapid *e)
     kamailio_flush(&e->home.kamailio);
     seat_finish_placing(&e->home.kamailio); /* these two after all that could begin them anew */
     flush_settle_leaving(&e->home.bus);
-    bus_flush(&e->home.bus);
+    flush_turn(&e->home.bus);
     figures_publish(&e->home.kamailio);
 }
 
@@ -155,7 +155,7 @@ static void evapid_leave_in_store(struct evapid *e)
         LEVEL_NOTICE, SUBJECT,
         "stopping: SIGTERM; %u clients are left to the service manager, and %llu events and %llu messages that are on "
         "their way",
-        HASH_COUNT(e->home.bus.clients) - unkept,
+        HASH_COUNT(e->home.bus.roster.clients) - unkept,
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
     notify_state("STOPPING=1");
@@ -180,7 +180,8 @@ static const char *evapid_on_replace(void *owner, int fd)
         return "there is no memory for a hand-over";
     why = replace_give(fd, &holdings, &e->home.ledger.header->offer);
     if (why == NULL) {
-        log_line(LEVEL_NOTICE, SUBJECT, "replaced: %u clients are the successor's", HASH_COUNT(e->home.bus.clients));
+        log_line(LEVEL_NOTICE, SUBJECT, "replaced: %u clients are the successor's",
+                 HASH_COUNT(e->home.bus.roster.clients));
         evapid_leave();
     }
     handover_cancel(&e->home, &holdings);
@@ -260,7 +261,7 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     flush_attend(&e->home.bus);
     control_serve(&e->home.control);   /* what it changes goes out with the rest */
     kamailio_flush(&e->home.kamailio); /* before the clients: routes run while they are served */
-    bus_flush(&e->home.bus);
+    flush_turn(&e->home.bus);
     control_flush(&e->home.control);
     figures_publish(&e->home.kamailio);
     const bool lines_wait = log_flush();

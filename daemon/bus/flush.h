@@ -1,7 +1,7 @@
 /* The end of a turn for clients: each is sent what it was given in the turn. With very many clients that is long work, and done in
  * slices (slice.h). A client that was not reached keeps its place, as if it read slowly, and comes first in the next turn. Until all
- * have been reached, evapid reads no more from the ring, except one batch a turn for somebody who waits until a part of it has
- * been read. So new events wait in the ring, and no client gets far ahead of the others.
+ * have been reached (bus.flush.behind), evapid reads no more from the ring, except one batch a turn for somebody who waits until a
+ * part of it has been read. So new events wait in the ring, and no client gets far ahead of the others.
  *
  * Clients that are to be closed, many at once, are closed in slices too. They get no more events from the moment at which that was
  * decided. Their messages are not taken either, unless they are cut off as too slow. */
@@ -10,30 +10,36 @@
 
 #include <stdbool.h>
 
-struct bus;
-struct client;
+#include "bus/bus_type.h"
 
-/* It has something to send; or it has not, or was sent it. */
-void flush_mark_dirty(struct bus *bus, struct client *client);
-void flush_mark_clean(struct bus *bus, struct client *client);
+/* The end of a turn: send each client what it was given in it, with as few system calls as the kernel allows. */
+void flush_turn(struct bus *bus);
+
+/* Is work left that there was no time for? */
+bool flush_is_behind(const struct bus *bus);
+
+/* Has every client been sent all it was given? */
+bool flush_is_done(const struct bus *bus);
 
 /* Serve clients whose sockets were ready when a turn had no more time. Call it before the workers are written to: it may bring
  * messages for them. */
 void flush_attend(struct bus *bus);
 
-/* Close the client gracefully, as bus_finish does, when its turn comes; drop it then if it is being flushed. */
+/* Close the client after it has been sent what it was given. */
+void flush_finish(struct bus *bus, struct client *client);
+
+/* Likewise, when its turn comes; it gets no more events at once. One that is being flushed is dropped then, if it is overdue. */
 void flush_leave(struct bus *bus, struct client *client);
 
-/* Cut it off when its turn comes, because an event finds no room in its queue. */
+/* Cut off a client that is too slow, and with it all that it had not read: by that it can tell that it missed something. Very many
+ * in one turn are cut off when their turn comes; flush_cut_off_now doesn't wait. */
 void flush_cut_off(struct bus *bus, struct client *client);
+void flush_cut_off_now(struct bus *bus, struct client *client);
 
-/* It has gone: nobody need close it any more, or attend to it. */
-void flush_forget(struct bus *bus, struct client *client);
-
-/* Close all of those now: nobody waits any more. */
+/* Close all that are to be closed now, however long it takes. */
 void flush_settle_leaving(struct bus *bus);
 
-/* Is there more to do in the next turn, though nothing comes? */
-bool flush_is_behind(const struct bus *bus);
+/* Let the runs go of what nobody waits for. */
+void flush_settle(struct bus *bus);
 
 #endif

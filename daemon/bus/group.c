@@ -46,7 +46,7 @@ struct client *group_choose(struct tag *tag, const struct client *guest, size_t 
 {
     struct client *first = tag->first;
     while (first != NULL && !client_receives(first, guest))
-        first = first->tag_next;
+        first = first->tagging.next;
     if (first == NULL || first->unicast_mode == UNICAST_FIRST)
         return first;
     const bool by_queue = first->unicast_mode == UNICAST_LEAST_QUEUED;
@@ -56,8 +56,8 @@ struct client *group_choose(struct tag *tag, const struct client *guest, size_t 
     do {
         if (client_receives(client, guest))
             consider(&best, client, by_queue, length);
-        client = client->tag_next != NULL ? client->tag_next : tag->first;
+        client = client->tagging.next != NULL ? client->tagging.next : tag->first;
     } while (client != begin && !is_best(&best));
-    tag->turn = best.client->tag_next;
+    tag->turn = best.client->tagging.next;
     return best.client;
 }

@@ -1,7 +1,11 @@
 /* Who goes short when memory for queues does. */
 #include "bus/shed.h"
 
+#include <uthash.h>
+
 #include "base/log.h"
+#include "bus/flush.h"
+#include "bus/roster.h"
 #include "client/books.h"
 #include "client/pace.h"
 
@@ -11,10 +15,18 @@
 static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
 static struct log_limit broken_off = { .kind = "clients: closed for want of memory" };
 
-/* What an event of that length would add: to the runs, or in chunks of its own. */
-static size_t shed_cost(const struct bus *bus, size_t length, bool to_all, const struct client *guest)
+size_t shed_queue_memory(void)
 {
-    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->listening_count + 1) : 0;
+    return chunk_memory() + outq_memory();
+}
+
+/* What the event would add: to the runs, or in chunks of its own. */
+static size_t shed_cost(const struct bus *bus, const struct event *event)
+{
+    const size_t length = payload_length(event->payload);
+    const bool to_all = event->kind == EVENT_RELAY;
+    const struct client *guest = event->guest;
+    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->roster.receiver_count + 1) : 0;
     for (int framing = 0; framing < FRAMINGS; framing++) {
         const struct run *run = &bus->runs[framing];
         const size_t size = framing_size((enum framing)framing, length);
@@ -31,7 +43,7 @@ static size_t shed_cost(const struct bus *bus, size_t length, bool to_all, const
 static size_t shed_longest_queue(const struct bus *bus)
 {
     size_t longest = 0;
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next)
         if (outq_bytes(&client->out) > longest)
             longest = outq_bytes(&client->out);
     return longest;
@@ -56,8 +68,8 @@ static void shed_client(struct bus *bus, struct client *client)
     if (parts && client->state == CLIENT_FLUSHING)
         books_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
     else if (parts && client->pace.policy == SLOW_DISCONNECT)
-        bus_disconnect_slow(bus, client);
-    else if (!parts || !pace_shed(client, client->listed ? &bus->runs[client->out.framing] : NULL))
+        flush_cut_off_now(bus, client);
+    else if (!parts || !pace_shed(client, client->roster.receives ? &bus->runs[client->out.framing] : NULL))
         shed_break_off(client);
 }
 
@@ -66,15 +78,15 @@ static void shed_until(struct bus *bus, size_t memory)
 {
     struct client *client = NULL;
     struct client *next = NULL;
-    for (size_t longest = 1; bus_queue_memory() > memory && longest > 0;) {
+    for (size_t longest = 1; shed_queue_memory() > memory && longest > 0;) {
         longest = shed_longest_queue(bus);
-        HASH_ITER(hh, bus->clients, client, next)
+        HASH_ITER(hh, bus->roster.clients, client, next)
         {
             if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
                 continue;
             shed_client(bus, client);
-            bus_settle(bus);
-            if (bus_queue_memory() <= memory)
+            flush_settle(bus);
+            if (shed_queue_memory() <= memory)
                 return;
         }
     }
@@ -84,30 +96,29 @@ static void shed_until(struct bus *bus, size_t memory)
 static inline bool shed_is_far_off(const struct bus *bus, size_t length)
 {
     const size_t most =
-        FRAMINGS * 2 * chunk_cost(RUN_CHUNK, length + FRAMING_MAX) + outq_growth(bus->listening_count + 1);
-    return most <= bus->max_total_queued_bytes && bus_queue_memory() <= bus->max_total_queued_bytes - most;
+        FRAMINGS * 2 * chunk_cost(RUN_CHUNK, length + FRAMING_MAX) + outq_growth(bus->roster.receiver_count + 1);
+    return most <= bus->max_total_queued_bytes && shed_queue_memory() <= bus->max_total_queued_bytes - most;
 }
 
-struct client *shed_make_room(struct bus *bus, const struct payload *payload, bool to_all, struct client *guest)
+struct client *shed_make_room(struct bus *bus, const struct event *event)
 {
-    const size_t length = payload_length(payload);
-    if (shed_is_far_off(bus, length))
-        return guest;
-    const uint32_t index = guest != NULL ? guest->index : 0;
+    if (shed_is_far_off(bus, payload_length(event->payload)))
+        return event->guest;
+    const uint32_t index = event->guest != NULL ? event->guest->index : 0;
     const size_t limit = bus->max_total_queued_bytes;
     const size_t free_part = limit / SHED_PART;
-    const size_t cost = shed_cost(bus, length, to_all, guest);
-    if (cost <= limit && bus_queue_memory() <= limit - cost)
-        return guest;
+    const size_t cost = shed_cost(bus, event);
+    if (cost <= limit && shed_queue_memory() <= limit - cost)
+        return event->guest;
     bus->upstream.sends(bus->upstream.owner);
-    bus_flush(bus); /* what can be sent need not be shed, and the runs let go of it */
-    if (bus_queue_memory() + cost > limit - free_part) {
+    flush_turn(bus); /* what can be sent need not be shed, and the runs let go of it */
+    if (shed_queue_memory() + cost > limit - free_part) {
         log_limited(
             &crowded, LEVEL_WARNING, "bus",
             "the queues of all clients take %zu bytes (max_total_queued_bytes %zu): dropping what waits for the "
             "slowest",
-            bus_queue_memory(), limit);
+            shed_queue_memory(), limit);
         shed_until(bus, limit - free_part > cost ? limit - free_part - cost : 0);
     }
-    return guest != NULL ? bus_find(bus, index) : NULL;
+    return event->guest != NULL ? roster_find(bus, index) : NULL;
 }

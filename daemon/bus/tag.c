@@ -31,59 +31,68 @@ static struct tag *tag_new(struct tag_index *index, const char *name, size_t len
     return tag;
 }
 
-void tag_note_listed(struct tag_index *index, struct client *client, bool listed)
+void tag_note_receiver(struct tag_index *index, struct client *client, bool receives)
 {
-    struct tag *tag = client->tag;
+    struct tag *tag = client->tagging.tag;
     if (tag == NULL)
         return;
-    if (listed && tag->listed++ == 0)
+    if (receives && tag->receivers++ == 0)
         index->watch(index->owner, tag->hash, true);
-    else if (!listed && --tag->listed == 0)
+    else if (!receives && --tag->receivers == 0)
         index->watch(index->owner, tag->hash, false);
 }
 
-void tag_take(struct tag_index *index, struct client *client)
+void tag_remove(struct tag_index *index, struct client *client)
 {
-    struct tag *tag = client->tag;
+    struct tagging *tagging = &client->tagging;
+    struct tag *tag = tagging->tag;
     if (tag == NULL)
         return;
-    if (client->listed)
-        tag_note_listed(index, client, false);
-    client->tag = NULL;
+    if (client->roster.receives)
+        tag_note_receiver(index, client, false);
+    tagging->tag = NULL;
     if (tag->turn == client)
-        tag->turn = client->tag_next;
-    DL_DELETE2(tag->first, client, tag_prev, tag_next);
+        tag->turn = tagging->next;
+    DL_DELETE2(tag->first, client, tagging.prev, tagging.next);
     if (--tag->clients > 0)
         return;
     HASH_DEL(index->tags, tag);
     free(tag);
 }
 
-void tag_set_turn(struct client *client)
+void tag_await_turn(struct client *client, bool has_turn)
 {
-    if (client->tag != NULL)
-        client->tag->turn = client;
+    struct tagging *tagging = &client->tagging;
+    tagging->has_turn = has_turn;
+}
+
+void tag_restore_turn(struct client *client)
+{
+    struct tagging *tagging = &client->tagging;
+    if (tagging->has_turn && tagging->tag != NULL)
+        tagging->tag->turn = client;
 }
 
 bool tag_has_turn(const struct client *client)
 {
-    return client->tag != NULL && client->tag->turn == client;
+    return client->tagging.tag != NULL && client->tagging.tag->turn == client;
 }
 
 bool tag_give(struct tag_index *index, struct client *client, const char *name, size_t length)
 {
+    struct tagging *tagging = &client->tagging;
     struct tag *tag = tag_find(index, name, length);
-    if (tag != NULL && tag == client->tag)
+    if (tag != NULL && tag == tagging->tag)
         return true;
-    tag_take(index, client);
+    tag_remove(index, client);
     if (tag == NULL)
         tag = tag_new(index, name, length);
     if (tag == NULL)
         return false;
-    client->tag = tag;
-    DL_APPEND2(tag->first, client, tag_prev, tag_next);
+    tagging->tag = tag;
+    DL_APPEND2(tag->first, client, tagging.prev, tagging.next);
     tag->clients++;
-    if (client->listed)
-        tag_note_listed(index, client, true);
+    if (client->roster.receives)
+        tag_note_receiver(index, client, true);
     return true;
 }

@@ -2,7 +2,7 @@
  *
  * A client has at most one tag. The clients of a tag stand in the order in which they got it; which of them a unicast means
  * is said by group.h. A tag exists while a client carries it, also one that is being admitted or has gone: its last routes may
- * read it. Whether the tag reaches anybody is said by those of its clients that get events (client.listed). */
+ * read it. Whether the tag reaches anybody is said by those of its clients that get events (client.roster.receives). */
 #ifndef EVAPID_TAG_H
 #define EVAPID_TAG_H
 
@@ -16,10 +16,10 @@
 struct client;
 
 struct tag {
-    struct client *first;   /* list of its clients, linked through client.tag_next and tag_prev (utlist's DL) */
-    struct client *turn;    /* with whom a search begins for whose turn it is (group.h); NULL: with the first */
-    size_t clients, listed; /* carriers; those of them that get events */
-    uint64_t hash;          /* presence_hash of the name */
+    struct client *first;      /* list of its clients, linked through client.tagging (utlist's DL) */
+    struct client *turn;       /* with whom a search begins for whose turn it is (group.h); NULL: with the first */
+    size_t clients, receivers; /* carriers; those of them that get events */
+    uint64_t hash;             /* presence_hash of the name */
     uint8_t length;
     char name[EVAPID_TAG_MAX]; /* any bytes, no NUL at the end */
     UT_hash_handle hh;
@@ -39,14 +39,17 @@ struct tag_index {
 bool tag_give(struct tag_index *index, struct client *client, const char *name, size_t length);
 
 /* Take the client's tag away, if it has one. */
-void tag_take(struct tag_index *index, struct client *client);
+void tag_remove(struct tag_index *index, struct client *client);
 
-/* The next event for one of its tag begins with that client; does it? */
-void tag_set_turn(struct client *client);
+/* Does the next event for one of its tag begin with that client? */
 bool tag_has_turn(const struct client *client);
 
-/* The client has begun to get events (listed), or gets them no more. */
-void tag_note_listed(struct tag_index *index, struct client *client, bool listed);
+/* A client that was taken over had the turn, or not; and it has got its tag again. */
+void tag_await_turn(struct client *client, bool has_turn);
+void tag_restore_turn(struct client *client);
+
+/* The client receives events from now on, or no more. */
+void tag_note_receiver(struct tag_index *index, struct client *client, bool receives);
 
 /* The tag of that name, or NULL. */
 struct tag *tag_find(const struct tag_index *index, const char *name, size_t length);

@@ -482,6 +482,16 @@ void client_free(struct client *client)
         free(client);
 }
 
+void client_set_listener(struct client *client, struct listener *listener)
+{
+    client->listener = listener;
+}
+
+void client_set_seat(struct client *client, void *seat)
+{
+    client->seat = seat;
+}
+
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
 void client_save(struct client *client, struct state_out *out)
@@ -489,7 +499,7 @@ void client_save(struct client *client, struct state_out *out)
     books_note_given(client);
     const uint64_t now_ms = uv_now(client->poll.loop);
     state_put(out, "state", (uint64_t)client->state);
-    state_put(out, "blocked", output_is_blocked(client) || (client->dirty && client->state != CLIENT_ADMITTING));
+    state_put(out, "blocked", output_is_blocked(client) || (client->roster.dirty && client->state != CLIENT_ADMITTING));
     state_put(out, "deadline-ms", client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0);
     state_put(out, "admit-by", client->admit_by_ms != 0);
     state_put(out, "admit-by-ms", client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0);

@@ -29,6 +29,10 @@ void client_set_limits(struct client *client, const struct client_limits *limits
 void client_save(struct client *client, struct state_out *out);
 bool client_load(struct client *client, struct state_in *in, bool *lost);
 
+/* The listener at which it connected, NULL: it is there no more; and what Kamailio's side keeps for it. */
+void client_set_listener(struct client *client, struct listener *listener);
+void client_set_seat(struct client *client, void *seat);
+
 /* ADMITTING: let it take part. */
 void client_admit(struct client *client);
 

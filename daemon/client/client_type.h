@@ -81,6 +81,26 @@ struct pace {
     uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
 };
 
+/* The bus's: in which of its lists the client is (roster.h). */
+struct roster_place {
+    bool receives; /* it gets events */
+    bool dirty;    /* it has something to send in this turn */
+    bool postponed;
+    bool leaving;
+    bool too_slow; /* leaving: it is to be cut off */
+    struct client *prev, *next;
+    struct client *dirty_prev, *dirty_next;
+    struct client *postponed_prev, *postponed_next;
+    struct client *leaving_prev, *leaving_next;
+};
+
+/* The tag index's (tag.h). */
+struct tagging {
+    struct tag *tag; /* NULL: none */
+    bool has_turn;   /* it was taken over, and the next event for one of its tag begins with it */
+    struct client *prev, *next;
+};
+
 #define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
 
 struct client {
@@ -111,34 +131,26 @@ struct client {
     uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
     uint32_t linger_ms;
 
-    /* The bus's and the tag index's. */
     struct listener *listener;
     enum unicast_mode unicast_mode;
-    struct tag *tag;
-    bool has_turn; /* it was taken over, and the next event for one of its tag begins with it */
-    struct client *tag_prev, *tag_next;
-    struct client *prev, *next;                 /* list of the clients that get events */
-    struct client *dirty_prev, *dirty_next;     /* list of the clients that have something to send in this turn */
-    struct client *due_prev, *due_next;         /* list of the clients for whom there was no time */
-    struct client *leaving_prev, *leaving_next; /* list of the clients that are to be closed */
-    bool too_slow;                              /* leaving: it is to be cut off */
-    bool dirty, listed, leaving, postponed;     /* in which of the lists it is */
-    UT_hash_handle hh;                          /* by index */
+    struct roster_place roster;
+    struct tagging tagging;
+    UT_hash_handle hh; /* by index */
 
     void *seat; /* the host's own */
 };
 
-/* Does it get events? */
-static inline bool client_listens(const struct client *client)
+/* Is it in a state in which clients get events? */
+static inline bool client_may_receive(const struct client *client)
 {
     return (client->state == CLIENT_OPEN || client->state == CLIENT_FINISHING) && !client->subscription.failed &&
-           !client->leaving;
+           !client->roster.leaving;
 }
 
 /* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */
 static inline bool client_receives(const struct client *client, const struct client *guest)
 {
-    return client_listens(client) || (client == guest && client->state == CLIENT_ADMITTING);
+    return client_may_receive(client) || (client == guest && client->state == CLIENT_ADMITTING);
 }
 
 /* Has it messages that wait for the host? */

@@ -312,6 +312,22 @@ void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *ne
 }
 
 /* What a ledger says comes from another process: it may lack its NUL. */
+void ledger_note_listener(struct ledger_slot *slot, const char *name)
+{
+    snprintf(slot->listener, sizeof(slot->listener), "%s", name);
+}
+
+/* We may be killed anywhere: a tag has its length when it is whole. */
+void ledger_note_tag(struct ledger *ledger, struct ledger_slot *slot, const char *tag, uint8_t length)
+{
+    slot->tag_length = 0;
+    if (length == 0)
+        return;
+    memcpy(slot->tag, tag, length);
+    slot->tag_order = ++ledger->header->tag_orders;
+    slot->tag_length = length;
+}
+
 const char *ledger_listener_name(struct ledger_slot *slot)
 {
     slot->listener[sizeof(slot->listener) - 1] = '\0';

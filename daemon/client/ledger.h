@@ -61,7 +61,7 @@ struct ledger_slot {
     uint16_t port;
     uint8_t tag_length;
     bool follows;      /* it gets what is appended to its framing's run */
-    bool passed;       /* it is passed over by that run (pace.h) */
+    bool passed;       /* it is skipped by that run (pace.h) */
     bool input_begun;  /* bytes have been read that are in memory only */
     bool output_begun; /* a part of an event has been sent */
     bool closed;       /* its connection has ended, and is counted as closed: its seat is still there */
@@ -230,7 +230,30 @@ static inline void ledger_note_since(struct ledger_slot *slot, uint64_t events)
     slot->run_since = events;
 }
 
-/* It gets what is appended to the run; or is passed over by it. */
+/* Its connection has ended, and is counted as closed; or not. */
+static inline void ledger_note_closed(struct ledger_slot *slot, bool closed)
+{
+    slot->closed = closed;
+}
+
+/* A worker has been sent so many of its messages whole; or so many of those that it was sent are taken back. */
+static inline void ledger_note_written(struct ledger_slot *slot, uint64_t messages)
+{
+    slot->written += messages;
+}
+
+static inline void ledger_note_unwritten(struct ledger_slot *slot, uint64_t messages)
+{
+    slot->written -= messages;
+}
+
+/* The name of the listener at which it connected. */
+void ledger_note_listener(struct ledger_slot *slot, const char *name);
+
+/* Its tag is another; length 0: it has none. */
+void ledger_note_tag(struct ledger *ledger, struct ledger_slot *slot, const char *tag, uint8_t length);
+
+/* It gets what is appended to the run; or is skipped by it. */
 static inline void ledger_note_follows(struct ledger_slot *slot, bool follows)
 {
     slot->follows = follows;

@@ -47,7 +47,7 @@ static void pace_catch_up(struct client *client)
 void pace_note(struct client *client)
 {
     const size_t bytes = outq_bytes(&client->out);
-    if (!client_listens(client))
+    if (!client_may_receive(client))
         return;
     if (bytes > client->out.limit / SLOW_PART)
         pace_fall_behind(client);

@@ -204,7 +204,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    if (!kamailio_has_read(subject->kamailio, inquiry->mark) || subject->bus->behind)
+    if (!kamailio_has_read(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
         return;
     const char *why = publication_take(publication, subject->bus, inquiry->pending);
     inquiry->pending = 0;

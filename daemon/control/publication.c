@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus/roster.h"
+#include "bus/shed.h"
 #include "evapid/netstring.h"
 
 #define TURN_WORK 20000U /* of a turn: events, or for a tag clients that were given one each */
@@ -11,12 +13,8 @@
 uint32_t publish(struct bus *bus, const struct address_label *to, const char *bytes, size_t length)
 {
     const struct payload payload = { .part = { bytes, NULL }, .length = { length, 0 } };
-    switch (to->kind) {
-    case EVENT_MULTICAST: return bus_multicast(bus, &payload, to->tag, to->tag_length, NULL);
-    case EVENT_UNICAST: return bus_unicast(bus, &payload, to->tag, to->tag_length, NULL);
-    case EVENT_RELAY: break;
-    }
-    return bus_relay(bus, &payload, NULL);
+    return bus_issue(
+        bus, &(struct event){ .kind = to->kind, .payload = &payload, .tag = to->tag, .tag_length = to->tag_length });
 }
 
 void publish_commit(struct bus *bus)
@@ -96,9 +94,9 @@ static bool is_behind(const struct client *client)
 
 static bool somebody_is_behind(const struct bus *bus)
 {
-    if (bus_queue_memory() > bus->max_total_queued_bytes / 2)
+    if (shed_queue_memory() > bus->max_total_queued_bytes / 2)
         return true;
-    for (const struct client *client = bus->listening; client != NULL; client = client->next)
+    for (const struct client *client = bus->roster.receivers; client != NULL; client = client->roster.next)
         if (is_behind(client))
             return true;
     return false;

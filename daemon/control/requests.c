@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "bus/flush.h"
+#include "bus/roster.h"
 
 #define SUBJECT "control"
 
@@ -80,7 +82,7 @@ static bool tag_is_good(const struct call *call, size_t length)
 
 static struct client *find_client(const struct call *call, json_int_t index)
 {
-    struct client *client = index > 0 && index <= INT32_MAX ? bus_find(bus_of(call), (uint32_t)index) : NULL;
+    struct client *client = index > 0 && index <= INT32_MAX ? roster_find(bus_of(call), (uint32_t)index) : NULL;
     if (client == NULL)
         refuse(call->reply, "no such client", "%lld: evapictl clients shows those that there are", (long long)index);
     return client;
@@ -257,9 +259,9 @@ static void answer_reload(const struct call *call)
 
 static bool client_has_tag(const struct client *client, const char *tag, size_t length)
 {
-    return length == 0
-               ? client->tag == NULL
-               : client->tag != NULL && client->tag->length == length && memcmp(client->tag->name, tag, length) == 0;
+    return length == 0 ? client->tagging.tag == NULL
+                       : client->tagging.tag != NULL && client->tagging.tag->length == length &&
+                             memcmp(client->tagging.tag->name, tag, length) == 0;
 }
 
 static void answer_tag(const struct call *call)
@@ -290,7 +292,7 @@ static void answer_close(const struct call *call)
         return;
     call->reply->answer = json_pack("{s:{s:I}}", "closed", "client", index);
     log_limited(&changes, LEVEL_INFO, SUBJECT, "client %u is being closed", client->index);
-    bus_finish(bus_of(call), client); /* may free it */
+    flush_finish(bus_of(call), client); /* may free it */
 }
 
 /* ---- publishing and looking on ----------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* Writing the totals into the ring. Some twenty stores into memory that nobody else writes, once in a turn: nothing is added
  * up per event for it, and no client is looked at. */
+#include "bus/shed.h"
 #include "kamailio/figures.h"
 
 static void put(_Atomic uint64_t *figure, uint64_t value)
@@ -27,7 +28,7 @@ static void publish_output(struct figures *figures, const struct tally *totals)
     put(&figures->delivered, totals->delivered);
     put(&figures->delivered_bytes, totals->delivered_bytes);
     put(&figures->queued, totals->relayed - totals->delivered - tally_dropped(totals));
-    put(&figures->queued_memory, bus_queue_memory());
+    put(&figures->queued_memory, shed_queue_memory());
     put(&figures->dropped_slow, totals->dropped[DROP_SLOW]);
     put(&figures->dropped_closed, totals->dropped[DROP_CLOSED]);
     put(&figures->dropped_large, totals->dropped[DROP_LARGE]);

@@ -16,7 +16,7 @@ bool hold_is_on(const struct kamailio *kamailio)
 void hold_publish_clients(const struct kamailio *kamailio)
 {
     struct presence *presence = kamailio_presence(kamailio);
-    const uint32_t clients = kamailio->bus->listening_count;
+    const uint32_t clients = kamailio->bus->roster.receiver_count;
     if (presence == NULL)
         return;
     atomic_store_explicit(&presence->clients, clients, memory_order_release);
@@ -39,7 +39,7 @@ void hold_end(struct kamailio *kamailio, const char *why)
 void hold_check(struct kamailio *kamailio)
 {
     if (hold_is_on(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 && !kamailio->placing &&
-        kamailio->bus->listening_count >= kamailio->expected)
+        kamailio->bus->roster.receiver_count >= kamailio->expected)
         hold_end(kamailio, "the clients are there");
 }
 
@@ -49,7 +49,7 @@ void hold_on_over(uv_timer_t *timer)
     if (hold_is_on(kamailio))
         log_limited(&shortfalls, LEVEL_WARNING, SUBJECT,
                     "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
-                    kamailio->bus->listening_count, kamailio->expected, kamailio->config->attach_hold_ms,
+                    kamailio->bus->roster.receiver_count, kamailio->expected, kamailio->config->attach_hold_ms,
                     kamailio->announced);
     hold_end(kamailio, "waited long enough");
 }

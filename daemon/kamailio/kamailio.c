@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/passed.h"
 #include "base/store.h"
+#include "bus/flush.h"
+#include "bus/roster.h"
 #include "kamailio/hold.h"
 #include "kamailio/stranger.h"
 
@@ -33,16 +35,17 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
                               const struct payload *payload)
 {
     struct kamailio *kamailio = owner;
-    struct bus *bus = kamailio->bus;
-    struct client *guest = record->target - 1 < INT32_MAX && record->session == kamailio->session
-                               ? bus_find(bus, (uint32_t)record->target)
-                               : NULL;
-    if (record->type == RING_RELAY)
-        bus_relay(bus, payload, guest);
-    else if (record->type == RING_MULTICAST)
-        queue_note_work(kamailio->queue, bus_multicast(bus, payload, tag, record->tag_length, guest));
-    else
-        bus_unicast(bus, payload, tag, record->tag_length, guest);
+    const bool has_guest = record->target - 1 < INT32_MAX && record->session == kamailio->session;
+    const struct event event = { .kind = record->type == RING_RELAY       ? EVENT_RELAY
+                                         : record->type == RING_MULTICAST ? EVENT_MULTICAST
+                                                                          : EVENT_UNICAST,
+                                 .payload = payload,
+                                 .tag = tag,
+                                 .tag_length = record->tag_length,
+                                 .guest = has_guest ? roster_find(kamailio->bus, (uint32_t)record->target) : NULL };
+    const uint32_t receivers = bus_issue(kamailio->bus, &event);
+    if (event.kind == EVENT_MULTICAST)
+        queue_note_work(kamailio->queue, receivers);
 }
 
 static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record *record)
@@ -67,13 +70,13 @@ static void kamailio_on_control(void *owner, const struct ring_record *record, c
         kamailio_on_done(kamailio, record);
         return;
     }
-    struct client *client = record->target <= INT32_MAX ? bus_find(kamailio->bus, (uint32_t)record->target) : NULL;
+    struct client *client = record->target <= INT32_MAX ? roster_find(kamailio->bus, (uint32_t)record->target) : NULL;
     if (client == NULL || (ahead && client->state != CLIENT_ADMITTING))
         return; /* it has gone meanwhile, or its turn comes */
     if (record->type == RING_TAG)
         bus_tag(kamailio->bus, client, tag, record->tag_length);
     else
-        bus_finish(kamailio->bus, client);
+        flush_finish(kamailio->bus, client);
 }
 
 static void kamailio_on_crowded(void *owner)
@@ -84,7 +87,7 @@ static void kamailio_on_crowded(void *owner)
 static bool kamailio_on_busy(void *owner)
 {
     const struct kamailio *kamailio = owner;
-    return kamailio->bus->behind;
+    return kamailio->bus->flush.behind;
 }
 
 static void kamailio_on_commit(void *owner, uint64_t tail)
@@ -213,7 +216,7 @@ static void kamailio_settle_departed(struct kamailio *kamailio)
 static void kamailio_on_written(struct worker *worker, struct post *post)
 {
     (void)worker;
-    post->seat->client->slot->written += post->type == WIRE_MESSAGE;
+    ledger_note_written(post->seat->client->slot, post->type == WIRE_MESSAGE);
 }
 
 /* A ring that holds nonsense is not read any further, and its Kamailio is not let in again. */
@@ -237,7 +240,7 @@ static void kamailio_publish_tags(struct kamailio *kamailio, struct presence *pr
     size_t tags = 0;
     presence_begin(presence);
     for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
-        if (tag->listed > 0) {
+        if (tag->receivers > 0) {
             presence_add(presence, tag->hash);
             tags++;
         }

@@ -8,6 +8,7 @@
 #include "base/slice.h"
 #include "base/state.h"
 #include "bus/flush.h"
+#include "bus/roster.h"
 #include "client/books.h"
 #include "client/ledger.h"
 #include "kamailio/kamailio.h"
@@ -83,7 +84,7 @@ bool seat_open(struct kamailio *kamailio, struct client *client)
         return false;
     }
     seat->client = client;
-    client->seat = seat;
+    client_set_seat(client, seat);
     DL_APPEND(kamailio->unplaced, seat);
     if (kamailio->attachment == ATTACHED)
         seat_place_all(kamailio);
@@ -101,7 +102,7 @@ static bool window_is_open(const struct kamailio *kamailio, const struct worker 
 static void seat_post(struct kamailio *kamailio, struct seat *seat, struct post *post)
 {
     const struct client *client = seat->client;
-    const struct tag *tag = client->tag;
+    const struct tag *tag = client->tagging.tag;
     const struct wire_event event = { .connection = client->index,
                                       .port = client->port,
                                       .again = post->type == WIRE_NEW && client->slot->standing != STANDING_NEW,
@@ -219,7 +220,7 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
     const bool unsaid = client_holds(client) || seat->returned != NULL;
     if (client->state != CLIENT_GONE) {
         if (client->input.over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
-            bus_finish(kamailio->bus, client); /* comes back here when the client is gone */
+            flush_finish(kamailio->bus, client); /* comes back here when the client is gone */
         else if (client->input.over && seat->in_flight > 0)
             kamailio_await_done(kamailio, seat->worker);
         return;
@@ -265,7 +266,7 @@ static void seat_place(struct kamailio *kamailio, struct seat *seat, struct work
 /* A client that is only being flushed has been closed by a Kamailio that is no more: the new one need not hear of it. */
 static bool seat_wants_place(const struct seat *seat)
 {
-    return seat->state != SEAT_WAITING || (seat->client->state != CLIENT_FLUSHING && !seat->client->leaving);
+    return seat->state != SEAT_WAITING || (seat->client->state != CLIENT_FLUSHING && !seat->client->roster.leaving);
 }
 
 /* With thousands of clients that is long work, which goes on in the turns that follow (slice.h). */
@@ -341,7 +342,7 @@ static void seat_take_back(struct kamailio *kamailio, struct post *post)
     }
     if (post->type == WIRE_MESSAGE) {
         seat->in_flight--;
-        seat->client->slot->written -= post->written;
+        ledger_note_unwritten(seat->client->slot, post->written);
         DL_PREPEND(seat->returned, post);
         return;
     }
@@ -483,7 +484,7 @@ void seat_save_worker(const struct worker *worker, struct state_out *out)
 
 static struct seat *seat_of(const struct kamailio *kamailio, uint64_t index)
 {
-    struct client *client = bus_find(kamailio->bus, (uint32_t)index);
+    struct client *client = roster_find(kamailio->bus, (uint32_t)index);
     return client != NULL ? client->seat : NULL;
 }
 

@@ -259,7 +259,7 @@ void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
     kamailio_publish(kamailio);
     atomic_store(&queue_presence(kamailio->queue)->attached, 0);
     if (awaited > 0) {
-        hold_begin(kamailio, awaited + kamailio->bus->listening_count);
+        hold_begin(kamailio, awaited + kamailio->bus->roster.receiver_count);
         return;
     }
     queue_resume(kamailio->queue);

@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/state.h"
 #include "base/store.h"
+#include "bus/flush.h"
+#include "bus/roster.h"
 #include "client/transport.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
@@ -47,7 +49,7 @@ static void save_all(struct household *household, uint64_t number, struct state_
     stats_save(&household->control.stats, out);
     state_put_end(out);
     state_put_record(out, "clients");
-    for (struct client *client = household->bus.clients; client != NULL; client = client->hh.next) {
+    for (struct client *client = household->bus.roster.clients; client != NULL; client = client->hh.next) {
         state_put_record(out, "client");
         state_put(out, "index", client->index);
         state_put(out, "slot", ledger_number(&household->ledger, client->slot));
@@ -70,7 +72,7 @@ static bool hold_all(const struct household *household, struct holdings *holding
                 holdings_add(holdings, household->control.door.fd, "%s", control_door) &&
                 listeners_hold(&household->listeners, holdings) && succession_hold(&household->kamailio, holdings) &&
                 http_hold(household->http, holdings);
-    for (const struct client *client = household->bus.clients; held && client != NULL; client = client->hh.next)
+    for (const struct client *client = household->bus.roster.clients; held && client != NULL; client = client->hh.next)
         held = client->fd < 0 || holdings_add(holdings, client->fd, "client-%u", client->index);
     return held;
 }
@@ -147,7 +149,7 @@ static bool load_client(struct household *household, struct state_in *in, struct
 {
     const uint32_t index = (uint32_t)state_take(in, "index", 0);
     struct ledger_slot *slot = ledger_at(&household->ledger, (uint32_t)state_take(in, "slot", LEDGER_NONE));
-    if (slot == NULL || slot->index != index || bus_find(&household->bus, index) != NULL)
+    if (slot == NULL || slot->index != index || roster_find(&household->bus, index) != NULL)
         return false;
     struct client *client = adopt(household, slot, holdings_take(holdings, "client-%u", index));
     if (client == NULL || !bus_load_client(&household->bus, client, in))
@@ -237,7 +239,7 @@ static const char *load_state(struct household *household, struct state_in *in, 
     say_unknown(in);
     bus_settle_gone(bus);
     listeners_drop_spares(&household->listeners);
-    log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->clients));
+    log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->roster.clients));
     if (bus->lost > 0)
         log_line(LEVEL_WARNING, SUBJECT, "%u clients are closed: their connections were not kept", bus->lost);
     return NULL;
@@ -323,7 +325,7 @@ static void recover_clients(struct household *household, struct holdings *holdin
 static uint32_t count_readmitting(const struct bus *bus)
 {
     uint32_t count = 0;
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next)
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next)
         count += client->slot->standing == STANDING_AGAIN;
     return count;
 }

@@ -166,9 +166,9 @@ unsigned reload_clients(struct household *household)
     struct client *next = NULL;
     unsigned closed = 0;
     bus_set_limits(bus, household->config.max_total_queued_bytes);
-    HASH_ITER(hh, bus->clients, client, next)
+    HASH_ITER(hh, bus->roster.clients, client, next)
     {
-        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->leaving ||
+        if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->roster.leaving ||
             !listener_denies(client->listener, client))
             continue;
         listener_revoke(client->listener, client);

@@ -105,8 +105,8 @@ static void put_status(struct wire_cursor *c, const struct status_subject *subje
     answer_put_number(c, "pid", (uint64_t)getpid());
     answer_put_number(c, "uptime_s", (uv_now(bus->loop) - subject->started_ms) / 1000);
     answer_put_number(c, "session", subject->kamailio->session);
-    answer_put_number(c, "clients", HASH_COUNT(bus->clients));
-    answer_put_number(c, "admitted", bus->listening_count);
+    answer_put_number(c, "clients", HASH_COUNT(bus->roster.clients));
+    answer_put_number(c, "admitted", bus->roster.receiver_count);
     put_attachment(c, subject->kamailio);
     put_ring(c, subject->kamailio);
     put_workers(c, subject->kamailio);
@@ -131,7 +131,7 @@ static unsigned choose_clients(const struct bus *bus, const struct wire_query *q
     const unsigned most = query->limit < ANSWER_CLIENTS_MAX ? query->limit : ANSWER_CLIENTS_MAX;
     unsigned count = 0;
     *left = 0;
-    for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+    for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
         if (client->index <= query->after)
             continue;
         unsigned at = count;
@@ -157,8 +157,8 @@ static void put_client(struct wire_cursor *c, struct client *client)
     answer_put_number(c, "index", client->index);
     put_string(c, "address", address);
     put_string(c, "listener", client->listener != NULL ? listener_name(client->listener) : "");
-    answer_put_text(c, "tag", client->tag != NULL ? client->tag->name : "",
-                    client->tag != NULL ? client->tag->length : 0);
+    answer_put_text(c, "tag", client->tagging.tag != NULL ? client->tagging.tag->name : "",
+                    client->tagging.tag != NULL ? client->tagging.tag->length : 0);
     put_string(c, "state", client_state_name(client->state));
     answer_put_number(c, "connected_s", seconds_since(client->since_ms));
     answer_put_number(c, "slow", client->pace.slow_since_ms != 0);
@@ -179,7 +179,7 @@ static void put_clients(struct wire_cursor *c, const struct bus *bus, const stru
     uint64_t left = 0;
     const unsigned count = choose_clients(bus, query, chosen, &left);
     unsigned shown = 0;
-    answer_put_number(c, "total", HASH_COUNT(bus->clients));
+    answer_put_number(c, "total", HASH_COUNT(bus->roster.clients));
     answer_put_list(c, "clients");
     for (; shown < count; shown++) {
         const struct wire_cursor before = *c;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "bus/shed.h"
 #include "kamailio/hold.h"
 #include "views/exposition.h"
 #include "views/process.h"
@@ -85,7 +86,7 @@ static struct census take_census(const struct status_subject *subject)
         return census;
     DL_FOREACH(subject->listeners->first, listener)
     census.crowds[census.count++].listener = listener;
-    for (const struct client *client = subject->bus->clients; client != NULL; client = client->hh.next)
+    for (const struct client *client = subject->bus->roster.clients; client != NULL; client = client->hh.next)
         census_add(&census, client);
     return census;
 }
@@ -197,9 +198,9 @@ static void expose_bus(struct exposition *out, const struct bus *bus)
     exposition_counter(out, "evapid_clients_accepted_total", "Clients whose connection was taken, at any listener.",
                        bus->accepted);
     exposition_counter(out, "evapid_clients_closed_total", "Clients whose connection has ended.", bus->closed);
-    exposition_gauge(out, "evapid_clients_listening", "Clients that get events now.", bus->listening_count);
+    exposition_gauge(out, "evapid_clients_listening", "Clients that get events now.", bus->roster.receiver_count);
     exposition_gauge(out, "evapid_queue_memory_bytes", "Memory that all that waits for clients takes, each event once.",
-                     bus_queue_memory());
+                     shed_queue_memory());
     exposition_gauge(out, "evapid_queue_memory_limit_bytes", "The most that it may take (max_total_queued_bytes).",
                      bus->max_total_queued_bytes);
 }

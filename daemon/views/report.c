@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/slice.h"
+#include "bus/roster.h"
 
 #define REPORT_SLICE_NS 2000000U
 #define ROOM_FIRST 16384U /* bytes of a text */
@@ -17,7 +18,7 @@ struct text {
 };
 
 struct tag_use {
-    size_t clients, listed;
+    size_t clients, receivers;
     uint8_t length;
     char name[EVAPID_TAG_MAX];
 };
@@ -104,8 +105,8 @@ struct report *report_status(const struct status_subject *subject)
     struct report *report = report_open(bus, status_describe(subject), "clients", status_describe_totals(subject));
     if (report == NULL)
         return NULL;
-    report->clients = malloc((HASH_COUNT(bus->clients) + 1) * sizeof(*report->clients));
-    for (const struct client *client = bus->clients; report->clients != NULL && client != NULL;
+    report->clients = malloc((HASH_COUNT(bus->roster.clients) + 1) * sizeof(*report->clients));
+    for (const struct client *client = bus->roster.clients; report->clients != NULL && client != NULL;
          client = client->hh.next)
         report->clients[report->count++] = client->index;
     return report_begin(report);
@@ -117,7 +118,7 @@ struct report *report_clients(const struct selection *selection, const struct bu
     size_t matching = 0;
     struct client **selected = selection_make(selection, bus, &chosen, &matching);
     json_t *counts =
-        json_pack("{s:I, s:I}", "matching", (json_int_t)matching, "total", (json_int_t)HASH_COUNT(bus->clients));
+        json_pack("{s:I, s:I}", "matching", (json_int_t)matching, "total", (json_int_t)HASH_COUNT(bus->roster.clients));
     struct report *report = report_open(bus, json_object(), "clients", counts);
     if (report != NULL && selected != NULL)
         report->clients = malloc((chosen + 1) * sizeof(*report->clients));
@@ -149,7 +150,7 @@ struct report *report_tags(const struct bus *bus, size_t limit)
     report->tags = malloc((tags + 1) * sizeof(*report->tags));
     for (const struct tag *tag = bus->tags.tags; report->tags != NULL && tag != NULL; tag = tag->hh.next) {
         struct tag_use *use = &report->tags[report->count++];
-        *use = (struct tag_use){ .clients = tag->clients, .listed = tag->listed, .length = tag->length };
+        *use = (struct tag_use){ .clients = tag->clients, .receivers = tag->receivers, .length = tag->length };
         memcpy(use->name, tag->name, tag->length);
     }
     if (report->count > 0)
@@ -167,10 +168,10 @@ static bool report_describe(struct report *report, json_t **item)
     if (report->tags != NULL) {
         const struct tag_use *use = &report->tags[at];
         *item = json_pack("{s:o, s:I, s:I}", "tag", describe_bytes(use->name, use->length), "clients",
-                          (json_int_t)use->clients, "receivers", (json_int_t)use->listed);
+                          (json_int_t)use->clients, "receivers", (json_int_t)use->receivers);
         return true;
     }
-    struct client *client = bus_find(report->bus, report->clients[at]);
+    struct client *client = roster_find(report->bus, report->clients[at]);
     *item = client != NULL ? describe_client(client) : NULL;
     return client != NULL;
 }

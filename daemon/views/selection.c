@@ -45,9 +45,9 @@ static bool comes_from(const struct client *client, const struct network *networ
 
 static bool has_tag(const struct client *client, const char *tag, size_t length)
 {
-    if (client->tag == NULL)
+    if (client->tagging.tag == NULL)
         return length == 0;
-    return client->tag->length == length && memcmp(client->tag->name, tag, length) == 0;
+    return client->tagging.tag->length == length && memcmp(client->tagging.tag->name, tag, length) == 0;
 }
 
 static bool selection_meets(const struct selection *selection, const struct client *client)
@@ -97,14 +97,14 @@ static int by_order(const void *left, const void *right)
     if (a->order == ORDER_ADDRESS)
         difference = strcmp(a->client->address, b->client->address);
     else if (a->order == ORDER_TAG)
-        difference = by_tag_name(a->client->tag, b->client->tag);
+        difference = by_tag_name(a->client->tagging.tag, b->client->tagging.tag);
     return difference != 0 ? difference : (a->client->index > b->client->index) - (a->client->index < b->client->index);
 }
 
 struct client **selection_make(const struct selection *selection, const struct bus *bus, size_t *chosen,
                                size_t *matching)
 {
-    const size_t count = HASH_COUNT(bus->clients);
+    const size_t count = HASH_COUNT(bus->roster.clients);
     struct choice *choices = malloc((count + 1) * sizeof(*choices));
     struct client **clients = malloc((count + 1) * sizeof(struct client *));
     *chosen = *matching = 0;
@@ -113,7 +113,7 @@ struct client **selection_make(const struct selection *selection, const struct b
         free((void *)clients);
         return NULL;
     }
-    for (struct client *client = bus->clients; client != NULL; client = client->hh.next)
+    for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next)
         if (selection_meets(selection, client))
             choices[(*matching)++] = (struct choice){ client, rank_of(selection->order, client), selection->order };
     qsort(choices, *matching, sizeof(*choices), by_order);

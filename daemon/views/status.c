@@ -1,5 +1,6 @@
 /* Putting the status together. It only reads; whoever owns a figure counts it. */
 #include "client/subscription.h"
+#include "bus/shed.h"
 #include "views/status.h"
 
 #include <stdio.h>
@@ -80,17 +81,18 @@ json_t *describe_client(struct client *client)
     const struct tally *tally = subscription_tally(client);
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
-    return json_pack("{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
-                     (json_int_t)client->index, "listener",
-                     client->listener != NULL ? listener_name(client->listener) : NULL, "address", address, "tag",
-                     client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null(),
-                     "state", client_state_name(client->state), "since", describe_time(client->since_ms), "slow",
-                     client->pace.slow_since_ms != 0, "slow_since",
-                     client->pace.slow_since_ms != 0 ? describe_time(client->pace.slow_since_ms) : json_null(), "in",
-                     describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered",
-                     (json_int_t)tally->delivered, "bytes", (json_int_t)tally->delivered_bytes, "queued_frames",
-                     (json_int_t)outq_events(&client->out), "queued_bytes", (json_int_t)outq_bytes(&client->out),
-                     "dropped", describe_dropped(tally));
+    return json_pack(
+        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+        (json_int_t)client->index, "listener", client->listener != NULL ? listener_name(client->listener) : NULL,
+        "address", address, "tag",
+        client->tagging.tag != NULL ? describe_bytes(client->tagging.tag->name, client->tagging.tag->length)
+                                    : json_null(),
+        "state", client_state_name(client->state), "since", describe_time(client->since_ms), "slow",
+        client->pace.slow_since_ms != 0, "slow_since",
+        client->pace.slow_since_ms != 0 ? describe_time(client->pace.slow_since_ms) : json_null(), "in",
+        describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered", (json_int_t)tally->delivered,
+        "bytes", (json_int_t)tally->delivered_bytes, "queued_frames", (json_int_t)outq_events(&client->out),
+        "queued_bytes", (json_int_t)outq_bytes(&client->out), "dropped", describe_dropped(tally));
 }
 
 static json_t *describe_refusals(const struct listener *listener)
@@ -106,14 +108,14 @@ static json_t *describe_output(const struct bus *bus)
     const struct tally *totals = &bus->totals;
     uint64_t events = 0;
     uint64_t bytes = 0;
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
         events += outq_events(&client->out);
         bytes += outq_bytes(&client->out);
     }
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "relayed", (json_int_t)totals->relayed, "delivered",
                      (json_int_t)totals->delivered, "bytes", (json_int_t)totals->delivered_bytes, "queued_frames",
                      (json_int_t)events, "queued_bytes", (json_int_t)bytes, "queued_memory",
-                     (json_int_t)bus_queue_memory(), "dropped", describe_dropped(totals));
+                     (json_int_t)shed_queue_memory(), "dropped", describe_dropped(totals));
 }
 
 json_t *describe_listeners(const struct listeners *all)

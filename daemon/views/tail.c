@@ -103,7 +103,7 @@ char *tail_take(struct tail *tail, size_t *length)
     return taken;
 }
 
-/* ---- the tap ---------------------------------------------------------------------------------------------------- */
+/* ---- looking on ---------------------------------------------------------------------------------------------------- */
 
 static json_t *time_of_day(void)
 {
@@ -122,10 +122,10 @@ static json_t *describe_tag(const char *tag, size_t length)
     return length > 0 ? describe_bytes(tag, length) : json_null();
 }
 
-static void show_event(struct tail *tail, const struct passing *passing)
+static void show_event(struct tail *tail, const struct event *event, uint32_t receivers)
 {
     static const char *const kinds[] = { "relay", "multicast", "unicast" };
-    const struct payload *payload = passing->payload;
+    const struct payload *payload = event->payload;
     const size_t length = payload_length(payload);
     char *bytes = malloc(length + 1); /* the ring's, that Kamailio may still write to, is read once */
     json_t *line = NULL;
@@ -134,8 +134,8 @@ static void show_event(struct tail *tail, const struct passing *passing)
         if (payload->length[1] > 0)
             memcpy(bytes + payload->length[0], payload->part[1], payload->length[1]);
         line = json_pack("{s:o, s:s, s:s, s:o, s:I}", "time", time_of_day(), "direction", "out", "kind",
-                         kinds[passing->kind], "tag", describe_tag(passing->tag, passing->tag_length), "receivers",
-                         (json_int_t)passing->receivers);
+                         kinds[event->kind], "tag", describe_tag(event->tag, event->tag_length), "receivers",
+                         (json_int_t)receivers);
         line = describe_payload(line, bytes, length);
     }
     tail_put(tail, line);
@@ -143,19 +143,20 @@ static void show_event(struct tail *tail, const struct passing *passing)
     free(bytes);
 }
 
-static void tails_on_event(void *owner, const struct passing *passing)
+static void tails_on_event(void *owner, const struct event *event, uint32_t receivers)
 {
     const struct tails *tails = owner;
     struct tail *tail = NULL;
     DL_FOREACH(tails->first, tail)
-    if (tail->filter.out && tail_wants(tail, passing->tag, passing->tag_length) &&
-        !tail_is_full(tail, payload_length(passing->payload)))
-        show_event(tail, passing);
+    if (tail->filter.out && tail_wants(tail, event->tag, event->tag_length) &&
+        !tail_is_full(tail, payload_length(event->payload)))
+        show_event(tail, event, receivers);
 }
 
 static void show_message(struct tail *tail, const struct client *client, const char *bytes, size_t length)
 {
-    json_t *tag = client->tag != NULL ? describe_bytes(client->tag->name, client->tag->length) : json_null();
+    json_t *tag = client->tagging.tag != NULL ? describe_bytes(client->tagging.tag->name, client->tagging.tag->length)
+                                              : json_null();
     json_t *line = json_pack("{s:o, s:s, s:s, s:I, s:o}", "time", time_of_day(), "direction", "in", "kind", "message",
                              "client", (json_int_t)client->index, "tag", tag);
     line = describe_payload(line, bytes, length);
@@ -166,7 +167,7 @@ static void show_message(struct tail *tail, const struct client *client, const c
 static void tails_on_message(void *owner, const struct client *client, const char *bytes, size_t length)
 {
     const struct tails *tails = owner;
-    const struct tag *tag = client->tag;
+    const struct tag *tag = client->tagging.tag;
     struct tail *tail = NULL;
     DL_FOREACH(tails->first, tail)
     if (tail->filter.in && tail_wants(tail, tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0) &&
@@ -175,6 +176,13 @@ static void tails_on_message(void *owner, const struct client *client, const cha
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
+
+static void tails_begin(struct tails *tails, struct bus *bus)
+{
+    tails->bus = bus;
+    tails->observer = (struct observer){ .owner = tails, .event = tails_on_event, .message = tails_on_message };
+    bus_observe(bus, &tails->observer);
+}
 
 struct tail *tail_open(struct tails *tails, struct bus *bus, const struct tail_filter *filter)
 {
@@ -189,9 +197,8 @@ struct tail *tail_open(struct tails *tails, struct bus *bus, const struct tail_f
     tail->lines = lines;
     DL_APPEND(tails->first, tail);
     tails->count++;
-    tails->bus = bus;
-    tails->tap = (struct bus_tap){ .owner = tails, .event = tails_on_event, .message = tails_on_message };
-    bus->tap = &tails->tap;
+    if (tails->count == 1)
+        tails_begin(tails, bus);
     return tail;
 }
 
@@ -199,7 +206,7 @@ void tail_close(struct tails *tails, struct tail *tail)
 {
     DL_DELETE(tails->first, tail);
     if (--tails->count == 0)
-        tails->bus->tap = NULL;
+        bus_unobserve(tails->bus, &tails->observer);
     free(tail->lines);
     free(tail);
 }

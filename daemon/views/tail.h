@@ -1,7 +1,7 @@
 /* A tail: somebody on the control socket to whom events and messages are shown as they pass, a JSON object on a line each.
  *
  * It never holds anybody up. What is to be shown is kept in a queue of TAIL_ROOM bytes; what comes while that is full is
- * not, and its number follows as soon as there is room. While there is no tail the bus has no tap. */
+ * not, and its number follows as soon as there is room. While there is no tail nobody observes the bus. */
 #ifndef EVAPID_TAIL_H
 #define EVAPID_TAIL_H
 
@@ -35,7 +35,7 @@ struct tail {
 /* All of them on one bus. */
 struct tails {
     struct bus *bus;
-    struct bus_tap tap;
+    struct observer observer;
     struct tail *first; /* list */
     unsigned count;
 };

@@ -71,19 +71,19 @@ static void connect_client(void)
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     bus.last_index = 0;
     assert(listener_enter(&listener, &origin) && bus_connect(&bus, pair[0], &address, &limits, &listener));
-    bus_admit(&bus, bus_find(&bus, 1));
+    bus_admit(&bus, roster_find(&bus, 1));
     application = pair[1];
 }
 
 static void disconnect_client(void)
 {
-    struct client *client = bus_find(&bus, 1);
+    struct client *client = roster_find(&bus, 1);
     if (client != NULL)
         client_drop(client, DROP_CLOSED);
     close(application);
     uv_run(&loop, UV_RUN_NOWAIT);
     uv_run(&loop, UV_RUN_NOWAIT);
-    assert(bus.clients == NULL && bus.listening_count == 0);
+    assert(bus.roster.clients == NULL && bus.roster.receiver_count == 0);
 }
 
 /* Read what has been answered. */
@@ -104,7 +104,7 @@ static void turns(int peer, int count)
         static char events[65536];
         uv_run(&loop, UV_RUN_NOWAIT);
         control_serve(&control);
-        bus_flush(&bus);
+        flush_turn(&bus);
         control_flush(&control);
         while (recv(application, events, sizeof(events), MSG_DONTWAIT) > 0)
             continue;
@@ -280,7 +280,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     for (int i = 0; i < 10000 && !closed; i++)
         turns(pair[1], 1);
     assert(closed && control.count == 0 && control.inquiries == NULL);
-    assert(control.publications == 0 && control.tails.count == 0 && bus.tap == NULL);
+    assert(control.publications == 0 && control.tails.count == 0 && bus.observers == NULL);
     check_answers(stream, size);
     close(pair[1]);
     disconnect_client();

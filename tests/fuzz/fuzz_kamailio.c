@@ -104,7 +104,7 @@ static void check_books(void)
     uint64_t ended = totals->delivered;
     for (int reason = 0; reason < DROP_REASONS; reason++)
         ended += totals->dropped[reason];
-    for (struct client *client = t.bus.clients; client != NULL; client = client->hh.next) {
+    for (struct client *client = t.bus.roster.clients; client != NULL; client = client->hh.next) {
         const struct tally *tally = subscription_tally(client);
         uint64_t own = tally->delivered + outq_events(&client->out);
         for (int reason = 0; reason < DROP_REASONS; reason++)
@@ -126,7 +126,7 @@ static void on_turn_end(uv_prepare_t *prepare)
 {
     (void)prepare;
     kamailio_flush(&t.kamailio);
-    bus_flush(&t.bus);
+    flush_turn(&t.bus);
     figures_publish(&t.kamailio);
 }
 
@@ -484,7 +484,7 @@ static void do_time(struct input *in)
     case 0: timer_is_over(&t.kamailio.gather); break;
     case 1: timer_is_over(&t.kamailio.hold); break;
     case 2:
-        HASH_ITER(hh, t.bus.clients, client, next)
+        HASH_ITER(hh, t.bus.roster.clients, client, next)
         client->deadline_ms = 0;
         bus_tick(&t.bus);
         break;
@@ -575,7 +575,7 @@ static void end(void)
     uv_close((uv_handle_t *)&t.turn_end, NULL);
     uv_run(&t.loop, UV_RUN_DEFAULT);
     assert(uv_loop_close(&t.loop) == 0);
-    assert(t.bus.clients == NULL && t.kamailio.unplaced == NULL && ledger_next(&t.ledger, NULL) == NULL);
+    assert(t.bus.roster.clients == NULL && t.kamailio.unplaced == NULL && ledger_next(&t.ledger, NULL) == NULL);
     check_books();
     ledger_close(&t.ledger);
     for (unsigned i = 0; i < PEERS; i++)

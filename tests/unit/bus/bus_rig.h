@@ -29,12 +29,15 @@
 #include "base/watch.h"
 #include "bus/bus.h"
 #include "bus/flush.h"
+#include "bus/roster.h"
+#include "bus/shed.h"
 #include "client/books.h"
 #include "client/ledger.h"
 #include "client/listener.h"
 #include "client/output.h"
 #include "client/subscription.h"
 #include "evapid/presence.h"
+#include "give.h"
 #include "memory.h"
 
 /* ---- the upstream ------------------------------------------------------------------------------------------------- */
@@ -135,7 +138,7 @@ static inline void on_ended(void *owner, struct client *client)
     assert_ptr_equal(owner, &up);
     told_of(client)->ended++;
     if (up.finish_ended)
-        bus_finish(bus, client);
+        flush_finish(bus, client);
 }
 
 static inline void on_gone(void *owner, struct client *client)
@@ -168,7 +171,7 @@ static inline void on_admitted(void *owner)
 {
     assert_ptr_equal(owner, &up);
     up.admitted_calls++;
-    up.admitted = bus->listening_count;
+    up.admitted = bus->roster.receiver_count;
 }
 
 static inline void on_sends(void *owner)
@@ -222,7 +225,7 @@ static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_s
     assert_true(listener_enter(&listener, &origin));
     fcntl(fd, F_SETFL, O_NONBLOCK);
     assert_true(bus_connect(bus, fd, address, limits, &listener));
-    peer->client = bus_find(bus, bus->last_index);
+    peer->client = roster_find(bus, bus->last_index);
     assert_non_null(peer->client);
 }
 
@@ -280,7 +283,7 @@ static inline void turn(void)
     uv_run(&loop, UV_RUN_NOWAIT);
     do {
         flush_attend(bus);
-        bus_flush(bus);
+        flush_turn(bus);
     } while (flush_is_behind(bus));
 }
 
@@ -469,7 +472,7 @@ static inline struct payload big_event(size_t length, char with)
 static inline void relay_to(const char *text, struct client *guest)
 {
     const struct payload event = payload_of(text, strlen(text));
-    bus_relay(bus, &event, guest);
+    give_relay(bus, &event, guest);
 }
 
 static inline void relay(const char *text)
@@ -480,7 +483,7 @@ static inline void relay(const char *text)
 static inline void multicast_to(const char *text, const char *tag, struct client *guest)
 {
     const struct payload event = payload_of(text, strlen(text));
-    bus_multicast(bus, &event, tag, strlen(tag), guest);
+    give_multicast(bus, &event, tag, strlen(tag), guest);
 }
 
 static inline void multicast(const char *text, const char *tag)
@@ -491,7 +494,7 @@ static inline void multicast(const char *text, const char *tag)
 static inline void unicast_to(const char *text, const char *tag, struct client *guest)
 {
     const struct payload event = payload_of(text, strlen(text));
-    bus_unicast(bus, &event, tag, strlen(tag), guest);
+    give_unicast(bus, &event, tag, strlen(tag), guest);
 }
 
 static inline void unicast(const char *text, const char *tag)
@@ -529,7 +532,7 @@ static inline void assert_books_balance(void)
 {
     struct tally sum = up.past;
     uint64_t queued = 0;
-    for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+    for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
         const struct tally *tally = subscription_tally(client);
         const uint64_t waiting = outq_events(&client->out);
         assert_int_equal(tally->relayed, tally->delivered + waiting + all_dropped(tally));
@@ -545,8 +548,8 @@ static inline void assert_following(void)
 {
     uint32_t followers[FRAMINGS] = { 0 };
     uint32_t passed[FRAMINGS] = { 0 };
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
-        const struct run *own = client->listed ? &bus->runs[client->out.framing] : NULL;
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
+        const struct run *own = client->roster.receives ? &bus->runs[client->out.framing] : NULL;
         const bool passed_over = client->subscription.skipped_by != NULL;
         assert_ptr_equal(client->out.run, passed_over ? NULL : own);
         assert_ptr_equal(client->subscription.skipped_by, passed_over ? own : NULL);
@@ -565,11 +568,11 @@ static inline void assert_presence(const char *tag)
 {
     bool carried = false;
     uint32_t listening_clients = 0;
-    for (const struct client *client = bus->clients; client != NULL; client = client->hh.next) {
-        listening_clients += client->listed;
-        carried |= client->listed && client->tag != NULL && client->tag->name[0] == tag[0];
-        assert_true(client->listed || !client_listens(client));
-        assert_true(!client->listed || client_listens(client));
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
+        listening_clients += client->roster.receives;
+        carried |= client->roster.receives && client->tagging.tag != NULL && client->tagging.tag->name[0] == tag[0];
+        assert_true(client->roster.receives || !client_may_receive(client));
+        assert_true(!client->roster.receives || client_may_receive(client));
     }
     assert_int_equal(is_present(tag), carried);
     assert_int_equal(up.admitted, listening_clients);
@@ -610,7 +613,7 @@ static inline int tear_down(void **state)
     up.keep = false;
     memory_limit(-1);
     bus_close(bus);
-    for (struct client *client = bus->clients, *next; client != NULL; client = next) {
+    for (struct client *client = bus->roster.clients, *next; client != NULL; client = next) {
         next = client->hh.next;
         release(client);
     }
@@ -618,8 +621,9 @@ static inline int tear_down(void **state)
     const bool books = memcmp(&bus->totals, &up.past, sizeof(up.past)) == 0 &&
                        memcmp(&bus->totals, &ledger.header->gone, sizeof(up.past)) == 0 &&
                        bus->totals.relayed == bus->totals.delivered + all_dropped(&bus->totals);
-    bool left = bus->clients != NULL || bus->listening != NULL || bus->dirty != NULL || bus->tags.tags != NULL ||
-                bus->closed != bus->accepted || listener.clients != 0 || listener.origins != NULL || up.admitted != 0;
+    bool left = bus->roster.clients != NULL || bus->roster.receivers != NULL || bus->roster.dirty != NULL ||
+                bus->tags.tags != NULL || bus->closed != bus->accepted || listener.clients != 0 ||
+                listener.origins != NULL || up.admitted != 0;
     for (size_t i = 0; i < 8; i++)
         left |= up.now[i].present;
     for (size_t i = 0; i < FRAMINGS; i++)
@@ -645,7 +649,7 @@ static inline struct peer far_behind(void)
     struct peer peer = admitted(connect_tcp(&netstring_limits, 4096));
     const struct payload event = big_event(1 << 20, 'x');
     for (int i = 0; i < 8; i++)
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
     turn();
     return peer;
 }

@@ -21,10 +21,10 @@ static void test_a_new_client_is_told_upstream_and_waits(void **state)
     assert_int_equal(b.client->index, 2);
     assert_string_equal(b.client->address, "2001:db8::1");
     assert_int_equal(b.client->port, 4711);
-    assert_ptr_equal(bus_find(bus, 1), a.client);
-    assert_ptr_equal(bus_find(bus, 2), b.client);
-    assert_null(bus_find(bus, 0));
-    assert_null(bus_find(bus, 3));
+    assert_ptr_equal(roster_find(bus, 1), a.client);
+    assert_ptr_equal(roster_find(bus, 2), b.client);
+    assert_null(roster_find(bus, 0));
+    assert_null(roster_find(bus, 3));
     bus_admit(bus, b.client);
     assert_int_equal(b.client->state, CLIENT_OPEN);
     assert_int_equal(up.admitted, 1);
@@ -40,8 +40,8 @@ static void test_an_index_is_not_used_again_after_its_client(void **state)
     for (uint32_t i = 1; i <= 10; i++) {
         struct peer a = open_client();
         assert_int_equal(a.client->index, i);
-        bus_finish(bus, a.client);
-        assert_null(bus_find(bus, i));
+        flush_finish(bus, a.client);
+        assert_null(roster_find(bus, i));
         hang_up(&a);
     }
 }
@@ -55,7 +55,7 @@ static void test_indexes_begin_anew_after_the_largest_int_and_pass_over_those_in
     bus->last_index = INT32_MAX;
     struct peer three = open_client();
     assert_int_equal(three.client->index, 3);
-    assert_ptr_equal(bus_find(bus, 1), one.client);
+    assert_ptr_equal(roster_find(bus, 1), one.client);
     hang_up(&one);
     hang_up(&two);
     hang_up(&three);
@@ -69,7 +69,7 @@ static void test_a_socket_that_cannot_be_watched_is_closed(void **state)
     const int file = memfd_create("no socket", MFD_CLOEXEC);
     assert_false(bus_connect(bus, file, &address, &netstring_limits, &listener));
     assert_int_equal(fcntl(file, F_GETFD), -1);
-    assert_null(bus->clients);
+    assert_null(bus->roster.clients);
     assert_int_equal(bus->accepted, 0);
 }
 
@@ -86,7 +86,7 @@ static void test_a_client_that_upstream_cannot_take_is_closed(void **state)
     assert_false(bus_connect(bus, ends[1], &address, &netstring_limits, &listener));
     assert_int_equal(up.of[1].opened, 1);
     assert_int_equal(up.of[1].gone, 0);
-    assert_null(bus->clients);
+    assert_null(bus->roster.clients);
     assert_int_equal(bus->accepted, 0);
     assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
     close(ends[0]);
@@ -137,7 +137,7 @@ static void test_a_relayed_event_reaches_every_client_in_its_framing(void **stat
     assert_receives(&c, "5:hello,0:,10:world, too,");
     assert_int_equal(bus->events.relay, 3);
     assert_int_equal(bus->events.no_receiver, 0);
-    TURN_UNTIL(bus_is_flushed(bus));
+    TURN_UNTIL(flush_is_done(bus));
     assert_int_equal(a.client->tally->delivered, 3);
     assert_int_equal(a.client->tally->delivered_bytes, 25);
     assert_int_equal(b.client->tally->delivered,
@@ -233,7 +233,7 @@ static void test_a_unicast_reaches_the_first_with_the_tag(void **state)
     unicast("2", "x");
     give_tag(&b, "y");
     unicast("3", "x");
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     unicast("4", "x");
     relay("end");
     assert_receives(&b, "1:1,1:2,3:end,");
@@ -274,7 +274,7 @@ static void test_a_tag_may_be_changed_and_taken_away(void **state)
     multicast("3", "y");
     relay("end");
     assert_receives(&a, "1:2,3:end,");
-    assert_null(a.client->tag);
+    assert_null(a.client->tagging.tag);
     assert_int_equal(up.present_count, 4);
     assert_present(0, "x", true);
     assert_present(1, "x", false);
@@ -291,17 +291,17 @@ static void test_a_client_keeps_its_tag_until_it_is_released(void **state)
     struct peer a = open_client();
     give_tag(&a, "x");
     relay("1"); /* so that there is something to flush */
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(up.present_count, 2);
     assert_present(1, "x", false);
     multicast("2", "x");
     unicast("3", "x");
-    assert_non_null(a.client->tag);
+    assert_non_null(a.client->tagging.tag);
     TURN_UNTIL(a.client->state == CLIENT_GONE);
     multicast("4", "x");
     give_tag(&a, "y");
-    assert_memory_equal(a.client->tag->name, "y", 1);
+    assert_memory_equal(a.client->tagging.tag->name, "y", 1);
     assert_int_equal(bus->events.no_receiver, 3);
     assert_receives(&a, "1:1,");
     assert_ends(&a);
@@ -329,7 +329,7 @@ static void test_a_tag_is_present_when_its_client_gets_events(void **state)
     assert_present(1, "x", false);
     bus_admit(bus, b.client);
     assert_present(2, "x", true);
-    bus_finish(bus, b.client);
+    flush_finish(bus, b.client);
     assert_present(3, "x", false);
     assert_int_equal(up.present_count, 4);
     hang_up(&a);
@@ -351,9 +351,9 @@ static void test_upstream_hears_how_many_clients_get_events(void **state)
     assert_int_equal(up.admitted, 1);
     bus_admit(bus, a.client);
     assert_int_equal(up.admitted, 2);
-    bus_finish(bus, b.client);
+    flush_finish(bus, b.client);
     assert_int_equal(up.admitted, 1);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(up.admitted, 0);
     assert_int_equal(up.admitted_calls, 6);
     hang_up(&a);
@@ -429,7 +429,7 @@ static void test_a_guest_that_is_refused_sees_nothing(void **state)
     (void)state;
     struct peer guest = connect_tcp(&netstring_limits, 0);
     relay_to("secret", guest.client);
-    bus_finish(bus, guest.client);
+    flush_finish(bus, guest.client);
     assert_int_equal(up.of[1].gone, 1);
     assert_ends(&guest);
     assert_int_equal(bus->totals.dropped[DROP_CLOSED], 1);

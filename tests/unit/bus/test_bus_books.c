@@ -56,7 +56,7 @@ static void act_as_upstream(struct client *client)
     case 0:
         limit_memory();
         if (any(3) == 0)
-            bus_finish(bus, client);
+            flush_finish(bus, client);
         break;
     case 1:
         limit_memory();
@@ -78,12 +78,12 @@ static void act_as_script(void)
 {
     const unsigned kind = any(100);
     const struct payload event = big_event(kind == 0 ? 150000 : kind < 5 ? 50000 : any(300), 'e');
-    struct client *guest = any(2) == 0 ? NULL : bus_find(bus, 1 + any(CROWD));
+    struct client *guest = any(2) == 0 ? NULL : roster_find(bus, 1 + any(CROWD));
     limit_memory();
     switch (any(4)) {
-    case 0: bus_multicast(bus, &event, "a", 1, guest); break;
-    case 1: bus_unicast(bus, &event, "b", 1, guest); break;
-    default: bus_relay(bus, &event, guest);
+    case 0: give_multicast(bus, &event, "a", 1, guest); break;
+    case 1: give_unicast(bus, &event, "b", 1, guest); break;
+    default: give_relay(bus, &event, guest);
     }
     memory_limit(-1);
 }
@@ -97,7 +97,7 @@ static void watch_the_books(void)
         peers[i].fd = -1;
     for (unsigned round = 0; round < 30000; round++) {
         const uint32_t i = 1 + any(CROWD);
-        struct client *client = bus_find(bus, i);
+        struct client *client = roster_find(bus, i);
         up.take = any(3) == 0 ? 0 : -1;
         if (client == NULL) {
             if (peers[i].fd >= 0)
@@ -120,7 +120,7 @@ static void watch_the_books(void)
         assert_presence("a");
         assert_presence("b");
         assert_following();
-        most_memory = bus_queue_memory() > most_memory ? bus_queue_memory() : most_memory;
+        most_memory = shed_queue_memory() > most_memory ? shed_queue_memory() : most_memory;
     }
     assert_true(bus->closed > 100 && bus->totals.delivered > 1000 && bus->totals.messages > 100);
     assert_true(bus->totals.dropped[DROP_SLOW] > 10 && bus->totals.dropped[DROP_CLOSED] > 10 &&
@@ -306,11 +306,11 @@ static void actors_event(void)
         cut_off[i] = actor_is_given(actor, &event);
     }
     if (to == TO_ALL)
-        bus_relay(bus, &event, guest);
+        give_relay(bus, &event, guest);
     else if (to == TO_SOME)
-        bus_multicast(bus, &event, tag, strlen(tag), guest);
+        give_multicast(bus, &event, tag, strlen(tag), guest);
     else
-        bus_unicast(bus, &event, tag, strlen(tag), guest);
+        give_unicast(bus, &event, tag, strlen(tag), guest);
     for (unsigned i = 0; i < ACTORS; i++)
         if (cut_off[i])
             actor_ends(i, last[i], DROP_SLOW, 1);
@@ -336,7 +336,7 @@ static void actor_acts(unsigned i)
     struct client *client = actor->peer.client;
     if (any(8) == 0 || actor->given > STREAM_MAX / 2) {
         const size_t sent = (size_t)client->tally->delivered_bytes;
-        bus_finish(bus, client);
+        flush_finish(bus, client);
         actor_ends(i, actor->open ? actor->given : actor_event_end(actor, sent), DROP_CLOSED, 0);
     } else if (actor->open) {
         bus_readmit(bus, client);

@@ -14,12 +14,12 @@ static int save(void)
     struct state_out out;
     for (size_t i = 0; i <= CLIENTS; i++)
         sockets[i] = -1;
-    bus_flush(bus);
+    flush_turn(bus);
     assert_true(state_begin(&out));
     state_put_record(&out, "bus");
     bus_save(bus, &out);
     state_put_end(&out);
-    for (struct client *client = bus->clients; client != NULL; client = client->hh.next) {
+    for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
         state_put_record(&out, "client");
         state_put(&out, "index", client->index);
         state_put(&out, "slot", ledger_number(&ledger, client->slot));
@@ -38,12 +38,12 @@ static void leave(void)
 {
     struct client *client = NULL;
     struct client *next = NULL;
-    for (client = bus->clients; client != NULL; client = next) {
+    for (client = bus->roster.clients; client != NULL; client = next) {
         next = client->hh.next;
-        tag_take(&bus->tags, client);
+        tag_remove(&bus->tags, client);
         outq_clear(&client->out);
         free(client->input.bytes);
-        HASH_DEL(bus->clients, client);
+        HASH_DEL(bus->roster.clients, client);
         client_abandon(client);
     }
     for (int framing = 0; framing < FRAMINGS; framing++)
@@ -118,7 +118,7 @@ static void hand_over(void)
 
 static struct client *find(uint32_t index)
 {
-    struct client *client = bus_find(bus, index);
+    struct client *client = roster_find(bus, index);
     assert_non_null(client);
     return client;
 }
@@ -132,7 +132,7 @@ static void test_clients_go_on_both_ways(void **state)
     relay("before");
     turn();
     hand_over();
-    assert_int_equal(bus->listening_count, 3);
+    assert_int_equal(bus->roster.receiver_count, 3);
     assert_int_equal(bus->last_index, 3);
     assert_int_equal(bus->accepted, 3);
     relay("behind");
@@ -195,9 +195,9 @@ static void test_what_waits_for_slow_clients_goes_over_whole(void **state)
     for (int i = 0; i < 40; i++) {
         const struct payload event = big_event((size_t)20000 + (size_t)i * 1000, (char)('a' + i % 26));
         if (i % 5 == 1)
-            bus_multicast(bus, &event, i % 2 == 0 ? "a" : "b", 1, NULL);
+            give_multicast(bus, &event, i % 2 == 0 ? "a" : "b", 1, NULL);
         else
-            bus_relay(bus, &event, NULL);
+            give_relay(bus, &event, NULL);
         if (i % 8 == 7) {
             turn();
             assert_true(outq_bytes(&find(1)->out) > 0);
@@ -230,7 +230,7 @@ static void test_what_waits_for_slow_clients_goes_over_whole(void **state)
         }
         assert_int_equal(at, lengths[i]);
     }
-    TURN_UNTIL(bus_is_flushed(bus));
+    TURN_UNTIL(flush_is_done(bus));
     assert_int_equal(bus->totals.delivered, bus->totals.relayed);
     assert_books_balance();
     for (size_t i = 0; i < 4; i++)
@@ -261,7 +261,7 @@ static void test_tags_keep_their_order(void **state)
         if (i % 2 == 0)
             bus_tag(bus, find(expected[i]), "", 0);
         else
-            bus_finish(bus, find(expected[i]));
+            flush_finish(bus, find(expected[i]));
     }
     turn();
     hand_over();
@@ -301,13 +301,13 @@ static void test_what_waits_for_a_guest_waits_on(void **state)
     struct peer other = open_client();
     (void)state;
     const struct payload event = payload_of("welcome", 7);
-    bus_relay(bus, &event, guest.client);
+    give_relay(bus, &event, guest.client);
     turn();
     hand_over();
     assert_int_equal(find(1)->state, CLIENT_ADMITTING);
     assert_int_equal(outq_events(&find(1)->out), 1);
-    assert_int_equal(bus->listening_count, 1);
-    bus_relay(bus, &event, find(1));
+    assert_int_equal(bus->roster.receiver_count, 1);
+    give_relay(bus, &event, find(1));
     turn();
     hand_over();
     bus_admit(bus, find(1));
@@ -330,7 +330,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     send_text(&finishing, "4:last,");
     shutdown(finishing.fd, SHUT_WR);
     TURN_UNTIL(find(2)->state == CLIENT_FINISHING);
-    bus_finish(bus, find(3));
+    flush_finish(bus, find(3));
     up.take = 0;
     send_text(&gone, "4:held,");
     TURN_UNTIL(client_holds(find(4)));
@@ -342,7 +342,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
         assert_int_equal(find(3)->state, CLIENT_FLUSHING);
         assert_int_equal(find(4)->state, CLIENT_GONE);
         assert_true(client_holds(find(4)));
-        assert_int_equal(bus->listening_count, 1);
+        assert_int_equal(bus->roster.receiver_count, 1);
         assert_int_equal(listener.clients, 4); /* one that has gone has its place as long as it holds something */
     }
     up.take = -1;
@@ -383,12 +383,12 @@ static void test_a_client_without_its_socket_is_gone_and_its_queue_lost(void **s
     assert_true(load(memfd));
     close(memfd);
     close_copies();
-    assert_null(bus_find(bus, 1));
+    assert_null(roster_find(bus, 1));
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(up.of[1].tally.dropped[DROP_LOST], waiting);
     assert_int_equal(bus->closed, closed + 1);
     assert_false(is_present("s"));
-    up.admitted = bus->listening_count;
+    up.admitted = bus->roster.receiver_count;
     relay("on");
     assert_receives(&other, "8:one more,2:on,");
     assert_books_balance();

@@ -16,7 +16,7 @@ static void test_a_slow_client_is_disconnected_and_nobody_else_notices(void **st
     size_t sent = 0;
     for (unsigned i = 0; i < EVENTS; i++) {
         const struct payload event = big_event(LENGTH, (char)('a' + i % 26));
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
         receive(&quick, out + sent, SIZE);
         sent += SIZE;
         assert_books_balance();
@@ -61,9 +61,9 @@ static void test_slow_clients_may_go_in_the_middle_of_an_event(void **state)
         }
         for (unsigned i = 0; i < 2; i++)
             if (tagged)
-                bus_multicast(bus, &event, "x", 1, NULL);
+                give_multicast(bus, &event, "x", 1, NULL);
             else
-                bus_relay(bus, &event, NULL);
+                give_relay(bus, &event, NULL);
         wire_open();
         for (unsigned i = 0; i < PEERS; i++) {
             const bool gets = !tagged || i >= 3;
@@ -114,11 +114,11 @@ static void test_an_event_larger_than_a_queue_may_be_is_dropped_alone(void **sta
     static char out[1000];
     struct payload event = big_event(97, 'x'); /* 101 bytes as a netstring */
     relay("1");
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     relay("2");
     event = big_event(95, 'y'); /* 99 bytes: it fits, but not behind the others */
-    TURN_UNTIL(bus_is_flushed(bus));
-    bus_relay(bus, &event, NULL);
+    TURN_UNTIL(flush_is_done(bus));
+    give_relay(bus, &event, NULL);
     assert_receives(&small, "1:1,1:2,");
     receive(&small, out, 99);
     assert_memory_equal(out, "95:yyy", 6);
@@ -146,7 +146,7 @@ static void test_each_of_several_slow_clients_goes_at_its_own_limit(void **state
     wire_block();
     for (unsigned n = 1; n <= PEERS; n++) {
         const struct payload event = big_event(SIZE - 4, 'x'); /* SIZE as a netstring */
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
         for (unsigned i = 0; i < PEERS; i++) {
             const size_t size = i % 3 == 0 ? SIZE - 4 : SIZE;
             assert_int_equal(up.of[i + 1].gone, n * size > (PEERS - i) * SIZE + i);
@@ -192,7 +192,7 @@ static void test_what_came_to_one_counts_with_what_came_to_all(void **state)
             wire_open();
             if (!over) {
                 assert_receives(&a, "1:1,1:2,1:3,1:4,1:a,");
-                bus_finish(bus, a.client);
+                flush_finish(bus, a.client);
             }
             assert_ends(&a);
             hang_up(&a);
@@ -239,10 +239,10 @@ static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
             receive(&raw, out, EVENTS * 100);
             assert_memory_equal(out + 99 * 100 + 98, "99", 2);
         }
-        bus_finish(bus, quick.client);
-        bus_finish(bus, raw.client);
+        flush_finish(bus, quick.client);
+        flush_finish(bus, raw.client);
         if (how == 2)
-            bus_finish(bus, slow.client);
+            flush_finish(bus, slow.client);
         turn();
         hang_up(&quick);
         hang_up(&raw);
@@ -275,9 +275,9 @@ static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_come
         give_tag(&peer, "x");
         for (int i = 0; i < 1000; i++) {
             if (to_one)
-                bus_unicast(bus, &event, "x", 1, NULL);
+                give_unicast(bus, &event, "x", 1, NULL);
             else
-                bus_relay(bus, &event, NULL);
+                give_relay(bus, &event, NULL);
             assert_int_equal(bus->totals.dropped[DROP_SLOW], 0);
         }
         turn();
@@ -352,7 +352,7 @@ static void test_a_part_that_is_taken_makes_room_too(void **state)
         else
             assert_receives(&a, "5:hello,"); /* which had begun */
         if (up.of[index].gone == 0 && taken >= 8)
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
         assert_ends(&a);
         hang_up(&a);
     }
@@ -491,7 +491,7 @@ static void test_many_that_are_behind_cost_as_much_memory_as_one(void **state)
     wire_block();
     for (unsigned n = 0; n < EVENTS; n++) {
         const struct payload event = big_event(LENGTH, (char)('a' + n % 26));
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
         turn();
     }
     const size_t once = (size_t)2 * EVENTS * LENGTH; /* for each framing */
@@ -503,7 +503,7 @@ static void test_many_that_are_behind_cost_as_much_memory_as_one(void **state)
         receive(&peers[i], out, EVENTS * size);
         for (unsigned n = 0; n < EVENTS; n++)
             assert_int_equal(out[n * size + 5 + n], 'a' + n % 26);
-        bus_finish(bus, peers[i].client);
+        flush_finish(bus, peers[i].client);
     }
     turn();
     assert_in_range(kept_bytes(), 0, (size_t)2 * 10 * RUN_CHUNK);

@@ -136,7 +136,7 @@ static void test_a_client_that_is_closed_without_memory_ends_at_once(void **stat
     struct peer a = open_pair();
     relay("lost");
     relay("lost");
-    WITHOUT_MEMORY_FROM(0, bus_finish(bus, a.client));
+    WITHOUT_MEMORY_FROM(0, flush_finish(bus, a.client));
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(up.admitted, 0);
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 2);
@@ -163,7 +163,7 @@ static void test_a_client_that_is_held_back_without_memory_ends(void **state)
     relay("3");
     assert_int_equal(up.admitted, 1);
     TURN_UNTIL(up.of[1].ended == 1);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_receives(&b, "1:1,4:lost,1:2,1:3,");
     assert_books_balance();
     hang_up(&a);
@@ -238,7 +238,7 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
         memory_limit(calls);
         connected = bus_connect(bus, ends[1], &address, &netstring_limits, &listener);
         memory_limit(-1);
-        assert_int_equal(bus->clients != NULL, connected);
+        assert_int_equal(bus->roster.clients != NULL, connected);
         assert_int_equal(bus->accepted, connected);
         if (!connected)
             assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
@@ -263,7 +263,7 @@ static void test_a_client_whose_descriptor_cannot_be_watched_is_closed(void **st
     listener.clients = 1;
     WITHOUT_MEMORY_FROM(1, assert_false(bus_connect(bus, high, &address, &netstring_limits, &listener)));
     listener.clients = 0;
-    assert_null(bus->clients);
+    assert_null(bus->roster.clients);
     assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);
     close(ends[0]);
 }

@@ -32,7 +32,7 @@ static struct peer narrow_member(enum unicast_mode mode, enum slow_policy policy
 static void issue(size_t bytes)
 {
     const struct payload event = big_event(bytes - (bytes > 103 ? 5 : 4), 'x'); /* "999:...," or "99:...," */
-    bus_unicast(bus, &event, TAG, strlen(TAG), NULL);
+    give_unicast(bus, &event, TAG, strlen(TAG), NULL);
 }
 
 static void issue_many(unsigned count)
@@ -58,7 +58,7 @@ static void assert_next(const struct peer *peer)
 
 static void leave(struct peer *peer)
 {
-    bus_finish(bus, peer->client);
+    flush_finish(bus, peer->client);
     hang_up(peer);
     turn();
 }
@@ -239,7 +239,7 @@ static void test_a_slow_client_is_passed_over_until_it_keeps_up(void **state)
         const uint64_t before = given(&slow);
         wire_block();
         const struct payload much = big_event(600, 'm');
-        bus_multicast(bus, &much, TAG, strlen(TAG), NULL);
+        give_multicast(bus, &much, TAG, strlen(TAG), NULL);
         turn();
         assert_true(slow.client->pace.slow_since_ms != 0);
         for (unsigned n = 0; n < 100; n++) {
@@ -351,7 +351,7 @@ static void test_the_share_of_one_that_goes_is_that_of_the_others(void **state)
         peers[i] = narrow_member(UNICAST_ROUND_ROBIN, SLOW_DISCONNECT);
     wire_block();
     issue_many(9);
-    bus_finish(bus, peers[1].client); /* three events wait for it */
+    flush_finish(bus, peers[1].client); /* three events wait for it */
     for (int i = 0; i < 4; i++) {
         assert_next(&peers[0]);
         assert_next(&peers[2]);

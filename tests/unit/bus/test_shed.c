@@ -16,7 +16,7 @@ static struct peer stalled(enum slow_policy policy, const char *tag)
 static void multicast_big(size_t length, const char *tag)
 {
     const struct payload event = big_event(length, 'x');
-    bus_multicast(bus, &event, tag, strlen(tag), NULL);
+    give_multicast(bus, &event, tag, strlen(tag), NULL);
 }
 
 /* A client that has been sent ten bytes of an event of that length. */
@@ -51,12 +51,12 @@ static void test_who_reads_gets_all_whatever_waits_for_the_others(void **state)
     for (unsigned n = 0; n < EVENTS; n++) {
         const struct payload event = big_event(LENGTH, (char)('a' + n % 26));
         if (n % 3 == 0)
-            bus_multicast(bus, &event, tags[n % 4], 1, NULL);
+            give_multicast(bus, &event, tags[n % 4], 1, NULL);
         else if (n % 3 == 1)
-            bus_unicast(bus, &event, "quick", 5, NULL);
+            give_unicast(bus, &event, "quick", 5, NULL);
         else
-            bus_relay(bus, &event, NULL);
-        assert_true(bus_queue_memory() <= TOTAL);
+            give_relay(bus, &event, NULL);
+        assert_true(shed_queue_memory() <= TOTAL);
         assert_books_balance();
         assert_following();
         if (n % 3 == 0)
@@ -99,11 +99,11 @@ static void test_the_longest_queue_goes_short_first(void **state)
             assert_int_equal(subscription_tally(most.client)->dropped[DROP_SLOW], 60 - outq_events(&most.client->out));
             assert_int_not_equal(most.client->pace.slow_since_ms, 0);
             assert_following();
-            bus_finish(bus, most.client);
+            flush_finish(bus, most.client);
         }
         assert_books_balance();
         wire_open();
-        bus_finish(bus, less.client);
+        flush_finish(bus, less.client);
         static char out[500000];
         assert_int_equal(receive_to_end(&less, out, sizeof(out)), 40 * 10007 + 2 * 30007);
         hang_up(&most);
@@ -125,9 +125,9 @@ static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
             for (int i = 0; bus->totals.dropped[DROP_SLOW] == up.past.dropped[DROP_SLOW]; i++) {
                 const struct payload event = big_event(50000, (char)('a' + i));
                 if (to_one)
-                    bus_unicast(bus, &event, "a", 1, NULL);
+                    give_unicast(bus, &event, "a", 1, NULL);
                 else
-                    bus_relay(bus, &event, NULL);
+                    give_relay(bus, &event, NULL);
                 assert_in_range(i, 0, 25);
                 turn();
             }
@@ -141,7 +141,7 @@ static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
                 assert_int_equal(out[i * 50007 + 6], 'a' + n);
                 assert_int_equal(out[i * 50007 + 50005], 'a' + n);
             }
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
             hang_up(&a);
         }
 }
@@ -160,8 +160,8 @@ static void test_all_who_wait_for_the_same_go_short_together(void **state)
     bus_readmit(bus, few.client);
     for (int i = 0; i < 200; i++) {
         const struct payload event = big_event(10000, 'x');
-        bus_relay(bus, &event, NULL);
-        assert_true(bus_queue_memory() <= TOTAL);
+        give_relay(bus, &event, NULL);
+        assert_true(shed_queue_memory() <= TOTAL);
         turn();
     }
     const uint64_t dropped = subscription_tally(peers[0].client)->dropped[DROP_SLOW];
@@ -197,9 +197,9 @@ static void test_begun_frames_go_when_nothing_else_is_left(void **state)
         receive(&quick, out, sizeof(out));
         wire_open();
         hang_up(&b);
-        bus_finish(bus, a.client);
-        bus_finish(bus, c.client);
-        bus_finish(bus, quick.client);
+        flush_finish(bus, a.client);
+        flush_finish(bus, c.client);
+        flush_finish(bus, quick.client);
         turn();
         hang_up(&a);
         hang_up(&c);
@@ -218,7 +218,7 @@ static void test_who_is_being_closed_goes_short_too(void **state)
     struct peer b = stalled(SLOW_DISCONNECT, "b");
     for (int i = 0; i < 7; i++)
         multicast_big(100000, "a");
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     for (int i = 0; i < 3; i++)
         multicast_big(100000, "b");
@@ -243,8 +243,8 @@ static void test_an_event_larger_than_the_limit_is_dropped_alone(void **state)
         multicast_big(100000, "a");
     for (int i = 0; i < 3; i++) {
         const struct payload event = big_event(TOTAL + 1, 'x');
-        bus_relay(bus, &event, NULL);
-        bus_unicast(bus, &event, "a", 1, NULL);
+        give_relay(bus, &event, NULL);
+        give_unicast(bus, &event, "a", 1, NULL);
     }
     assert_int_equal(subscription_tally(a.client)->dropped[DROP_LARGE], 6);
     assert_int_equal(subscription_tally(raw.client)->dropped[DROP_LARGE], 3);
@@ -264,7 +264,7 @@ static void test_an_event_as_large_as_the_limit_is_sent_all_the_same(void **stat
     struct peer a = open_client();
     relay("1");
     const struct payload event = big_event(TOTAL - 9, 'x');
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     assert_receives(&a, "1:1,");
     receive(&a, out, TOTAL);
     assert_int_equal(all_dropped(&bus->totals), 0);
@@ -284,11 +284,11 @@ static void test_a_guest_may_go_short_for_its_own_event(void **state)
         const struct payload event = big_event(90000, 'x');
         give_tag(&guest, "guest");
         for (int i = 0; i < 12; i++) {
-            struct client *client = bus_find(bus, index);
+            struct client *client = roster_find(bus, index);
             if (to_one)
-                bus_multicast(bus, &event, "guest", 5, client);
+                give_multicast(bus, &event, "guest", 5, client);
             else
-                bus_relay(bus, &event, client);
+                give_relay(bus, &event, client);
             assert_books_balance();
         }
         assert_int_equal(up.of[index].gone, 1);
@@ -311,15 +311,15 @@ static void test_shedding_ends_also_without_memory(void **state)
             struct peer b = stalled((enum slow_policy)policy, "b");
             const struct payload event = big_event(60000, 'y');
             for (int i = 0; i < 9; i++)
-                bus_relay(bus, &event, NULL);
+                give_relay(bus, &event, NULL);
             turn();
             memory_limit(calls);
             for (int i = 0; i < 9; i++)
-                bus_relay(bus, &event, NULL);
+                give_relay(bus, &event, NULL);
             memory_limit(-1);
             assert_books_balance();
             assert_following();
-            assert_true(bus_queue_memory() <= TOTAL + 65536);
+            assert_true(shed_queue_memory() <= TOTAL + 65536);
             bus_close(bus);
             turn();
             hang_up(&a);

@@ -56,7 +56,7 @@ static int make_clients(void **state)
     (void)state;
     clients = calloc(CLIENTS, sizeof(*clients));
     for (size_t i = 0; clients != NULL && i < CLIENTS; i++)
-        clients[i].listed = true;
+        clients[i].roster.receives = true;
     return clients == NULL;
 }
 
@@ -75,10 +75,10 @@ static bool give(struct tag_index *index, struct client *client, const char *tag
 /* As the bus does it. */
 static void set_listed(struct tag_index *index, struct client *client, bool listed)
 {
-    if (client->listed == listed)
+    if (client->roster.receives == listed)
         return;
-    tag_note_listed(index, client, listed);
-    client->listed = listed;
+    tag_note_receiver(index, client, listed);
+    client->roster.receives = listed;
 }
 
 static struct tag *find(const struct tag_index *index, const char *tag)
@@ -101,9 +101,9 @@ static void assert_order(const struct tag_index *index, const char *name, size_t
     assert_memory_equal(tag->name, name, length);
     assert_int_equal(tag->hash, presence_hash(name, length));
     const struct client *client = tag->first;
-    for (size_t i = 0; i < count; i++, client = client->tag_next) {
+    for (size_t i = 0; i < count; i++, client = client->tagging.next) {
         assert_ptr_equal(client, expected[i]);
-        assert_ptr_equal(client->tag, tag);
+        assert_ptr_equal(client->tagging.tag, tag);
     }
     assert_null(client);
 }
@@ -111,7 +111,7 @@ static void assert_order(const struct tag_index *index, const char *name, size_t
 static void take_all(struct tag_index *index)
 {
     for (size_t i = 0; i < CLIENTS; i++)
-        tag_take(index, &clients[i]);
+        tag_remove(index, &clients[i]);
     assert_null(index->tags);
 }
 
@@ -155,8 +155,8 @@ static void test_a_client_that_goes_leaves_the_others_in_order(void **state)
             if (i != gone)
                 left[count++] = &clients[i];
         }
-        tag_take(&index, &clients[gone]);
-        assert_null(clients[gone].tag);
+        tag_remove(&index, &clients[gone]);
+        assert_null(clients[gone].tagging.tag);
         assert_order(&index, "x", 1, left, count);
         assert_true(give(&index, &clients[gone], "x")); /* and stands last when it comes back */
         left[count++] = &clients[gone];
@@ -197,12 +197,12 @@ static void test_taking_from_a_client_that_has_none_does_nothing(void **state)
 {
     (void)state;
     struct tag_index index = new_index();
-    tag_take(&index, &clients[0]);
+    tag_remove(&index, &clients[0]);
     assert_int_equal(heard.count, 0);
     assert_true(give(&index, &clients[0], "x"));
-    tag_take(&index, &clients[1]);
-    tag_take(&index, &clients[0]);
-    tag_take(&index, &clients[0]);
+    tag_remove(&index, &clients[1]);
+    tag_remove(&index, &clients[0]);
+    tag_remove(&index, &clients[0]);
     assert_int_equal(heard.count, 2);
     assert_null(index.tags);
 }
@@ -215,9 +215,9 @@ static void test_the_watcher_hears_of_the_first_and_the_last(void **state)
     assert_int_equal(heard.count, 1);
     assert_heard(0, "x", 1, true);
     assert_true(give(&index, &clients[1], "x"));
-    tag_take(&index, &clients[0]);
+    tag_remove(&index, &clients[0]);
     assert_int_equal(heard.count, 1);
-    tag_take(&index, &clients[1]);
+    tag_remove(&index, &clients[1]);
     assert_int_equal(heard.count, 2);
     assert_heard(1, "x", 1, false);
     assert_true(give(&index, &clients[0], "x"));
@@ -239,7 +239,7 @@ static void test_the_watcher_hears_of_those_alone_that_get_events(void **state)
     (void)state;
     struct tag_index index = new_index();
     struct client *const both[] = { &clients[0], &clients[1] };
-    clients[0].listed = clients[1].listed = false;
+    clients[0].roster.receives = clients[1].roster.receives = false;
     assert_true(give(&index, &clients[0], "x"));
     assert_true(give(&index, &clients[1], "x"));
     assert_int_equal(heard.count, 0);
@@ -255,9 +255,9 @@ static void test_the_watcher_hears_of_those_alone_that_get_events(void **state)
     assert_heard(1, "x", 1, false);
     assert_order(&index, "x", 1, both, 2);
     set_listed(&index, &clients[1], true);
-    tag_take(&index, &clients[0]);
+    tag_remove(&index, &clients[0]);
     assert_int_equal(heard.count, 3);
-    tag_take(&index, &clients[1]);
+    tag_remove(&index, &clients[1]);
     assert_int_equal(heard.count, 4);
     assert_heard(3, "x", 1, false);
     assert_null(index.tags);
@@ -279,7 +279,7 @@ static void test_a_tag_whose_last_listener_changes_it_is_absent(void **state)
 {
     (void)state;
     struct tag_index index = new_index();
-    clients[1].listed = false;
+    clients[1].roster.receives = false;
     assert_true(give(&index, &clients[0], "x"));
     assert_true(give(&index, &clients[1], "x"));
     assert_true(give(&index, &clients[0], "y"));
@@ -290,10 +290,10 @@ static void test_a_tag_whose_last_listener_changes_it_is_absent(void **state)
     assert_true(give(&index, &clients[1], "y"));
     assert_int_equal(heard.count, 3);
     assert_null(find(&index, "x"));
-    clients[1].listed = false;
+    clients[1].roster.receives = false;
     take_all(&index);
     assert_int_equal(heard.count, 4);
-    clients[1].listed = true;
+    clients[1].roster.receives = true;
 }
 
 /* ---- names of any bytes -------------------------------------------------------------------------------------------- */
@@ -307,7 +307,7 @@ static void test_names_of_every_length_and_byte_are_told_apart(void **state)
     struct client *many = calloc((size_t)EVAPID_TAG_MAX + 256, sizeof(*many));
     assert_non_null(many);
     for (size_t i = 0; i < (size_t)EVAPID_TAG_MAX + 256; i++)
-        many[i].listed = true;
+        many[i].roster.receives = true;
     memset(name, 0, sizeof(name));
     for (size_t length = 1; length <= EVAPID_TAG_MAX; length++) /* nothing but NULs */
         assert_true(tag_give(&index, &many[tags++], name, length));
@@ -325,7 +325,7 @@ static void test_names_of_every_length_and_byte_are_told_apart(void **state)
         assert_order(&index, name, length, only, 1);
     }
     for (size_t i = 0; i < tags; i++)
-        tag_take(&index, &many[i]);
+        tag_remove(&index, &many[i]);
     assert_null(index.tags);
     assert_int_equal(heard.count, 2 * tags);
     free(many);
@@ -393,7 +393,7 @@ static size_t model_listed(const struct model *m, size_t t)
 {
     size_t listed = 0;
     for (size_t i = 0; i < m->counts[t]; i++)
-        listed += m->lists[t][i]->listed;
+        listed += m->lists[t][i]->roster.receives;
     return listed;
 }
 
@@ -426,10 +426,10 @@ static void test_random_use_agrees_with_a_model(void **state)
             assert_true(tag_give(&index, &clients[c], names[t].bytes, names[t].length));
             model_give(&model, c, t);
         } else if (t < NAMES + 6) {
-            tag_take(&index, &clients[c]);
+            tag_remove(&index, &clients[c]);
             model_take(&model, c);
         } else {
-            set_listed(&index, &clients[c], !clients[c].listed);
+            set_listed(&index, &clients[c], !clients[c].roster.receives);
         }
         follow(present);
         size_t tags = 0;
@@ -439,14 +439,14 @@ static void test_random_use_agrees_with_a_model(void **state)
             tags += model.counts[i] > 0;
         }
         assert_int_equal(HASH_COUNT(index.tags), tags);
-        assert_int_equal(clients[c].tag != NULL, model.of[c] != NAMES);
+        assert_int_equal(clients[c].tagging.tag != NULL, model.of[c] != NAMES);
     }
     take_all(&index);
     follow(present);
     for (size_t i = 0; i < NAMES; i++)
         assert_false(present[i]);
     for (size_t c = 0; c < CLIENTS; c++)
-        clients[c].listed = true;
+        clients[c].roster.receives = true;
 }
 
 int main(void)

@@ -43,7 +43,7 @@ static void test_a_message_that_is_not_finished_ends_the_client(void **state)
     assert_int_equal(up.of[1].ended, 1);
     relay("an answer");
     assert_receives(&a, "9:an answer,");
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_ends(&a);
     assert_int_equal(all_dropped(&bus->totals), 0);
     assert_int_equal(bus->totals.messages, 1);

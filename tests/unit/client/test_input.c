@@ -18,7 +18,7 @@ static void test_a_peer_that_half_closes_still_gets_its_answers(void **state)
     unicast("3", "x");
     assert_receives(&a, "1:1,1:2,1:3,");
     relay("4");
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_receives(&a, "1:4,");
     assert_ends(&a);
     assert_int_equal(up.of[1].ended, 1);
@@ -67,7 +67,7 @@ static void test_a_peer_that_resets_ends_its_client(void **state)
     }
     assert_receives(&b, "1:x,1:x,1:x,1:x,1:x,1:x,1:x,1:x,1:x,1:x,");
     assert_books_balance();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     TURN_UNTIL(up.of[1].gone == 1);
     assert_int_equal(up.of[1].ended, 1);
     assert_books_balance();
@@ -84,7 +84,7 @@ static void test_a_peer_that_resets_with_much_queued_ends_its_client(void **stat
     assert_int_equal(bus->totals.relayed, 8);
     assert_int_equal(bus->totals.delivered + bus->totals.dropped[DROP_CLOSED], 8);
     assert_books_balance();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(up.of[1].gone, 1);
 }
 
@@ -94,9 +94,9 @@ static void test_a_peer_that_resets_while_it_is_flushed_is_gone(void **state)
     (void)state;
     struct peer a = admitted(connect_tcp(&netstring_limits, 4096));
     const struct payload event = big_event(8 << 20, 'x');
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     turn();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     reset(&a);
     TURN_UNTIL(up.of[1].gone == 1);
@@ -112,7 +112,7 @@ static void test_a_peer_that_hangs_up_while_it_waits_is_forgotten(void **state)
     assert_false(uv_is_active((const uv_handle_t *)&a.client->poll)); /* else it would be told again, for ever */
     bus_admit(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FINISHING);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(up.of[1].gone, 1);
 }
 
@@ -130,7 +130,7 @@ static void test_a_peer_that_hangs_up_with_messages_sent_waits_on(void **state)
     bus_admit(bus, a.client);
     TURN_UNTIL(up.of[1].ended == 1);
     assert_int_equal(up.of[1].messages, 2);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
 }
 
 /* ---- messages ------------------------------------------------------------------------------------------------------ */
@@ -172,7 +172,7 @@ static void test_messages_are_found_whatever_pieces_they_come_in(void **state)
             assert_int_equal(a.client->state, CLIENT_OPEN);
             hang_up(&a);
             TURN_UNTIL(up.of[1].ended == 1);
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
         }
     }
 }
@@ -334,7 +334,7 @@ static void test_malformed_input_ends_the_client_and_the_log_says_where(void **s
         if (strstr(line, malformed[i].where) == NULL || strstr(line, "client ") == NULL)
             fail_msg("%s: %s", malformed[i].input, line);
         assert_int_equal(a.client->state, CLIENT_FINISHING);
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         assert_ends(&a);
         hang_up(&a);
     }
@@ -364,7 +364,7 @@ static void test_malformed_input_in_any_two_pieces_ends_the_same_way(void **stat
             turn();
             assert_heard(1, malformed[i].heard);
             assert_int_equal(up.of[1].ended, 1);
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
             hang_up(&a);
         }
 }
@@ -561,14 +561,14 @@ static void test_messages_that_a_close_throws_away_are_counted(void **state)
     up.take = 1;
     send_text(&a, "1:a,1:b,1:c,5:hel"); /* of which the last is none yet */
     TURN_UNTIL(up.of[1].refused == 1);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(bus->totals.messages, 3);
     assert_int_equal(bus->totals.message_bytes, 3);
     assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 2);
     assert_int_equal(tally_messages_waiting(&bus->totals), 1);
     send_text(&b, "abc");
     TURN_UNTIL(up.of[2].refused == 1);
-    bus_finish(bus, b.client);
+    flush_finish(bus, b.client);
     assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 3);
     assert_int_equal(bus->totals.message_bytes, 6);
     assert_int_equal(tally_messages_waiting(&bus->totals), 1);

@@ -18,7 +18,7 @@ static void test_writes_of_every_size_give_the_same_stream(void **state)
         assert_int_equal(a.client->tally->delivered, 4);
         assert_int_equal(a.client->tally->delivered_bytes, sizeof(expected) - 1);
         assert_int_equal(outq_bytes(&a.client->out), 0);
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         hang_up(&a);
     }
     wire.most = SIZE_MAX;
@@ -38,7 +38,7 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
         assert_receives(&a, "12:hello, world,");
         wire.error = 0;
         wire.most = SIZE_MAX;
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         hang_up(&a);
     }
     assert_int_equal(all_dropped(&bus->totals), 0);
@@ -83,7 +83,7 @@ static void test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute(void **
     TURN_UNTIL(up.of[1].messages == 1);
     assert_receives(&b, "1:1,1:2,1:3,");
     assert_books_balance();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(up.of[1].gone, 1);
     hang_up(&a);
     hang_up(&b);
@@ -157,8 +157,8 @@ static void test_a_deaf_client_leaves_at_once(void **state)
         assert_int_equal(subscription_tally(a.client)->relayed, events);
         assert_receives(&b, way == ROOM_IN_RUN ? "5:hello,5:hello,5:hello,1:!," : "5:hello,5:hello,1:!,");
         assert_int_equal(all_dropped(&bus->totals) - all_dropped(&before), events);
-        bus_finish(bus, a.client);
-        bus_finish(bus, b.client);
+        flush_finish(bus, a.client);
+        flush_finish(bus, b.client);
         hang_up(&a);
         hang_up(&b);
     }
@@ -201,7 +201,7 @@ static void test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it(v
         bus_readmit(bus, a.client);
         relay_to("secret", a.client);
         wire = (struct wire){ .most = SIZE_MAX };
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         receive(&a, out, expected);
         assert_memory_equal(out, stream_of_two, expected);
         assert_ends(&a);
@@ -290,11 +290,11 @@ static void test_finish_flushes_and_then_closes(void **state)
     give_tag(&a, "x");
     for (unsigned i = 0; i < EVENTS; i++) {
         const struct payload event = big_event(LENGTH, (char)('A' + i));
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
     }
     turn();
     assert_true(a.client->output.blocked);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(up.admitted, 0);
     relay("too late");
@@ -317,8 +317,8 @@ static void test_an_event_and_a_close_in_one_turn(void **state)
     (void)state;
     struct peer a = open_client();
     relay("bye");
-    bus_finish(bus, a.client);
-    bus_finish(bus, a.client); /* twice is once */
+    flush_finish(bus, a.client);
+    flush_finish(bus, a.client); /* twice is once */
     assert_receives(&a, "3:bye,");
     assert_ends(&a);
     assert_int_equal(up.of[1].gone, 1);
@@ -343,11 +343,11 @@ static void test_events_and_closes_in_one_turn_keep_their_order(void **state)
         }
         relay("1");
         multicast("2", "x");
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         relay("3");
         multicast("4", "x");
         relay("5");
-        bus_finish(bus, b.client);
+        flush_finish(bus, b.client);
         relay("6");
         unicast("7", "x");
         assert_books_balance();
@@ -364,7 +364,7 @@ static void test_events_and_closes_in_one_turn_keep_their_order(void **state)
         assert_ends(&b);
         assert_receives(&c, blocked ? "1:0,1:1,1:2,1:3,1:4,1:5,1:6,1:7,1:8,1:8,1:8," : "1:1,1:2,1:3,1:4,1:5,1:6,1:7,");
         assert_int_equal(all_dropped(&bus->totals), 0);
-        bus_finish(bus, c.client);
+        flush_finish(bus, c.client);
         hang_up(&a);
         hang_up(&b);
         hang_up(&c);
@@ -399,9 +399,9 @@ static void test_finish_of_a_client_with_nothing_to_send_closes_at_once(void **s
 {
     (void)state;
     struct peer a = open_client();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_int_equal(up.of[1].gone, 1);
-    assert_null(bus_find(bus, 1));
+    assert_null(roster_find(bus, 1));
     assert_ends(&a);
     hang_up(&a);
 }
@@ -410,7 +410,7 @@ static void test_a_client_that_does_not_read_the_rest_in_time_is_closed(void **s
 {
     (void)state;
     struct peer a = far_behind();
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     bus_tick(bus);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(a.client->deadline_ms, uv_now(&loop) + netstring_limits.linger_ms);
@@ -419,7 +419,7 @@ static void test_a_client_that_does_not_read_the_rest_in_time_is_closed(void **s
     assert_int_equal(up.of[1].gone, 0);
     a.client->deadline_ms = uv_now(&loop);
     bus_tick(bus);
-    bus_flush(bus);
+    flush_turn(bus);
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(bus->totals.delivered + bus->totals.dropped[DROP_CLOSED], 8);
     assert_true(bus->totals.dropped[DROP_CLOSED] > 0);
@@ -437,7 +437,7 @@ static void test_what_was_sent_last_arrives_though_the_client_has_sent_more(void
     for (int i = 0; i < 100; i++)
         send_text(&a, "5:hello,");
     relay("bye");
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_receives(&a, "3:bye,");
     assert_ends(&a);
     hang_up(&a);
@@ -453,18 +453,18 @@ static void test_closing_the_bus_closes_every_client_whatever_its_state(void **s
     for (int i = 1; i < 4; i++)
         bus_admit(bus, peers[i].client);
     const struct payload event = big_event(8 << 20, 'x');
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     shutdown(peers[2].fd, SHUT_WR);
     TURN_UNTIL(up.of[3].ended == 1);
-    bus_finish(bus, peers[3].client);
+    flush_finish(bus, peers[3].client);
     for (int i = 0; i < 4; i++)
         assert_string_equal(client_state_name(peers[i].client->state), names[i]);
-    assert_false(bus_is_flushed(bus));
+    assert_false(flush_is_done(bus));
     bus_close(bus);
     assert_int_equal(bus->closed, 4);
     assert_int_equal(bus->totals.dropped[DROP_CLOSED], 3);
     assert_int_equal(up.admitted, 0);
-    assert_true(bus_is_flushed(bus));
+    assert_true(flush_is_done(bus));
     for (int i = 0; i < 4; i++)
         hang_up(&peers[i]);
 }
@@ -472,15 +472,15 @@ static void test_closing_the_bus_closes_every_client_whatever_its_state(void **s
 static void test_flushed_means_that_nobody_has_anything_left(void **state)
 {
     (void)state;
-    assert_true(bus_is_flushed(bus));
+    assert_true(flush_is_done(bus));
     struct peer a = open_client();
     struct peer b = open_client();
-    assert_true(bus_is_flushed(bus));
+    assert_true(flush_is_done(bus));
     give_tag(&b, "x");
     multicast("1", "x");
-    assert_false(bus_is_flushed(bus));
+    assert_false(flush_is_done(bus));
     assert_receives(&b, "1:1,");
-    assert_true(bus_is_flushed(bus));
+    assert_true(flush_is_done(bus));
     hang_up(&a);
     hang_up(&b);
 }
@@ -490,7 +490,7 @@ static void test_flushed_means_that_nobody_has_anything_left(void **state)
 /* The sockets that are ready come too late in this turn. */
 static void poll_in_a_full_turn(void)
 {
-    bus->polls = (struct slice){ .until_ns = 1, .over = true };
+    bus->flush.polls = (struct slice){ .until_ns = 1, .over = true };
     uv_run(&loop, UV_RUN_NOWAIT);
 }
 
@@ -501,7 +501,7 @@ static struct peer open_full(size_t queued)
     struct peer peer = through_narrow(admitted(connect_pair(&limits)));
     wire_block();
     const struct payload event = big_event(queued, 'a');
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     turn();
     assert_true(peer.client->output.blocked && peer.client->output.full);
     return peer;
@@ -513,10 +513,10 @@ static void test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_no
     static char out[2048];
     struct peer a = open_full(900);
     poll_in_a_full_turn();
-    assert_true(a.client->postponed);
+    assert_true(a.client->roster.postponed);
     wire_open();
     const struct payload event = big_event(900, 'b'); /* there is no room for it before some is made */
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     assert_int_equal(a.client->state, CLIENT_OPEN);
     assert_int_equal(all_dropped(&bus->totals), 0);
     receive(&a, out, 2 * 905);
@@ -529,7 +529,7 @@ static void test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn
     static char out[905];
     struct peer a = open_full(900);
     poll_in_a_full_turn();
-    assert_true(a.client->postponed);
+    assert_true(a.client->roster.postponed);
     bus_readmit(bus, a.client);
     wire_open();
     turn();
@@ -549,7 +549,7 @@ static void test_what_a_client_was_given_is_sent_in_the_turns_in_which_it_is_clo
     relay("last");
     flush_leave(bus, a.client);
     turn();
-    assert_null(bus->dirty);
+    assert_null(bus->roster.dirty);
     assert_receives(&a, "4:last,");
     assert_ends(&a);
     hang_up(&a);

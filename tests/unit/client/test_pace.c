@@ -15,13 +15,13 @@ static struct payload numbered(unsigned n)
 static void relay_number(unsigned n)
 {
     const struct payload event = numbered(n);
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
 }
 
 static void unicast_number(unsigned n)
 {
     const struct payload event = numbered(n);
-    bus_unicast(bus, &event, "x", 1, NULL);
+    give_unicast(bus, &event, "x", 1, NULL);
 }
 
 /* A client whose queue has room for so many numbered events. */
@@ -88,7 +88,7 @@ static void test_the_oldest_are_dropped_and_the_newest_sent(void **state)
         assert_numbers(&a, 101, 101);
         assert_nothing_waits(&a);
         assert_int_equal(dropped_slow(&a), 90);
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         hang_up(&a);
     }
 }
@@ -117,7 +117,7 @@ static void test_a_begun_frame_is_completed_when_the_oldest_are_dropped(void **s
                 assert_numbers(&a, 50 - waiting + 1, 50);
                 assert_nothing_waits(&a);
                 assert_int_equal(dropped_slow(&a), 50 - whole - waiting);
-                bus_finish(bus, a.client);
+                flush_finish(bus, a.client);
                 hang_up(&a);
             }
 }
@@ -135,16 +135,16 @@ static void test_what_has_no_room_behind_a_begun_frame_is_dropped_alone(void **s
         static char out[2000];
         give_tag(&a, "x");
         struct payload event = big_event(900, 'x');
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
         wire = (struct wire){ .most = 10, .error = EAGAIN, .fail = 1 };
         turn();
         wire_block();
         relay("1");
         event = big_event(300, 'y');
         if (to_one)
-            bus_unicast(bus, &event, "x", 1, NULL);
+            give_unicast(bus, &event, "x", 1, NULL);
         else
-            bus_relay(bus, &event, NULL);
+            give_relay(bus, &event, NULL);
         relay("2");
         assert_int_equal(dropped_slow(&a), 1);
         assert_books_balance();
@@ -154,8 +154,8 @@ static void test_what_has_no_room_behind_a_begun_frame_is_dropped_alone(void **s
         assert_receives(&a, "1:1,1:2,");
         assert_nothing_waits(&a);
         receive(&b, out, 905 + 4 + (to_one ? 0 : 305) + 4);
-        bus_finish(bus, a.client);
-        bus_finish(bus, b.client);
+        flush_finish(bus, a.client);
+        flush_finish(bus, b.client);
         hang_up(&a);
         hang_up(&b);
     }
@@ -220,7 +220,7 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
         assert_nothing_waits(&a);
         assert_int_equal(subscription_tally(a.client)->relayed, 32);
         assert_books_balance();
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         hang_up(&a);
     }
 }
@@ -234,8 +234,8 @@ static void test_a_large_event_doesn_t_pass_over_who_is_half_free(void **state)
     for (unsigned n = 1; n <= 5; n++)
         relay_number(n);
     const struct payload event = big_event(6 * SIZE, 'x');
-    bus_relay(bus, &event, NULL);
-    bus_unicast(bus, &event, "x", 1, NULL);
+    give_relay(bus, &event, NULL);
+    give_unicast(bus, &event, "x", 1, NULL);
     assert_int_equal(dropped_slow(&a), 2);
     assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
     assert_following();
@@ -258,7 +258,7 @@ static void test_who_is_passed_over_may_leave(void **state)
             relay_number(n);
         assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 1);
         if (how == 0)
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
         else if (how == 1)
             bus_readmit(bus, a.client);
         else if (how == 2)
@@ -275,7 +275,7 @@ static void test_who_is_passed_over_may_leave(void **state)
             assert_numbers(&a, 1, 2);
             relay_number(7);
             assert_numbers(&a, 7, 7);
-            bus_finish(bus, a.client);
+            flush_finish(bus, a.client);
         }
         TURN_UNTIL(up.of[index].gone == 1);
         assert_int_equal(up.of[index].tally.dropped[DROP_SLOW], 3);
@@ -327,7 +327,7 @@ static void test_who_can_t_be_passed_over_for_want_of_memory_is_closed(void **st
     assert_int_equal(up.admitted, 0);
     assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 3);
     assert_int_equal(subscription_tally(a.client)->dropped[DROP_SLOW], 1);
-    bus_finish(bus, a.client);
+    flush_finish(bus, a.client);
     assert_ends(&a);
     assert_int_equal(up.of[index].gone, 1);
     hang_up(&a);
@@ -362,7 +362,7 @@ static void test_without_memory_to_part_a_begun_frame_nothing_is_torn(void **sta
         wire_open();
         receive(&a, out, 4 * SIZE);
         assert_nothing_waits(&a);
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         hang_up(&a);
     }
 }
@@ -421,7 +421,7 @@ static void test_who_loses_an_event_is_slow(void **state)
                 turn(); /* the kernel takes nothing, and is not asked again for each event */
         }
         assert_int_equal(dropped_slow(&a) - a.client->pace.slow_dropped, policy == SLOW_DROP_NEWEST ? 1 : 2);
-        bus_finish(bus, a.client);
+        flush_finish(bus, a.client);
         wire_open();
         hang_up(&a);
     }

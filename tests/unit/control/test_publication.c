@@ -148,7 +148,7 @@ static void test_a_client_that_is_behind_is_waited_for_but_not_for_long(void **s
     assert_true(publication_may_go_on(publication, bus));
     for (int i = 0; i < 9; i++) {
         const struct payload event = big_event(1 << 20, 'x');
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
     }
     assert_false(publication_may_go_on(publication, bus));
     pass_ms(PUBLICATION_PATIENCE_MS);
@@ -175,12 +175,12 @@ static void test_nobody_waits_for_a_client_that_is_passed_over(void **state)
     wire_block();
     for (int i = 0; i < 3; i++) {
         const struct payload event = big_event(1 << 20, 'x');
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
     }
     assert_false(publication_may_go_on(publication, bus));
     for (int i = 0; i < 3; i++) {
         const struct payload event = big_event(1 << 20, 'x');
-        bus_relay(bus, &event, NULL);
+        give_relay(bus, &event, NULL);
         turn();
     }
     assert_non_null(peer.client->subscription.skipped_by);
@@ -198,9 +198,9 @@ static void test_memory_for_all_queues_is_waited_for(void **state)
     begin(EVENT_RELAY, "");
     wire_block();
     const struct payload event = big_event(1 << 20, 'x');
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     assert_true(publication_may_go_on(publication, bus));
-    bus_relay(bus, &event, NULL);
+    give_relay(bus, &event, NULL);
     assert_false(publication_may_go_on(publication, bus));
     publication_close(publication);
     wire_open();

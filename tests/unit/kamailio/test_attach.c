@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "kamailio/kamailio.h"
+#include "bus/flush.h"
 #include "kamailio/stranger.h"
 #include "memory.h"
 
@@ -36,7 +37,7 @@ static void on_turn_end(uv_prepare_t *prepare)
 {
     (void)prepare;
     kamailio_flush(&t.kamailio);
-    bus_flush(&t.bus);
+    flush_turn(&t.bus);
 }
 
 static int set_up(void **state)

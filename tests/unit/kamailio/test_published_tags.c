@@ -42,7 +42,7 @@ static int end(void **state)
 {
     (void)state;
     for (size_t i = 0; i <= PRESENCE_TAGS_MAX; i++)
-        tag_take(&bus.tags, &clients[i]);
+        tag_remove(&bus.tags, &clients[i]);
     free(clients);
     free(queue.ring.header);
     return 0;
@@ -53,7 +53,7 @@ static void give(struct client *client)
 {
     char name[16];
     const int length = snprintf(name, sizeof(name), "tag-%zu", ++named);
-    client->listed = true;
+    client->roster.receives = true;
     assert_true(tag_give(&bus.tags, client, name, (size_t)length));
 }
 
@@ -84,8 +84,8 @@ static void test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go(void 
     assert_true(slots_of_a_miss(p) < 10);
     assert_int_equal(p->tags, TAGS);
     for (size_t i = 0; i < TAGS; i++)
-        assert_true(presence_tagged(p, clients[i].tag->name, clients[i].tag->length));
-    assert_false(presence_tagged(p, "tag-1", 5) && clients[0].tag->length == 5);
+        assert_true(presence_tagged(p, clients[i].tagging.tag->name, clients[i].tagging.tag->length));
+    assert_false(presence_tagged(p, "tag-1", 5) && clients[0].tagging.tag->length == 5);
 }
 
 static void test_a_set_that_was_too_full_tells_again_once_there_are_fewer(void **state)
@@ -96,10 +96,10 @@ static void test_a_set_that_was_too_full_tells_again_once_there_are_fewer(void *
         give(&clients[i]);
     assert_true(presence_tagged(p, "nobody", 6));
     for (size_t i = 0; i < 2U * PRESENCE_REVIEW; i++)
-        tag_take(&bus.tags, &clients[i]);
+        tag_remove(&bus.tags, &clients[i]);
     assert_false(presence_tagged(p, "nobody", 6));
     for (size_t i = 2U * PRESENCE_REVIEW; i <= PRESENCE_TAGS_MAX; i++)
-        assert_true(presence_tagged(p, clients[i].tag->name, clients[i].tag->length));
+        assert_true(presence_tagged(p, clients[i].tagging.tag->name, clients[i].tagging.tag->length));
 }
 
 int main(void)

@@ -90,7 +90,7 @@ static void test_clients_come_page_by_page(void **state)
     for (unsigned i = 0; i < 5; i++)
         peers[i] = open_pair();
     check_pages();
-    HASH_SORT(bus->clients, backwards);
+    HASH_SORT(bus->roster.clients, backwards);
     check_pages();
     for (unsigned i = 0; i < 5; i++)
         hang_up(&peers[i]);

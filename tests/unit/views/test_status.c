@@ -114,8 +114,8 @@ static void test_a_report_leaves_out_who_goes_while_it_is_written(void **state)
         peers[i] = open_pair();
     struct report *report = report_clients(&all, bus);
     assert_non_null(report);
-    client_drop(bus_find(bus, LEAVES + 1), DROP_CLOSED);
-    assert_null(bus_find(bus, LEAVES + 1));
+    client_drop(roster_find(bus, LEAVES + 1), DROP_CLOSED);
+    assert_null(roster_find(bus, LEAVES + 1));
     json_t *whole = read_report(report, &slices);
     const json_t *clients = json_object_get(whole, "clients");
     assert_int_equal(json_array_size(clients), PEERS - 1);

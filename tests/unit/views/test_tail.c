@@ -48,14 +48,14 @@ static void assert_shown(struct tail *tail, const char *expected)
 static void test_nobody_looks_on_until_somebody_does(void **state)
 {
     (void)state;
-    assert_null(bus->tap);
+    assert_null(bus->observers);
     struct tail *one = begin(true, true, NULL);
     struct tail *other = begin(true, true, NULL);
-    assert_non_null(bus->tap);
+    assert_non_null(bus->observers);
     tail_close(&tails, one);
-    assert_non_null(bus->tap);
+    assert_non_null(bus->observers);
     tail_close(&tails, other);
-    assert_null(bus->tap);
+    assert_null(bus->observers);
     relay("unseen");
 }
 
@@ -110,7 +110,7 @@ static void test_what_does_not_fit_is_counted_and_told_in_its_place(void **state
     const struct payload large = big_event(TAIL_PAYLOAD_MAX, 'x');
     unsigned fit = 0;
     while (tail->dropped == 0) {
-        bus_relay(bus, &large, NULL);
+        give_relay(bus, &large, NULL);
         fit++;
     }
     fit--;
@@ -137,12 +137,12 @@ static void test_no_payload_goes_over_the_end_of_the_queue(void **state)
     static const char kinds[] = { '\1', '\xff', '"', 'x' };
     for (size_t kind = 0; kind < sizeof(kinds); kind++) {
         const struct payload large = big_event(TAIL_PAYLOAD_MAX + 1, kinds[kind]);
-        bus_relay(bus, &large, NULL);
+        give_relay(bus, &large, NULL);
         assert_int_equal(tail->dropped, 0);
         assert_true(tail->length > TAIL_PAYLOAD_MAX && tail->length <= TAIL_ROOM);
         for (size_t length = 1; tail->dropped == 0; length += 997) {
             const struct payload more = big_event(length, kinds[kind]);
-            bus_relay(bus, &more, NULL);
+            give_relay(bus, &more, NULL);
             assert_true(tail->length <= TAIL_ROOM);
         }
         size_t length = 0;

@@ -1,0 +1,78 @@
+/* What the bus is; its parts say what is done with it: bus.h, delivery.h, shed.h, flush.h, roster.h, tag.h. */
+#ifndef EVAPID_BUS_TYPE_H
+#define EVAPID_BUS_TYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "bus/tag.h"
+#include "client/client.h"
+#include "client/ledger.h"
+#include "client/listener.h"
+#include "events/event.h"
+#include "events/run.h"
+#include "events/waits.h"
+
+/* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
+ * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag got its first
+ * receiver, or lost its last. admitted: the number of receivers changed. sends: as in struct client_host. */
+struct bus_upstream {
+    void *owner;
+    bool (*opened)(void *owner, struct client *client);
+    bool (*message)(void *owner, struct client *client, const char *bytes, size_t length);
+    void (*ended)(void *owner, struct client *client);
+    void (*gone)(void *owner, struct client *client);
+    void (*present)(void *owner, uint64_t tag_hash, bool present);
+    void (*admitted)(void *owner);
+    void (*sends)(void *owner);
+};
+
+/* Somebody looks on as events and messages pass, and changes nothing. event: one was given to its receivers, so many. message: one
+ * of a client's was handed on to Kamailio's side. */
+struct observer {
+    void *owner;
+    void (*event)(void *owner, const struct event *event, uint32_t receivers);
+    void (*message)(void *owner, const struct client *client, const char *bytes, size_t length);
+    struct observer *prev, *next;
+};
+
+/* roster.h */
+struct roster {
+    struct client *clients;   /* uthash by index: all that are not freed */
+    struct client *receivers; /* list of those that get events */
+    uint32_t receiver_count;
+    struct client *dirty;     /* list of those that have something to send beside what the runs have */
+    struct client *postponed; /* list of those whose sockets were ready when a turn had no more time */
+    struct client *leaving;   /* list of those that are to be closed */
+};
+
+/* flush.h */
+struct flush {
+    struct slice polls; /* of what comes from clients in this turn */
+    uint32_t cut_off;   /* clients, for being slow, in this turn */
+    bool behind;        /* some clients were not reached in the last turn; they come first in this one */
+};
+
+struct bus {
+    uv_loop_t *loop;
+    struct client_host host;
+    struct bus_upstream upstream;
+    struct run runs[FRAMINGS]; /* what receivers follow, by their framing */
+    struct roster roster;
+    struct tag_index tags;
+    struct flush flush;
+    struct observer *observers; /* list */
+    struct ledger *ledger;
+    size_t max_total_queued_bytes; /* of memory for all queues together; SIZE_MAX until it is set */
+    struct tally totals;
+    struct waits waits;
+    struct event_counts events;
+    uint32_t last_index;
+    uint64_t accepted, closed; /* clients */
+    uint32_t lost;             /* clients that were taken over without their sockets */
+    char scratch[CLIENT_SCRATCH];
+};
+
+#endif

@@ -1,0 +1,182 @@
+/* One path for every event: who receives it, and what happens to a client that can't take it. */
+#include "bus/delivery.h"
+
+#include <utlist.h>
+
+#include "base/log.h"
+#include "bus/flush.h"
+#include "bus/group.h"
+#include "bus/roster.h"
+#include "bus/shed.h"
+#include "client/output.h"
+#include "client/pace.h"
+#include "client/subscription.h"
+
+static struct log_limit unfit = { .kind = "clients: events dropped for their size" };
+
+/* An event of size bytes did not fit into a client's queue. */
+static void delivery_refused(struct bus *bus, struct client *client, size_t size, enum drop_reason reason)
+{
+    char subject[CLIENT_SUBJECT];
+    if (reason == DROP_SLOW && client->pace.policy == SLOW_DISCONNECT) {
+        flush_cut_off(bus, client);
+        return;
+    }
+    if (reason == DROP_SLOW) {
+        if (client->pace.policy == SLOW_DROP_NEWEST && client->roster.receives)
+            pace_skip(client, &bus->runs[client->out.framing]);
+        return;
+    }
+    if (reason == DROP_CLOSED)
+        return; /* its socket has just failed, which was logged */
+    client_subject(client, subject);
+    log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)", size,
+                reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
+}
+
+/* ---- to every client ------------------------------------------------------------------------------------------- */
+
+/* An event of size bytes is about to be appended, and may be too much for somebody who follows the run. Whoever can't take
+ * it follows no more; returns whether any of those is to go on after it. */
+static bool delivery_review(struct bus *bus, struct run *run, size_t size)
+{
+    struct client *client = NULL;
+    struct client *next = NULL;
+    bool skipped = false;
+    enum drop_reason reason = DROP_SLOW;
+    run_begin_review(run);
+    DL_FOREACH_SAFE2(bus->roster.receivers, client, next, roster.next)
+    {
+        if (client->out.run != run)
+            continue;
+        if (client_can_take(client, size, &reason)) {
+            run_review_at(run, outq_review_at(&client->out));
+            continue;
+        }
+        if (reason == DROP_LARGE || (reason == DROP_SLOW && client->pace.policy != SLOW_DISCONNECT)) {
+            subscription_leave(client);
+            skipped = true;
+        }
+        delivery_refused(bus, client, size, reason); /* may free it */
+    }
+    return skipped;
+}
+
+/* There was no memory to append an event: nobody who follows the run gets it. */
+static void delivery_count_unappended(struct bus *bus, const struct run *run, size_t size)
+{
+    struct client *client = NULL;
+    DL_FOREACH2(bus->roster.receivers, client, roster.next)
+    if (client->out.run == run) {
+        output_refuse(client, DROP_MEMORY);
+        delivery_refused(bus, client, size, DROP_MEMORY);
+    }
+}
+
+static void delivery_append(struct bus *bus, struct run *run, const struct payload *payload)
+{
+    const size_t size = framing_size(run->framing, payload_length(payload));
+    if (size == 0)
+        return; /* without framing there is nothing to be sent of an empty event */
+    struct tally *totals = bus->host.totals;
+    run_offer(run);
+    totals->relayed += run->skipped;
+    totals->dropped[DROP_SLOW] += run->skipped;
+    const bool skipped = run->bytes + size > run->review_at && delivery_review(bus, run, size);
+    struct client *client = NULL;
+    if (run->followers > 0 && !run_append(run, payload))
+        delivery_count_unappended(bus, run, size);
+    else
+        totals->relayed += run->followers;
+    if (!skipped)
+        return;
+    DL_FOREACH2(bus->roster.receivers, client, roster.next)
+    if (client->out.run == NULL && client->subscription.skipped_by == NULL)
+        subscription_follow(client, &bus->runs[client->out.framing]);
+}
+
+/* ---- to some --------------------------------------------------------------------------------------------------- */
+
+/* An event for a few: framed when the first client of that framing gets it. */
+struct parcel {
+    const struct payload *payload;
+    struct chunk *chunks[FRAMINGS];
+};
+
+/* The event in that framing, NULL when there is no memory. */
+static struct chunk *parcel_chunk(struct parcel *parcel, enum framing framing)
+{
+    if (parcel->chunks[framing] == NULL)
+        parcel->chunks[framing] = chunk_of_event(framing, parcel->payload);
+    return parcel->chunks[framing];
+}
+
+static void parcel_clear(struct parcel *parcel)
+{
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        if (parcel->chunks[framing] != NULL)
+            chunk_unref(parcel->chunks[framing]);
+}
+
+/* False: the client is none that gets it. */
+static bool delivery_give_to(struct bus *bus, struct client *client, struct parcel *parcel, const struct client *guest)
+{
+    enum drop_reason reason = DROP_MEMORY;
+    if (!client_receives(client, guest))
+        return false;
+    if (framing_size(client->out.framing, payload_length(parcel->payload)) == 0)
+        return true;
+    struct chunk *chunk = parcel_chunk(parcel, client->out.framing);
+    if (chunk == NULL)
+        output_refuse(client, DROP_MEMORY);
+    if (chunk != NULL && client_give(client, chunk, &reason))
+        roster_mark_dirty(bus, client);
+    else
+        delivery_refused(bus, client, payload_length(parcel->payload), reason);
+    return true;
+}
+
+static uint32_t delivery_relay(struct bus *bus, struct parcel *parcel, struct client *guest)
+{
+    uint32_t receivers = bus->roster.receiver_count;
+    if (guest != NULL && !guest->roster.receives)
+        receivers += delivery_give_to(bus, guest, parcel, guest);
+    for (int framing = 0; framing < FRAMINGS; framing++)
+        if (bus->runs[framing].followers + bus->runs[framing].skipped > 0)
+            delivery_append(bus, &bus->runs[framing], parcel->payload);
+    return receivers;
+}
+
+static uint32_t delivery_multicast(struct bus *bus, struct parcel *parcel, const struct tag *tag,
+                                   const struct client *guest)
+{
+    uint32_t receivers = 0;
+    struct client *client = tag != NULL ? tag->first : NULL;
+    while (client != NULL) {
+        struct client *next = client->tagging.next; /* a slow client leaves the tag, and may take the tag with it */
+        receivers += delivery_give_to(bus, client, parcel, guest);
+        client = next;
+    }
+    return receivers;
+}
+
+static uint32_t delivery_unicast(struct bus *bus, struct parcel *parcel, struct tag *tag, const struct client *guest)
+{
+    struct client *client = tag != NULL ? group_choose(tag, guest, payload_length(parcel->payload)) : NULL;
+    return client != NULL && delivery_give_to(bus, client, parcel, guest);
+}
+
+uint32_t delivery_give(struct bus *bus, const struct event *event)
+{
+    struct parcel parcel = { .payload = event->payload };
+    struct client *guest = shed_make_room(bus, event);
+    uint32_t receivers = 0;
+    if (event->kind == EVENT_RELAY)
+        receivers = delivery_relay(bus, &parcel, guest);
+    else if (event->kind == EVENT_MULTICAST)
+        receivers = delivery_multicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
+    else
+        receivers = delivery_unicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
+    parcel_clear(&parcel);
+    return receivers;
+}
