@@ -22,7 +22,8 @@
 #include "config/identity.h"
 #include "control/replace.h"
 #include "kamailio/figures.h"
-#include "kamailio/stranger.h"
+#include "kamailio/gate.h"
+#include "kamailio/seat.h"
 #include "kamailio/succession.h"
 #include "lifecycle/handover.h"
 #include "lifecycle/reload.h"
@@ -268,8 +269,8 @@ static void evapid_on_turn_end(uv_prepare_t *prepare)
     const bool notices_wait = notify_flush();
     if (lines_wait || notices_wait)
         uv_timer_start(&e->again, evapid_on_again, AGAIN_MS, 0);
-    if (control_is_busy(&e->home.control) || strangers_wait(&e->home.kamailio) || flush_is_behind(&e->home.bus) ||
-        e->home.kamailio.placing)
+    if (control_is_busy(&e->home.control) || gate_is_waited_at(&e->home.kamailio) || flush_is_behind(&e->home.bus) ||
+        e->home.kamailio.seats.placing)
         uv_idle_start(&e->more, evapid_on_more);
     else
         uv_idle_stop(&e->more);
@@ -352,7 +353,8 @@ static const char *evapid_open(struct evapid *e, bool replace, int *predecessor,
 {
     struct holdings holdings = { 0 };
     *subject = SUBJECT;
-    e->home.control.door.fd = e->home.kamailio.door.fd = -1;
+    door_init(&e->home.control.door);
+    door_init(&e->home.kamailio.door);
     store_open(&holdings);
     const char *why = raise_descriptor_limit();
     if (why != NULL)
@@ -361,8 +363,6 @@ static const char *evapid_open(struct evapid *e, bool replace, int *predecessor,
     const int error = uv_loop_init(&e->home.loop);
     if (error != 0)
         return uv_strerror(error);
-    e->home.kamailio.asked = answer_query;
-    e->home.kamailio.subject = &e->home.subject;
     e->home.control.replace = evapid_on_replace;
     e->home.control.reload = evapid_on_reload;
     e->home.control.owner = e;

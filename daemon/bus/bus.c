@@ -253,6 +253,11 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
     bus->tags = (struct tag_index){ .watch = bus_on_tag, .owner = bus };
 }
 
+void bus_set_upstream(struct bus *bus, struct bus_upstream upstream)
+{
+    bus->upstream = upstream;
+}
+
 void bus_close(struct bus *bus)
 {
     struct client *client = NULL;

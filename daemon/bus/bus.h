@@ -12,8 +12,11 @@
 
 #include "bus/bus_type.h"
 
-/* Begin; loop and ledger are the caller's. upstream must be set before the first client comes. */
+/* Begin; loop and ledger are the caller's. bus_set_upstream comes before the first client. */
 void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger);
+
+/* Kamailio's side, of which the bus knows no more. */
+void bus_set_upstream(struct bus *bus, struct bus_upstream upstream);
 
 /* What has been read from the ring of that instance up to tail is with the clients: it counts. */
 void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail);

@@ -11,6 +11,7 @@
 #include "base/passed.h"
 #include "base/watch.h"
 #include "control/publication.h"
+#include "kamailio/progress.h"
 #include "net/crowd.h"
 
 #define SUBJECT "control"
@@ -204,7 +205,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    if (!kamailio_has_read(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
+    if (!progress_has_read(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
         return;
     const char *why = publication_take(publication, subject->bus, inquiry->pending);
     inquiry->pending = 0;
@@ -223,7 +224,7 @@ static void inquiry_publish(struct inquiry *inquiry, size_t length)
     uv_read_stop((uv_stream_t *)&inquiry->pipe);
     inquiry->resting = inquiry->behind = true;
     inquiry->pending = length;
-    inquiry->mark = kamailio_catch_up_to(inquiry->control->subject->kamailio);
+    inquiry->mark = progress_catch_up_to(inquiry->control->subject->kamailio);
     inquiry_publish_in_turn(inquiry);
 }
 
@@ -416,7 +417,7 @@ static void inquiry_resume(struct inquiry *inquiry)
 static bool inquiry_is_ready(const struct inquiry *inquiry)
 {
     const struct kamailio *kamailio = inquiry->control->subject->kamailio;
-    return (inquiry->state == INQUIRY_WAITING && (!inquiry->in_turn || kamailio_has_read(kamailio, inquiry->mark))) ||
+    return (inquiry->state == INQUIRY_WAITING && (!inquiry->in_turn || progress_has_read(kamailio, inquiry->mark))) ||
            (inquiry->state == INQUIRY_HEARING && inquiry->answer == NULL);
 }
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
+#include "kamailio/progress.h"
 
 #define SUBJECT "control"
 
@@ -91,7 +92,7 @@ static struct client *find_client(const struct call *call, json_int_t index)
 /* Somebody looks: what Kamailio has just said counts, and what waits in its queue is seen to wait. */
 static void catch_up(const struct call *call)
 {
-    kamailio_catch_up(call->subject->status->kamailio);
+    progress_catch_up(call->subject->status->kamailio);
 }
 
 /* Somebody changes something: all that Kamailio has said before takes effect first. False: evapid has not read all of that yet. */
@@ -100,8 +101,8 @@ static bool in_turn(const struct call *call)
     struct kamailio *kamailio = call->subject->status->kamailio;
     if (call->subject->in_turn)
         return true;
-    call->reply->mark = kamailio_catch_up_to(kamailio);
-    call->reply->later = !kamailio_has_read(kamailio, call->reply->mark);
+    call->reply->mark = progress_catch_up_to(kamailio);
+    call->reply->later = !progress_has_read(kamailio, call->reply->mark);
     return !call->reply->later;
 }
 

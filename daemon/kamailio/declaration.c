@@ -137,6 +137,11 @@ bool declaration_claims(const struct declaration *declaration, const struct conf
     return true;
 }
 
+void declaration_restore(struct declaration *declaration, struct listener *listener)
+{
+    declaration->listener = listener;
+}
+
 void declaration_set(struct declaration *declaration, struct listener *listener)
 {
     const struct config *config = declaration->config;

@@ -36,6 +36,9 @@ bool declaration_claims(const struct declaration *declaration, const struct conf
  * NULL: none does. */
 void declaration_set(struct declaration *declaration, struct listener *listener);
 
+/* That listener stood for it in the evapid before us; NULL: none. */
+void declaration_restore(struct declaration *declaration, struct listener *listener);
+
 /* Write what was declared for a successor; read it back. And then, when all listeners are open: open the one that was declared
  * if no other stands for it any more. False: it makes no sense. */
 void declaration_save(const struct declaration *declaration, struct state_out *out);

@@ -1,7 +1,8 @@
 /* Writing the totals into the ring. Some twenty stores into memory that nobody else writes, once in a turn: nothing is added
  * up per event for it, and no client is looked at. */
-#include "bus/shed.h"
 #include "kamailio/figures.h"
+
+#include "bus/shed.h"
 
 static void put(_Atomic uint64_t *figure, uint64_t value)
 {
@@ -49,9 +50,9 @@ static void publish_input(struct figures *figures, const struct tally *totals)
 
 void figures_publish(const struct kamailio *kamailio)
 {
-    if (kamailio->queue == NULL)
+    if (kamailio->attachment.queue == NULL)
         return;
-    struct figures *figures = &kamailio->queue->ring.header->figures;
+    struct figures *figures = &kamailio->attachment.queue->ring.header->figures;
     const struct bus *bus = kamailio->bus;
     publish_clients(figures, bus);
     publish_events(figures, &bus->events);

@@ -2,6 +2,7 @@
 #include "kamailio/hold.h"
 
 #include "base/log.h"
+#include "kamailio/publish.h"
 
 #define SUBJECT "kamailio"
 
@@ -10,60 +11,87 @@ static struct log_limit shortfalls = { .kind = "kamailio: holds that have waited
 
 bool hold_is_on(const struct kamailio *kamailio)
 {
-    return kamailio->queue != NULL && kamailio->queue->state == QUEUE_HELD;
+    return kamailio->attachment.queue != NULL && kamailio->attachment.queue->state == QUEUE_HELD;
 }
 
 void hold_publish_clients(const struct kamailio *kamailio)
 {
-    struct presence *presence = kamailio_presence(kamailio);
     const uint32_t clients = kamailio->bus->roster.receiver_count;
-    if (presence == NULL)
-        return;
-    atomic_store_explicit(&presence->clients, clients, memory_order_release);
-    atomic_store_explicit(&presence->expected,
-                          hold_is_on(kamailio) && kamailio->expected > clients ? kamailio->expected : clients,
-                          memory_order_relaxed);
+    const uint32_t expected = kamailio->hold.expected;
+    publish_clients(kamailio, clients, hold_is_on(kamailio) && expected > clients ? expected : clients);
 }
 
 void hold_end(struct kamailio *kamailio, const char *why)
 {
     if (!hold_is_on(kamailio) || kamailio->stopping)
         return;
-    uv_timer_stop(&kamailio->hold);
+    uv_timer_stop(&kamailio->hold.timer);
     log_limited(&ends, LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
-                queue_used(kamailio->queue));
-    queue_resume(kamailio->queue);
+                queue_used(kamailio->attachment.queue));
+    queue_resume(kamailio->attachment.queue);
     hold_publish_clients(kamailio);
 }
 
 void hold_check(struct kamailio *kamailio)
 {
-    if (hold_is_on(kamailio) && kamailio->attachment == ATTACHED && kamailio->announced == 0 && !kamailio->placing &&
-        kamailio->bus->roster.receiver_count >= kamailio->expected)
+    if (hold_is_on(kamailio) && kamailio->attachment.state == ATTACHED && kamailio->seats.announced == 0 &&
+        !kamailio->seats.placing && kamailio->bus->roster.receiver_count >= kamailio->hold.expected)
         hold_end(kamailio, "the clients are there");
 }
 
-void hold_on_over(uv_timer_t *timer)
+static void hold_on_over(uv_timer_t *timer)
 {
     struct kamailio *kamailio = timer->data;
     if (hold_is_on(kamailio))
         log_limited(&shortfalls, LEVEL_WARNING, SUBJECT,
                     "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
-                    kamailio->bus->roster.receiver_count, kamailio->expected, kamailio->config->attach_hold_ms,
-                    kamailio->announced);
+                    kamailio->bus->roster.receiver_count, kamailio->hold.expected, kamailio->config->attach_hold_ms,
+                    kamailio->seats.announced);
     hold_end(kamailio, "waited long enough");
 }
 
 void hold_begin(struct kamailio *kamailio, uint32_t clients_before)
 {
-    const bool backlog = queue_used(kamailio->queue) > 0;
-    kamailio->expected = clients_before > 0 ? clients_before : backlog;
-    if (kamailio->config->attach_hold_ms == 0 || (kamailio->expected == 0 && kamailio->unplaced == NULL)) {
-        queue_resume(kamailio->queue);
+    struct hold *hold = &kamailio->hold;
+    const bool backlog = queue_used(kamailio->attachment.queue) > 0;
+    hold->expected = clients_before > 0 ? clients_before : backlog;
+    if (kamailio->config->attach_hold_ms == 0 || (hold->expected == 0 && kamailio->seats.unplaced == NULL)) {
+        queue_resume(kamailio->attachment.queue);
         hold_publish_clients(kamailio);
         return;
     }
-    queue_hold(kamailio->queue);
+    queue_hold(kamailio->attachment.queue);
     hold_publish_clients(kamailio);
-    uv_timer_start(&kamailio->hold, hold_on_over, kamailio->config->attach_hold_ms, 0);
+    uv_timer_start(&kamailio->hold.timer, hold_on_over, kamailio->config->attach_hold_ms, 0);
+}
+
+void hold_open(struct kamailio *kamailio)
+{
+    struct hold *hold = &kamailio->hold;
+    uv_timer_init(kamailio->loop, &hold->timer);
+    hold->timer.data = kamailio;
+}
+
+void hold_close(struct kamailio *kamailio)
+{
+    uv_close((uv_handle_t *)&kamailio->hold.timer, NULL);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+void hold_expect(struct kamailio *kamailio, uint32_t clients)
+{
+    struct hold *hold = &kamailio->hold;
+    hold->expected = clients;
+}
+
+uint64_t hold_left_ms(const struct kamailio *kamailio)
+{
+    return uv_timer_get_due_in(&kamailio->hold.timer);
+}
+
+void hold_go_on(struct kamailio *kamailio, uint64_t left_ms)
+{
+    if (hold_is_on(kamailio))
+        uv_timer_start(&kamailio->hold.timer, hold_on_over, left_ms, 0);
 }

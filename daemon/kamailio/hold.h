@@ -6,9 +6,11 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <uv.h>
 
-#include "kamailio/kamailio.h"
+#include "kamailio/kamailio_type.h"
+
+void hold_open(struct kamailio *kamailio);
+void hold_close(struct kamailio *kamailio);
 
 bool hold_is_on(const struct kamailio *kamailio);
 
@@ -19,11 +21,13 @@ void hold_begin(struct kamailio *kamailio, uint32_t clients_before);
 void hold_check(struct kamailio *kamailio);
 void hold_end(struct kamailio *kamailio, const char *why);
 
-/* kamailio.hold has run out. */
-void hold_on_over(uv_timer_t *timer);
-
 /* Say in the ring how many clients there are. While they are waited for, the next evapid would have to wait for those who
  * were here before, too. */
 void hold_publish_clients(const struct kamailio *kamailio);
+
+/* What a successor goes on with: how many clients are expected, and how many milliseconds are left. */
+void hold_expect(struct kamailio *kamailio, uint32_t clients);
+uint64_t hold_left_ms(const struct kamailio *kamailio);
+void hold_go_on(struct kamailio *kamailio, uint64_t left_ms);
 
 #endif

@@ -11,44 +11,77 @@
 #include "bus/roster.h"
 #include "client/books.h"
 #include "client/ledger.h"
-#include "kamailio/kamailio.h"
+#include "kamailio/progress.h"
 
 /* Every change of state passes here. */
 static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_state state)
 {
-    kamailio->announced += (state == SEAT_ANNOUNCED) - (seat->state == SEAT_ANNOUNCED);
+    struct seats *seats = &kamailio->seats;
+    seats->announced += (state == SEAT_ANNOUNCED) - (seat->state == SEAT_ANNOUNCED);
     seat->state = state;
+}
+
+static void seat_enqueue(struct seat *seat)
+{
+    struct worker_seats *served = &seat->worker->seats;
+    if (seat->queued)
+        return;
+    seat->queued = true;
+    DL_APPEND2(served->waiting, seat, waiting_prev, waiting_next);
+    served->waiting_count++;
 }
 
 static void seat_wait(struct kamailio *kamailio, struct seat *seat)
 {
-    kamailio_await_done(kamailio, seat->worker);
-    if (seat->queued)
-        return;
-    seat->queued = true;
-    DL_APPEND2(seat->worker->waiting, seat, waiting_prev, waiting_next);
-    seat->worker->waiting_count++;
+    progress_await_done(kamailio, seat->worker);
+    seat_enqueue(seat);
 }
 
 static void seat_wait_no_more(struct seat *seat)
 {
+    struct worker_seats *served = NULL;
     if (!seat->queued)
         return;
+    served = &seat->worker->seats;
     seat->queued = false;
-    DL_DELETE2(seat->worker->waiting, seat, waiting_prev, waiting_next);
-    seat->worker->waiting_count--;
+    DL_DELETE2(served->waiting, seat, waiting_prev, waiting_next);
+    served->waiting_count--;
+}
+
+static void seat_add_unplaced(struct kamailio *kamailio, struct seat *seat)
+{
+    struct seats *seats = &kamailio->seats;
+    DL_APPEND(seats->unplaced, seat);
+}
+
+static void seat_remove_unplaced(struct kamailio *kamailio, struct seat *seat)
+{
+    struct seats *seats = &kamailio->seats;
+    DL_DELETE(seats->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
+}
+
+/* Put a seat on a worker that stood among those that have none. */
+static void seat_join(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
+{
+    struct worker_seats *served = &worker->seats;
+    seat_remove_unplaced(kamailio, seat);
+    seat->worker = worker;
+    DL_APPEND(served->first, seat);
+    served->count++;
 }
 
 /* Take the seat off its worker, or off the list of those that have none. */
 static void seat_unlink(struct kamailio *kamailio, struct seat *seat)
 {
+    struct worker_seats *served = NULL;
     if (seat->worker == NULL) {
-        DL_DELETE(kamailio->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
+        seat_remove_unplaced(kamailio, seat);
         return;
     }
+    served = &seat->worker->seats;
     seat_wait_no_more(seat);
-    DL_DELETE(seat->worker->seats, seat);
-    seat->worker->seat_count--;
+    DL_DELETE(served->first, seat);
+    served->count--;
     seat->worker = NULL;
 }
 
@@ -85,8 +118,8 @@ bool seat_open(struct kamailio *kamailio, struct client *client)
     }
     seat->client = client;
     client_set_seat(client, seat);
-    DL_APPEND(kamailio->unplaced, seat);
-    if (kamailio->attachment == ATTACHED)
+    seat_add_unplaced(kamailio, seat);
+    if (kamailio->attachment.state == ATTACHED)
         seat_place_all(kamailio);
     return true;
 }
@@ -112,7 +145,7 @@ static void seat_post(struct kamailio *kamailio, struct seat *seat, struct post 
         seat->in_flight++;
     worker_post(seat->worker, post, &event);
     if (post->type != WIRE_MESSAGE)
-        kamailio_await_done(kamailio, seat->worker);
+        progress_await_done(kamailio, seat->worker);
 }
 
 static void seat_announce(struct kamailio *kamailio, struct seat *seat)
@@ -135,6 +168,7 @@ static void seat_say_closed(struct kamailio *kamailio, struct seat *seat)
 /* In turn with the others: messages that came back from a dead worker, then those that the client holds. */
 static void seat_serve(struct kamailio *kamailio, struct seat *seat)
 {
+    struct seats *seats = &kamailio->seats;
     while (seat->returned != NULL && window_is_open(kamailio, seat->worker)) {
         struct post *post = seat->returned;
         DL_DELETE(seat->returned, post);
@@ -144,16 +178,16 @@ static void seat_serve(struct kamailio *kamailio, struct seat *seat)
         seat_wait(kamailio, seat);
         return;
     }
-    kamailio->serving = seat;
+    seats->serving = seat;
     client_resume(seat->client);
-    kamailio->serving = NULL;
+    seats->serving = NULL;
     seat_settle(kamailio, seat);
 }
 
 void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker)
 {
-    for (uint32_t turns = worker->waiting_count; turns > 0 && window_is_open(kamailio, worker); turns--) {
-        struct seat *seat = worker->waiting;
+    for (uint32_t turns = worker->seats.waiting_count; turns > 0 && window_is_open(kamailio, worker); turns--) {
+        struct seat *seat = worker->seats.waiting;
         if (seat == NULL)
             return;
         seat_wait_no_more(seat);
@@ -165,7 +199,7 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
 {
     if (seat->state != SEAT_ADMITTED || seat->worker == NULL || kamailio->stopping)
         return false;
-    const bool in_turn = seat == kamailio->serving || seat->worker->waiting == NULL;
+    const bool in_turn = seat == kamailio->seats.serving || seat->worker->seats.waiting == NULL;
     struct post *post = in_turn && seat->returned == NULL && window_is_open(kamailio, seat->worker)
                             ? post_new(WIRE_MESSAGE, seat, bytes, length)
                             : NULL;
@@ -222,7 +256,7 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
         if (client->input.over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
             flush_finish(kamailio->bus, client); /* comes back here when the client is gone */
         else if (client->input.over && seat->in_flight > 0)
-            kamailio_await_done(kamailio, seat->worker);
+            progress_await_done(kamailio, seat->worker);
         return;
     }
     if (unsaid)
@@ -240,11 +274,11 @@ static struct worker *worker_for(const struct kamailio *kamailio, const struct s
 {
     struct worker *best = NULL;
     if (seat->only_place != 0)
-        return kamailio->workers[seat->only_place - 1];
-    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
-        struct worker *worker = kamailio->workers[i];
+        return kamailio->attachment.workers[seat->only_place - 1];
+    for (unsigned i = 0; i < kamailio->attachment.workers_declared; i++) {
+        struct worker *worker = kamailio->attachment.workers[i];
         if (worker != NULL && worker->state != WORKER_DEPARTED &&
-            (best == NULL || worker->seat_count < best->seat_count))
+            (best == NULL || worker->seats.count < best->seats.count))
             best = worker;
     }
     return best;
@@ -252,11 +286,8 @@ static struct worker *worker_for(const struct kamailio *kamailio, const struct s
 
 static void seat_place(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
 {
-    DL_DELETE(kamailio->unplaced, seat);
     seat->only_place = 0;
-    seat->worker = worker;
-    DL_APPEND(worker->seats, seat);
-    worker->seat_count++;
+    seat_join(kamailio, seat, worker);
     if (seat->state == SEAT_WAITING)
         seat_announce(kamailio, seat);
     else
@@ -272,18 +303,19 @@ static bool seat_wants_place(const struct seat *seat)
 /* With thousands of clients that is long work, which goes on in the turns that follow (slice.h). */
 static void seat_place_some(struct kamailio *kamailio)
 {
+    struct seats *seats = &kamailio->seats;
     struct seat *seat = NULL;
     struct seat *next = NULL;
     struct slice slice = slice_begin();
     if (kamailio->stopping)
         return; /* no route begins any more */
-    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    DL_FOREACH_SAFE(seats->unplaced, seat, next)
     {
         struct worker *worker = worker_for(kamailio, seat);
         if (worker == NULL || !seat_wants_place(seat))
             continue;
         if (slice_is_over(&slice)) {
-            kamailio->placing = true;
+            seats->placing = true;
             return;
         }
         seat_place(kamailio, seat, worker);
@@ -292,29 +324,30 @@ static void seat_place_some(struct kamailio *kamailio)
 
 void seat_place_all(struct kamailio *kamailio)
 {
-    if (!kamailio->placing)
+    if (!kamailio->seats.placing)
         seat_place_some(kamailio);
 }
 
 void seat_go_on_placing(struct kamailio *kamailio)
 {
-    if (!kamailio->placing)
+    struct seats *seats = &kamailio->seats;
+    if (!seats->placing)
         return;
-    kamailio->placing = false;
-    if (kamailio->attachment == ATTACHED)
+    seats->placing = false;
+    if (kamailio->attachment.state == ATTACHED)
         seat_place_some(kamailio);
 }
 
 void seat_finish_placing(struct kamailio *kamailio)
 {
-    while (kamailio->placing)
+    while (kamailio->seats.placing)
         seat_go_on_placing(kamailio);
 }
 
 void seat_forget_workers(struct kamailio *kamailio)
 {
     struct seat *seat = NULL;
-    DL_FOREACH(kamailio->unplaced, seat)
+    DL_FOREACH(kamailio->seats.unplaced, seat)
     seat->only_place = 0;
 }
 
@@ -322,7 +355,7 @@ void seat_forget_workers(struct kamailio *kamailio)
  * lives, it still runs the route, and what the client says next waits for this worker. */
 static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
-    if (kamailio->abandoned && post->type != WIRE_CLOSED)
+    if (kamailio->attachment.abandoned && post->type != WIRE_CLOSED)
         post->seat->only_place = (uint16_t)(post->seat->worker->index + 1);
     if (post->type != WIRE_NEW) {
         seat_answered(kamailio, post);
@@ -359,10 +392,10 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
         seat_take_back(kamailio, post);
     struct seat *seat = NULL;
     struct seat *next = NULL;
-    DL_FOREACH_SAFE(worker->seats, seat, next)
+    DL_FOREACH_SAFE(worker->seats.first, seat, next)
     {
         seat_unlink(kamailio, seat);
-        DL_APPEND(kamailio->unplaced, seat);
+        seat_add_unplaced(kamailio, seat);
         if (last)
             seat_enter(kamailio, seat, SEAT_WAITING);
         seat_settle(kamailio, seat);
@@ -385,7 +418,7 @@ unsigned seat_close_all(struct kamailio *kamailio)
     unsigned closed = 0;
     struct seat *seat = NULL;
     struct seat *next = NULL;
-    DL_FOREACH_SAFE(kamailio->unplaced, seat, next)
+    DL_FOREACH_SAFE(kamailio->seats.unplaced, seat, next)
     {
         struct client *client = seat->client;
         if (client->slot->standing == STANDING_NEW)
@@ -402,8 +435,9 @@ unsigned seat_close_all(struct kamailio *kamailio)
 
 void seat_free_all(struct kamailio *kamailio)
 {
-    while (kamailio->unplaced != NULL)
-        seat_free(kamailio, kamailio->unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it takes it off that list */
+    while (kamailio->seats.unplaced != NULL)
+        seat_free(kamailio,
+                  kamailio->seats.unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it takes it off that list */
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
@@ -426,15 +460,12 @@ void seat_save(const struct seat *seat, struct state_out *out)
 /* The seat stands among those that have no worker: give it the one that it had. */
 static bool seat_load_place(struct kamailio *kamailio, struct seat *seat, uint64_t place)
 {
-    struct worker *worker = place > 0 && place <= EVAPID_WORKERS_MAX ? kamailio->workers[place - 1] : NULL;
+    struct worker *worker = place > 0 && place <= EVAPID_WORKERS_MAX ? kamailio->attachment.workers[place - 1] : NULL;
     if (place == 0)
         return true;
     if (worker == NULL)
         return false;
-    DL_DELETE(kamailio->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
-    seat->worker = worker;
-    DL_APPEND(worker->seats, seat);
-    worker->seat_count++;
+    seat_join(kamailio, seat, worker);
     return true;
 }
 
@@ -474,7 +505,7 @@ void seat_save_worker(const struct worker *worker, struct state_out *out)
         worker_save_post(worker, post, out);
         state_put_end(out);
     }
-    DL_FOREACH2(worker->waiting, seat, waiting_next)
+    DL_FOREACH2(worker->seats.waiting, seat, waiting_next)
     {
         state_put_record(out, "waiting");
         state_put(out, "client", seat->client->index);
@@ -526,9 +557,7 @@ bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct s
         state_take_end(in);
         if (seat == NULL || seat->worker != worker || seat->queued)
             return state_fail(in);
-        seat->queued = true;
-        DL_APPEND2(worker->waiting, seat, waiting_prev, waiting_next);
-        worker->waiting_count++;
+        seat_enqueue(seat);
     }
     return !in->at.failed;
 }

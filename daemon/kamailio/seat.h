@@ -16,11 +16,7 @@
 #include <stdint.h>
 
 #include "client/client.h"
-#include "kamailio/worker.h"
-
-struct kamailio;
-struct state_in;
-struct state_out;
+#include "kamailio/kamailio_type.h"
 
 enum seat_state {
     SEAT_WAITING,   /* no worker knows the client */

@@ -8,7 +8,10 @@
 
 #include "base/log.h"
 #include "base/store.h"
+#include "kamailio/attachment.h"
 #include "kamailio/hold.h"
+#include "kamailio/publish.h"
+#include "kamailio/seat.h"
 
 #define SUBJECT "kamailio"
 
@@ -16,86 +19,42 @@
 
 void succession_save(const struct kamailio *kamailio, struct state_out *out)
 {
-    state_put(out, "session", kamailio->session);
-    state_put(out, "instance", kamailio->instance);
-    state_put(out, "pid", kamailio->pid);
-    state_put(out, "since-ms", kamailio->since_ms);
-    state_put(out, "workers-declared", kamailio->workers_declared);
-    state_put_text(out, "module-version", kamailio->module_version);
-    state_put_text(out, "kamailio-version", kamailio->kamailio_version);
-    state_put(out, "corrupt", kamailio->corrupt);
-    state_put(out, "corrupt-instance", kamailio->corrupt_instance);
-    state_put(out, "expected", kamailio->expected);
+    attachment_save(kamailio, out);
+    state_put(out, "expected", kamailio->hold.expected);
     state_put(out, "stale", kamailio->stale);
-    state_put(out, "abandoned", kamailio->abandoned);
     state_put_record(out, "declaration");
     declaration_save(&kamailio->declaration, out);
     state_put_end(out);
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL) {
+        if (kamailio->attachment.workers[i] != NULL) {
             state_put_record(out, "worker");
             state_put(out, "index", i);
-            worker_save(kamailio->workers[i], out);
+            worker_save(kamailio->attachment.workers[i], out);
             state_put_end(out);
         }
-}
-
-static void load_text(struct state_in *in, const char *name, char *out, size_t room)
-{
-    wire_text_copy(out, room, state_take_bytes(in, name));
-}
-
-/* In place of a link that was not kept: one of which the other end has gone. NULL: there can be none. */
-static struct worker *open_lost_link(struct kamailio *kamailio)
-{
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
-        return NULL;
-    close(ends[1]);
-    struct worker *worker = worker_open(kamailio->loop, ends[0], &kamailio->worker_host);
-    if (worker != NULL)
-        worker->lost = true;
-    return worker;
 }
 
 static bool succession_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const uint64_t index = state_take(in, "index", EVAPID_WORKERS_MAX);
-    if (index >= kamailio->workers_declared || kamailio->workers[index] != NULL)
+    if (index >= kamailio->attachment.workers_declared || kamailio->attachment.workers[index] != NULL)
         return state_fail(in);
     const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
-    struct worker *worker = fd >= 0 ? worker_open(kamailio->loop, fd, &kamailio->worker_host) : NULL;
-    if (worker == NULL)
-        worker = open_lost_link(kamailio);
-    if (worker == NULL)
-        return state_fail(in);
-    worker->index = (uint16_t)index;
-    kamailio->workers[index] = worker;
-    kamailio->workers_attached++;
-    return worker_load(worker, in);
+    return attachment_load_worker(kamailio, (uint16_t)index, fd, in) || state_fail(in);
 }
 
 bool succession_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
-    kamailio->session = (uint32_t)state_take(in, "session", 0);
-    kamailio->instance = state_take(in, "instance", 0);
-    kamailio->pid = (uint32_t)state_take(in, "pid", 0);
-    kamailio->since_ms = state_take(in, "since-ms", 0);
-    kamailio->workers_declared = (uint16_t)state_take(in, "workers-declared", 0);
-    load_text(in, "module-version", kamailio->module_version, sizeof(kamailio->module_version));
-    load_text(in, "kamailio-version", kamailio->kamailio_version, sizeof(kamailio->kamailio_version));
-    kamailio->corrupt = state_take(in, "corrupt", 0) == 1;
-    kamailio->corrupt_instance = state_take(in, "corrupt-instance", 0);
-    kamailio->expected = (uint32_t)state_take(in, "expected", 0);
-    kamailio->stale = state_take(in, "stale", 0);
-    kamailio->abandoned = state_take(in, "abandoned", 0) == 1;
+    const bool good = attachment_load(kamailio, in);
+    hold_expect(kamailio, (uint32_t)state_take(in, "expected", 0));
+    kamailio_go_on(kamailio, state_take(in, "stale", 0));
     state_take_record(in, "declaration");
     if (!declaration_load(&kamailio->declaration, in))
         return state_fail(in);
     state_take_end(in);
-    if (in->at.failed || kamailio->session == 0 || kamailio->workers_declared > EVAPID_WORKERS_MAX)
+    if (in->at.failed || !good)
         return state_fail(in);
-    store_reserve(kamailio->workers_declared);
+    store_reserve(kamailio->attachment.workers_declared);
     while (state_take_next(in, "worker")) {
         succession_load_worker(kamailio, in, holdings);
         state_take_end(in);
@@ -106,24 +65,24 @@ bool succession_load(struct kamailio *kamailio, struct state_in *in, struct hold
 /* One that is corrupt is read no more, and nobody could open it again: that it was is all that a successor needs. */
 static bool has_readable_queue(const struct kamailio *kamailio)
 {
-    return kamailio->queue != NULL && kamailio->queue->state != QUEUE_CORRUPT;
+    return kamailio->attachment.queue != NULL && kamailio->attachment.queue->state != QUEUE_CORRUPT;
 }
 
 void succession_save_links(const struct kamailio *kamailio, struct state_out *out)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL) {
+        if (kamailio->attachment.workers[i] != NULL) {
             state_put_record(out, "worker");
-            seat_save_worker(kamailio->workers[i], out);
+            seat_save_worker(kamailio->attachment.workers[i], out);
             state_put_end(out);
         }
     if (has_readable_queue(kamailio)) {
         state_put_record(out, "queue");
-        queue_save(kamailio->queue, out);
+        queue_save(kamailio->attachment.queue, out);
         state_put_end(out);
     }
-    state_put(out, "attachment", (uint64_t)kamailio->attachment);
-    state_put(out, "hold-ms", uv_timer_get_due_in(&kamailio->hold));
+    state_put(out, "attachment", (uint64_t)kamailio->attachment.state);
+    state_put(out, "hold-ms", hold_left_ms(kamailio));
 }
 
 static const char *succession_open_queue(struct kamailio *kamailio, struct holdings *holdings)
@@ -131,7 +90,7 @@ static const char *succession_open_queue(struct kamailio *kamailio, struct holdi
     const int memfd = holdings_take(holdings, "ring");
     const int wake_fd = holdings_take(holdings, "ring-wake");
     if (memfd >= 0 && wake_fd >= 0)
-        return kamailio_open_queue(kamailio, memfd, wake_fd);
+        return attachment_open_queue(kamailio, memfd, wake_fd);
     if (memfd >= 0)
         close(memfd);
     if (wake_fd >= 0)
@@ -144,14 +103,12 @@ static const char *succession_open_queue(struct kamailio *kamailio, struct holdi
 static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const char *unopened = succession_open_queue(kamailio, holdings);
-    const char *unloaded = queue_load(kamailio->queue, in);
-    kamailio->queue_lost = unopened != NULL ? unopened : unloaded;
-    if (kamailio->queue_lost != NULL) {
-        if (kamailio->queue != NULL)
-            queue_close(kamailio->queue);
-        kamailio->queue = NULL;
+    const char *unloaded = queue_load(kamailio->attachment.queue, in);
+    const char *why = unopened != NULL ? unopened : unloaded;
+    if (why != NULL) {
+        attachment_lose_queue(kamailio, why);
     } else if (kamailio->bus->lost > 0) {
-        kamailio_publish(kamailio);
+        publish_all(kamailio);
         hold_publish_clients(kamailio);
     }
 }
@@ -169,7 +126,7 @@ static bool load_link(struct kamailio *kamailio, struct worker *worker, struct s
 bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL && !load_link(kamailio, kamailio->workers[i], in))
+        if (kamailio->attachment.workers[i] != NULL && !load_link(kamailio, kamailio->attachment.workers[i], in))
             return false;
     const bool has_queue = state_take_next(in, "queue");
     if (has_queue) {
@@ -178,17 +135,11 @@ bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struc
     }
     const uint64_t attachment = state_take(in, "attachment", DETACHED);
     const uint64_t hold_ms = state_take(in, "hold-ms", 0);
-    if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->workers_attached > 0) ||
+    if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->attachment.workers_attached > 0) ||
         (attachment != DETACHED && !has_queue) || in->at.failed)
         return state_fail(in);
-    kamailio->attachment = (enum attachment)attachment;
-    kamailio->resume_wanted = true;
-    if (attachment == GATHERING)
-        kamailio_gather(kamailio);
-    if (attachment == DETACHED)
-        kamailio_await_return(kamailio);
-    if (hold_is_on(kamailio))
-        uv_timer_start(&kamailio->hold, hold_on_over, hold_ms, 0);
+    attachment_go_on(kamailio, (enum attachment_state)attachment);
+    hold_go_on(kamailio, hold_ms);
     return true;
 }
 
@@ -197,7 +148,7 @@ static unsigned count_lost_links(const struct kamailio *kamailio)
 {
     unsigned lost = 0;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        lost += kamailio->workers[i] != NULL && kamailio->workers[i]->lost;
+        lost += kamailio->attachment.workers[i] != NULL && kamailio->attachment.workers[i]->lost;
     return lost;
 }
 
@@ -205,37 +156,29 @@ void succession_settle(struct kamailio *kamailio)
 {
     char why[128];
     const unsigned lost = count_lost_links(kamailio);
-    if (kamailio->queue_lost != NULL)
-        snprintf(why, sizeof(why), "its queue can't be read, because %s", kamailio->queue_lost);
+    if (kamailio->attachment.queue_lost != NULL)
+        snprintf(why, sizeof(why), "its queue can't be read, because %s", kamailio->attachment.queue_lost);
     else if (lost > 0)
-        snprintf(why, sizeof(why), "%u of the %u links to its workers were not kept", lost, kamailio->workers_attached);
+        snprintf(why, sizeof(why), "%u of the %u links to its workers were not kept", lost,
+                 kamailio->attachment.workers_attached);
     else
         return;
     log_line(LEVEL_WARNING, SUBJECT,
              "the attachment of pid %u is not taken over: %s; clients stay, and wait until it attaches again",
-             kamailio->pid, why);
-    if (kamailio->queue == NULL) {
-        store_forget("ring"); /* that of the next attachment gets these names */
-        store_forget("ring-wake");
-        kamailio->instance = 0;
-    }
-    kamailio->queue_lost = NULL;
-    kamailio->abandoned = kamailio->workers_attached > 0;
-    for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        if (kamailio->workers[i] != NULL)
-            kamailio_depart(kamailio, kamailio->workers[i], "it was not taken over");
+             kamailio->attachment.pid, why);
+    attachment_abandon(kamailio);
 }
 
 bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
 {
     bool held = true;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
-        held =
-            held && (kamailio->workers[i] == NULL || holdings_add(holdings, kamailio->workers[i]->fd, "worker-%u", i));
+        held = held && (kamailio->attachment.workers[i] == NULL ||
+                        holdings_add(holdings, kamailio->attachment.workers[i]->fd, "worker-%u", i));
     if (!has_readable_queue(kamailio))
         return held;
-    return held && holdings_add(holdings, kamailio->queue->memfd, "ring") &&
-           holdings_add(holdings, kamailio->queue->wake_fd, "ring-wake");
+    return held && holdings_add(holdings, kamailio->attachment.queue->memfd, "ring") &&
+           holdings_add(holdings, kamailio->attachment.queue->wake_fd, "ring-wake");
 }
 
 /* ---- after a kill ----------------------------------------------------------------------------------------------- */
@@ -246,22 +189,22 @@ const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance
     const char *why = succession_open_queue(kamailio, holdings);
     if (why != NULL)
         return why;
-    kamailio->instance = instance;
-    *tail = kamailio->queue->ring.tail;
+    attachment_reopen_queue(kamailio, instance);
+    *tail = kamailio->attachment.queue->ring.tail;
     return NULL;
 }
 
 void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
 {
-    kamailio_await_return(kamailio);
-    if (kamailio->queue == NULL)
+    attachment_await_return(kamailio);
+    if (kamailio->attachment.queue == NULL)
         return;
-    kamailio_publish(kamailio);
-    atomic_store(&queue_presence(kamailio->queue)->attached, 0);
+    publish_all(kamailio);
+    publish_attached(kamailio, false);
     if (awaited > 0) {
         hold_begin(kamailio, awaited + kamailio->bus->roster.receiver_count);
         return;
     }
-    queue_resume(kamailio->queue);
+    queue_resume(kamailio->attachment.queue);
     hold_publish_clients(kamailio);
 }

@@ -74,6 +74,18 @@ struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *ho
     return NULL;
 }
 
+struct worker *worker_open_lost(uv_loop_t *loop, const struct worker_host *host)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
+        return NULL;
+    close(ends[1]);
+    struct worker *worker = worker_open(loop, ends[0], host);
+    if (worker != NULL)
+        worker->lost = true;
+    return worker;
+}
+
 /* ---- in -------------------------------------------------------------------------------------------------------- */
 
 static void close_passed(struct worker *worker)
@@ -174,10 +186,22 @@ void worker_hear_again(struct worker *worker)
     worker_parse(worker);
 }
 
-void worker_depart(struct worker *worker, const char *why)
+void worker_set_mark(struct worker *worker, struct kamailio_mark mark)
+{
+    worker->mark = mark;
+}
+
+void worker_attach(struct worker *worker, uint16_t index)
+{
+    worker->state = WORKER_ATTACHED;
+    worker->index = index;
+}
+
+void worker_depart(struct worker *worker, const char *why, struct kamailio_mark mark)
 {
     worker->state = WORKER_DEPARTED;
     worker->why = why;
+    worker->mark = mark;
     worker->watched = 0;
     uv_poll_stop(&worker->poll);
     lifetime_forget(&worker->lifetime);
@@ -344,9 +368,9 @@ void worker_save(const struct worker *worker, struct state_out *out)
     state_put(out, "blocked", worker->blocked);
 }
 
-bool worker_load(struct worker *worker, struct state_in *in)
+bool worker_load(struct worker *worker, uint16_t index, struct state_in *in)
 {
-    worker->state = WORKER_ATTACHED;
+    worker_attach(worker, index);
     worker->pid = (uint32_t)state_take(in, "pid", 0);
     worker->last_sequence = state_take(in, "last-sequence", 0);
     worker->unsent_sent = (size_t)state_take(in, "unsent-sent", 0);

@@ -2,7 +2,7 @@
  *
  * It owns the Unix socket that the process attached on, and the posts on it: frames that were put on the link and whose
  * routes have not finished. A message is posted only while the link's window is open, so that a slow route holds back the
- * clients and not memory. What the posts mean is its host's business (kamailio.c). */
+ * clients and not memory. What the posts mean is its host's business (seat.h). */
 #ifndef EVAPID_WORKER_H
 #define EVAPID_WORKER_H
 
@@ -18,7 +18,7 @@ struct state_in;
 struct state_out;
 struct worker;
 
-/* Where in which ring all ends that had been written at some time (kamailio.h). */
+/* Where in which ring all ends that had been written at some time (progress.h). */
 struct kamailio_mark {
     uint64_t ring, end;
 };
@@ -59,6 +59,13 @@ struct worker_host {
     void (*written)(struct worker *worker, struct post *post);
 };
 
+/* Whom a worker serves (seat.h). */
+struct worker_seats {
+    struct seat *first;   /* list of its clients */
+    struct seat *waiting; /* list of those that have a message and found the window closed */
+    uint32_t count, waiting_count;
+};
+
 struct worker {
     enum worker_state state;
     const struct worker_host *host;
@@ -74,7 +81,7 @@ struct worker {
     int passed[2];  /* descriptors that came with the HELLO, -1: not yet */
     bool curtailed; /* some were lost on the way: this process may open no more */
 
-    struct kamailio_mark mark; /* WAITING, DEPARTED: it goes on when all before that has been read. The host's */
+    struct kamailio_mark mark; /* WAITING, DEPARTED: it goes on when all before that has been read */
     const char *why;           /* DEPARTED: why it has gone */
     bool lost; /* it was not taken over from the evapid before us, and has no process at its other end */
 
@@ -85,14 +92,18 @@ struct worker {
     uint64_t last_sequence;
     size_t in_flight, in_flight_bytes; /* messages among the posts */
 
-    struct seat *seats;   /* list of the clients that it serves */
-    struct seat *waiting; /* list of those that have a message and found the window closed */
-    uint32_t seat_count, waiting_count;
+    struct worker_seats seats;
     struct worker *prev, *next; /* the host's list */
 };
 
 /* Begin to wait for a HELLO on fd. NULL when there is no memory; fd is closed then. */
 struct worker *worker_open(uv_loop_t *loop, int fd, const struct worker_host *host);
+
+/* In place of a link that was not kept by the evapid before us: one whose other end has gone (lost). NULL: there can be none. */
+struct worker *worker_open_lost(uv_loop_t *loop, const struct worker_host *host);
+
+/* It is the worker of that number now. */
+void worker_attach(struct worker *worker, uint16_t index);
 
 /* Watch the link for what is awaited on it; also once a second, should the kernel have had no room for that. */
 void worker_watch(struct worker *worker);
@@ -129,7 +140,7 @@ void worker_refuse(struct worker *worker, const char *reason);
 /* Write the worker for a successor, beside its descriptor and its posts; and read it into one that was just opened. False:
  * it makes no sense. */
 void worker_save(const struct worker *worker, struct state_out *out);
-bool worker_load(struct worker *worker, struct state_in *in);
+bool worker_load(struct worker *worker, uint16_t index, struct state_in *in);
 
 /* Likewise one post of the link. Its seat is the caller's to set before worker_load_post, which makes it the link's last. */
 void worker_save_post(const struct worker *worker, const struct post *post, struct state_out *out);
@@ -139,8 +150,11 @@ void worker_load_post(struct worker *worker, struct post *post, struct state_in 
 void worker_wait(struct worker *worker, int memfd, int wake_fd);
 void worker_hear_again(struct worker *worker);
 
+/* It goes on when all before the mark has been read (WAITING, DEPARTED). */
+void worker_set_mark(struct worker *worker, struct kamailio_mark mark);
+
 /* It has gone, and its posts are to stay for a while: nothing is read or written any more. */
-void worker_depart(struct worker *worker, const char *why);
+void worker_depart(struct worker *worker, const char *why, struct kamailio_mark mark);
 
 /* Close and free; there are no posts with a seat any more. */
 void worker_close(struct worker *worker);

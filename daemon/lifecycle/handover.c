@@ -16,6 +16,7 @@
 #include "client/transport.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
+#include "views/answer.h"
 
 #define SUBJECT "handover"
 
@@ -226,7 +227,7 @@ static const char *load_state(struct household *household, struct state_in *in, 
     struct bus *bus = &household->bus;
     if (!load_listeners(household, in, &module))
         return "the state of the listeners makes no sense";
-    household->kamailio.declaration.listener = module;
+    declaration_restore(&household->kamailio.declaration, module);
     if (!load_kamailio(household, in, holdings))
         return "the state of the workers makes no sense";
     declaration_go_on(&household->kamailio.declaration);
@@ -511,8 +512,9 @@ static const char *open_doors(struct household *household, struct inherited_door
     if (why != NULL)
         return why;
     *subject = household->config.kamailio_socket;
-    return kamailio_open(&household->kamailio, &household->loop, &household->config, &household->bus,
-                         &household->listeners, kamailio);
+    return kamailio_open(
+        &household->kamailio, &household->loop, &household->config, &household->bus, &household->listeners,
+        (struct kamailio_answerer){ .answer = answer_query, .subject = &household->subject }, kamailio);
 }
 
 /* What nobody knows what to do with. */
@@ -558,7 +560,7 @@ static const char *open_household(struct household *household, struct holdings *
     }
     bus_open(&household->bus, &household->loop, &household->ledger);
     bus_set_limits(&household->bus, household->config.max_total_queued_bytes);
-    household->bus.upstream = kamailio_upstream(&household->kamailio);
+    bus_set_upstream(&household->bus, kamailio_upstream(&household->kamailio));
     household->listeners.loop = &household->loop;
     household->listeners.host = (struct listener_host){ .owner = &household->bus, .connected = bus_on_connection };
     household->subject = (struct status_subject){ .bus = &household->bus,

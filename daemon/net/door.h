@@ -51,6 +51,12 @@ struct door {
     void *owner;
 };
 
+/* It is closed, and may be opened. */
+static inline void door_init(struct door *door)
+{
+    door->fd = -1;
+}
+
 /* A socket of the evapid before us that listens at its path, and its file (door_load); fd -1: there is none. */
 struct inherited_door {
     int fd;

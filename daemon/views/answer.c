@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "client/subscription.h"
+#include "kamailio/progress.h"
 
 /* Seconds since then; the wall clock may have been set back. */
 static uint64_t seconds_since(uint64_t then_ms)
@@ -38,13 +39,13 @@ static void put_string(struct wire_cursor *c, const char *name, const char *text
 static void put_attachment(struct wire_cursor *c, const struct kamailio *kamailio)
 {
     answer_put_struct(c, "kamailio");
-    put_string(c, "state", kamailio->attachment == DETACHED ? "detached" : "attached");
-    if (kamailio->attachment != DETACHED) {
-        answer_put_number(c, "pid", kamailio->pid);
-        put_string(c, "version", kamailio->kamailio_version);
-        put_string(c, "module", kamailio->module_version);
-        answer_put_number(c, "attached_s", seconds_since(kamailio->since_ms));
-        answer_put_number(c, "workers_declared", kamailio->workers_declared);
+    put_string(c, "state", kamailio->attachment.state == DETACHED ? "detached" : "attached");
+    if (kamailio->attachment.state != DETACHED) {
+        answer_put_number(c, "pid", kamailio->attachment.pid);
+        put_string(c, "version", kamailio->attachment.kamailio_version);
+        put_string(c, "module", kamailio->attachment.module_version);
+        answer_put_number(c, "attached_s", seconds_since(kamailio->attachment.since_ms));
+        answer_put_number(c, "workers_declared", kamailio->attachment.workers_declared);
     }
     answer_put_end(c);
 }
@@ -53,15 +54,15 @@ static void put_workers(struct wire_cursor *c, const struct kamailio *kamailio)
 {
     answer_put_list(c, "workers");
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++) {
-        const struct worker *worker = kamailio->workers[i];
+        const struct worker *worker = kamailio->attachment.workers[i];
         if (worker == NULL)
             continue;
         answer_put_struct(c, "");
         answer_put_number(c, "index", i);
         answer_put_number(c, "pid", worker->pid);
-        answer_put_number(c, "clients", worker->seat_count);
+        answer_put_number(c, "clients", worker->seats.count);
         answer_put_number(c, "in_flight", worker->in_flight);
-        answer_put_number(c, "waiting", worker->waiting_count);
+        answer_put_number(c, "waiting", worker->seats.waiting_count);
         answer_put_end(c);
     }
     answer_put_end(c);
@@ -70,7 +71,7 @@ static void put_workers(struct wire_cursor *c, const struct kamailio *kamailio)
 static void put_ring(struct wire_cursor *c, const struct kamailio *kamailio)
 {
     static const char *const states[] = { "running", "held", "corrupt" };
-    const struct queue *queue = kamailio->queue;
+    const struct queue *queue = kamailio->attachment.queue;
     if (queue == NULL)
         return;
     answer_put_struct(c, "ring");
@@ -104,7 +105,7 @@ static void put_status(struct wire_cursor *c, const struct status_subject *subje
     put_string(c, "version", EVAPID_VERSION);
     answer_put_number(c, "pid", (uint64_t)getpid());
     answer_put_number(c, "uptime_s", (uv_now(bus->loop) - subject->started_ms) / 1000);
-    answer_put_number(c, "session", subject->kamailio->session);
+    answer_put_number(c, "session", subject->kamailio->attachment.session);
     answer_put_number(c, "clients", HASH_COUNT(bus->roster.clients));
     answer_put_number(c, "admitted", bus->roster.receiver_count);
     put_attachment(c, subject->kamailio);
@@ -208,7 +209,7 @@ void answer_query(struct worker *worker, const struct wire_query *query)
 {
     static unsigned char frame[WIRE_HEADER + WIRE_ANSWER_MAX];
     struct kamailio *kamailio = worker->host->owner;
-    kamailio_catch_up(kamailio);
-    const size_t length = answer_write(kamailio->subject, query, frame, sizeof(frame));
+    progress_catch_up(kamailio);
+    const size_t length = answer_write(kamailio->answerer.subject, query, frame, sizeof(frame));
     worker_answer(worker, frame, length);
 }

@@ -26,7 +26,7 @@ const char *metrics_objection(const struct status_subject *subject)
     const struct listener *listener = NULL;
     if (kamailio->stopping)
         return "evapid is stopping";
-    if (kamailio->attachment != ATTACHED)
+    if (kamailio->attachment.state != ATTACHED)
         return "no Kamailio is attached";
     if (hold_is_on(kamailio))
         return "events are held until the clients are there";
@@ -209,7 +209,7 @@ static void expose_bus(struct exposition *out, const struct bus *bus)
 
 static uint64_t worker_clients(const struct worker *worker)
 {
-    return worker->seat_count;
+    return worker->seats.count;
 }
 
 static uint64_t worker_in_flight(const struct worker *worker)
@@ -219,14 +219,14 @@ static uint64_t worker_in_flight(const struct worker *worker)
 
 static uint64_t worker_waiting(const struct worker *worker)
 {
-    return worker->waiting_count;
+    return worker->seats.waiting_count;
 }
 
 static void expose_each_worker(struct exposition *out, const struct kamailio *kamailio,
                                uint64_t (*value)(const struct worker *worker))
 {
-    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
-        const struct worker *worker = kamailio->workers[i];
+    for (unsigned i = 0; i < kamailio->attachment.workers_declared; i++) {
+        const struct worker *worker = kamailio->attachment.workers[i];
         char index[8];
         snprintf(index, sizeof(index), "%u", i);
         if (worker != NULL)
@@ -236,15 +236,18 @@ static void expose_each_worker(struct exposition *out, const struct kamailio *ka
 
 static void expose_workers(struct exposition *out, const struct kamailio *kamailio)
 {
-    const bool attached = kamailio->attachment != DETACHED;
+    const bool attached = kamailio->attachment.state != DETACHED;
     exposition_gauge(out, "evapid_kamailio_attached", "Kamailios that are attached: 0 or 1.", attached);
     exposition_family(out, "evapid_kamailio_info", "gauge", "The Kamailio that is attached.");
     if (attached)
-        exposition_value(out, LABELS({ "version", kamailio->kamailio_version }, { "module", kamailio->module_version }),
+        exposition_value(out,
+                         LABELS({ "version", kamailio->attachment.kamailio_version },
+                                { "module", kamailio->attachment.module_version }),
                          1);
-    exposition_gauge(out, "evapid_workers", "Kamailio's evapi workers that are attached.", kamailio->workers_attached);
+    exposition_gauge(out, "evapid_workers", "Kamailio's evapi workers that are attached.",
+                     kamailio->attachment.workers_attached);
     exposition_gauge(out, "evapid_workers_declared", "Evapi workers that the attached Kamailio has.",
-                     attached ? kamailio->workers_declared : 0);
+                     attached ? kamailio->attachment.workers_declared : 0);
     exposition_family(out, "evapid_worker_clients", "gauge", "Clients that belong to the worker.");
     expose_each_worker(out, kamailio, worker_clients);
     exposition_family(out, "evapid_worker_messages_in_flight", "gauge",
@@ -257,7 +260,7 @@ static void expose_workers(struct exposition *out, const struct kamailio *kamail
 
 static void expose_ring(struct exposition *out, const struct kamailio *kamailio, const struct meter *meter)
 {
-    const struct queue *queue = kamailio->queue;
+    const struct queue *queue = kamailio->attachment.queue;
     exposition_gauge(out, "evapid_ring_capacity_bytes", "Size of Kamailio's queue; 0: there is none.",
                      queue != NULL ? queue->ring.capacity : 0);
     exposition_gauge(out, "evapid_ring_used_bytes", "Bytes that wait in Kamailio's queue.",
@@ -334,8 +337,8 @@ char *metrics_describe(const struct status_subject *subject, size_t *length)
     struct census census = take_census(subject);
     if (census.crowds == NULL)
         return NULL;
-    if (subject->kamailio->queue != NULL)
-        meter_read(meter, subject->kamailio->queue->ring.header);
+    if (subject->kamailio->attachment.queue != NULL)
+        meter_read(meter, subject->kamailio->attachment.queue->ring.header);
     expose_evapid(&out, subject);
     expose_crowds(&out, &census);
     expose_listeners(&out, subject->listeners);

@@ -139,21 +139,21 @@ json_t *describe_listeners(const struct listeners *all)
 static json_t *describe_workers(const struct kamailio *kamailio)
 {
     json_t *workers = json_array();
-    for (unsigned i = 0; i < kamailio->workers_declared; i++) {
-        const struct worker *worker = kamailio->workers[i];
+    for (unsigned i = 0; i < kamailio->attachment.workers_declared; i++) {
+        const struct worker *worker = kamailio->attachment.workers[i];
         if (worker == NULL)
             continue;
-        workers =
-            append(workers, json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid",
-                                      (json_int_t)worker->pid, "clients", (json_int_t)worker->seat_count, "in_flight",
-                                      (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->waiting_count));
+        workers = append(workers,
+                         json_pack("{s:I, s:I, s:I, s:I, s:I}", "index", (json_int_t)i, "pid", (json_int_t)worker->pid,
+                                   "clients", (json_int_t)worker->seats.count, "in_flight",
+                                   (json_int_t)worker->in_flight, "waiting", (json_int_t)worker->seats.waiting_count));
     }
     return workers;
 }
 
 static json_t *describe_ring(const struct kamailio *kamailio)
 {
-    const struct queue *queue = kamailio->queue;
+    const struct queue *queue = kamailio->attachment.queue;
     static const char *const states[] = { "running", "held", "corrupt" };
     if (queue == NULL)
         return json_null();
@@ -168,13 +168,14 @@ static json_t *describe_ring(const struct kamailio *kamailio)
 
 json_t *describe_kamailio(const struct kamailio *kamailio)
 {
-    if (kamailio->attachment == DETACHED)
+    if (kamailio->attachment.state == DETACHED)
         return json_pack("{s:s, s:[], s:o}", "state", "detached", "workers", "ring", describe_ring(kamailio));
-    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "state", "attached", "pid", (json_int_t)kamailio->pid,
-                     "version", describe_text(kamailio->kamailio_version), "module",
-                     describe_text(kamailio->module_version), "since", describe_time(kamailio->since_ms),
-                     "workers_declared", (json_int_t)kamailio->workers_declared, "workers", describe_workers(kamailio),
-                     "ring", describe_ring(kamailio));
+    return json_pack(
+        "{s:s, s:I, s:o, s:o, s:o, s:I, s:o, s:o}", "state", "attached", "pid", (json_int_t)kamailio->attachment.pid,
+        "version", describe_text(kamailio->attachment.kamailio_version), "module",
+        describe_text(kamailio->attachment.module_version), "since", describe_time(kamailio->attachment.since_ms),
+        "workers_declared", (json_int_t)kamailio->attachment.workers_declared, "workers", describe_workers(kamailio),
+        "ring", describe_ring(kamailio));
 }
 
 static json_t *describe_door(const struct door *door)
@@ -219,9 +220,10 @@ json_t *status_describe(const struct status_subject *subject)
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
     return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o}", "version", EVAPID_VERSION, "pid",
                      (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
-                     (json_int_t)subject->kamailio->session, "kamailio", describe_kamailio(subject->kamailio),
-                     "sockets", "kamailio", describe_door(&subject->kamailio->door), "control",
-                     describe_door(subject->control), "listeners", describe_listeners(subject->listeners));
+                     (json_int_t)subject->kamailio->attachment.session, "kamailio",
+                     describe_kamailio(subject->kamailio), "sockets", "kamailio",
+                     describe_door(&subject->kamailio->door), "control", describe_door(subject->control), "listeners",
+                     describe_listeners(subject->listeners));
 }
 
 json_t *status_describe_totals(const struct status_subject *subject)

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/store.h"
 #include "base/watch.h"
+#include "kamailio/progress.h"
 #include "net/acceptor.h"
 #include "net/network.h"
 #include "views/metrics.h"
@@ -84,7 +85,7 @@ static enum MHD_Result answer_line(struct MHD_Connection *connection, unsigned s
 static enum MHD_Result answer_metrics(const struct http *http, struct MHD_Connection *connection)
 {
     size_t length = 0;
-    kamailio_catch_up(http->of->kamailio);
+    progress_catch_up(http->of->kamailio);
     char *text = metrics_describe(http->of, &length);
     if (text == NULL)
         return answer_line(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "no memory");

@@ -119,7 +119,7 @@ static void turn(void)
 {
     uv_run(&t.loop, UV_RUN_NOWAIT);
     check_books();
-    assert((t.kamailio.attachment == DETACHED) == (t.kamailio.workers_attached == 0));
+    assert((t.kamailio.attachment.state == DETACHED) == (t.kamailio.attachment.workers_attached == 0));
 }
 
 static void on_turn_end(uv_prepare_t *prepare)
@@ -351,9 +351,10 @@ static void push(struct ring_record record, const char *tag, size_t tag_length, 
 
 static void link_say_done(const struct link *link)
 {
-    const struct ring_record done = {
-        .type = RING_DONE, .worker = (uint16_t)(link - t.links), .session = t.kamailio.session, .target = link->sequence
-    };
+    const struct ring_record done = { .type = RING_DONE,
+                                      .worker = (uint16_t)(link - t.links),
+                                      .session = t.kamailio.attachment.session,
+                                      .target = link->sequence };
     push(done, "", 0, "", 0);
 }
 
@@ -438,7 +439,7 @@ static void do_script(struct input *in)
 {
     static const char tags[] = "abc";
     char payload[4096];
-    struct ring_record record = { .session = t.kamailio.session };
+    struct ring_record record = { .session = t.kamailio.attachment.session };
     const size_t tag = input_below(in, 4);
     record.type = (uint8_t)(RING_RELAY + input_below(in, RING_TAG));
     record.target = input_below(in, 2) == 0 ? t.peers[input_below(in, PEERS)].index : 0;
@@ -481,15 +482,15 @@ static void do_time(struct input *in)
     struct client *client = NULL;
     struct client *next = NULL;
     switch (input_below(in, 4)) {
-    case 0: timer_is_over(&t.kamailio.gather); break;
-    case 1: timer_is_over(&t.kamailio.hold); break;
+    case 0: timer_is_over(&t.kamailio.attachment.gather); break;
+    case 1: timer_is_over(&t.kamailio.hold.timer); break;
     case 2:
         HASH_ITER(hh, t.bus.roster.clients, client, next)
         client->deadline_ms = 0;
         bus_tick(&t.bus);
         break;
     default:
-        DL_FOREACH(t.kamailio.strangers, worker)
+        DL_FOREACH(t.kamailio.gate.strangers, worker)
         worker->opened_ms = input_below(in, 2) == 0 ? 0 : worker->opened_ms;
         kamailio_tick(&t.kamailio);
         break;
@@ -551,10 +552,9 @@ static void begin(struct input *in)
     t.listeners.loop = &t.loop;
     t.listeners.host = (struct listener_host){ .owner = &t.bus, .connected = bus_on_connection };
     t.subject = (struct status_subject){ .bus = &t.bus, .kamailio = &t.kamailio, .listeners = &t.listeners };
-    t.kamailio.asked = answer_query;
-    t.kamailio.subject = &t.subject;
-    assert(kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct inherited_door){ .fd = -1 }) ==
-           NULL);
+    assert(kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners,
+                         (struct kamailio_answerer){ .answer = answer_query, .subject = &t.subject },
+                         (struct inherited_door){ .fd = -1 }) == NULL);
     const struct sockaddr_storage address = { .ss_family = AF_INET };
     const struct client_limits limits = { .max_message_bytes = 512, .keepalive_idle_s = 0 };
     t.listener = listener_add(&t.listeners, &address, &limits, &t.config.access, 100, LISTENER_CONFIG);
@@ -575,7 +575,7 @@ static void end(void)
     uv_close((uv_handle_t *)&t.turn_end, NULL);
     uv_run(&t.loop, UV_RUN_DEFAULT);
     assert(uv_loop_close(&t.loop) == 0);
-    assert(t.bus.roster.clients == NULL && t.kamailio.unplaced == NULL && ledger_next(&t.ledger, NULL) == NULL);
+    assert(t.bus.roster.clients == NULL && t.kamailio.seats.unplaced == NULL && ledger_next(&t.ledger, NULL) == NULL);
     check_books();
     ledger_close(&t.ledger);
     for (unsigned i = 0; i < PEERS; i++)

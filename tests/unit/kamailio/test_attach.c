@@ -17,7 +17,7 @@
 
 #include "kamailio/kamailio.h"
 #include "bus/flush.h"
-#include "kamailio/stranger.h"
+#include "kamailio/gate.h"
 #include "memory.h"
 
 #define CAPACITY EVAPID_RING_MIN
@@ -60,8 +60,8 @@ static int set_up(void **state)
     t.listeners.host = (struct listener_host){ .owner = &t.bus, .connected = bus_on_connection };
     uv_prepare_init(&t.loop, &t.turn_end);
     uv_prepare_start(&t.turn_end, on_turn_end);
-    return kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct inherited_door){ .fd = -1 }) !=
-           NULL;
+    return kamailio_open(&t.kamailio, &t.loop, &t.config, &t.bus, &t.listeners, (struct kamailio_answerer){ 0 },
+                         (struct inherited_door){ .fd = -1 }) != NULL;
 }
 
 static int tear_down(void **state)
@@ -142,7 +142,7 @@ static void leave(int fd)
 {
     close(fd);
     turns(2);
-    assert_int_equal(t.kamailio.attachment, DETACHED);
+    assert_int_equal(t.kamailio.attachment.state, DETACHED);
 }
 
 /* Wherever memory runs out while a worker attaches, and each time by another Kamailio. */
@@ -156,8 +156,8 @@ static void test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_n
         memory_limit(calls);
         turns(2);
         memory_limit(-1);
-        attached = t.kamailio.attachment != DETACHED;
-        assert_int_equal(t.kamailio.workers_attached, attached);
+        attached = t.kamailio.attachment.state != DETACHED;
+        assert_int_equal(t.kamailio.attachment.workers_attached, attached);
         assert_int_equal(is_welcome(first), attached);
         assert_int_equal(t.kamailio.declaration.listener != NULL, attached);
         leave(first);
@@ -204,8 +204,8 @@ static int ask_for(void (*asked)(struct worker *worker, const struct wire_query 
     const size_t size = wire_write_query(frame, sizeof(frame), &query);
     for (size_t i = 0; i < sizeof(answer); i++)
         answer[i] = (unsigned char)(i * 7);
-    t.kamailio.asked = asked;
-    t.kamailio.worker_host.query = strangers_on_query;
+    t.kamailio.answerer.answer = asked;
+    t.kamailio.worker_host.query = gate_on_query;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     assert_int_equal(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
     t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
@@ -217,7 +217,7 @@ static int ask(void)
 {
     const int fd = ask_for(answer_at_length);
     turns(3);
-    assert_int_equal(t.kamailio.stranger_count, 1);
+    assert_int_equal(t.kamailio.gate.count, 1);
     return fd;
 }
 
@@ -244,7 +244,7 @@ static void test_an_answer_that_is_read_slowly_comes_whole(void **state)
     const int fd = ask();
     assert_int_equal(read_all(fd, got, sizeof(got)), ANSWER_BYTES);
     assert_memory_equal(got, answer, ANSWER_BYTES);
-    assert_int_equal(t.kamailio.stranger_count, 0);
+    assert_int_equal(t.kamailio.gate.count, 0);
     close(fd);
 }
 
@@ -254,7 +254,7 @@ static void test_who_is_being_answered_and_says_more_is_closed(void **state)
     const int fd = ask();
     assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
     turns(2);
-    assert_int_equal(t.kamailio.stranger_count, 0);
+    assert_int_equal(t.kamailio.gate.count, 0);
     close(fd);
 }
 
@@ -263,11 +263,11 @@ static void test_who_does_not_read_the_answer_is_closed_in_time(void **state)
     (void)state;
     const int fd = ask();
     kamailio_tick(&t.kamailio);
-    assert_int_equal(t.kamailio.stranger_count, 1);
-    t.kamailio.strangers->opened_ms -= HELLO_MS;
+    assert_int_equal(t.kamailio.gate.count, 1);
+    t.kamailio.gate.strangers->opened_ms -= HELLO_MS;
     kamailio_tick(&t.kamailio);
     turns(1);
-    assert_int_equal(t.kamailio.stranger_count, 0);
+    assert_int_equal(t.kamailio.gate.count, 0);
     close(fd);
 }
 
@@ -284,7 +284,7 @@ static void test_one_question_is_answered_in_a_turn(void **state)
         assert_in_range(answers - before, 0, 1);
     }
     turns(2);
-    assert_int_equal(t.kamailio.stranger_count, 0);
+    assert_int_equal(t.kamailio.gate.count, 0);
     for (int i = 0; i < ASKERS; i++)
         close(fds[i]);
 }
@@ -296,7 +296,7 @@ static int knock(uint32_t user)
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     t.kamailio.door.opened(t.kamailio.door.owner, ends[1]);
-    t.kamailio.strangers->prev->user = user;
+    t.kamailio.gate.strangers->prev->user = user;
     return ends[0];
 }
 
@@ -321,7 +321,7 @@ static void test_the_oldest_of_the_user_who_has_most_makes_room(void **state)
         many[i] = knock(own + 2);
     for (int more = 0; more < 3; more++) {
         newcomers[more] = knock(own + 1);
-        assert_int_equal(t.kamailio.stranger_count, STRANGERS_MAX);
+        assert_int_equal(t.kamailio.gate.count, STRANGERS_MAX);
         for (int i = 0; i < MANY; i++)
             assert_int_equal(is_closed(many[i]), i <= more);
         for (int i = 0; i < FEW; i++)
@@ -334,7 +334,7 @@ static void test_the_oldest_of_the_user_who_has_most_makes_room(void **state)
     for (int i = 0; i < 3; i++)
         close(newcomers[i]);
     turns(2);
-    assert_int_equal(t.kamailio.stranger_count, 0);
+    assert_int_equal(t.kamailio.gate.count, 0);
 }
 
 #define WITH_KAMAILIO(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)

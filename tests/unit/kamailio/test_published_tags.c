@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "kamailio/kamailio.h"
+#include "kamailio/publish.h"
 
 enum { TAGS = 15000 };
 
@@ -30,7 +31,7 @@ static int begin(void **state)
     clients = calloc(PRESENCE_TAGS_MAX + 1, sizeof(*clients));
     if (queue.ring.header == NULL || clients == NULL)
         return -1;
-    kamailio.queue = &queue;
+    kamailio.attachment.queue = &queue;
     bus.upstream = kamailio_upstream(&kamailio);
     bus.tags = (struct tag_index){ .watch = on_tag, .owner = &kamailio };
     queue_presence(&queue)->attached = 1;

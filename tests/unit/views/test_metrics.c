@@ -72,9 +72,9 @@ static void test_it_is_ready_when_kamailio_is_there_and_all_listeners_take_clien
     (void)state;
     struct queue queue = { .state = QUEUE_HELD };
     assert_objection("no Kamailio is attached");
-    kamailio.attachment = GATHERING;
+    kamailio.attachment.state = GATHERING;
     assert_objection("no Kamailio is attached");
-    kamailio.attachment = ATTACHED;
+    kamailio.attachment.state = ATTACHED;
     assert_objection("there is no listener");
     struct listener *one = add_listener();
     assert_objection("listener 0.0.0.0:0 takes no clients");
@@ -84,7 +84,7 @@ static void test_it_is_ready_when_kamailio_is_there_and_all_listeners_take_clien
     assert_objection("there is no listener");
     one->state = LISTENER_LISTENING;
     assert_objection(NULL);
-    kamailio.queue = &queue;
+    kamailio.attachment.queue = &queue;
     assert_objection("events are held until the clients are there");
     queue.state = QUEUE_RUNNING;
     assert_objection(NULL);

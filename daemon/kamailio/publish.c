@@ -1,0 +1,68 @@
+/* Writing the presence. */
+#include "kamailio/publish.h"
+
+struct presence *publish_presence(const struct kamailio *kamailio)
+{
+    const struct queue *queue = kamailio->attachment.queue;
+    return kamailio->stopping || queue == NULL ? NULL : queue_presence(queue);
+}
+
+static void publish_tags(struct kamailio *kamailio, struct presence *presence)
+{
+    struct published *published = &kamailio->published;
+    size_t tags = 0;
+    presence_begin(presence);
+    for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
+        if (tag->receivers > 0) {
+            presence_add(presence, tag->hash);
+            tags++;
+        }
+    presence_end(presence, tags);
+    published->tags_removed = 0;
+}
+
+void publish_all(struct kamailio *kamailio)
+{
+    struct presence *presence = publish_presence(kamailio);
+    if (presence == NULL)
+        return;
+    publish_tags(kamailio, presence);
+    atomic_store(&presence->session, kamailio->attachment.session);
+}
+
+/* Tags that come and go leave places in the set that lengthen every look at it: now and then it is written anew. */
+static void publish_removed_tag(struct kamailio *kamailio, struct presence *presence, uint64_t hash)
+{
+    struct published *published = &kamailio->published;
+    presence_remove(presence, hash);
+    if (++published->tags_removed < PRESENCE_REVIEW)
+        return;
+    published->tags_removed = 0;
+    if (presence_left(presence) > PRESENCE_LEFT_MAX || atomic_load(&presence->crowded) != 0)
+        publish_tags(kamailio, presence);
+}
+
+void publish_tag(struct kamailio *kamailio, uint64_t hash, bool present)
+{
+    struct presence *presence = publish_presence(kamailio);
+    if (presence != NULL && present)
+        presence_add(presence, hash);
+    else if (presence != NULL)
+        publish_removed_tag(kamailio, presence, hash);
+}
+
+void publish_clients(const struct kamailio *kamailio, uint32_t clients, uint32_t expected)
+{
+    struct presence *presence = publish_presence(kamailio);
+    if (presence == NULL)
+        return;
+    atomic_store_explicit(&presence->clients, clients, memory_order_release);
+    atomic_store_explicit(&presence->expected, expected, memory_order_relaxed);
+}
+
+void publish_attached(const struct kamailio *kamailio, bool attached)
+{
+    const struct queue *queue = kamailio->attachment.queue;
+    if (queue != NULL)
+        atomic_store(&queue_presence(queue)->attached, attached);
+}
