@@ -61,20 +61,20 @@ tests/bench/run --docs                # this page
 ```
 
 - Everything runs on one machine over loopback: servers, clients and publishers share its processors.
-- One program in C, `tests/bench/load`, is the clients of every system. They count bytes, which the kernel throws away
-  (`MSG_TRUNC`) but in fan-out-reading, and but for NATS, whose PINGs stand between the events. The framing of each system
-  is counted exactly, and a run in which one client did not get every byte is shown as failed and never counted.
+- One program in C, `tests/bench/load`, is the clients of every system. They count bytes. The kernel throws these away
+  (`MSG_TRUNC`), except in fan-out-reading, and except for NATS, whose PINGs are between the events. The framing of each system
+  is counted exactly. A run in which one client did not get every byte is shown as failed, and never counted.
   `load listen --verify` reads and compares each event instead.
 - A rate is events times clients, divided by the time from just before the first publish to the last byte at the last client.
-- Systems take turns, run by run, so that whatever else the machine does hits all alike. Each run has a server of its own,
-  freshly started, and as many events as keep that server busy for about 0.8 s.
-- **evapid** in the rows without Kamailio is fed through its ring by `load feed`, which attaches as Kamailio's module does. A
-  full ring is tried again until there is room: nothing is lost. No queue has a limit in these rows.
-- **redis** is Redis' publish and subscribe: nothing kept on disk, no limit to what waits for a client. The publisher
-  pipelines, 16,384 answers outstanding at most.
+- Systems take turns, run by run, so that other work of the machine hits all of them alike. Each run starts a server of its own,
+  and has as many events as keep that server busy for about 0.8 s.
+- **evapid** in the rows without Kamailio gets its events through the ring from `load feed`, which attaches as Kamailio's module does.
+  If the ring is full, `load feed` tries again until there is room: nothing is lost. No queue has a limit in these rows.
+- **redis** is Redis' publish and subscribe, which keeps nothing on disk and has no limit for what waits for a client. The publisher
+  pipelines, with at most 16,384 answers outstanding.
 - **nats** is a NATS server whose limits are too high to cut a slow client off. The publisher sends in blocks of 64 KiB.
-- **floor** is a bare epoll loop that sends bytes that are there from the start to all clients in blocks of 64 KiB, one send
-  for each block and client. It takes in no events, frames nothing and queues nothing. It is a yardstick and no lower bound:
+- **floor** is a bare epoll loop. It sends bytes that it has from the start to all clients, in blocks of 64 KiB, one send
+  for each block and client. It receives no events, frames nothing and queues nothing. It is a yardstick, not a lower bound:
   **floor 256K** is the same with larger blocks.
 - **EVAPI** is Kamailio's packaged module, in the same Kamailio with the same script as evapid."""
 

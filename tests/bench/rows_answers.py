@@ -85,5 +85,5 @@ def pipelined(bench):
     bench.results.target("pipelined", "evapid to EVAPI, which is given the rate of what it answered",
                          (EVAPID, {}, "rate"), (EVAPI, {}, "rate"), at_least=1)
     bench.results.target("pipelined", "share answered by evapid", (EVAPID, {}, "answered"), at_least=1)
-    bench.results.note("pipelined", "A run in which EVAPI stopped answering counts with what it answered before, in "
+    bench.results.note("pipelined", "If EVAPI stops answering, the run counts what it had answered, in "
                        f"the time that this took. {QUIET_S} s without an answer end a run.")

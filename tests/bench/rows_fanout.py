@@ -19,15 +19,15 @@ def fanned_out(bench, name, copy):
             if bound is not None:
                 bench.results.target(name, f"evapid to {text}, {where}", ("evapid", params), (other, params),
                                      at_least=bound)
-    bench.results.note(name, "The floor is a yardstick and no lower bound: with blocks of 256 KiB the same program can be "
-                             "faster, and evapid can be ahead of it. Why evapid can be has not been found.")
+    bench.results.note(name, "The floor is a yardstick, not a lower bound: with blocks of 256 KiB the same program can be "
+                             "faster, and evapid can be faster than it. Why is not known.")
 
 
 @row("fan-out", "events of 200 bytes to every client, evapid fed through its ring")
 def fan_out(bench):
     fanned_out(bench, "fan-out", copy=False)
-    bench.results.note("fan-out", "The kernel throws the clients' bytes away unread (but NATS'), so that the servers are seen "
-                                  "more than the clients; fan-out-reading has clients that read.")
+    bench.results.note("fan-out", "The kernel throws the clients' bytes away unread (except NATS'), so the figures show the "
+                                  "servers more than the clients; in fan-out-reading the clients read.")
 
 
 @row("fan-out-reading", "the same, to clients that read what they get")

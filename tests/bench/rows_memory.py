@@ -96,5 +96,5 @@ def memory_behind(bench):
     few, many = ({"behind": count} for count in counts)
     results.target("memory-behind", f"growth with {counts[1]} clients behind to with 1", ("evapid", many),
                    ("evapid", few), at_most=1.5)
-    results.note("memory-behind", "growth: of anonymous memory, by the clients and what waits for them. "
-                                  "RSS has the 8 MiB of the ring besides.")
+    results.note("memory-behind", "growth: of anonymous memory, for the clients and what waits for them. "
+                                  "RSS also has the 8 MiB of the ring.")

@@ -205,9 +205,8 @@ def relay_cost(bench):
     for metric in ("cpu", "elapsed"):
         bench.results.target("relay-cost", f"{metric}, evapid, 64 clients to none",
                              (EVAPID, {"clients": 64}, metric), (EVAPID, {"clients": 0}, metric), at_most=SAME)
-    bench.results.note("relay-cost", "cpu is time of a processor that the SIP worker used; elapsed also has what it "
-                       "waited for one of the processors, on which evapid and the clients run too, and for EVAPI's "
-                       "dispatcher.")
+    bench.results.note("relay-cost", "cpu is the processor time of the SIP worker. elapsed also has its waits for a "
+                       "processor, because evapid and the clients use them too, and for EVAPI's dispatcher.")
 
 
 @row("relay-workers", "the same cost with 8 SIP workers calling at once, one client")
