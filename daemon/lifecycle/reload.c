@@ -11,7 +11,7 @@
 
 /* What is about to come. */
 struct change {
-    struct household *household;
+    struct evapid *evapid;
     const struct config *config;
     char *error; /* CONFIG_ERROR bytes */
     struct door_change kamailio, control;
@@ -27,7 +27,7 @@ static bool fail(const struct change *change, const char *kind, const char *name
 
 static bool prepare_listener(const struct change *change, const struct sockaddr_storage *address)
 {
-    struct listeners *all = &change->household->listeners;
+    struct listeners *all = &change->evapid->listeners;
     char name[ADDRESS_TEXT];
     const char *why = listener_prepare(all, address);
     address_print(address, name);
@@ -39,7 +39,7 @@ static bool prepare_listeners(const struct change *change)
 {
     const struct config *config = change->config;
     for (size_t i = 0; i < config->listener_count; i++) {
-        const struct listener *there = listener_find(&change->household->listeners, &config->listeners[i].address);
+        const struct listener *there = listener_find(&change->evapid->listeners, &config->listeners[i].address);
         if ((there == NULL || there->state == LISTENER_IDLE) &&
             !prepare_listener(change, &config->listeners[i].address))
             return false;
@@ -50,9 +50,9 @@ static bool prepare_listeners(const struct change *change)
 /* One that the module has declared, and only now may have. */
 static bool prepare_declared(const struct change *change)
 {
-    const struct declaration *declaration = &change->household->kamailio.declaration;
+    const struct declaration *declaration = &change->evapid->kamailio.declaration;
     if (!declaration_claims(declaration, change->config, &declaration->address) ||
-        listener_find(&change->household->listeners, &declaration->address) != NULL)
+        listener_find(&change->evapid->listeners, &declaration->address) != NULL)
         return true;
     return prepare_listener(change, &declaration->address);
 }
@@ -60,18 +60,18 @@ static bool prepare_declared(const struct change *change)
 /* Last, because files are seen by others while they are changed. */
 static bool prepare_doors(struct change *change)
 {
-    struct household *household = change->household;
+    struct evapid *evapid = change->evapid;
     const struct config *config = change->config;
-    const char *why = door_prepare(&change->control, &household->loop, &household->control.door, config->control_socket,
+    const char *why = door_prepare(&change->control, &evapid->loop, &evapid->control.door, config->control_socket,
                                    &config->control_access);
     if (why != NULL)
         return fail(change, "", config->control_socket, why);
-    why = door_prepare(&change->kamailio, &household->loop, &household->kamailio.door, config->kamailio_socket,
+    why = door_prepare(&change->kamailio, &evapid->loop, &evapid->kamailio.door, config->kamailio_socket,
                        &config->kamailio_access);
     if (why == NULL)
         return true;
     fail(change, "", config->kamailio_socket, why);
-    door_cancel(&change->control, &household->control.door);
+    door_cancel(&change->control, &evapid->control.door);
     return false;
 }
 
@@ -86,14 +86,13 @@ static const struct config_listener *config_of(const struct config *config, cons
 /* Behind all that can fail: it is had at once. */
 static bool change_metrics(struct change *change)
 {
-    struct household *household = change->household;
+    struct evapid *evapid = change->evapid;
     char name[HTTP_SUBJECT];
-    const char *why =
-        http_reconfigure(&household->http, &household->loop, &change->config->metrics, &household->subject);
+    const char *why = http_reconfigure(&evapid->http, &evapid->loop, &change->config->metrics, &evapid->subject);
     if (why == NULL)
         return true;
-    door_cancel(&change->control, &household->control.door);
-    door_cancel(&change->kamailio, &household->kamailio.door);
+    door_cancel(&change->control, &evapid->control.door);
+    door_cancel(&change->kamailio, &evapid->kamailio.door);
     http_subject(&change->config->metrics, name);
     return fail(change, "", name, why);
 }
@@ -101,33 +100,33 @@ static bool change_metrics(struct change *change)
 static bool has_place(const struct change *change, const struct listener *listener)
 {
     return config_of(change->config, listener) != NULL ||
-           declaration_claims(&change->household->kamailio.declaration, change->config, &listener->address);
+           declaration_claims(&change->evapid->kamailio.declaration, change->config, &listener->address);
 }
 
 /* All that is to be had is had, or nothing has changed. */
 static bool prepare(struct change *change)
 {
-    struct household *household = change->household;
+    struct evapid *evapid = change->evapid;
     struct listener *listener = NULL;
-    DL_FOREACH(household->listeners.first, listener)
+    DL_FOREACH(evapid->listeners.first, listener)
     listener_mark(listener, !has_place(change, listener));
-    household->listeners.other_leaving = http_leaving(household->http, &change->config->metrics);
+    evapid->listeners.other_leaving = http_leaving(evapid->http, &change->config->metrics);
     const bool prepared =
         prepare_listeners(change) && prepare_declared(change) && prepare_doors(change) && change_metrics(change);
-    household->listeners.other_leaving = NULL;
+    evapid->listeners.other_leaving = NULL;
     if (!prepared)
-        listeners_cancel(&household->listeners);
+        listeners_cancel(&evapid->listeners);
     return prepared;
 }
 
 /* ---- what can't ------------------------------------------------------------------------------------------------- */
 
 /* What the listener is from now on. One that has no place is closed; clients that it has stay, by the limits for all. */
-static void commit_listener(struct household *household, struct listener *listener)
+static void commit_listener(struct evapid *evapid, struct listener *listener)
 {
-    const struct config *config = &household->config;
+    const struct config *config = &evapid->config;
     const struct config_listener *from = config_of(config, listener);
-    struct declaration *declaration = &household->kamailio.declaration;
+    struct declaration *declaration = &evapid->kamailio.declaration;
     if (from != NULL) {
         listener_set(listener, &from->limits, &from->access, from->max_clients, LISTENER_CONFIG);
     } else if (declaration_claims(declaration, config, &listener->address)) {
@@ -140,14 +139,14 @@ static void commit_listener(struct household *household, struct listener *listen
     }
 }
 
-static void commit_listeners(struct household *household, struct reload_outcome *outcome)
+static void commit_listeners(struct evapid *evapid, struct reload_outcome *outcome)
 {
     struct listener *listener = NULL;
-    declaration_set(&household->kamailio.declaration, NULL);
-    DL_FOREACH(household->listeners.first, listener)
+    declaration_set(&evapid->kamailio.declaration, NULL);
+    DL_FOREACH(evapid->listeners.first, listener)
     {
         outcome->removed += listener->leaves && listener->state != LISTENER_CLOSED;
-        commit_listener(household, listener);
+        commit_listener(evapid, listener);
         if (listener->state == LISTENER_PREPARED) {
             outcome->added++;
             listener_begin(listener);
@@ -156,16 +155,16 @@ static void commit_listeners(struct household *household, struct reload_outcome 
         if (listener->state != LISTENER_CLOSED && listener_is_exposed(listener))
             log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
-    listeners_tick(&household->listeners); /* those that have gone without clients are forgotten now */
+    listeners_tick(&evapid->listeners); /* those that have gone without clients are forgotten now */
 }
 
-unsigned reload_clients(struct household *household)
+unsigned reload_clients(struct evapid *evapid)
 {
-    struct bus *bus = &household->bus;
+    struct bus *bus = &evapid->bus;
     struct client *client = NULL;
     struct client *next = NULL;
     unsigned closed = 0;
-    bus_set_limits(bus, household->config.max_total_queued_bytes);
+    bus_set_limits(bus, evapid->config.max_total_queued_bytes);
     HASH_ITER(hh, bus->roster.clients, client, next)
     {
         if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->roster.leaving ||
@@ -178,18 +177,18 @@ unsigned reload_clients(struct household *household)
     return closed;
 }
 
-/* Whoever refers to the configuration refers to the household's, into which the other one comes; only the listeners, some of
+/* Whoever refers to the configuration refers to the evapid's, into which the other one comes; only the listeners, some of
  * which are of the one before, are told. */
 static void commit(struct change *change, struct reload_outcome *outcome)
 {
-    struct household *household = change->household;
-    struct config before = household->config;
-    household->config = *change->config;
-    commit_listeners(household, outcome);
-    door_commit(&change->control, &household->control.door);
-    door_commit(&change->kamailio, &household->kamailio.door);
-    outcome->revoked = reload_clients(household);
-    log_open(household->config.log_level);
+    struct evapid *evapid = change->evapid;
+    struct config before = evapid->config;
+    evapid->config = *change->config;
+    commit_listeners(evapid, outcome);
+    door_commit(&change->control, &evapid->control.door);
+    door_commit(&change->kamailio, &evapid->kamailio.door);
+    outcome->revoked = reload_clients(evapid);
+    log_open(evapid->config.log_level);
     config_free(&before);
 }
 
@@ -202,11 +201,11 @@ static bool is_file(const char *path)
     return stat(path, &file) != 0 || S_ISREG(file.st_mode);
 }
 
-const char *reload_config(struct household *household, const char *path, struct reload_outcome *outcome)
+const char *reload_config(struct evapid *evapid, const char *path, struct reload_outcome *outcome)
 {
     static char error[CONFIG_ERROR];
     struct config config;
-    struct change change = { .household = household, .config = &config, .error = error };
+    struct change change = { .evapid = evapid, .config = &config, .error = error };
     *outcome = (struct reload_outcome){ 0 };
     if (!is_file(path)) {
         fail(&change, "", path, "it is no file, and can be read only once");

@@ -20,13 +20,14 @@
 #include "base/log.h"
 #include "base/watch.h"
 #include "lifecycle/reload.h"
+#include "lifecycle/start.h"
 #include "memory.h"
 #include "views/report_rig.h"
 
 #define PORTS 3
 
 static char directory[] = "/tmp/evapid-reload-XXXXXX";
-static struct household home;
+static struct evapid evapid;
 static int holders[PORTS]; /* sockets that keep a port for us, and take nothing */
 static uint16_t ports[PORTS];
 
@@ -74,11 +75,11 @@ static int set_up(void **state)
     for (int i = 0; i < PORTS; i++)
         hold_port(i);
     write_config("01", "1", "");
-    memset(&home, 0, sizeof(home));
-    home.control.door.fd = home.kamailio.door.fd = -1;
-    assert_true(config_read(&home.config, "evapid.json", error));
-    assert_int_equal(uv_loop_init(&home.loop), 0);
-    assert_null(handover_open(&home, &holdings, false, &subject));
+    memset(&evapid, 0, sizeof(evapid));
+    evapid.control.door.fd = evapid.kamailio.door.fd = -1;
+    assert_true(config_read(&evapid.config, "evapid.json", error));
+    assert_int_equal(uv_loop_init(&evapid.loop), 0);
+    assert_null(evapid_start(&evapid, &holdings, false, &subject));
     json_set_alloc_funcs(some_memory, free);
     return 0;
 }
@@ -88,20 +89,20 @@ static int tear_down(void **state)
     (void)state;
     memory_limit(-1);
     json_set_alloc_funcs(malloc, free);
-    listeners_stop(&home.listeners);
-    listeners_tick(&home.listeners);
-    bus_close(&home.bus);
-    door_close(&home.kamailio.door);
-    kamailio_close(&home.kamailio);
-    control_close(&home.control);
-    uv_run(&home.loop, UV_RUN_DEFAULT);
-    const int loop_is_left = uv_loop_close(&home.loop);
-    ledger_close(&home.ledger);
-    config_free(&home.config);
+    listeners_stop(&evapid.listeners);
+    listeners_tick(&evapid.listeners);
+    bus_close(&evapid.bus);
+    door_close(&evapid.kamailio.door);
+    kamailio_close(&evapid.kamailio);
+    control_close(&evapid.control);
+    uv_run(&evapid.loop, UV_RUN_DEFAULT);
+    const int loop_is_left = uv_loop_close(&evapid.loop);
+    ledger_close(&evapid.ledger);
+    config_free(&evapid.config);
     for (int i = 0; i < PORTS; i++)
         close(holders[i]);
     unlink("evapid.json");
-    return loop_is_left != 0 || home.listeners.first != NULL || chdir("/") != 0 || rmdir(directory) != 0;
+    return loop_is_left != 0 || evapid.listeners.first != NULL || chdir("/") != 0 || rmdir(directory) != 0;
 }
 
 /* ---- what there is ------------------------------------------------------------------------------------------------- */
@@ -142,7 +143,7 @@ static mode_t mode_of(const char *path)
 static json_t *snapshot(void)
 {
     unsigned slices = 0;
-    json_t *status = read_report(report_status(&home.subject), &slices);
+    json_t *status = read_report(report_status(&evapid.subject), &slices);
     assert_non_null(status);
     json_object_del(status, "uptime_s");
     json_object_set_new(status, "descriptors", json_integer(count_descriptors()));
@@ -150,15 +151,15 @@ static json_t *snapshot(void)
     json_object_set_new(status, "c1", json_integer(mode_of("c1")));
     json_object_set_new(status, "k2", json_integer(mode_of("k2")));
     json_object_set_new(status, "c2", json_integer(mode_of("c2")));
-    json_object_set_new(status, "limit", json_integer((json_int_t)home.config.limits.max_queued_bytes));
-    json_object_set_new(status, "total", json_integer((json_int_t)home.bus.max_total_queued_bytes));
+    json_object_set_new(status, "limit", json_integer((json_int_t)evapid.config.limits.max_queued_bytes));
+    json_object_set_new(status, "total", json_integer((json_int_t)evapid.bus.max_total_queued_bytes));
     return status;
 }
 
 static void assert_reloaded(unsigned added, unsigned removed)
 {
     struct reload_outcome outcome;
-    const char *why = reload_config(&home, "evapid.json", &outcome);
+    const char *why = reload_config(&evapid, "evapid.json", &outcome);
     if (why != NULL)
         fail_msg("%s", why);
     assert_int_equal(outcome.added, added);
@@ -183,14 +184,14 @@ static void test_without_memory_at_any_point_nothing_changes(void **state)
         json_t *before = snapshot();
         for (; why != NULL; calls++) {
             memory_limit(calls);
-            why = reload_config(&home, "evapid.json", &outcome);
+            why = reload_config(&evapid, "evapid.json", &outcome);
             const size_t refused = memory_refused();
             memory_limit(-1);
             if ((why != NULL) != (refused > 0))
                 fail_msg("call %ld, of which %zu got no memory: %s", calls, refused, why != NULL ? why : "reloaded");
             if (why == NULL)
                 break;
-            uv_run(&home.loop, UV_RUN_NOWAIT);
+            uv_run(&evapid.loop, UV_RUN_NOWAIT);
             json_t *now = snapshot();
             if (!json_equal(before, now))
                 fail_msg("without memory for call %ld (%s): %s instead of %s", calls, why, json_dumps(now, 0),
@@ -201,14 +202,14 @@ static void test_without_memory_at_any_point_nothing_changes(void **state)
         json_decref(before);
         assert_false(is_listened_on(ports[0]));
         assert_true(is_listened_on(ports[1]) && is_listened_on(ports[2]));
-        assert_int_equal(home.config.limits.max_queued_bytes, 5000);
-        assert_int_equal(home.bus.max_total_queued_bytes, 2000000);
+        assert_int_equal(evapid.config.limits.max_queued_bytes, 5000);
+        assert_int_equal(evapid.bus.max_total_queued_bytes, 2000000);
         assert_int_equal(mode_of(i == 0 ? "k1" : "k2"), 0666);
         assert_int_equal(mode_of(i == 0 ? "c1" : "c2"), 0600);
         write_config("01", "1", "");
         assert_reloaded(1, 1);
         assert_int_equal(mode_of("k1"), 0660);
-        uv_run(&home.loop, UV_RUN_NOWAIT);
+        uv_run(&evapid.loop, UV_RUN_NOWAIT);
     }
 }
 
@@ -225,7 +226,7 @@ static void test_listeners_go_and_come_back_within_one_turn_of_the_loop(void **s
         assert_true(is_listened_on(ports[0]) && is_listened_on(ports[1]));
     }
     assert_int_equal(count_descriptors(), descriptors);
-    uv_run(&home.loop, UV_RUN_NOWAIT);
+    uv_run(&evapid.loop, UV_RUN_NOWAIT);
     assert_true(mode_of("k1") == 0660 && mode_of("c1") == 0660 && mode_of("k2") == 0 && mode_of("c2") == 0);
 }
 
@@ -238,7 +239,7 @@ static void test_an_address_in_use_leaves_all_as_it_was(void **state)
     assert_int_equal(listen(holders[2], 1), 0);
     write_config("02", "2", ", \"control_access\": { \"mode\": \"0600\" }");
     snprintf(expected, sizeof(expected), "listener 127.0.0.1:%u: address in use", ports[2]);
-    assert_string_equal(reload_config(&home, "evapid.json", &outcome), expected);
+    assert_string_equal(reload_config(&evapid, "evapid.json", &outcome), expected);
     json_t *now = snapshot();
     assert_true(json_equal(before, now));
     assert_true(is_listened_on(ports[0]) && is_listened_on(ports[1]));
@@ -253,7 +254,7 @@ static void test_the_second_socket_that_can_not_be_moved_leaves_the_first_as_it_
     json_t *before = snapshot();
     assert_int_equal(mkdir("k2", 0700), 0);
     write_config("01", "2", "");
-    assert_string_equal(reload_config(&home, "evapid.json", &outcome),
+    assert_string_equal(reload_config(&evapid, "evapid.json", &outcome),
                         "k2: there is a file of that name, and it is no socket");
     assert_int_equal(rmdir("k2"), 0);
     json_t *now = snapshot();

@@ -1,0 +1,30 @@
+/* Giving a client its listener again. */
+#include "lifecycle/adoption.h"
+
+#include <unistd.h>
+
+/* The listener that the client of a slot had come to. */
+static struct listener *listener_of(struct evapid *evapid, struct ledger_slot *slot)
+{
+    const char *name = ledger_listener_name(slot);
+    struct listener *listener = listener_named(&evapid->listeners, name);
+    return listener != NULL
+               ? listener
+               : listener_remember(&evapid->listeners, name, &evapid->config.limits, &evapid->config.access);
+}
+
+struct client *evapid_adopt(struct evapid *evapid, struct ledger_slot *slot, int fd)
+{
+    struct listener *listener = listener_of(evapid, slot);
+    if (listener == NULL || !listener_enter(listener, &slot->peer)) {
+        if (fd >= 0)
+            close(fd);
+        return NULL;
+    }
+    struct client *client = bus_adopt(&evapid->bus, fd, slot, &listener->limits, listener);
+    if (client == NULL)
+        listener_leave(listener, &slot->peer);
+    else if (fd < 0)
+        listener_note_gone(listener);
+    return client;
+}

@@ -1,0 +1,112 @@
+/* Going on after a kill. */
+#include "lifecycle/recovery.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/store.h"
+#include "client/transport.h"
+#include "kamailio/succession.h"
+#include "lifecycle/adoption.h"
+
+#define SUBJECT "handover"
+
+/* Does the client's stream stand between two frames both ways? Says in the slot what of it had been sent. */
+static bool stream_is_whole(struct ledger_slot *slot, int fd)
+{
+    struct tally *tally = &slot->tally;
+    const uint64_t sent = transport_tcp.position(fd) - slot->origin;
+    if (slot->input_begun || slot->cookie != transport_tcp.cookie(fd))
+        return false;
+    if (slot->offered == 0 || sent != slot->offered)
+        return sent == tally->delivered_bytes && !slot->output_begun;
+    tally->delivered = tally->relayed - tally_dropped(tally); /* all that was offered, which was all that there was */
+    tally->delivered_bytes = sent;
+    ledger_note_output(slot, false);
+    return true;
+}
+
+/* What of the client was in memory is lost; the messages that a worker has are run all the same. */
+static void count_lost(struct ledger_slot *slot)
+{
+    struct tally *tally = &slot->tally;
+    tally->dropped[DROP_LOST] += tally->relayed - tally->delivered - tally_dropped(tally);
+    tally->messages_delivered = slot->written;
+    tally->messages_dropped[LOSS_LOST] += tally_messages_waiting(tally);
+}
+
+/* The client of a slot goes on, or it is over. Returns which. */
+static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int fd)
+{
+    char subject[32];
+    snprintf(subject, sizeof(subject), "client %u", slot->index);
+    const bool whole = fd >= 0 && stream_is_whole(slot, fd);
+    count_lost(slot);
+    struct client *client = whole ? evapid_adopt(evapid, slot, fd) : NULL;
+    if (client != NULL) {
+        if (slot->standing == STANDING_ADMITTED)
+            bus_admit(&evapid->bus, client);
+        return true;
+    }
+    log_line(LEVEL_WARNING, subject, "%s",
+             fd < 0  ? "its connection was not kept"
+             : whole ? "no memory to go on with it; closing it"
+                     : "its stream stands in the middle of a frame; closing it");
+    if (fd >= 0 && !whole)
+        transport_tcp.close(fd);
+    store_forget_client(slot->index);
+    evapid->ledger.header->closed++;
+    ledger_release(&evapid->ledger, slot);
+    return false;
+}
+
+static void recover_clients(struct evapid *evapid, struct holdings *holdings, uint64_t instance, uint64_t tail)
+{
+    struct ledger *ledger = &evapid->ledger;
+    const struct event_counts events = ledger_recover(ledger, instance, tail);
+    unsigned kept = 0;
+    unsigned closed = 0;
+    struct ledger_slot *next = NULL;
+    for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = next) {
+        next = ledger_next(ledger, slot);
+        if (slot->closed) { /* and only its seat was still there */
+            count_lost(slot);
+            ledger_release(ledger, slot);
+            continue;
+        }
+        const bool goes_on = recover_client(evapid, slot, holdings_take(holdings, "client-%u", slot->index));
+        kept += goes_on;
+        closed += !goes_on;
+    }
+    bus_take_books(&evapid->bus, &events);
+    log_line(LEVEL_WARNING, SUBJECT,
+             "evapid was killed: %u clients go on, %u are closed; events lost: %llu, messages: %llu", kept, closed,
+             (unsigned long long)evapid->bus.totals.dropped[DROP_LOST],
+             (unsigned long long)evapid->bus.totals.messages_dropped[LOSS_LOST]);
+}
+
+/* Clients that were about to be let in by a Kamailio that was new to them: they get what waits for them all the same. */
+static uint32_t count_readmitting(const struct bus *bus)
+{
+    uint32_t count = 0;
+    for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next)
+        count += client->slot->standing == STANDING_AGAIN;
+    return count;
+}
+
+void evapid_recover(struct evapid *evapid, struct holdings *holdings)
+{
+    const uint64_t instance = evapid->ledger.header->instance;
+    uint64_t tail = 0;
+    const char *why = "there is none";
+    if (instance != 0)
+        why = succession_reopen_queue(&evapid->kamailio, instance, holdings, &tail);
+    if (why != NULL && instance != 0)
+        log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
+    if (why != NULL) { /* those of the next one get these names */
+        store_forget("ring");
+        store_forget("ring-wake");
+    }
+    recover_clients(evapid, holdings, why == NULL ? instance : 0, tail);
+    succession_go_on_alone(&evapid->kamailio, count_readmitting(&evapid->bus));
+}
