@@ -192,11 +192,14 @@ class Notifications:
     def goes_on(self):
         self.hears.set()
 
+    def _wake(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(b"X_SYNC=1", str(self.path))
+
     def sync(self):
         """Wait until all that has been sent so far is read."""
         self.synced.clear()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
-            own.sendto(b"X_SYNC=1", str(self.path))
+        self._wake()
         assert self.synced.wait(DEADLINE_S), "the thread that reads the notify socket has died"
 
     def forget(self):
@@ -213,9 +216,10 @@ class Notifications:
 
     def close(self):
         self.release()
-        self.ends = True
-        self.sync()
+        self.ends = True  # which the thread may see before it reads anything more
+        self._wake()
         self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive(), "the thread that reads the notify socket does not end"
         self.socket.close()
 
 

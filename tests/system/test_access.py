@@ -185,6 +185,7 @@ def test_seats_of_clients_that_were_not_let_in_are_bounded_by_max_clients_while_
     stage.evapid.logged(r"20 places are taken \(max_clients\), 20 of them by clients that have gone and whose routes have not ended")
     stage.phone().ask("MESSAGE", "go")
     stage.evapid.until_status(lambda s: s["clients"] == [], "all seats are free")
+    stage.evapid.reload(access={"admission_timeout_ms": 60000})
     client = stage.connect(address)
     client.send(b"back")
     assert client.receive() == b"back"
@@ -502,6 +503,7 @@ def test_a_client_that_has_gone_is_counted_once_though_evapid_is_killed_before_i
     assert (clients["accepted"], clients["closed"]) == (20, 20)
     stage.phone().ask("MESSAGE", "go")
     stage.evapid.attached(stage.kamailio.pid)
+    stage.evapid.reload(access={"admission_timeout_ms": 60000})
     client = stage.connect(address)
     client.send(b"back")
     assert client.receive() == b"back"

@@ -14,6 +14,7 @@ from books import balanced
 from client import Client
 from evapid import EVAPID, WRAPPER, run_evapid
 from process import until
+from ring import HEAD, TAIL, Ring
 from test_overlap import apart  # noqa: F401 (a fixture)
 from test_reload import within
 
@@ -203,6 +204,9 @@ def test_evapid_goes_on_when_it_gets_no_more_memory(stage):
     resource.prlimit(stage.evapid.pid, resource.RLIMIT_AS, (size + (8 << 20), resource.RLIM_INFINITY))
     for _ in range(600):
         phone.ask("MESSAGE", "blue", body=b"x" * 50000)
+    ring = Ring(stage.kamailio.pid)
+    until(lambda: ring.get(TAIL) == ring.get(HEAD), "evapid has read all")
+    ring.close()
     stage.evapid.ctl("status", "--json")  # there may be memory for the answer, or none
     assert stage.evapid.alive()
     resource.prlimit(stage.evapid.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
