@@ -21,7 +21,8 @@ void watch_prepare(void);
 bool watch_has_room(const uv_loop_t *loop, int fd);
 
 /* A handle by which the loop can watch fd, not started; its data is owner. NULL when there is no memory, or the loop does not
- * take it. */
+ * take it. It is memory of its own, because libuv may still be closing the owner's last handle: so a listener can go and come back
+ * within one turn of the loop. */
 uv_poll_t *watch_open(uv_loop_t *loop, int fd, void *owner);
 
 /* Watch no more, and free the handle when libuv lets go of it: owner may be gone by then. NULL is none. */

@@ -10,7 +10,9 @@
 #include "client/pace.h"
 
 #define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
-#define PEERS_PART 8U /* who has less than the longest queue by no more than this part of it goes short with that one */
+/* Clients whose queues are shorter than the longest one by no more than this part of it are cut with it: they wait for the same chunks,
+ * and those are freed only when nobody waits for them. */
+#define PEERS_PART 8U
 
 static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
 static struct log_limit broken_off = { .kind = "clients: closed for want of memory" };

@@ -1,5 +1,5 @@
 /* Taking over from a running evapid: the conversation on its control socket. docs/protocol.md has its bytes, and
- * docs/architecture.md what happens when one of the two is killed on the way.
+ * docs/handover.md what happens when one of the two is killed on the way.
  *
  *     successor                                    the one that runs
  *     {"command": "replace"} ───────────────────▶   it stands still from before it answers

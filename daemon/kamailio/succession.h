@@ -1,4 +1,4 @@
-/* What becomes of an attached Kamailio when one evapid follows another: it notices nothing (docs/architecture.md, hand-over). */
+/* What becomes of an attached Kamailio when one evapid follows another: it notices nothing (docs/handover.md). */
 #ifndef EVAPID_SUCCESSION_H
 #define EVAPID_SUCCESSION_H
 

@@ -126,6 +126,18 @@ def circles(arrows):
     return found
 
 
+def reached(noun, arrows):
+    """The nouns that a noun uses, directly or through others."""
+    graph, found, ahead = {}, set(), [noun]
+    for arrow in arrows:
+        graph.setdefault(noun_of(arrow.user), set()).add(noun_of(arrow.used))
+    while ahead:
+        new = graph.get(ahead.pop(), set()) - found
+        found |= new
+        ahead += new
+    return found
+
+
 # ---- who writes a struct's fields
 
 INDEX = r"(?:\[[^\[\]]*(?:\[[^\[\]]*\])?[^\[\]]*\])*"

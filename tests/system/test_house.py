@@ -3,10 +3,11 @@
 To see the floors, run `python3 tests/system/house.py`.
 """
 import re
+from typing import NamedTuple
 
 import pytest
-from house import (FLOOR, FLOORS, OF_THE_TOOL, ROOT, calls, circles, code_of, floors, includes, noun_of, path_of, sources, structs,
-                   wing_of, writes)
+from house import (FLOOR, FLOORS, OF_THE_TOOL, ROOT, Arrow, calls, circles, code_of, floors, functions, includes, noun_of, path_of, reached,
+                   sources, structs, wing_of, writes)
 
 pytestmark = pytest.mark.once
 
@@ -86,3 +87,64 @@ def test_only_its_owner_writes_the_fields_of_a_struct():
     every = {*writes("daemon", OWNERS)}
     assert {kind for file, kind, _ in every if noun_of(file) == OWNERS[kind]} == {*OWNERS}, "an owner writes nothing: it is another file"
     assert sorted(f"{file} -> {kind}.{field}" for file, kind, field in every if noun_of(file) != OWNERS[kind]) == []
+
+
+# ---- the way of an event
+
+class Step(NamedTuple):
+    """The walk goes from one file to a function in another. callback: the struct's member by which the function is called. user None: the
+    walk begins there."""
+    user: str
+    used: str
+    function: str
+    callback: tuple
+    is_marked: bool
+
+    def __str__(self):
+        return f"{Arrow(self.user, self.used)} ({self.function})"
+
+
+def way_of_an_event():
+    """The lines of that list in docs/architecture.md, and its steps. In a line, the first file calls the others, and then the first
+    one of the next line. With "At the end of the turn" the walk begins anew."""
+    text = (ROOT / "docs/architecture.md").read_text().split("<!-- test: the way of an event -->\n\n", 1)[1].split("\n\n", 1)[0]
+    lines, steps, at = re.split(r"\n(?=\d)", text), [], None
+    for line in lines:
+        stops = re.findall(r"(↑ )?`(daemon/[\w/]+\.c)` \(`(\w+)`(?:, as `(\w+)\.(\w+)`)?\)", line)
+        assert stops, f"no step in: {line}"
+        before = None if "At the end of the turn" in line else at
+        at = stops[0][1]
+        for mark, file, function, struct, member in stops:
+            steps.append(Step(at if file != at else before, file, function, (struct, member), bool(mark)))
+    return lines, steps
+
+
+def is_called_back(step):
+    """Does the one file set the struct's member to the function, and the other one call the member?"""
+    struct, member = step.callback
+    declared = any(re.search(rf"^struct {struct} {{\n[^}}]*\(\*{member}\)\(", code_of(ROOT / f"{noun_of(name)}.h"), re.M)
+                   for name in (step.user, step.used))
+    return (declared and re.search(rf"\.{member} = {step.function}\b", code_of(ROOT / step.used)) is not None and
+            re.search(rf"(->|\.){member}\(", code_of(ROOT / step.user)) is not None)
+
+
+def test_the_way_of_an_event_is_short_and_climbs_seldom(arrows):
+    lines, steps = way_of_an_event()
+    assert [step.used for step in steps if step.user is None] == ["daemon/kamailio/queue.c", "daemon/main.c"]
+    assert steps[-1].used == "daemon/client/transport.c"
+    steps = [step for step in steps if step.user is not None]
+    climbs = [step for step in steps if noun_of(step.user) in reached(noun_of(step.used), arrows)]
+    assert len(lines) <= 10 and len(steps) <= 12 and len(climbs) <= 4
+    assert [str(step) for step in steps if step.is_marked] == [str(step) for step in climbs]
+
+
+def test_each_step_of_the_way_of_an_event_is_a_call_of_the_sources(arrows):
+    for step in way_of_an_event()[1]:
+        assert step.function in {name for name, *_ in functions(code_of(ROOT / step.used))}, str(step)
+        if step.user is None:
+            continue
+        if any(step.callback):
+            assert is_called_back(step), str(step)
+        else:
+            assert Arrow(step.user, step.used) in arrows, str(step)
+            assert re.search(rf"\b{step.function}\(", code_of(ROOT / step.user)), str(step)
