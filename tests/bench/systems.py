@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "system"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "system/lib"))
 from process import Process, until  # noqa: E402
 from stage import Stage  # noqa: E402
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "package"), str(HERE.parent / "service"), str(HERE.parent / "system")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "package"), str(HERE.parent / "service"), str(HERE.parent / "system/lib")]
 sys.dont_write_bytecode = True
 
 from stranger import Strangers  # noqa: E402

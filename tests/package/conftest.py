@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "service"), str(HERE.parent / "system")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "service"), str(HERE.parent / "system/lib")]
 sys.dont_write_bytecode = True
 
 from host import CACHE, Booted, Host  # noqa: E402

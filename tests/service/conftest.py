@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "system"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "system/lib"))
 
 from machine import Machine  # noqa: E402
 from ports import Ports  # noqa: E402

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "system")]
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "system/lib")]
 
 from event import merged
 from process import DEADLINE_S, Process, until

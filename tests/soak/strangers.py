@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "system")]
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "system/lib")]
 
 import wire
 from process import Process

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from process import DEADLINE_S, Process, until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def from_root(path):

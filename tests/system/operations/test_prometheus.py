@@ -177,8 +177,8 @@ def test_a_prometheus_evaluates_the_rules_and_none_alerts_when_all_is_well(watch
 
 
 def test_each_rule_alerts_when_it_shall_and_not_before(tmp_path):
-    """tests/system/alerts.yml has for each a course of things that it is to tell of."""
-    tests = ROOT / "tests/system/alerts.yml"
+    """tests/system/operations/alerts.yml has for each a course of things that it is to tell of."""
+    tests = ROOT / "tests/system/operations/alerts.yml"
     text = tests.read_text()
     assert set(re.findall(r"alertname: (\w+)", text)) == set(re.findall(r"alert: (\w+)", RULES.read_text()))
     for metric in set(re.findall(r"\b((?:evapid|process)_\w+)", RULES.read_text())):

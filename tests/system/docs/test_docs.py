@@ -98,7 +98,7 @@ def test_every_file_link_and_test_that_a_document_names_is_there(path):
         titles = re.findall(r"^#+ (.*)", linked.read_text(), re.M)
         slugs = ["#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
         assert not anchor or anchor in slugs, target + anchor
-    tests = [*(ROOT / "tests").glob("*/test_*.py"), *(ROOT / "tests/unit").rglob("test_*.c")]
+    tests = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "tests/unit").rglob("test_*.c")]
     known = {file.stem for file in tests} | {
         name for file in tests for name in re.findall(r"\b(?:def|void) (test_\w+)\(", file.read_text())}
     assert set(re.findall(r"\btest_\w+", text)) - known == set()
@@ -109,7 +109,7 @@ def test_every_block_that_a_document_shows_is_used_by_a_test_or_says_why_not(pat
     found = commands.blocks(path)
     assert len(found) == len(re.findall(r"^ *```", path.read_text(), re.M)) / 2
     tests = "".join(file.read_text() for folder in ("system", "package", "fresh")
-                    for file in (ROOT / "tests" / folder).glob("*.py"))
+                    for file in (ROOT / "tests" / folder).rglob("*.py"))
     for block in found:
         assert block.language, f"{block.where} does not say what it is in"
         assert block.name or block.excuse or block.language in commands.TO_LOOK_AT, f"{block.where} is not run"

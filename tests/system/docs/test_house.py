@@ -1,6 +1,6 @@
 """The house, over the sources: every arrow points to a lower floor, none goes in a circle, and each struct has one owner.
 
-To see the floors, run `python3 tests/system/house.py`.
+To see the floors, run `python3 tests/system/lib/house.py`.
 """
 import re
 from typing import NamedTuple

@@ -8,9 +8,10 @@ import json
 import os
 import struct
 import zlib
-from pathlib import Path
 
-FIXTURES = Path(__file__).parent / "fixtures"
+from evapid import ROOT
+
+FIXTURES = ROOT / "tests/system/handover/fixtures"
 STATE, LEDGER = b"evapidst", b"evapidl2"
 FILE = struct.Struct("=8sIIIIIIIIQ")  # struct layout_file
 FIELD = struct.Struct("=48sHHII")  # struct layout_field
