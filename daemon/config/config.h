@@ -1,40 +1,9 @@
 /* The configuration: one JSON file, in which #, // and block comments count as white space. docs/configuration.md has
- * every key; the defaults stand in config.c. */
+ * every key, and so has the table in keys.c, with ranges and defaults. */
 #ifndef EVAPID_CONFIG_H
 #define EVAPID_CONFIG_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "base/log.h"
-#include "client/terms.h"
-#include "net/access.h"
-#include "net/address.h"
-#include "net/door.h"
-
-struct config_listener {
-    struct sockaddr_storage address;
-    struct client_limits limits;
-    struct access access;
-    uint32_t max_clients;
-};
-
-struct config {
-    char kamailio_socket[EVAPID_PATH_MAX + 1];
-    char control_socket[EVAPID_PATH_MAX + 1];
-    struct door_access kamailio_access, control_access;
-    bool module_listener;        /* the module may declare a listener */
-    struct client_limits limits; /* of listeners that do not set their own, and of the module's */
-    struct access access;        /* likewise */
-    struct config_listener *listeners;
-    size_t listener_count;
-    size_t max_total_queued_bytes;                    /* memory of the queues of all clients */
-    size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */
-    uint32_t shutdown_grace_ms, attach_hold_ms;
-    struct sockaddr_storage metrics; /* where HTTP is spoken; AF_UNSPEC: nowhere */
-    enum log_level log_level;
-};
+#include "config/config_type.h"
 
 #define CONFIG_ERROR 1024 /* bytes of an error's text */
 

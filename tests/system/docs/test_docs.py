@@ -1,6 +1,7 @@
 """The documents say what is so: their outputs, tables, names and programs against the real thing."""
 
 import fcntl
+import functools
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ import pytest
 
 import commands
 import kamailio
-from evapid import EVAPICTL, EVAPID, ROOT, run_evapid
+from evapid import BUILD, EVAPICTL, EVAPID, ROOT, run_evapid
 from process import until
 
 pytestmark = pytest.mark.once
@@ -166,7 +167,36 @@ def test_the_protocol_has_every_request_and_every_error():
 # ---- docs/configuration.md
 
 
-KEYS = {row[0].strip("`"): row[1:] for row in rows(text_of("docs/configuration.md")) if re.match(r"`[a-z_.[\]]+`$", row[0])}
+DOCUMENTED = [row for row in rows(text_of("docs/configuration.md")) if re.match(r"`[a-z_.[\]]+`$", row[0])]
+KEYS = {row[0].strip("`"): row[1:] for row in DOCUMENTED}
+
+
+@functools.cache
+def table():
+    """The rows of evapid's own table of keys (daemon/config/keys.c), which its unit test prints."""
+    return json.loads(subprocess.run([BUILD / "tests/test_keys", "--json"], capture_output=True, text=True, check=True).stdout)
+
+
+RANGES = {"number": "{least} to {most}", "networks": "{from_} to {most} networks", "users": "up to {most} names or numbers of users",
+          "path": "path of {least} to {most} bytes", "mode": 'octal, `"{least:04o}"` to `"{most:04o}"`',
+          "group": "name or number of a group", "address": "`IPv4:port` or `[IPv6]:port`"}
+BESIDES = {"control_socket": ", another one"}  # of the range
+
+
+def range_of(row):
+    if words := [f'`"{word}"`' for word in row["words"]]:
+        return ", ".join(words[:-1]) + " or " + words[-1]
+    return RANGES.get(row["kind"], "").format(from_=row["least"] or "up", **row) + BESIDES.get(row["name"], "")
+
+
+def type_of(row):
+    return row["type"] + (f", {row['unit']}" if row["unit"] else "")
+
+
+def default_of(row):
+    if row["overrides"]:
+        return f"that of `{row['overrides'].split('.')[0]}`"
+    return f"`{row['default']}`" if row["default"] else ""
 
 
 def file_with(key, value):
@@ -178,7 +208,7 @@ def file_with(key, value):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
-    kind, range_, default = KEYS[key]
+    kind, range_, default, _ = KEYS[key]
     path = tmp_path / "evapid.json"
 
     def taken(value):
@@ -210,30 +240,70 @@ def test_evapid_takes_a_key_as_the_document_has_it(key, tmp_path):
         good.append({})
     assert good and [value for value in good if not taken(value)] == []
     assert [value for value in bad if taken(value)] == []
-    if kind.startswith("integer") and default.startswith("`"):
-        leaf = key.replace("keepalive.", "keepalive_").split(".")[-1]
-        number, shift = re.search(rf"\.{leaf} = (\d+)U?(?: << (\d+))?", text_of("daemon/config/config.c")).groups()
-        assert int(default.strip("`")) == int(number) << int(shift or 0)
 
 
-def test_every_key_that_evapid_knows_is_in_the_document():
-    source = text_of("daemon/config/config.c")
-    values = {value for row in KEYS.values() for value in re.findall(r'"(\w+)"', row[1])}
-    known = set(re.findall(r'strcmp\(name, "(\w+)"\)|\{ "(\w+)", &', source))
-    known = {name or other for name, other in known} - values
-    assert known >= {"listeners", "level", "idle_s", "attach_hold_ms"}
-    assert {part.removesuffix("[]") for key in KEYS for part in key.split(".")} == known
+def test_the_document_has_each_row_of_evapid_s_table_of_keys():
+    """In the same order, with type, range, default, and what a reload does."""
+    expected = [[f"`{row['name']}`", type_of(row), range_of(row), default_of(row), row["reload"]] for row in table()]
+    assert len(expected) > 50 and DOCUMENTED == expected
 
 
-def test_the_manual_page_has_the_keys_of_the_document_with_their_defaults():
-    page = text_of("docs/evapid.json.5")
-    keys = [key for names in re.findall(r"^\.It Ic (.*)", page, re.M) for key in names.split(" , ")]
-    assert keys == list(KEYS)
-    for key, text in re.findall(r"^\.It Ic (\S+)\n(.*)\.$", page, re.M):
-        _, range_, default = KEYS[key]
-        default = "" if default.startswith("that of") else default.strip("`")
-        assert text.partition("; default ")[2] == default, key
-        assert not range_ or re.sub(r'[`"]', "", range_) in text, key
+HOLDS = {"new clients": "for clients that connect after the reload", "all clients": "also for connected clients",
+         "new connections": "for connections made after the reload", "immediately": "immediately", "opened or closed": "", "moves": ""}
+
+
+def test_the_document_says_of_each_key_from_when_on_it_holds_after_a_reload():
+    said = [(set(re.findall(r"`(\w+)`", changed)), holds)
+            for changed, holds in rows(text_of("docs/configuration.md").split("## Reload", 1)[1].split("\n## ")[0])[2:]]
+    for row in filter(lambda row: row["reload"], table()):
+        parts = reversed(re.findall(r"\w+", row["name"]))  # the key by its own name, or by that of an object in which it lies
+        found = next(filter(None, ([holds for names, holds in said if part in names] for part in parts)), None)
+        assert found, row["name"]
+        assert [holds for holds in found if not holds.startswith(HOLDS[row["reload"]])] == [], row["name"]
+
+
+def manual_line(row):
+    """What the manual page says first of a key: "Integer: 0 to 1000; default 5."."""
+    range_ = re.sub(r'[`"]', "", range_of(row))
+    return type_of(row).capitalize() + (f": {range_}" if range_ else "") + (f"; default {row['default']}" if row["default"] else "") + "."
+
+
+def test_the_manual_page_has_each_row_of_evapid_s_table_of_keys():
+    """A listener's keys that override others of the file stand together."""
+    entries = re.findall(r"^\.It Ic (.*)\n(.*)", text_of("docs/evapid.json.5"), re.M)
+    assert [key for names, _ in entries for key in names.split(" , ")] == [row["name"] for row in table()]
+    assert [(name, line) for name, line in entries if " , " not in name] == [
+        (row["name"], manual_line(row)) for row in table() if not row["overrides"]]
+
+
+def leaves(value, path=""):
+    """The values in an object by their paths: a.b, and a[].b in a list of objects."""
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}")]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [leaf for inner in value for leaf in leaves(inner, path + "[]")]
+    return [(path.removeprefix("."), value)]
+
+
+def test_the_example_shows_the_default_of_each_row_of_evapid_s_table_of_keys():
+    """Also in the keys that are commented out. A key without a default may have any value there."""
+    text = re.sub(r'(?m)^ +// (?="\w+":|    |[\]}])', "", text_of("conf/evapid.json"))
+    shown = leaves(json.loads(re.sub(r"(?m)(?:^|\s)(?://|#).*", "", text)))
+    by_name = {row["name"]: row for row in table()}
+    defaults = {name: by_name.get(row["overrides"], row)["default"] for name, row in by_name.items()}
+    assert [name for name, _ in shown if name not in by_name] == []
+    assert [(name, value) for name, value in shown if defaults[name] and value != json.loads(defaults[name])] == []
+    own = {name for name, row in by_name.items() if row["default"] and row["kind"] not in ("object", "objects")}
+    assert own - {name for name, _ in shown} == set()
+
+
+def test_the_example_names_all_words_that_a_key_may_have():
+    """Beside the key, or in the comments before it."""
+    text = text_of("conf/evapid.json")
+    for row in (row for row in table() if row["words"] and not row["overrides"]):
+        line = re.search(rf'"{row["name"].split(".")[-1]}": .*', text)
+        paragraph = text[:line.end()].rsplit("\n\n", 1)[-1]
+        assert [word for word in row["words"] if not re.search(rf"(?<!-)\b{word}\b", paragraph)] == [], row["name"]
 
 
 def test_errors_of_the_configuration_look_as_the_document_shows(tmp_path):
