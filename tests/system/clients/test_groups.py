@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from books import balanced, entry_of, number_of, numbered
+from handover import ROUTES, replace, restart
 from process import until
-from test_handover import ROUTES, ask, replace, restart
+from script import ask
 
 GROUP = b"group"
 SIZE = 20000  # about, of an event that fills queues

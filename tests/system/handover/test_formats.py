@@ -14,12 +14,12 @@ from books import balanced
 from client import netstring
 from evapid import ROOT
 from formats import FIXTURES, HEADER_PART, SLOT_PART, Ledger, State, bytes_of, memory_of
+from handover import begin, goes_on, replace, restart, stall
 from process import DEADLINE_S
 from ring import Wake, make_ring
-from test_handover import ask, begin, goes_on, replace, restart
-from test_replace import NAME, Successor, batches, close_all, stall
-from test_stored import stored_as
-from test_takeover import succeed
+from script import ask
+from successor import NAME, Successor, batches, close_all, succeed
+from supervisor import stored_as
 
 VERSION = int(re.search(r"#define STATE_VERSION (\d+)U", (ROOT / "daemon/base/state.h").read_text()).group(1))
 RARE = {"clients.client.seat.returned record", "clients.client.seat.returned.read-ns number",

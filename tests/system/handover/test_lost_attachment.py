@@ -8,11 +8,11 @@ import pytest
 
 from books import balanced
 from client import netstring
+from handover import ROUTES, replace, restart, stall
 from process import until
 from ring import RECORDS, VERSION, make_ring
-from test_handover import ROUTES, ask, events_of, replace, restart
-from test_replace import stall
-from test_takeover import succeed
+from script import ask, events_of
+from successor import succeed
 
 # A message is known by its first bytes, for a line of the log has room for no more.
 BRIEF = ROUTES.replace("$(evapi(msg){s.rtrim})", "$(evapi(msg){s.substr,0,4})")

@@ -3,27 +3,12 @@ configuration comes: the old socket, which somebody still holds, is not in the w
 
 import os
 import socket
-import subprocess
 
 import pytest
 
 from client import Client, refused
-from process import until
+from namespace import within
 from scrape import ask
-from test_reload import within
-
-
-@pytest.fixture
-def apart():
-    """The command that runs something in a network namespace of its own, the same one each time."""
-    with subprocess.Popen(["unshare", "-n", "sleep", "300"]) as holder:
-        def moved():
-            return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
-        try:
-            until(moved, "the namespace is there")
-            yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
-        finally:
-            holder.kill()
 
 
 def settings_at(host):

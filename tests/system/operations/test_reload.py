@@ -1,26 +1,23 @@
 """A running evapid takes over its changed configuration, by SIGHUP and by the control socket: all of it, or nothing."""
 
-import ctypes
-import fcntl
 import grp
 import os
 import pwd
 import re
 import signal
 import socket
-import struct
 import threading
 
 import pytest
 
+from access import is_taken, listener_of, refusals_of
 from books import balanced
 from client import Client, netstring, refused
+from handover import ROUTES, begin, goes_on, replace, restart
+from namespace import within
 from process import until
-from test_access import alone, is_taken, listener_of, refusals_of  # noqa: F401: a fixture
-from test_handover import ROUTES, ask, begin, events_of, goes_on, replace, restart
+from script import ask, events_of
 
-libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
 GROUPS = [pwd.getpwnam("nobody").pw_gid, os.getegid()]
 
 
@@ -99,24 +96,6 @@ def test_what_a_listener_has_refused_counts_on_when_it_has_gone(stage):
     stage.replace_evapid()
     status = stage.evapid.status()
     assert status["listeners"] == [] and status["totals"]["clients"]["refused"] == 1
-
-
-def within(pid, act):
-    """Do that in the network namespace of the process, whose loopback is up then; returns what act does. A socket that is
-    made there stays there."""
-    done = []
-
-    def enter():
-        with open(f"/proc/{pid}/ns/net") as namespace:
-            assert libc.setns(namespace.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        with socket.socket() as any_:
-            fcntl.ioctl(any_, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
-        done.append(act())
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert done, "it failed: see the trace above"
-    return done[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")

@@ -1,0 +1,14 @@
+"""What tests ask of a script, and what it has logged. A request for sip:WORD@ runs what the script has for that word; it finds
+arguments in headers X-…, and says in X-Rc what evapi's function has returned. Event routes log NEW, GOT and CLOSED."""
+
+import re
+
+
+def ask(phone, user, body=b"", **headers):
+    return int(phone.ask("MESSAGE", user, headers={f"X-{name.title()}": value for name, value in headers.items()},
+                         body=body)["X-Rc"])
+
+
+def events_of(kamailio, index):
+    """What the routes of this Kamailio were run for, for one client, in order."""
+    return re.findall(rf"(NEW|GOT|CLOSED) {index}\b ?([^;\n]*);", kamailio.text())
