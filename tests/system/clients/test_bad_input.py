@@ -15,6 +15,7 @@ from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
 from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, Wake, make_ring
+from script import relay
 from wire import WELCOME, Link, hello
 
 ROUTES = """
@@ -38,10 +39,6 @@ def begin(stage, evapi=None, **settings):
     stage.start_evapid(**settings)
     stage.start_kamailio(ROUTES, evapi=evapi, children=4, params={"tm": {"fr_timer": 1000}})
     return stage.phone()
-
-
-def relay(phone, body):
-    return int(phone.ask("MESSAGE", "relay", body=body)["X-Rc"])
 
 
 def numbered(number, size):

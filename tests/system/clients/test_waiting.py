@@ -18,15 +18,9 @@ from door import LINGERS_S, PASS
 from evapid import EVAPICTL
 from process import DEADLINE_S, until
 from ring import PRESENCE, SLEEPING, Ring, make_ring
+from script import RELAY
 from standard_error import SHELL, LogReader
 from supervisor import BACKLOG
-
-RELAY = """
-route[TEST] {
-    evapi_relay("$rb");
-    sl_send_reply("200", "OK");
-}
-"""
 
 
 SO_PASSRIGHTS = 83  # asm-generic/socket.h, Linux 6.16

@@ -3,10 +3,27 @@ arguments in headers X-…, and says in X-Rc what evapi's function has returned.
 
 import re
 
+# Each request's body is an event for all.
+RELAY = """
+route[TEST] {
+    evapi_relay("$rb");
+    sl_send_reply("200", "OK");
+}
+"""
+
 
 def ask(phone, user, body=b"", **headers):
     return int(phone.ask("MESSAGE", user, headers={f"X-{name.title()}": value for name, value in headers.items()},
                          body=body)["X-Rc"])
+
+
+def relay(phone, body):
+    return ask(phone, "relay", body)
+
+
+def gate(phone, value):
+    """Routes wait at the gate of that number, until another one is set."""
+    assert phone.ask("MESSAGE", "gate", {"X-Gate": str(value)}).code == 200
 
 
 def events_of(kamailio, index):

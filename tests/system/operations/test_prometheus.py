@@ -14,13 +14,13 @@ import pytest
 from evapid import ROOT
 from process import DEADLINE_S, Process, until
 from scrape import metrics, promtool
+from script import RELAY
 
 pytestmark = pytest.mark.once
 
 DASHBOARD = json.loads((ROOT / "conf/grafana-evapid.json").read_text())
 RULES = ROOT / "conf/prometheus-evapid.rules.yml"
-ROUTES = """
-route[TEST] { evapi_relay("$rb"); sl_send_reply("200", "OK"); }
+ROUTES = RELAY + """
 event_route[evapi:message-received] { evapi_relay("$evapi(msg)"); }
 """
 
