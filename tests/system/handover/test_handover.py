@@ -8,7 +8,7 @@ import pytest
 
 from books import lost_by
 from client import netstring
-from handover import begin, replace, restart
+from handover import begin, replace, restart, set_tag
 from process import until
 from script import ask, events_of
 
@@ -26,8 +26,7 @@ def test_clients_tags_and_links_go_over(stage, how):
     phone = begin(stage, how, {"workers": 2})
     clients = [stage.connect() for _ in range(4)]
     for client in clients[:2]:
-        client.send(b"tag:blue")
-        until(lambda: stage.evapid.client(client)["tag"] == "blue", "it has its tag")
+        set_tag(stage, client, b"blue")
     before = stage.evapid.status()
     how(stage)
     status = stage.evapid.attached(stage.kamailio.pid, 2)
@@ -95,8 +94,7 @@ def test_a_message_that_has_come_in_part_is_gone_on_with(stage, how):
 def test_what_waits_for_a_slow_client_goes_over_whole(stage, how):
     phone = begin(stage, how)
     slow, quick = stage.connect(receive_buffer=4096), stage.connect()
-    slow.send(b"tag:slow")
-    until(lambda: stage.evapid.client(slow)["tag"] == "slow", "it has its tag")
+    set_tag(stage, slow, b"slow")
     expected = []
     for number in range(300):
         body = b"%d:" % number + bytes([65 + number % 26]) * 20000
@@ -185,8 +183,7 @@ def test_a_half_closed_client_still_gets_its_answers(stage, how):
 def test_clients_wait_for_a_kamailio_that_is_away(stage, how):
     phone = begin(stage, how)
     client = stage.connect()
-    client.send(b"tag:blue")
-    until(lambda: stage.evapid.client(client)["tag"] == "blue", "it has its tag")
+    set_tag(stage, client, b"blue")
     stage.kamailio.terminate()
     stage.evapid.detached()
     client.send(b"are you there")
@@ -257,8 +254,7 @@ def test_again_and_again_under_traffic_both_ways(stage, how):
 def test_a_killed_evapid_comes_back_with_its_clients(stage):
     phone = begin(stage, restart, {"workers": 2})
     clients = [stage.connect() for _ in range(3)]
-    clients[1].send(b"tag:blue")
-    until(lambda: stage.evapid.client(clients[1])["tag"] == "blue", "it has its tag")
+    set_tag(stage, clients[1], b"blue")
     assert ask(phone, "relay", b"before") == 1
     for client in clients:
         assert client.receive() == b"before"

@@ -1,9 +1,6 @@
 """Places in the service manager's store, when there are fewer than evapid has use for: what a restart can't do without comes
 first, then clients, first come first. Those that have no place end, and nobody else."""
 
-
-import signal
-
 import pytest
 
 from books import balanced
@@ -35,9 +32,7 @@ def restart(evapid):
 
 
 def kill(evapid):
-    evapid.expect_end = True
-    evapid.signal(signal.SIGKILL)
-    evapid.ended()
+    evapid.kill()
 
 
 @pytest.mark.parametrize("end", [restart, kill])

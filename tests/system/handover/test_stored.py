@@ -12,7 +12,7 @@ import pytest
 from async_calls import NATIVE as ASYNC
 from books import balanced, lost_by
 from client import Client, netstring, refused
-from handover import begin, restart, stall
+from handover import begin, restart, set_tag, stall
 from process import until
 from script import ask, events_of
 from supervisor import stored_as
@@ -282,8 +282,7 @@ def test_a_client_that_was_not_kept_beside_a_state_is_lost_and_missed_by_nobody(
     phone = stage.phone()
     clients = [stage.connect() for _ in range(6)]
     stage.evapid.logged("client-6: not kept")
-    clients[5].send(b"tag:blue")
-    until(lambda: stage.evapid.client(clients[5])["tag"] == "blue", "it has its tag")
+    set_tag(stage, clients[5], b"blue")
     for client in clients[:5]:
         client.close()
     stage.evapid.clients(1)
@@ -345,8 +344,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     scribbles, refused_ = random.Random(1848), 0
     for turn in range(12):
         clients = [stage.connect(receive_buffer=4096) for _ in range(4)]
-        clients[0].send(b"tag:blue")
-        until(lambda: stage.evapid.client(clients[0])["tag"] == "blue", "it has its tag")
+        set_tag(stage, clients[0], b"blue")
         for number in range(30):
             assert ask(phone, "relay", b"%d" % number + b"x" * 50000) == 1
         ask(phone, "gate", gate="2")

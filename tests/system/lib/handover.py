@@ -1,6 +1,7 @@
 """evapid goes from one process to the next with its clients: by --replace, or through the service manager. What a test of that
 begins with, asks for meanwhile, and finds afterwards."""
 
+from process import until
 from script import ask, events_of
 
 ROUTES = """
@@ -47,6 +48,12 @@ def begin(stage, how, evapi=None, **settings):
     (stage.start_evapid if how is replace else stage.start_supervised)(**settings)
     stage.start_kamailio(ROUTES, evapi=evapi)
     return stage.phone()
+
+
+def set_tag(stage, client, tag):
+    """The client asks for the tag, and has it."""
+    client.send(b"tag:" + tag)
+    until(lambda: stage.evapid.client(client)["tag"] == tag.decode(), "it has its tag")
 
 
 def goes_on(stage, phone, clients, word=b"on"):
