@@ -5,12 +5,12 @@ import os
 import random
 import resource
 import subprocess
-import threading
 import time
 import zlib
 
 import pytest
 
+from background import Background
 from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
@@ -64,13 +64,12 @@ def somewhere(*spans):
     return choose
 
 
-class Scribbler(threading.Thread):
+class Scribbler(Background):
     """Writes random bytes to a Kamailio's ring, wherever choose(chance) says, until it is stopped."""
 
     def __init__(self, ring, choose, chance):
-        super().__init__(daemon=True)
-        self.ring, self.choose, self.chance = ring, choose, chance
-        self.over, self.written = threading.Event(), 0
+        super().__init__()
+        self.ring, self.choose, self.chance, self.written = ring, choose, chance, 0
 
     def run(self):
         while not self.over.is_set():
@@ -78,14 +77,6 @@ class Scribbler(threading.Thread):
                 self.ring.map[self.choose(self.chance)] = self.chance.randrange(256)
                 self.written += 1
             time.sleep(self.chance.random() / 1000)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
 
 
 PLACES = {

@@ -1,9 +1,9 @@
 """Strangers at evapid's Unix sockets: connections that say nothing, and descriptors that take long to close."""
 
 import select
-import threading
 import time
 
+from background import Background
 from wire import Link
 
 
@@ -16,12 +16,12 @@ def knock(path):
             time.sleep(0.001)
 
 
-class Silent(threading.Thread):
+class Silent(Background):
     """So many connections that say nothing, and come again as soon as they are closed."""
 
     def __init__(self, path, count):
-        super().__init__(daemon=True)
-        self.path, self.over, self.renewed, self.failed = path, threading.Event(), 0, True
+        super().__init__()
+        self.path, self.renewed, self.failed = path, 0, True
         self.links = [knock(self.path) for _ in range(count)]
 
     def run(self):
@@ -41,13 +41,8 @@ class Silent(threading.Thread):
             link.close()
         self.failed = False
 
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
+    def __exit__(self, *error):
+        super().__exit__(*error)
         assert not self.failed
 
 
