@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pwd
 import re
 import signal
 import socket
@@ -14,8 +13,10 @@ import threading
 import pytest
 
 import wire
+from access import NOBODY
 from door import LINGERS_S, PASS
 from evapid import EVAPICTL
+from privilege import only_root
 from process import DEADLINE_S, until
 from ring import PRESENCE, SLEEPING, Ring, make_ring
 from script import RELAY
@@ -311,14 +312,14 @@ def test_a_descriptor_that_lingers_holds_up_nobody_at_the_control_door(stage, ca
     pass_lingering(stage.evapid, stage.evapid.control_socket, TO_THE_CONTROL_DOOR[case], ends)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+@only_root("can start a process of another user")
 def test_a_descriptor_that_lingers_of_a_user_who_is_refused_holds_up_nobody(stage):
     stage.folder.chmod(0o711)
     access = {"mode": "0666", "users": []}
     stage.start_evapid(kamailio_access=access, control_access=access)
     for path in (stage.evapid.kamailio_socket, stage.evapid.control_socket):
         for ends in (True, False):
-            pass_lingering(stage.evapid, path, [(HELLO, 2)] * 8, ends, user=pwd.getpwnam("nobody").pw_uid)
+            pass_lingering(stage.evapid, path, [(HELLO, 2)] * 8, ends, user=NOBODY.pw_uid)
     sockets = stage.evapid.status()["sockets"]
     assert [sockets[each]["refused"] for each in ("kamailio", "control")] == [2, 2]
 

@@ -17,6 +17,7 @@ from async_calls import NATIVE as ASYNC
 from client import Client, netstring, refused
 from evapid import EVAPID, SANITIZER
 from handover import ROUTES, begin, goes_on, replace, stall
+from privilege import only_root
 from process import DEADLINE_S, until
 from ring import Wake, make_ring
 from script import ask, events_of
@@ -104,9 +105,8 @@ def test_who_answers_at_the_control_socket_is_no_evapid(stage):
         assert code == 1 and complaint in said, answer
 
 
+@only_root("can become somebody else")
 def test_another_user_may_not(stage):
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
     phone = begin(stage, replace)
     client = stage.connect()
 

@@ -10,15 +10,16 @@ import threading
 
 import pytest
 
-from access import is_taken, listener_of, refusals_of
+from access import NOBODY, is_taken, listener_of, refusals_of
 from books import balanced
 from client import Client, netstring, refused
 from handover import ROUTES, begin, goes_on, replace, restart
 from namespace import within
+from privilege import only_root
 from process import until
 from script import ask, events_of
 
-GROUPS = [pwd.getpwnam("nobody").pw_gid, os.getegid()]
+GROUPS = [NOBODY.pw_gid, os.getegid()]
 
 
 def by_signal(stage, **settings):
@@ -98,7 +99,7 @@ def test_what_a_listener_has_refused_counts_on_when_it_has_gone(stage):
     assert status["listeners"] == [] and status["totals"]["clients"]["refused"] == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@only_root("can enter a network namespace")
 @pytest.mark.parametrize("before, after", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
 def test_an_address_may_overlap_with_one_that_goes(stage, alone, before, after):
     stage.start_evapid(before=alone, listeners=[{"address": f"{before}:8448"}])
@@ -393,9 +394,8 @@ def test_who_is_over_a_smaller_limit_stays(stage):
 # ---- the Unix sockets
 
 
+@only_root("can give a file to another group")
 def test_the_sockets_get_another_mode_and_other_users(stage):
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to another group")
     stage.start_evapid()
     stage.evapid.reload(control_access={"mode": "0666", "group": GROUPS[0]}, kamailio_access={"mode": "0600"})
     files = [path.stat() for path in (stage.evapid.control_socket, stage.evapid.kamailio_socket)]
