@@ -22,7 +22,7 @@
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
 
 /* Versions of state and ledger together. Raise the first with every field that comes or goes, and lay a fixture of it beside the
- * others (tests/system/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
+ * others (tests/system/handover/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
  * know: it says so, and does not take over. */
 #define STATE_VERSION 3U
 #define STATE_READER 3U       /* the least version that can go on with what this one writes */

@@ -7,10 +7,13 @@ EVAPID_MODULE names another evapi.so, EVAPID_KEEP=1 keeps the folders with confi
 
 import os
 import signal
+import subprocess
 
 import pytest
 
 from evapid import EVAPICTL, EVAPID, MODULE
+from namespace import ALONE
+from process import until
 from stage import Stage
 
 
@@ -51,3 +54,33 @@ def calm(stage):
     yield
     stage.hang_up()
     assert not stage.problems()
+
+
+@pytest.fixture
+def alone():
+    """The command that runs something in a network namespace of its own, another one each time."""
+    if subprocess.run([*ALONE, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this machine allows no network namespace: " + " ".join(ALONE))
+    return ALONE
+
+
+@pytest.fixture
+def house(stage):
+    """A stage whose sockets any user can reach, if their mode lets them."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    stage.folder.chmod(0o711)
+    return stage
+
+
+@pytest.fixture
+def apart():
+    """The command that runs something in a network namespace of its own, the same one each time."""
+    with subprocess.Popen(["unshare", "-n", "sleep", "300"]) as holder:
+        def moved():
+            return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        try:
+            until(moved, "the namespace is there")
+            yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        finally:
+            holder.kill()

@@ -2,17 +2,15 @@
 
 import json
 import os
-import pwd
 import re
-import subprocess
-import sys
 import time
 
 import pytest
 
 import wire
+from access import NOBODY, ask_as, is_taken, listener_of, refusals_of
 from client import Client
-from evapid import is_of, run_evapid
+from evapid import run_evapid
 from process import until
 
 ROUTES = """
@@ -31,38 +29,6 @@ def waiting(event):
     """The routes, of which that of the event waits until somebody has asked for sip:go@."""
     head = f"event_route[evapi:{event}] {{"
     return ROUTES.replace(head, head + ' while ($shv(go) != 1) usleep("10000");')
-
-
-def listener_of(stage, address):
-    return next(at for at in stage.evapid.status()["listeners"] if at["address"] == address)
-
-
-def refusals_of(stage, address):
-    """The reasons for which the listener has refused somebody, and how often; their sum is what it shows as refused."""
-    listener = listener_of(stage, address)
-    assert sum(listener["refusals"].values()) == listener["refused"]
-    return {reason: count for reason, count in listener["refusals"].items() if count}
-
-
-def is_taken(stage, address, source=None):
-    """Does the listener keep a connection from source? Nothing is sent by it, whether it does or not."""
-    client = stage.connect(address, admitted=False, source=source)
-
-    def look():
-        if any(is_of(entry, client) for entry in stage.evapid.status()["clients"]):
-            return "taken"
-        client.socket.setblocking(False)
-        try:
-            return "refused" if client.socket.recv(1) == b"" else "sent something"
-        except ConnectionResetError:
-            return "refused"
-        except BlockingIOError:
-            return None
-        finally:
-            client.socket.setblocking(True)
-    found = until(look, f"{address} takes or refuses a connection from {source}")
-    assert found in ("taken", "refused")
-    return found == "taken"
 
 
 # ---- networks
@@ -335,16 +301,7 @@ def test_a_client_that_has_been_let_in_waits_for_a_kamailio_that_restarts(stage)
 # ---- listeners that the internet may reach
 
 
-# In a network namespace of its own: nobody can reach it, whatever it listens at.
-ALONE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
 EXPOSED = "reachable from public networks and no allow is set: whoever can reach it gets every event"
-
-
-@pytest.fixture
-def alone():
-    if subprocess.run([*ALONE, "true"], capture_output=True).returncode != 0:
-        pytest.skip("this machine allows no network namespace: " + " ".join(ALONE))
-    return ALONE
 
 
 def test_a_public_listener_without_allow_starts_with_a_warning(stage, alone):
@@ -378,38 +335,6 @@ def test_the_module_s_public_listener_is_warned_of_in_both_logs_at_each_start(st
 
 
 # ---- the Unix sockets
-
-
-NOBODY = pwd.getpwnam("nobody")
-ASK = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as asking:
-    try:
-        asking.connect(sys.argv[1])
-    except PermissionError:
-        sys.exit("no permission")
-    try:
-        asking.sendall(b'{"command": "status"}\\n')
-        sys.stdout.buffer.write(asking.makefile("rb").readline())
-    except (BrokenPipeError, ConnectionResetError):
-        pass
-"""
-
-
-def ask_as(user, path):
-    """The answer to a request for the status by a process of that user: a status, "" (closed), or "no permission"."""
-    ran = subprocess.run([sys.executable, "-c", ASK, path], user=user, group=user, extra_groups=[], capture_output=True,
-                         text=True, timeout=30, cwd="/")
-    return ran.stdout or ran.stderr.strip()
-
-
-@pytest.fixture
-def house(stage):
-    """A stage whose sockets any user can reach, if their mode lets them."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can start a process of another user")
-    stage.folder.chmod(0o711)
-    return stage
 
 
 def test_the_sockets_are_for_evapid_s_group_by_default(house):

@@ -5,16 +5,17 @@ import os
 import random
 import resource
 import subprocess
-import threading
 import time
 import zlib
 
 import pytest
 
+from background import Background
 from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
 from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, Wake, make_ring
+from script import relay
 from wire import WELCOME, Link, hello
 
 ROUTES = """
@@ -40,10 +41,6 @@ def begin(stage, evapi=None, **settings):
     return stage.phone()
 
 
-def relay(phone, body):
-    return int(phone.ask("MESSAGE", "relay", body=body)["X-Rc"])
-
-
 def numbered(number, size):
     """An event that shows whether it is whole: its number, filling, and a checksum of both."""
     bytes_ = b"%d:" % number + bytes([33 + number % 90]) * size
@@ -67,13 +64,12 @@ def somewhere(*spans):
     return choose
 
 
-class Scribbler(threading.Thread):
+class Scribbler(Background):
     """Writes random bytes to a Kamailio's ring, wherever choose(chance) says, until it is stopped."""
 
     def __init__(self, ring, choose, chance):
-        super().__init__(daemon=True)
-        self.ring, self.choose, self.chance = ring, choose, chance
-        self.over, self.written = threading.Event(), 0
+        super().__init__()
+        self.ring, self.choose, self.chance, self.written = ring, choose, chance, 0
 
     def run(self):
         while not self.over.is_set():
@@ -81,14 +77,6 @@ class Scribbler(threading.Thread):
                 self.ring.map[self.choose(self.chance)] = self.chance.randrange(256)
                 self.written += 1
             time.sleep(self.chance.random() / 1000)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
 
 
 PLACES = {

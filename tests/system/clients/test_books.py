@@ -5,6 +5,7 @@ import re
 
 from books import balanced, entry_of, numbered
 from client import netstring
+from script import gate
 
 ROUTES = """
 route[TEST] {
@@ -28,10 +29,6 @@ def begin(stage, evapi=None, **settings):
     stage.start_evapid(**settings)
     stage.start_kamailio(ROUTES, evapi=evapi)
     return stage.phone()
-
-
-def gate(phone, value):
-    assert phone.ask("MESSAGE", "gate", {"X-Gate": str(value)}).code == 200
 
 
 def messages(first, last):

@@ -8,11 +8,11 @@ import subprocess
 import pytest
 
 import evapid as evapid_
+from async_calls import NATIVE as ASYNC
 from books import balanced
 from evapid import WRAPPER
 from process import until
 from scrape import metrics
-from test_async import NATIVE as ASYNC
 
 # What a program is told that asks for the time of day: so many seconds more than it is. The number lies in a file that all share.
 WALL = r"""

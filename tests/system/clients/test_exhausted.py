@@ -12,13 +12,13 @@ import pytest
 
 from books import balanced
 from client import Client
-from evapid import EVAPID, WRAPPER, run_evapid
+from evapid import EVAPID, WRAPPER
+from namespace import within
+from privilege import only_root
 from process import until
 from ring import HEAD, TAIL, Ring
-from test_overlap import apart  # noqa: F401 (a fixture)
-from test_reload import within
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have mounts, control groups and a network of its own")
+as_root = only_root("can have mounts, control groups and a network of its own")
 SLOWED = bool(WRAPPER) or b"__asan_init" in EVAPID.read_bytes()
 RELAY = """
 route[TEST] {

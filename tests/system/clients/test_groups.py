@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from books import balanced, entry_of, number_of, numbered
+from handover import ROUTES, replace, restart, set_tag
 from process import until
-from test_handover import ROUTES, ask, replace, restart
+from script import ask
 
 GROUP = b"group"
 SIZE = 20000  # about, of an event that fills queues
@@ -15,8 +16,7 @@ SIZE = 20000  # about, of an event that fills queues
 def join(stage, address=None, **more):
     """One more client of the group, at its end."""
     client = stage.connect(address, **more)
-    client.send(b"tag:" + GROUP)
-    until(lambda: entry_of(stage, client)["tag"] == GROUP.decode(), "it is of the group")
+    set_tag(stage, client, GROUP)
     return client
 
 

@@ -14,9 +14,10 @@ import wire
 from books import balanced
 from client import Client
 from control import Control
+from door import LINGERS_S, PASS, Silent
 from process import DEADLINE_S, until
-from test_turns import Silent
-from test_waiting import BACKLOG, LINGERS_S, PASS, LogReader
+from standard_error import LogReader
+from supervisor import BACKLOG
 
 EVENTS = 60000
 ROUTES = """

@@ -13,7 +13,7 @@ from books import balanced, entry_of, number_of, numbered
 from client import netstring
 from process import until
 from ring import CLOSE, DONE, HEAD, MULTICAST, RECORD, RECORDS, RELAY, TAG, Ring, Wake, make_ring, record
-from stage import Stage
+from script import gate, relay
 from wire import Link, hello
 
 # A request relays its body, or does what its user part says; X-Rc is the return value. The gate holds connection-new.
@@ -86,10 +86,6 @@ def begin(stage, evapi=None, children=4, **settings):
     return stage.phone()
 
 
-def relay(phone, body):
-    return int(phone.ask("MESSAGE", "relay", body=body)["X-Rc"])
-
-
 # ---- 1. A SIP worker never waits for evapid or for a client
 
 
@@ -140,13 +136,13 @@ def test_promise_1_sip_is_answered_while_evapid_is_stopped_and_a_full_queue_says
 def test_promise_1_sip_is_answered_while_an_event_route_takes_long(stage):
     phone = begin(stage)
     client = stage.connect()
-    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    gate(phone, 1)
     waiting = stage.connect(admitted=False)
     stage.evapid.client(waiting, "admitting")
     for number in range(100):
         assert relay(phone, b"%d" % number) == 1
         assert client.receive() == b"%d" % number
-    phone.ask("MESSAGE", "gate", {"X-Gate": "0"})
+    gate(phone, 0)
     stage.evapid.client(waiting)
 
 
@@ -237,7 +233,7 @@ def test_promise_3_a_close_by_one_process_stands_before_the_next_event_of_anothe
 def test_promise_4_no_event_and_no_reading_before_connection_new_has_let_the_client_in(stage):
     phone = begin(stage)
     other = stage.connect()
-    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    gate(phone, 1)
     client = stage.connect(admitted=False)
     client.send(b"early")
     client.index = stage.evapid.client(client, "admitting")["index"]
@@ -248,7 +244,7 @@ def test_promise_4_no_event_and_no_reading_before_connection_new_has_let_the_cli
     waiting = stage.evapid.client(client, "admitting")
     assert (waiting["out"]["relayed"], waiting["in"]["frames"]) == (0, 0)
     assert not stage.kamailio.lines(r"GOT \d+ early;")
-    phone.ask("MESSAGE", "gate", {"X-Gate": "0"})
+    gate(phone, 0)
     stage.evapid.client(client)
     assert relay(phone, b"now") == 1
     assert client.receive() == other.receive() == b"now"
@@ -257,18 +253,18 @@ def test_promise_4_no_event_and_no_reading_before_connection_new_has_let_the_cli
 
 def test_promise_4_a_tag_that_connection_new_has_set_brings_no_event_of_another_process_before_it_ends(stage):
     phone = begin(stage, evapi={"workers": 2})
-    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    gate(phone, 1)
     client = stage.connect(admitted=False)
     stage.evapid.until_status(lambda s: s["clients"] and s["clients"][0]["tag"] == "early", "the client is tagged")
-    phone.ask("MESSAGE", "gate", {"X-Gate": "0"})
+    gate(phone, 0)
     stage.evapid.client(client)
     client.send(b"wait")  # so that its worker is busy; the next client gets the other one
-    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    gate(phone, 1)
     second = stage.connect(admitted=False)
     until(lambda: stage.evapid.client(second, "admitting")["tag"] == "early", "the second client is tagged")
     assert int(phone.ask("MESSAGE", "multicast", {"X-Tag": "early"}, b"for the first")["X-Rc"]) == 1
     assert client.receive() == b"for the first"
-    phone.ask("MESSAGE", "gate", {"X-Gate": "5"})
+    gate(phone, 5)
     stage.evapid.client(second)
     assert int(phone.ask("MESSAGE", "multicast", {"X-Tag": "early"}, b"for both")["X-Rc"]) == 1
     assert client.receive() == second.receive() == b"for both"
@@ -277,7 +273,7 @@ def test_promise_4_a_tag_that_connection_new_has_set_brings_no_event_of_another_
 def test_promise_4_what_connection_new_says_is_the_first_that_the_client_hears(stage):
     phone = begin(stage)
     other = stage.connect()
-    phone.ask("MESSAGE", "gate", {"X-Gate": "3"})
+    gate(phone, 3)
     for number in range(20):
         client = stage.connect(admitted=False)
         assert client.receive() == b"welcome"
@@ -290,7 +286,7 @@ def test_promise_4_what_connection_new_says_is_the_first_that_the_client_hears(s
 def test_promise_4_a_client_that_connection_new_closes_gets_no_byte_and_says_none(stage):
     phone = begin(stage)
     other = stage.connect()
-    phone.ask("MESSAGE", "gate", {"X-Gate": "2"})
+    gate(phone, 2)
     for number in range(20):
         client = stage.connect(admitted=False)
         client.send(b"let me in")
@@ -379,7 +375,7 @@ def test_promise_5_a_route_that_kamailio_died_in_is_not_begun_again_and_the_next
 def test_promise_5_a_connection_new_that_kamailio_died_in_is_begun_again(stage):
     """It has not let the client in: only one that ends does."""
     phone = begin(stage)
-    phone.ask("MESSAGE", "gate", {"X-Gate": "1"})
+    gate(phone, 1)
     client = stage.connect(admitted=False)
     client.send(b"a message")
     stage.kamailio.logged(r"NEW 1;")

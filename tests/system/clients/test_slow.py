@@ -6,11 +6,10 @@ import re
 import socket
 import time
 
-import pytest
-
 from books import balanced, entry_of, number_of, numbered
 from client import netstring
 from process import until
+from script import gate
 
 ROUTES = """
 route[TEST] {
@@ -44,10 +43,6 @@ def begin(stage, evapi=None, limits=None, **settings):
 
 def relay(phone, body):
     assert phone.ask("MESSAGE", "relay", body=body).code == 200
-
-
-def gate(phone, value):
-    assert phone.ask("MESSAGE", "gate", {"X-Gate": str(value)}).code == 200
 
 
 def heard(stage, client):

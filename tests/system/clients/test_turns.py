@@ -3,14 +3,13 @@ evapid itself measures it (evapid_turn_seconds); and what is done in many turns 
 
 import os
 import resource
-import select
-import threading
 import time
 
 import pytest
 
 from client import Client, netstring
 from control import Control
+from door import Silent, knock
 from evapid import EVAPID, WRAPPER
 from process import until
 from ring import DONE, HEAD, RECORDS, RELAY, TAIL, Ring, Wake, make_ring, record
@@ -232,50 +231,6 @@ def test_promise_9_thousands_go_at_once(stage, why):
 
 
 # ---- strangers at Kamailio's door
-
-
-def knock(path):
-    """A connection, as soon as it finds room in the kernel's queue."""
-    while True:
-        try:
-            return Link(path)
-        except BlockingIOError:
-            time.sleep(0.001)
-
-
-class Silent(threading.Thread):
-    """So many connections that say nothing, and come again as soon as they are closed."""
-
-    def __init__(self, path, count):
-        super().__init__(daemon=True)
-        self.path, self.over, self.renewed, self.failed = path, threading.Event(), 0, True
-        self.links = [knock(self.path) for _ in range(count)]
-
-    def run(self):
-        poll, by_number = select.poll(), {}
-        for link in self.links:
-            poll.register(link.socket, select.POLLIN)
-            by_number[link.socket.fileno()] = link
-        while not self.over.is_set():
-            for number, _ in poll.poll(10):
-                poll.unregister(number)
-                by_number.pop(number).close()
-                link = knock(self.path)
-                poll.register(link.socket, select.POLLIN)
-                by_number[link.socket.fileno()] = link
-                self.renewed += 1
-        for link in by_number.values():
-            link.close()
-        self.failed = False
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
-        assert not self.failed
 
 
 def lines_since(began):

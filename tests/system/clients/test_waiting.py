@@ -2,32 +2,26 @@
 
 import fcntl
 import os
-import pwd
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import termios
 import threading
-import tty
-from pathlib import Path
 
 import pytest
 
 import wire
+from access import NOBODY
+from door import LINGERS_S, PASS
 from evapid import EVAPICTL
+from privilege import only_root
 from process import DEADLINE_S, until
 from ring import PRESENCE, SLEEPING, Ring, make_ring
-
-SHELL = ["/bin/sh", "-c"]
-RELAY = """
-route[TEST] {
-    evapi_relay("$rb");
-    sl_send_reply("200", "OK");
-}
-"""
+from script import RELAY
+from standard_error import SHELL, LogReader
+from supervisor import BACKLOG
 
 
 SO_PASSRIGHTS = 83  # asm-generic/socket.h, Linux 6.16
@@ -75,60 +69,6 @@ def test_evapictl_sends_evapid_nothing_that_is_meant_for_standard_output(tmp_pat
 
 # ---- the reader of the log stops
 
-REOPEN = """
-import os, socket, sys
-end = socket.socket(socket.AF_UNIX)
-end.connect(sys.argv[1])
-os.environ["JOURNAL_STREAM"] = "%d:%d" % (os.fstat(end.fileno()).st_dev, os.fstat(end.fileno()).st_ino)
-os.dup2(end.fileno(), 2, inheritable=True)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-class LogReader:
-    """What evapid has as its standard error: a pipe, a terminal or the journal's socket, which nobody reads until read() is
-    called. before: what makes it so, and becomes evapid."""
-
-    def __init__(self, kind, folder):
-        path = folder / "log"
-        self.fd = self.held = None
-        self.before = [*SHELL, f'exec "$@" 2>{path}', "sh"]
-        if kind == "pipe":
-            os.mkfifo(path)
-            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, 4096)
-        elif kind == "terminal":
-            self.fd, self.held = os.openpty()
-            tty.setraw(self.held)
-            os.set_blocking(self.fd, False)
-            self.before = [*SHELL, f'exec "$@" 2>{os.ttyname(self.held)}', "sh"]
-            termios.tcflow(self.held, termios.TCOOFF)
-        else:
-            self.listening = socket.socket(socket.AF_UNIX)
-            self.listening.bind(str(path))
-            self.listening.listen()
-            self.before = [sys.executable, "-I", "-S", "-c", REOPEN, path]
-        self.text = ""
-
-    def read(self):
-        """All that has been written so far."""
-        if self.held is not None:
-            termios.tcflow(self.held, termios.TCOON)
-        if self.fd is None:
-            self.fd = self.listening.accept()[0].detach()
-            os.set_blocking(self.fd, False)
-        try:
-            while more := os.read(self.fd, 65536):
-                self.text += more.decode()
-        except BlockingIOError:
-            pass
-        return self.text
-
-    def close(self):
-        for fd in (self.fd, self.held):
-            if fd is not None:
-                os.close(fd)
-
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "socket"])
 def test_a_reader_of_the_log_that_stops_holds_up_nobody(stage, kind):
@@ -167,7 +107,6 @@ def test_a_log_without_any_reader_is_no_matter(stage):
 
 # ---- the service manager stops
 
-BACKLOG = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1  # notices that its socket takes unread
 ALWAYS = ["ledger", "listener-1", "ring", "ring-wake"]  # what is stored beside clients
 
 
@@ -335,46 +274,6 @@ def test_promise_1_sip_is_answered_whatever_evapid_does_with_the_wake(stage, doe
 
 # ---- descriptors that take long to close
 
-LINGERS_S = 600
-PASS = """
-import socket, struct, sys
-path, lingers, ends, messages = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True", eval(sys.argv[4])
-connection, peers, taken = socket.socket(socket.AF_UNIX), [], 0
-connection.connect(path)
-
-def make():
-    # A full TCP socket, which holds up for so long whoever closes it last.
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        full = socket.create_connection(listening.getsockname())
-        peers.append(listening.accept()[0])
-    full.setblocking(False)
-    try:
-        while True:
-            full.send(b"x" * 65536)
-    except BlockingIOError:
-        return full
-
-def linger(full, on):
-    full.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", on, lingers))
-
-for bytes_, count in messages:
-    made = [make() for _ in range(count)]
-    for full in made:
-        linger(full, 1)
-    try:
-        socket.send_fds(connection, [bytes_], [full.fileno() for full in made])
-        taken += 1
-    except (PermissionError, BrokenPipeError, ConnectionResetError):
-        for full in made:
-            linger(full, 0)
-    for full in made:
-        full.close()
-if ends:
-    connection.close()
-print(taken, flush=True)
-sys.stdin.read()
-"""
-
 
 def pass_lingering(evapid, path, messages, ends, user=None):
     """In a process of its own, connect and send each of the messages with so many such sockets, which are open in evapid alone
@@ -413,14 +312,14 @@ def test_a_descriptor_that_lingers_holds_up_nobody_at_the_control_door(stage, ca
     pass_lingering(stage.evapid, stage.evapid.control_socket, TO_THE_CONTROL_DOOR[case], ends)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+@only_root("can start a process of another user")
 def test_a_descriptor_that_lingers_of_a_user_who_is_refused_holds_up_nobody(stage):
     stage.folder.chmod(0o711)
     access = {"mode": "0666", "users": []}
     stage.start_evapid(kamailio_access=access, control_access=access)
     for path in (stage.evapid.kamailio_socket, stage.evapid.control_socket):
         for ends in (True, False):
-            pass_lingering(stage.evapid, path, [(HELLO, 2)] * 8, ends, user=pwd.getpwnam("nobody").pw_uid)
+            pass_lingering(stage.evapid, path, [(HELLO, 2)] * 8, ends, user=NOBODY.pw_uid)
     sockets = stage.evapid.status()["sockets"]
     assert [sockets[each]["refused"] for each in ("kamailio", "control")] == [2, 2]
 

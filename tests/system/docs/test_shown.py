@@ -11,10 +11,10 @@ from evapid import ROOT, run_evapid
 from kamailio import KAMAILIO
 from process import DEADLINE_S
 from scrape import promtool
+from script import RELAY
 
 MANUALS = ["docs/evapid.8", "docs/evapid.json.5", "docs/evapictl.1"]
-ROUTES = """
-route[TEST] { evapi_relay("$rb"); sl_send_reply("200", "OK"); }
+ROUTES = RELAY + """
 event_route[evapi:message-received] { evapi_set_tag("$evapi(msg)"); }
 """
 

@@ -14,12 +14,12 @@ from books import balanced
 from client import netstring
 from evapid import ROOT
 from formats import FIXTURES, HEADER_PART, SLOT_PART, Ledger, State, bytes_of, memory_of
+from handover import begin, goes_on, replace, restart, set_tag, stall
 from process import DEADLINE_S
 from ring import Wake, make_ring
-from test_handover import ask, begin, goes_on, replace, restart
-from test_replace import NAME, Successor, batches, close_all, stall
-from test_stored import stored_as
-from test_takeover import succeed
+from script import ask
+from successor import NAME, Successor, batches, close_all, succeed
+from supervisor import stored_as
 
 VERSION = int(re.search(r"#define STATE_VERSION (\d+)U", (ROOT / "daemon/base/state.h").read_text()).group(1))
 RARE = {"clients.client.seat.returned record", "clients.client.seat.returned.read-ns number",
@@ -35,8 +35,7 @@ def everything_on_its_way(stage):
     phone = begin(stage, replace, {"workers": 2}, limits={"worker_window_frames": 2})
     clients = [stage.connect(), stage.connect(), stage.connect(receive_buffer=4096)]
     for client in (clients[0], clients[2]):
-        client.send(b"tag:blue")
-        stage.evapid.until_status(lambda s: [e["tag"] for e in s["clients"] if e["index"] == client.index] == ["blue"], "its tag")
+        set_tag(stage, client, b"blue")
     stall(stage, phone, clients[2], clients[:2])
     assert ask(phone, "multicast", b"to blue" * 10, tag="blue") == 1
     assert ask(phone, "relay", b"to all" * 10) == 1
@@ -171,8 +170,7 @@ def busy(stage, how):
     """A client in the middle of a message, one for which much waits, one that is idle; and how much waits."""
     phone = begin(stage, how, {"workers": 2})
     clients = [stage.connect(), stage.connect(), stage.connect(receive_buffer=4096)]
-    clients[0].send(b"tag:blue")
-    stage.evapid.until_status(lambda s: s["clients"][0]["tag"] == "blue", "it has its tag")
+    set_tag(stage, clients[0], b"blue")
     events = stall(stage, phone, clients[2], clients[:2])
     clients[1].send_bytes(netstring(b"in two parts")[:7])
     clients[1].wait_read()
@@ -222,9 +220,7 @@ def test_a_ledger_of_another_version_is_gone_on_with_after_a_kill(stage):
     phone, clients, _ = busy(stage, restart)
     clients[1].send_bytes(netstring(b"in two parts")[7:])
     stage.kamailio.logged(rf"GOT {clients[1].index} in two parts;")
-    stage.evapid.expect_end = True
-    stage.evapid.signal(9)
-    stage.evapid.ended()
+    stage.evapid.kill()
     ledger = next(stored for stored in stage.evapid.notifications.store.kept if stored.name == "ledger")
     ledger.fd = later(VERSION + 1, VERSION)("ledger", ledger.fd)
     stage.evapid.start_again()

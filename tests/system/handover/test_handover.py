@@ -6,78 +6,16 @@ import threading
 
 import pytest
 
+from books import lost_by
 from client import netstring
+from handover import begin, replace, restart, set_tag
 from process import until
-
-ROUTES = """
-route[TEST] {
-    if ($rU == "multicast") {
-        evapi_multicast("$rb", "$hdr(X-Tag)");
-    } else if ($rU == "unicast") {
-        evapi_unicast("$rb", "$hdr(X-Tag)");
-    } else if ($rU == "gate") {
-        $shv(gate) = $(hdr(X-Gate){s.int});
-    } else {
-        evapi_relay("$rb");
-    }
-    $var(rc) = $rc;
-    append_to_reply("X-Rc: $var(rc)\\r\\n");
-    sl_send_reply("200", "OK");
-}
-event_route[evapi:connection-new] {
-    xlog("L_NOTICE", "NEW $evapi(conidx) [$evapi(tag)];\\n");
-    while ($shv(gate) == 1) usleep("1000");
-}
-event_route[evapi:message-received] {
-    xlog("L_NOTICE", "GOT $evapi(conidx) $(evapi(msg){s.rtrim});\\n");
-    while ($shv(gate) == 2) usleep("1000");
-    if ($evapi(msg) =~ "^tag:")
-        evapi_set_tag("$(evapi(msg){s.select,1,:})");
-    else if ($evapi(msg) =~ "^say:")
-        evapi_relay("$(evapi(msg){s.select,1,:})");
-}
-event_route[evapi:connection-closed] { xlog("L_NOTICE", "CLOSED $evapi(conidx);\\n"); }
-"""
-
-
-def replace(stage):
-    stage.replace_evapid()
-
-
-def restart(stage):
-    stage.evapid.restart()
-
-
-def begin(stage, how, evapi=None, **settings):
-    """evapid as that kind of hand-over needs it, and Kamailio."""
-    (stage.start_evapid if how is replace else stage.start_supervised)(**settings)
-    stage.start_kamailio(ROUTES, evapi=evapi)
-    return stage.phone()
-
-
-def ask(phone, user, body=b"", **headers):
-    return int(phone.ask("MESSAGE", user, headers={f"X-{name.title()}": value for name, value in headers.items()},
-                         body=body)["X-Rc"])
+from script import ask, events_of
 
 
 def tagged(client, tag):
     client.send(b"tag:" + tag)
     client.send(b"say:tagged")
-
-
-def events_of(kamailio, index):
-    return re.findall(rf"(NEW|GOT|CLOSED) {index}\b ?([^;\n]*);", kamailio.text())
-
-
-def goes_on(stage, phone, clients, word=b"on"):
-    """They are served, and nothing has happened to them."""
-    assert ask(phone, "relay", word) == 1
-    for client in clients:
-        assert client.receive() == word
-        client.send(word)
-        stage.kamailio.logged(rf"GOT {client.index} {word.decode()};")
-        assert [event for event, _ in events_of(stage.kamailio, client.index)].count("NEW") == 1
-    assert not stage.kamailio.lines("lost evapid")
 
 
 both = pytest.mark.parametrize("how", [replace, restart])
@@ -88,8 +26,7 @@ def test_clients_tags_and_links_go_over(stage, how):
     phone = begin(stage, how, {"workers": 2})
     clients = [stage.connect() for _ in range(4)]
     for client in clients[:2]:
-        client.send(b"tag:blue")
-        until(lambda: stage.evapid.client(client)["tag"] == "blue", "it has its tag")
+        set_tag(stage, client, b"blue")
     before = stage.evapid.status()
     how(stage)
     status = stage.evapid.attached(stage.kamailio.pid, 2)
@@ -157,8 +94,7 @@ def test_a_message_that_has_come_in_part_is_gone_on_with(stage, how):
 def test_what_waits_for_a_slow_client_goes_over_whole(stage, how):
     phone = begin(stage, how)
     slow, quick = stage.connect(receive_buffer=4096), stage.connect()
-    slow.send(b"tag:slow")
-    until(lambda: stage.evapid.client(slow)["tag"] == "slow", "it has its tag")
+    set_tag(stage, slow, b"slow")
     expected = []
     for number in range(300):
         body = b"%d:" % number + bytes([65 + number % 26]) * 20000
@@ -247,8 +183,7 @@ def test_a_half_closed_client_still_gets_its_answers(stage, how):
 def test_clients_wait_for_a_kamailio_that_is_away(stage, how):
     phone = begin(stage, how)
     client = stage.connect()
-    client.send(b"tag:blue")
-    until(lambda: stage.evapid.client(client)["tag"] == "blue", "it has its tag")
+    set_tag(stage, client, b"blue")
     stage.kamailio.terminate()
     stage.evapid.detached()
     client.send(b"are you there")
@@ -316,19 +251,10 @@ def test_again_and_again_under_traffic_both_ways(stage, how):
 # ---- killed
 
 
-def lost_by(client, status):
-    """Of the client's status entry: what it was to get and did not, by evapid's own word."""
-    entry = next(entry for entry in status["clients"] if entry["index"] == client.index)
-    assert entry["out"]["relayed"] == entry["out"]["delivered"] + entry["out"]["queued_frames"] + sum(
-        entry["dropped"].values())
-    return entry["dropped"]["lost"]
-
-
 def test_a_killed_evapid_comes_back_with_its_clients(stage):
     phone = begin(stage, restart, {"workers": 2})
     clients = [stage.connect() for _ in range(3)]
-    clients[1].send(b"tag:blue")
-    until(lambda: stage.evapid.client(clients[1])["tag"] == "blue", "it has its tag")
+    set_tag(stage, clients[1], b"blue")
     assert ask(phone, "relay", b"before") == 1
     for client in clients:
         assert client.receive() == b"before"

@@ -2,17 +2,16 @@
 read. Only the attachment ends. Clients keep all that was theirs, and Kamailio attaches again."""
 
 import os
-import signal
 
 import pytest
 
 from books import balanced
 from client import netstring
+from handover import ROUTES, replace, restart, set_tag, stall
 from process import until
 from ring import RECORDS, VERSION, make_ring
-from test_handover import ROUTES, ask, events_of, replace, restart
-from test_replace import stall
-from test_takeover import succeed
+from script import ask, events_of
+from successor import succeed
 
 # A message is known by its first bytes, for a line of the log has room for no more.
 BRIEF = ROUTES.replace("$(evapi(msg){s.rtrim})", "$(evapi(msg){s.substr,0,4})")
@@ -106,8 +105,7 @@ WAYS = [
 def test_clients_stay_with_all_that_is_theirs(stage, how, change, why):
     phone = begin(stage, how, 2)
     tagged, talks, slow, halfway = clients = [stage.connect(receive_buffer=4096 if i == 2 else None) for i in range(4)]
-    tagged.send(b"tag:blue")
-    stage.evapid.until_status(lambda s: s["clients"][0]["tag"] == "blue", "it has its tag")
+    set_tag(stage, tagged, b"blue")
     events = stall(stage, phone, slow, [tagged, talks, halfway], waiting=1)
     halfway.send_bytes(netstring(b"in two parts")[:7])
     ask(phone, "gate", gate="2")
@@ -209,9 +207,7 @@ def test_one_more_restart_before_all_are_attached_again_keeps_the_order(stage):
 def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
     phone = begin(stage, restart, 2)
     clients = [stage.connect() for _ in range(3)]
-    stage.evapid.expect_end = True
-    stage.evapid.signal(signal.SIGKILL)
-    stage.evapid.ended()
+    stage.evapid.kill()
     stage.evapid.notifications.exchange(of_another_version)
     assert ask(phone, "relay", b"away") == 1
     stage.evapid.start_again()

@@ -1,14 +1,13 @@
 """Places in the service manager's store, when there are fewer than evapid has use for: what a restart can't do without comes
 first, then clients, first come first. Those that have no place end, and nobody else."""
 
-import signal
-
 import pytest
 
 from books import balanced
 from client import Client
 from evapid import ROOT
-from test_handover import ROUTES, ask
+from handover import ROUTES
+from script import ask
 
 STORE = 64
 NEEDED = 8  # state, ledger, ring and its wake, both Unix sockets, a listener, a worker
@@ -33,9 +32,7 @@ def restart(evapid):
 
 
 def kill(evapid):
-    evapid.expect_end = True
-    evapid.signal(signal.SIGKILL)
-    evapid.ended()
+    evapid.kill()
 
 
 @pytest.mark.parametrize("end", [restart, kill])

@@ -13,108 +13,19 @@ import time
 
 import pytest
 
+from async_calls import NATIVE as ASYNC
 from client import Client, netstring, refused
-from evapid import EVAPID, SANITIZER, run_evapid
+from evapid import EVAPID, SANITIZER
+from handover import ROUTES, begin, goes_on, replace, stall
+from privilege import only_root
 from process import DEADLINE_S, until
 from ring import Wake, make_ring
-from test_async import NATIVE as ASYNC
-from test_handover import ROUTES, ask, begin, events_of, goes_on, replace
+from script import ask, events_of
+from successor import BATCH, NAME, Successor, try_replace
 from wire import WELCOME, Link, hello
 
 CLOSING = ROUTES.replace('else if ($evapi(msg) =~ "^say:")',
                          'else if ($evapi(msg) == "bye") evapi_close(); else if ($evapi(msg) =~ "^say:")')
-NAME = 32  # bytes of a descriptor's name
-BATCH = 128  # descriptors with their names that come together
-
-
-def try_replace(stage, *options, run=run_evapid, **settings):
-    """A successor with these settings that is expected to fail: its exit code and what it said."""
-    path = stage.folder / "successor.json"
-    path.write_text(json.dumps({**stage.evapid.settings, **settings}, indent=4))
-    ran = run(*options, "--replace", "-c", path)
-    return ran.returncode, ran.stderr
-
-
-def stall(stage, phone, slow, others=(), waiting=1 << 18):
-    """Relay until so many bytes wait for a client that does not read; the others do. Returns the events."""
-    events = []
-    while stage.evapid.client(slow)["out"]["queued_bytes"] < waiting:
-        events.append(b"%d:" % len(events) + b"x" * 50000)
-        assert ask(phone, "relay", events[-1]) == 1
-        for client in others:
-            assert client.receive() == events[-1]
-    return events
-
-
-def batches(descriptors):
-    """How many come together, time after time."""
-    return [min(BATCH, descriptors - at) for at in range(0, descriptors, BATCH)]
-
-
-def close_all(descriptors):
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def read_line(peer):
-    """Up to the newline or the end, and not a byte more."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = peer.recv(1)
-        if not byte:
-            return line
-        line += byte
-    return line
-
-
-class Successor:
-    """One that speaks the protocol by itself, as far as a test wants."""
-
-    def __init__(self, evapid):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(str(evapid.control_socket))
-
-    def ask(self):
-        self.socket.sendall(b'{"command":"replace"}\n')
-        return self
-
-    def line(self):
-        return read_line(self.socket)
-
-    def take(self):
-        """All that is handed over, by name; the descriptors are closed."""
-        answer = json.loads(self.line())
-        names = []
-        for count in batches(answer["replace"]["descriptors"]):
-            bytes_, descriptors = self.batch(count)
-            close_all(descriptors)
-            names += [bytes_[i:i + NAME].rstrip(b"\0").decode() for i in range(0, len(bytes_), NAME)]
-        return names
-
-    def batch(self, count):
-        """The next so many names, as they come, and descriptors."""
-        bytes_, descriptors, _, _ = socket.recv_fds(self.socket, count * NAME, BATCH)
-        while len(bytes_) < count * NAME:
-            bytes_ += self.socket.recv(count * NAME - len(bytes_))
-        assert len(descriptors) == count
-        return bytes_, descriptors
-
-    def say(self, bytes_):
-        self.socket.sendall(bytes_)
-
-    def rest(self):
-        """All that still comes."""
-        all_ = b""
-        try:
-            while more := self.socket.recv(4096):
-                all_ += more
-        except ConnectionResetError:
-            pass
-        return all_
-
-    def close(self):
-        self.socket.close()
 
 
 # ---- it can't be done
@@ -194,9 +105,8 @@ def test_who_answers_at_the_control_socket_is_no_evapid(stage):
         assert code == 1 and complaint in said, answer
 
 
+@only_root("can become somebody else")
 def test_another_user_may_not(stage):
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
     phone = begin(stage, replace)
     client = stage.connect()
 

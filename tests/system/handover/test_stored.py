@@ -1,7 +1,6 @@
 """evapid with a service manager, when things go wrong: it is killed again and again, what was stored is incomplete or of no
 use, Kamailio ends meanwhile, the configuration changes or is bad."""
 
-import json
 import os
 import random
 import signal
@@ -10,25 +9,15 @@ import time
 
 import pytest
 
+from async_calls import NATIVE as ASYNC
+from books import balanced, lost_by
 from client import Client, netstring, refused
+from handover import begin, restart, set_tag, stall
 from process import until
-from test_async import NATIVE as ASYNC
-from test_handover import ask, begin, events_of, lost_by, restart
-from test_replace import stall
+from script import ask, events_of
+from supervisor import stored_as
 
 ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
-
-
-def configure(evapid, **settings):
-    """The configuration of the next start."""
-    evapid.settings = {**evapid.settings, **settings}
-    evapid.config.write_text(json.dumps(evapid.settings))
-
-
-def stored_as(evapid, name):
-    """The supervisor's descriptor of that name."""
-    with evapid.notifications.lock:
-        return next(stored.fd for stored in evapid.notifications.store.kept if stored.name == name)
 
 
 def scribble(evapid, name, at, bytes_):
@@ -37,17 +26,6 @@ def scribble(evapid, name, at, bytes_):
         if isinstance(at, bytes):
             at = memory.read().index(at) + len(at)
         os.pwrite(memory.fileno(), bytes_, at)
-
-
-def balanced(status):
-    """Each client's books and the totals; returns the totals."""
-    for entry in status["clients"]:
-        out = entry["out"]
-        assert out["relayed"] == out["delivered"] + out["queued_frames"] + sum(entry["dropped"].values())
-    totals = status["totals"]["out"]
-    queued = sum(entry["out"]["queued_frames"] for entry in status["clients"])
-    assert totals["relayed"] == totals["delivered"] + queued + sum(totals["dropped"].values())
-    return totals
 
 
 def works(stage, phone, client, word):
@@ -304,8 +282,7 @@ def test_a_client_that_was_not_kept_beside_a_state_is_lost_and_missed_by_nobody(
     phone = stage.phone()
     clients = [stage.connect() for _ in range(6)]
     stage.evapid.logged("client-6: not kept")
-    clients[5].send(b"tag:blue")
-    until(lambda: stage.evapid.client(clients[5])["tag"] == "blue", "it has its tag")
+    set_tag(stage, clients[5], b"blue")
     for client in clients[:5]:
         client.close()
     stage.evapid.clients(1)
@@ -367,8 +344,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     scribbles, refused_ = random.Random(1848), 0
     for turn in range(12):
         clients = [stage.connect(receive_buffer=4096) for _ in range(4)]
-        clients[0].send(b"tag:blue")
-        until(lambda: stage.evapid.client(clients[0])["tag"] == "blue", "it has its tag")
+        set_tag(stage, clients[0], b"blue")
         for number in range(30):
             assert ask(phone, "relay", b"%d" % number + b"x" * 50000) == 1
         ask(phone, "gate", gate="2")
@@ -441,14 +417,14 @@ def test_a_bad_configuration_costs_nothing_once_it_is_corrected(stage):
     stage.evapid.terminate()
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = f"127.0.0.1:{server.getsockname()[1]}"
-        for wrong, complaint in (({"limits": 1}, "evapid.json:1:[0-9]+: limits: expected an object"),
+        for wrong, complaint in (({"limits": 1}, "evapid.json:7:[0-9]+: limits: expected an object"),
                                  ({"listeners": [{"address": taken}]}, f"listener {taken}: address in use"),
                                  ({"control_socket": "/nowhere/control.sock"}, "/nowhere/control.sock: the folder /nowhere is missing"),
                                  ({"kamailio_socket": "/nowhere/kamailio.sock"}, "/nowhere/kamailio.sock: the folder /nowhere is missing")):
-            configure(stage.evapid, **wrong)
+            stage.evapid.configure(**wrong)
             assert stage.evapid.start_in_vain() == 1
             assert stage.evapid.lines(complaint)
-            configure(stage.evapid, **{"limits": {}, "listeners": [], **good})
+            stage.evapid.configure(**{"limits": {}, "listeners": [], **good})
     stage.evapid.start_again()
     assert ask(phone, "relay", b"on") == 1
     assert client.receive() == b"on"
@@ -462,8 +438,8 @@ def test_a_restart_with_another_configuration(stage):
     kept, left, new = (stage.new_address() for _ in range(3))
     phone = begin(stage, restart, listeners=[{"address": kept}, {"address": left}])
     clients = [stage.connect(kept), stage.connect(left), stage.connect()]
-    configure(stage.evapid, listeners=[{"address": kept, "max_clients": 1}, {"address": new}],
-              kamailio_socket=str(stage.folder / "moved.sock"))
+    stage.evapid.configure(listeners=[{"address": kept, "max_clients": 1}, {"address": new}],
+                           kamailio_socket=str(stage.folder / "moved.sock"))
     stage.evapid.restart()
     stage.evapid.clients(3)
     assert refused(left)
@@ -480,7 +456,7 @@ def test_a_restart_with_another_configuration(stage):
 def test_a_listener_that_the_module_may_not_have_any_more_is_closed(stage):
     begin(stage, restart)
     client = stage.connect()
-    configure(stage.evapid, module_listener=False)
+    stage.evapid.configure(module_listener=False)
     stage.evapid.restart()
     stage.evapid.attached(stage.kamailio.pid)
     stage.evapid.client(client)

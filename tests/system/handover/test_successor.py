@@ -6,17 +6,16 @@ import os
 
 import pytest
 
+from access import NOBODY, ask_as
 from books import balanced, entry_of, number_of, numbered
 from client import Client
-from test_access import NOBODY, ask_as, house  # noqa: F401: a fixture
-from test_handover import ROUTES, ask, begin, replace
-from test_replace import goes_on, stall, try_replace
-from test_takeover import Between
-from test_stored import configure
+from handover import ROUTES, begin, goes_on, replace, stall
+from script import ask
+from successor import Between, try_replace
 
 
 def configured_restart(stage, **settings):
-    configure(stage.evapid, **settings)
+    stage.evapid.configure(**settings)
     stage.evapid.restart()
 
 

@@ -1,21 +1,19 @@
 """The moment at which one evapid becomes the next: whatever is killed, stopped or told to end around it, one of the two goes on
 with clients and Kamailio, and one only."""
 
-import json
-import os
 import random
 import signal
 import socket
-import threading
 import time
 
 import pytest
 
+from books import balanced
 from evapid import Evapid
-from process import DEADLINE_S, until
-from test_handover import ask, begin, goes_on, replace
-from test_replace import NAME, Successor, batches, close_all, read_line
-from test_stored import balanced
+from handover import begin, goes_on, replace
+from process import until
+from script import ask
+from successor import Successor, succeed
 
 STEP_S = 10  # that each gives the other
 
@@ -60,72 +58,6 @@ def test_a_successor_that_says_nothing_after_go_is_waited_for_ten_seconds_and_no
 
 
 # ---- a real one, with somebody between the two
-
-
-class Between:
-    """Stands where a successor looks for the evapid that runs, and passes on what the two say to each other: "ready", "go",
-    "running". Before it passes one of them on it asks at(step): False lets both down, and the evapid that runs first. Of the
-    descriptors it passes on what change(name, descriptor) makes of them."""
-
-    def __init__(self, stage, at, change=lambda name, descriptor: descriptor):
-        self.evapid, self.at, self.change = stage.evapid, at, change
-        self.path = stage.folder / "between.sock"
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.bind(str(self.path))
-        self.socket.listen()
-        self.socket.settimeout(DEADLINE_S)
-        self.failure = None
-        self.thread = threading.Thread(target=self._try)
-        self.thread.start()
-
-    def _try(self):
-        try:
-            with self.socket, self.socket.accept()[0] as peer:
-                os.unlink(self.path)  # the successor's own socket is to be there
-                peer.settimeout(DEADLINE_S)
-                self._pass(peer)
-        except BaseException as failure:  # pylint: disable=broad-except
-            self.failure = failure
-
-    def _pass(self, peer):
-        assert read_line(peer) == b'{"command":"replace"}\n'
-        predecessor = Successor(self.evapid).ask()
-        line = predecessor.line()
-        peer.sendall(line)
-        for count in batches(json.loads(line)["replace"]["descriptors"]):
-            bytes_, descriptors = predecessor.batch(count)
-            names = [bytes_[i:i + NAME].rstrip(b"\0").decode() for i in range(0, len(bytes_), NAME)]
-            descriptors = [self.change(name, descriptor) for name, descriptor in zip(names, descriptors)]
-            socket.send_fds(peer, [bytes_], descriptors)
-            close_all(descriptors)
-        for step, source, target in (("ready", peer, predecessor.socket), ("go", predecessor.socket, peer),
-                                     ("running", peer, predecessor.socket)):
-            said = read_line(source)
-            if said != step.encode() + b"\n" or not self.at(step):
-                break
-            target.sendall(said)
-        predecessor.close()
-        if self.evapid.alive() and not self.evapid.expect_end:
-            self.evapid.logged("not replaced: .*; going on")
-
-    def ended(self):
-        self.thread.join(2 * DEADLINE_S)
-        if self.failure is not None:
-            raise self.failure
-
-
-def succeed(stage, at, **more):
-    """A real successor of the evapid that runs, with somebody between them. at(successor, step) and more: as for Between."""
-    there = threading.Event()
-
-    def ask_at(step):
-        there.wait(DEADLINE_S)
-        return at(successor, step)
-    between = Between(stage, ask_at, **more)
-    successor = Evapid(stage.folder, {**stage.evapid.settings, "control_socket": str(between.path)}, options=["--replace"])
-    stage.processes.append(successor)
-    there.set()
-    return between, successor
 
 
 def test_a_successor_that_is_killed_when_it_was_told_to_go_costs_nothing(stage):

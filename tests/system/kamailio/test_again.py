@@ -7,7 +7,7 @@ import pytest
 
 import commands
 import wire
-from test_protocol import Worker
+from worker import Worker
 
 ROUTES = """
 route[TEST] {

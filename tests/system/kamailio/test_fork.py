@@ -10,13 +10,13 @@ import pytest
 
 from evapid import open_by
 from process import running, until
+from script import RELAY
 
 MODULES = os.environ.get("EVAPID_KAMAILIO_MODULES")  # of another Kamailio than the packaged one
 PIDFD_GETFD = 438  # all architectures
 syscall = ctypes.CDLL(None, use_errno=True).syscall
 
-ROUTES = """
-route[TEST] { evapi_relay("$rb"); sl_send_reply("200", "OK"); }
+ROUTES = RELAY + """
 event_route[evapi:connection-new] { xlog("L_NOTICE", "NEW $evapi(conidx) again $evapi(again);\\n"); }
 event_route[evapi:message-received] { FORK evapi_relay("heard $evapi(msg)"); }
 """

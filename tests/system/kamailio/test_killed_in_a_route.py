@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from async_calls import RESUME
 from books import balanced
-from test_async import RESUME
 
 ROUTES = """
 route[TEST] {

@@ -1,6 +1,5 @@
 """The module's parameters: those of the manual with their meaning, the new ones, and what is said about wrong values."""
 
-import os
 import random
 import socket
 
@@ -8,6 +7,7 @@ import pytest
 
 import kamailio
 from client import refused
+from privilege import only_root
 from process import session_members, until
 from stage import Stage
 
@@ -236,7 +236,7 @@ class TestWrongValues:
         assert len(kamailio.lines(r"ERROR: evapi .*nowhere.invalid:8448.*has no address.*does not listen")) == 1
         kamailio.terminate()
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a name server of its own")
+    @only_root("can have a name server of its own")
     def test_a_name_server_that_does_not_answer_does_not_hold_up_the_start(self, nothing):
         """The resolver itself would try on for twenty seconds."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:

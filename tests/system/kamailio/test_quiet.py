@@ -1,10 +1,10 @@
 """A Kamailio that logs errors alone (debug=-1), or warnings besides (debug=0, its default), says what is wrong with the bus."""
 
-import os
 import re
 
 import pytest
 
+from privilege import only_root
 from process import until
 
 ROUTES = 'route[TEST] { evapi_relay("$rb"); append_to_reply("X-Rc: $rc\\r\\n"); sl_send_reply("200", "OK"); }'
@@ -45,7 +45,7 @@ def test_that_evapid_is_not_there_is_said_once_with_what_to_do(stage, debug):
 
 
 @quiet
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a Kamailio of another user")
+@only_root("can start a Kamailio of another user")
 def test_that_evapid_may_not_be_reached_is_said_with_what_to_do(stage, debug):
     """The folder is this user's alone."""
     stage.start_evapid()

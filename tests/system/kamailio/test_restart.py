@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 
@@ -11,6 +10,7 @@ import pytest
 import wire
 from evapid import run_evapid
 from process import until
+from script import events_of, relay
 
 ROUTES = """
 route[TEST] {
@@ -39,15 +39,6 @@ def begin(stage, evapi=None, **settings):
     stage.start_evapid(**settings)
     stage.start_kamailio(ROUTES, evapi=evapi)
     return stage.phone()
-
-
-def relay(phone, body):
-    return int(phone.ask("MESSAGE", "relay", body=body)["X-Rc"])
-
-
-def events_of(kamailio, index):
-    """What the routes of this Kamailio were run for, for one client, in order."""
-    return re.findall(rf"(NEW|GOT|CLOSED) {index}\b ?([^;\n]*);", kamailio.text())
 
 
 # ---- Kamailio goes and comes

@@ -21,7 +21,7 @@ def entry_of(stage, client):
 
 def balanced(status):
     """relayed = delivered + dropped + queued, for each client and for all there ever were; and what clients sent = delivered
-    + dropped + waiting."""
+    + dropped + waiting. Returns the totals of what is sent to clients."""
     for entry in status["clients"]:
         out = entry["out"]
         assert out["relayed"] == out["delivered"] + sum(entry["dropped"].values()) + out["queued_frames"], entry
@@ -33,4 +33,12 @@ def balanced(status):
         assert in_["frames"] == in_["delivered"] + in_["waiting"] + sum(in_["dropped"].values()), in_
     clients = status["totals"]["clients"]
     assert clients["accepted"] - clients["closed"] == len([e for e in status["clients"] if e["state"] != "gone"])
-    return True
+    return out
+
+
+def lost_by(client, status):
+    """Of the client's status entry: what it was to get and did not, by evapid's own word."""
+    entry = next(entry for entry in status["clients"] if entry["index"] == client.index)
+    assert entry["out"]["relayed"] == entry["out"]["delivered"] + entry["out"]["queued_frames"] + sum(
+        entry["dropped"].values())
+    return entry["dropped"]["lost"]

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 
 from evapid import Evapid
 from process import DEADLINE_S, running, stat_fields, until
@@ -22,6 +23,7 @@ KCMP_FILE = 0
 KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine)
 MOST_DESCRIPTORS = 253  # in one message: SCM_MAX_FD of the kernel
 MOST_BYTES = 4096  # of a message, as systemd has it
+BACKLOG = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1  # notices that its socket takes unread
 syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 # Becomes the program: descriptors from 3 on, in order, and LISTEN_PID its own. What a service manager around the tests
@@ -348,3 +350,9 @@ class Supervised(Evapid):
     def clean_up(self):
         super().clean_up()
         self.notifications.close()
+
+
+def stored_as(evapid, name):
+    """The supervisor's descriptor of that name."""
+    with evapid.notifications.lock:
+        return next(stored.fd for stored in evapid.notifications.store.kept if stored.name == name)

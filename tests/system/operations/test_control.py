@@ -12,13 +12,10 @@ import pytest
 from client import Client
 from evapid import EVAPICTL, EVAPID, evapictl
 from process import until
+from script import RELAY
 from stage import Stage
 
-ROUTES = """
-route[TEST] {
-    evapi_relay("$rb");
-    sl_send_reply("200", "OK");
-}
+ROUTES = RELAY + """
 event_route[evapi:message-received] { evapi_set_tag("$evapi(msg)"); }
 """
 

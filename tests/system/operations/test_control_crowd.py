@@ -4,9 +4,9 @@ import os
 import pwd
 from contextlib import ExitStack
 
-import pytest
-
+from access import NOBODY
 from control import Control
+from privilege import only_root
 
 MOST = 32  # CONTROL_CONNECTIONS
 
@@ -42,12 +42,12 @@ def as_user(name, connect):
         os.seteuid(0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as another user")
+@only_root("can connect as another user")
 def test_a_user_who_holds_all_connections_keeps_out_nobody_else(stage):
     """All are at work: none of their answers is read. And those of another user stay as they are."""
     stage.start_evapid(control_access={"mode": "0666"})
     stage.folder.chmod(0o711)
-    nobody = pwd.getpwnam("nobody").pw_uid
+    nobody = NOBODY.pw_uid
     with ExitStack() as crowd:
         looks_on = [crowd.enter_context(Control(stage.evapid.control_socket)) for _ in range(8)]
         for control in looks_on:

@@ -1,29 +1,14 @@
 """An address that is, or overlaps, one that evapid gives up, "0.0.0.0:8448" in place of "127.0.0.1:8448", however the new
 configuration comes: the old socket, which somebody still holds, is not in the way."""
 
-import os
 import socket
-import subprocess
 
 import pytest
 
 from client import Client, refused
-from process import until
+from namespace import within
+from privilege import only_root
 from scrape import ask
-from test_reload import within
-
-
-@pytest.fixture
-def apart():
-    """The command that runs something in a network namespace of its own, the same one each time."""
-    with subprocess.Popen(["unshare", "-n", "sleep", "300"]) as holder:
-        def moved():
-            return os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net")
-        try:
-            until(moved, "the namespace is there")
-            yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
-        finally:
-            holder.kill()
 
 
 def settings_at(host):
@@ -62,7 +47,7 @@ def by_restart_and_a_slow_service_manager(stage, **settings):
     stage.evapid.start_again()
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+as_root = only_root("can enter a network namespace")
 supervised = (by_restart, by_restart_after_a_kill, by_reload_and_a_slow_service_manager,
               by_restart_and_a_slow_service_manager)
 every_change = pytest.mark.parametrize("change", [by_reload, by_replacing, *supervised])

@@ -2,7 +2,6 @@
 system where it can write to its runtime directory only. What runs there is a whole session with Kamailio."""
 
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -13,13 +12,14 @@ import pytest
 
 import evapid
 import sandbox
+from access import NOBODY
 from client import netstring
 from evapid import EVAPID, ROOT
+from privilege import only_root
 from process import until
 from scrape import metrics
 
 UNIT = ROOT / "conf/evapid.service"
-NOBODY = pwd.getpwnam("nobody")
 SANITIZED = b"__asan_init" in EVAPID.read_bytes() if EVAPID.exists() else False
 # The sanitizer's own: it looks at its stack and its threads. Its search for leaks at the end would trace the process.
 SANITIZER_CALLS = ["@process", "@resources", "personality", "sysinfo", "sched_getparam", "sched_getscheduler"] * SANITIZED
@@ -47,7 +47,7 @@ event_route[evapi:message-received] {
 }
 """
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+pytestmark = only_root("can start a process of another user")
 
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups",
                 "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]

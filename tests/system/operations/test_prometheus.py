@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -11,16 +10,17 @@ import urllib.request
 
 import pytest
 
+from background import Background
 from evapid import ROOT
 from process import DEADLINE_S, Process, until
 from scrape import metrics, promtool
+from script import RELAY
 
 pytestmark = pytest.mark.once
 
 DASHBOARD = json.loads((ROOT / "conf/grafana-evapid.json").read_text())
 RULES = ROOT / "conf/prometheus-evapid.rules.yml"
-ROUTES = """
-route[TEST] { evapi_relay("$rb"); sl_send_reply("200", "OK"); }
+ROUTES = RELAY + """
 event_route[evapi:message-received] { evapi_relay("$evapi(msg)"); }
 """
 
@@ -67,12 +67,12 @@ class Prometheus(Process):
         return []
 
 
-class Traffic(threading.Thread):
+class Traffic(Background):
     """Events, messages and clients that come and go, until it is told to end."""
 
     def __init__(self, stage):
         super().__init__()
-        self.stage, self.over = stage, threading.Event()
+        self.stage = stage
 
     def run(self):
         phone = self.stage.phone()
@@ -83,14 +83,6 @@ class Traffic(threading.Thread):
             while with_us.receive() != b"message":  # it has been let in, and its route has run
                 pass
             with_us.close()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join()
 
 
 @pytest.fixture

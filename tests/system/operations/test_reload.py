@@ -1,27 +1,25 @@
 """A running evapid takes over its changed configuration, by SIGHUP and by the control socket: all of it, or nothing."""
 
-import ctypes
-import fcntl
 import grp
 import os
 import pwd
 import re
 import signal
 import socket
-import struct
 import threading
 
 import pytest
 
+from access import NOBODY, is_taken, listener_of, refusals_of
 from books import balanced
 from client import Client, netstring, refused
+from handover import ROUTES, begin, goes_on, replace, restart
+from namespace import within
+from privilege import only_root
 from process import until
-from test_access import alone, is_taken, listener_of, refusals_of  # noqa: F401: a fixture
-from test_handover import ROUTES, ask, begin, events_of, goes_on, replace, restart
+from script import ask, events_of
 
-libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
-GROUPS = [pwd.getpwnam("nobody").pw_gid, os.getegid()]
+GROUPS = [NOBODY.pw_gid, os.getegid()]
 
 
 def by_signal(stage, **settings):
@@ -101,25 +99,7 @@ def test_what_a_listener_has_refused_counts_on_when_it_has_gone(stage):
     assert status["listeners"] == [] and status["totals"]["clients"]["refused"] == 1
 
 
-def within(pid, act):
-    """Do that in the network namespace of the process, whose loopback is up then; returns what act does. A socket that is
-    made there stays there."""
-    done = []
-
-    def enter():
-        with open(f"/proc/{pid}/ns/net") as namespace:
-            assert libc.setns(namespace.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        with socket.socket() as any_:
-            fcntl.ioctl(any_, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
-        done.append(act())
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert done, "it failed: see the trace above"
-    return done[0]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a network namespace")
+@only_root("can enter a network namespace")
 @pytest.mark.parametrize("before, after", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
 def test_an_address_may_overlap_with_one_that_goes(stage, alone, before, after):
     stage.start_evapid(before=alone, listeners=[{"address": f"{before}:8448"}])
@@ -414,9 +394,8 @@ def test_who_is_over_a_smaller_limit_stays(stage):
 # ---- the Unix sockets
 
 
+@only_root("can give a file to another group")
 def test_the_sockets_get_another_mode_and_other_users(stage):
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to another group")
     stage.start_evapid()
     stage.evapid.reload(control_access={"mode": "0666", "group": GROUPS[0]}, kamailio_access={"mode": "0600"})
     files = [path.stat() for path in (stage.evapid.control_socket, stage.evapid.kamailio_socket)]
