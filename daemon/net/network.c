@@ -1,4 +1,4 @@
-/* Text to networks, and which address is in which. */
+/* Converts text to networks, and tells which address is in which. */
 #include "net/network.h"
 
 #include <arpa/inet.h>
@@ -76,7 +76,7 @@ struct network network_of(const struct sockaddr_storage *address)
     return host;
 }
 
-/* out is the network of the address in front of the prefix. */
+/* On entry out is the network of the address before the prefix. */
 static const char *parse_prefix(const char *text, struct network *out)
 {
     unsigned value = 0;
