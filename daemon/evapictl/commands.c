@@ -86,8 +86,8 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
                             "2 wrong command line; 3 no evapid answers.\n";
 
-/* A command, how many words come behind it, and the options that it has beside -s and -j: s sort, t tag, a address, S state
- * and slow, l limit, d direction, r reset, w watch. */
+/* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, l
+ * limit, d direction, r reset, w watch. */
 static const struct command {
     const char *name;
     command_run *run;
@@ -126,9 +126,10 @@ int names_run(const struct options *options, char **words, int count)
     return EXIT_FINE;
 }
 
-/* ---- a name that there is not ----------------------------------------------------------------------------------- */
+/* ---- an unknown name
+ * ------------------------------------------------------------------------------------------------ */
 
-/* How many letters have to be put in, left out or changed to make one of the other; of names up to 15 letters. */
+/* How many letters must be added, removed or changed to turn one name into the other; for names up to 15 letters. */
 static size_t distance(const char *a, const char *b)
 {
     size_t row[16];
@@ -167,7 +168,7 @@ static int report_unknown(const char *name)
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-/* The letter in struct command that stands for the option; 0: every command has it. */
+/* The option's letter in struct command; 0: every command has it. */
 static char letter_of(int option)
 {
     switch (option) {
@@ -198,7 +199,7 @@ static int refuse(const char *what, const char *why)
     return EXIT_USAGE;
 }
 
-/* EXIT_FINE, or what is wrong has been said. */
+/* EXIT_FINE, or what is wrong was printed. */
 static int take_option(struct options *options, int option, const char *text)
 {
     double number = 0;
@@ -228,7 +229,7 @@ static int take_option(struct options *options, int option, const char *text)
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-/* Does the command have all options whose letters these are? */
+/* Does the command have all the options with these letters? */
 static bool has_options(const struct command *command, const char *letters)
 {
     return strspn(letters, command->options) == strlen(letters);
@@ -248,7 +249,7 @@ static int check_words(const struct command *command, char **words, int count)
     return EXIT_FINE;
 }
 
-/* Again and again; on a terminal from the top of the screen. */
+/* Repeat the command; on a terminal, from the top of the screen. */
 static int run_watching(const struct command *command, const struct options *options, char **words, int count)
 {
     const struct timespec pause = { .tv_sec = (time_t)options->watch_s,

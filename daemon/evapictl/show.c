@@ -1,4 +1,4 @@
-/* The views: what evapid answers, as text in columns or as the JSON that it is. */
+/* The views: evapid's answers, as text in columns or as the original JSON. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 typedef void show_answer(const json_t *answer);
 
-/* Ask, and print the answer; as JSON on one line when it comes again and again. */
+/* Ask, and print the answer. Repeated JSON is printed on one line each. */
 static int show(const struct options *options, json_t *request, const char *key, show_answer *print)
 {
     int status = EXIT_FINE;
