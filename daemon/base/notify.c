@@ -46,7 +46,7 @@ static struct {
     unsigned states;
 } notify = { .fd = -1 };
 
-static struct log_limit failures = { .kind = "service manager: what it could not be told" };
+static struct log_limit failures = { .kind = "service manager: messages it did not get" };
 
 void notify_close(void)
 {

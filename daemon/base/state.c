@@ -239,7 +239,7 @@ static const char *state_map(struct state_in *in, int memfd)
     const uint64_t magic = wire_take(&in->at, 8);
     in->version = (uint32_t)wire_take(&in->at, 4);
     const uint32_t reader = (uint32_t)wire_take(&in->at, 4);
-    const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is none";
+    const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is not a state";
     if (why == NULL)
         return NULL;
     munmap(in->memory, in->size);

@@ -173,7 +173,7 @@ static bool displace_client(void)
     store.waiting_count++;
     client_name(last, name);
     take_back(name);
-    log_limited(&changes, LEVEL_WARNING, name, "kept no more by the service manager: its place is needed");
+    log_limited(&changes, LEVEL_WARNING, name, "no longer kept by the service manager: its place is needed");
     return true;
 }
 

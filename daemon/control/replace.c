@@ -100,7 +100,7 @@ const char *replace_permit(int fd)
     struct ucred peer = { 0 };
     socklen_t size = sizeof(peer);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
-        return "it can't be told who you are";
+        return "your user cannot be determined";
     return peer.uid == 0 || peer.uid == geteuid() ? NULL : "only root and evapid's own user may take over";
 }
 
@@ -218,7 +218,7 @@ static const char *take_batch(const struct talk *talk, size_t count, struct hold
         if (!holdings_add(holdings, fds[i], "%s", names + i * RECORD))
             return "no memory for its descriptors";
     }
-    return taken == count ? NULL : "not all descriptors have come: too few may be open (ulimit -n)";
+    return taken == count ? NULL : "not all descriptors have arrived: too few may be open (ulimit -n)";
 }
 
 /* Read the running evapid's answer: how many descriptors follow, or why it refuses. */

@@ -45,7 +45,7 @@ static const char *unreachable_reason(int error)
     case EAGAIN: return "evapid does not answer";
     case ECONNRESET:
     case EPIPE: return "evapid has closed the connection";
-    case EBADMSG: return "what answers there is not evapid, or was cut off";
+    case EBADMSG: return "the answer is not evapid's, or was cut off";
     default: return strerror(error);
     }
 }

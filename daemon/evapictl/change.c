@@ -47,9 +47,9 @@ int change_tag(const struct options *options, char **words, int count)
 
 int change_close(const struct options *options, char **words, int count)
 {
-    char done[64];
+    char done[96];
     (void)count;
-    snprintf(done, sizeof(done), "client %s is closed behind what waits for it", words[0]);
+    snprintf(done, sizeof(done), "client %s is closed after it has received what is queued", words[0]);
     return change(options, json_pack("{s:s, s:I}", "command", "close", "client", (json_int_t)atoll(words[0])), "closed",
                   done);
 }

@@ -117,7 +117,7 @@ static void send_framed(struct publishing *publishing)
 static int report_broken_off(const struct publishing *publishing, int error)
 {
     const int status = report_broken(&publishing->line, error);
-    fprintf(stderr, "evapictl: it has acknowledged %lld events; of those behind some may have been sent\n",
+    fprintf(stderr, "evapictl: it has acknowledged %lld events; some later ones may have been published too\n",
             (long long)number_at(json_object_get(publishing->answer, "published"), "events"));
     return status;
 }

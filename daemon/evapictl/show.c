@@ -115,7 +115,7 @@ int show_names(const struct options *options, char **words, int count)
     (void)count;
     const bool tags = strcmp(words[0], "tags") == 0;
     if (!tags && strcmp(words[0], "clients") != 0)
-        return fail(EXIT_USAGE, words[0], "names of commands, tags or clients are to be had");
+        return fail(EXIT_USAGE, words[0], "it must be commands, tags or clients");
     json_t *answer = ask(options, request(words[0]), words[0], &status);
     json_t *list = json_object_get(answer, words[0]);
     json_array_foreach(list, i, item)

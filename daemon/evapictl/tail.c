@@ -108,8 +108,7 @@ static int show_line(const struct options *options, const struct look *look, con
         fwrite(text, 1, length, stdout);
         putchar('\n');
     } else if (json_object_get(shown, "dropped") != NULL) {
-        printf("--- %lld events not shown: they came faster than they could be\n",
-               (long long)number_at(shown, "dropped"));
+        printf("--- %lld events not shown: they came too fast\n", (long long)number_at(shown, "dropped"));
     } else {
         print_line(look, shown);
     }

@@ -159,7 +159,7 @@ static const char *door_failed(const struct door *door, int error)
         snprintf(why, sizeof(why), "the folder %s is missing; make it as root: install -d -m 750 -o %s -g %s %s",
                  folder, user, group, folder);
         return why;
-    case ENOTDIR: snprintf(why, sizeof(why), "%s is no folder, or lies below a file", folder); return why;
+    case ENOTDIR: snprintf(why, sizeof(why), "%s is not a folder, or lies below a file", folder); return why;
     case EACCES: snprintf(why, sizeof(why), "user %s may not make a file in the folder %s", user, folder); return why;
     case ENOSPC:
     case EDQUOT: snprintf(why, sizeof(why), "no space is left in the folder %s", folder); return why;
@@ -175,7 +175,7 @@ static const char *clear_stale(const struct door *door, const struct sockaddr_un
     if (lstat(address->sun_path, &file) != 0)
         return errno == ENOENT ? NULL : door_failed(door, errno);
     if (!S_ISSOCK(file.st_mode))
-        return "there is a file of that name, and it is no socket";
+        return "a file of that name exists and is not a socket";
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return strerror(errno);

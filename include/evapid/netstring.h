@@ -97,7 +97,7 @@ static inline const char *netstring_reason(enum netstring_status status)
     case NETSTRING_BAD_LENGTH: return "a length in decimal digits and a colon was expected";
     case NETSTRING_MANY_DIGITS: return "the length has over 20 digits";
     case NETSTRING_TOO_LONG: return "the length is over the limit";
-    case NETSTRING_NO_COMMA: return "no comma behind the payload";
+    case NETSTRING_NO_COMMA: return "no comma after the payload";
     case NETSTRING_FRAME:
     case NETSTRING_MORE: break;
     }

@@ -311,7 +311,7 @@ static inline const char *ring_open(struct ring_reader *reader, struct ring_head
     if (bytes < ring_bytes(EVAPID_RING_MIN) || header->magic != RING_MAGIC)
         return "not a ring of evapid's";
     if (header->version != RING_VERSION)
-        return "the ring's version is another than ours";
+        return "the ring's version differs from ours";
     const uint64_t capacity = header->capacity;
     if (capacity < EVAPID_RING_MIN || capacity > EVAPID_RING_MAX || (capacity & (capacity - 1)) != 0 ||
         bytes != ring_bytes((size_t)capacity))

@@ -331,7 +331,7 @@ static void test_what_is_no_state_is_refused(void **state)
         assert_string_equal(state_open(&in, memfd_of(bytes, i)), "it is too short");
     for (size_t i = 0; i < 8; i++) {
         bytes[i] ^= 1;
-        assert_string_equal(state_open(&in, memfd_of(bytes, 17)), "it is none");
+        assert_string_equal(state_open(&in, memfd_of(bytes, 17)), "it is not a state");
         bytes[i] ^= 1;
     }
     assert_null(state_open(&in, memfd_of(bytes, 17)));

@@ -160,7 +160,7 @@ static void test_what_is_no_answer_is_refused(void **state)
         { "{\"replace\":{\"descriptors\":1}}\nledger", "the running evapid broke off" },
         { "{\"replace\":{\"descriptors\":9223372036854775807}}\n", "the running evapid broke off" },
         { "{\"replace\":{\"descriptors\":1}}\n0123456789abcdef0123456789abcdef",
-          "not all descriptors have come: too few may be open (ulimit -n)" },
+          "not all descriptors have arrived: too few may be open (ulimit -n)" },
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -244,8 +244,8 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
         { { good, 2, 2 }, NULL },
         { { unended, 2, 2 }, NULL },
         { { twice, 2, 2 }, "no memory for its descriptors" },
-        { { good, 2, 1 }, "not all descriptors have come: too few may be open (ulimit -n)" },
-        { { good, 2, 3 }, "not all descriptors have come: too few may be open (ulimit -n)" },
+        { { good, 2, 1 }, "not all descriptors have arrived: too few may be open (ulimit -n)" },
+        { { good, 2, 3 }, "not all descriptors have arrived: too few may be open (ulimit -n)" },
         { { good, 1, 2 }, "the running evapid broke off" },
     };
     (void)state;
@@ -502,7 +502,7 @@ static void test_root_and_our_own_user_may(void **state)
     close(ends[0]);
     close(ends[1]);
     assert_int_equal(pipe(ends), 0);
-    assert_string_equal(replace_permit(ends[0]), "it can't be told who you are");
+    assert_string_equal(replace_permit(ends[0]), "your user cannot be determined");
     close(ends[0]);
     close(ends[1]);
     if (geteuid() != 0)

@@ -254,7 +254,7 @@ static void test_the_second_socket_that_can_not_be_moved_leaves_the_first_as_it_
     assert_int_equal(mkdir("k2", 0700), 0);
     write_config("01", "2", "");
     assert_string_equal(reload_config(&home, "evapid.json", &outcome),
-                        "k2: there is a file of that name, and it is no socket");
+                        "k2: a file of that name exists and is not a socket");
     assert_int_equal(rmdir("k2"), 0);
     json_t *now = snapshot();
     assert_true(json_equal(before, now));

@@ -189,7 +189,7 @@ static void test_a_file_in_the_way_stays(void **state)
     (void)state;
     const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
     const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    assert_string_equal(open_door(&rules), "there is a file of that name, and it is no socket");
+    assert_string_equal(open_door(&rules), "a file of that name exists and is not a socket");
     assert_int_equal(mode_of_file(), 0600);
     close(fd);
     unlink(path);
@@ -215,7 +215,7 @@ static void test_a_file_where_the_folder_is_to_be_is_named(void **state)
     char below[sizeof(directory) + 16], expected[256];
     const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     snprintf(below, sizeof(below), "%s/door", path);
-    snprintf(expected, sizeof(expected), "%s is no folder, or lies below a file", path);
+    snprintf(expected, sizeof(expected), "%s is not a folder, or lies below a file", path);
     assert_string_equal(open_door_at(below, &rules), expected);
     close(fd);
     unlink(path);
