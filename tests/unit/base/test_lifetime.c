@@ -1,4 +1,4 @@
-/* Whether the process at the other end of a Unix socket lives: as this kernel says it, and as an older one would. */
+/* Does the process at the other end of a Unix socket live? As this kernel reports it, and as an older one would. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* The log: the form of a line, what is shown of bytes that could forge one, levels, and floods. */
+/* The log: the form of a line, how bytes that could forge one are shown, levels, and floods. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* What the service manager is told: the form, the order, and that it is never waited for. */
+/* Messages to the service manager: their form and order, and that evapid never waits for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

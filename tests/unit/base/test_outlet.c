@@ -1,4 +1,4 @@
-/* The outlet: lines for a reader that stops, for each kind of descriptor, and what is said of those that did not fit. */
+/* The outlet: lines for a reader that stops, for each kind of descriptor, and the reports of lines that did not fit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Descriptors that somebody passes: which are kept, which are closed, and that closing one does not wait. */
+/* Passed descriptors: which are kept, which are closed, and that closing one does not wait. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

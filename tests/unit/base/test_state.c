@@ -1,5 +1,5 @@
-/* A state: what was written is read, also by who knows other fields; and nothing else is: not a part of it, not a version that
- * can't be read, not garbage. */
+/* A state: what was written is read, also by a reader with other fields. Anything else is refused: a part of a state, a
+ * version that cannot be read, garbage. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Turns of the loop: what each has taken of the processor, whatever has passed meanwhile. */
+/* Turns of the loop: how much processor time each used, however much time passed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* When the kernel takes no more watches (fs.epoll.max_user_watches, epoll(7)), libuv would end the process. A client that
- * comes then is closed; one that is there is watched again as soon as there is room. */
+/* If the kernel refuses more watches (fs.epoll.max_user_watches, epoll(7)), libuv would end the process. A new client
+ * is then closed; a connected one is watched again as soon as there is room. */
 #include "bus/bus_rig.h"
 
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* The bus: who comes, who is let in, and who gets an event. */
+/* The bus: clients come, are admitted, and get events. */
 #include "bus/bus_rig.h"
 
 /* ---- coming and being let in --------------------------------------------------------------------------------------- */

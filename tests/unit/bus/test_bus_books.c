@@ -1,4 +1,4 @@
-/* The bus: whatever happens, the books balance, and every client is sent what it was given. */
+/* The bus: in any mixture of events the books balance, and every client is sent what it was given. */
 #include "bus/bus_rig.h"
 
 /* ---- everything at once ---------------------------------------------------------------------------------------------- */

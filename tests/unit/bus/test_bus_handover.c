@@ -1,5 +1,5 @@
-/* The bus: what one leaves, another goes on with: clients and their input, tags in their order, queues, guests, books. And
- * when memory runs out in between, the one that was there is as it was. */
+/* The bus: another one goes on with what the first leaves: clients and their input, tags in their order, queues,
+ * guests, books. If memory runs out in between, the first stays as it was. */
 #include "bus/bus_rig.h"
 
 #include "base/state.h"

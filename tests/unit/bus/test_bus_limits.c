@@ -1,4 +1,4 @@
-/* The bus: clients that do not keep up, events that are too large, and no memory. */
+/* The bus: clients that do not keep up, events that are too large, and short memory. */
 #include "bus/bus_rig.h"
 
 /* ---- slow clients, large events ------------------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
-/* The bus: when there is no memory, an event is dropped for those it was meant for, and counted; and a client whose queue
- * cannot be kept as it is sees its connection end, never a stream with a hole in it. */
+/* The bus: if memory is short, an event is dropped for its receivers, and counted. A client whose queue cannot be kept
+ * as it is sees its connection end, never a stream with a gap. */
 #include "bus/bus_rig.h"
 
 /* Do as much of it as there is memory for. */

@@ -1,4 +1,4 @@
-/* Groups: to which of the clients of a tag a unicast goes. */
+/* Groups: which of a tag's clients gets a unicast. */
 #include "bus/bus_rig.h"
 
 #include "bus/group.h"

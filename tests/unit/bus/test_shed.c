@@ -1,4 +1,4 @@
-/* The bus: the limit of what waits for all clients together. */
+/* The bus: the limit of waiting bytes for all clients together. */
 #include "bus/bus_rig.h"
 
 #define TOTAL ((size_t)1 << 20)

@@ -1,4 +1,4 @@
-/* The configuration of who may connect: at listeners, and at the Unix sockets. */
+/* The configuration of access: to listeners, and to the Unix sockets. */
 #include "config/config_rig.h"
 
 #include <unistd.h>

@@ -1,4 +1,4 @@
-/* Publishing from the control socket: events out of a stream that is cut anywhere, and who is waited for. */
+/* Publishing from the control socket: events from a stream that is cut anywhere, and which clients it waits for. */
 #include "bus/bus_rig.h"
 
 #include "control/publication.h"

@@ -1,5 +1,5 @@
-/* Replacing: both ends of the conversation, and each of them against an end that breaks off or says something else. How long
- * a silent one is waited for is tested with the whole of evapid (tests/system). */
+/* Replacing: both ends of the conversation, each against an end that breaks off or says something else. tests/system
+ * tests how long a whole evapid waits for a silent end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

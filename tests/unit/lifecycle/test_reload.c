@@ -1,5 +1,5 @@
-/* A reload, in an evapid that has nothing but listeners and doors: what it does within one turn of the loop, and that it
- * changes nothing when memory runs out at any point. With clients and Kamailio it is in tests/system/test_reload.py. */
+/* A reload in an evapid with only listeners and doors: what it does within one turn of the loop, and that it changes
+ * nothing if memory runs out at any point. tests/system/test_reload.py tests it with clients and Kamailio. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

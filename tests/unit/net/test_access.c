@@ -1,4 +1,4 @@
-/* Access to a listener: allow and deny, clients counted by where they come from, and the pace. */
+/* Access to a listener: allow and deny, clients counted by their origin, and the rate of connections. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

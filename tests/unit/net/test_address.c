@@ -1,4 +1,4 @@
-/* Addresses: what is read, what is refused and why, and that what is printed can be read again. */
+/* Addresses: what is read, what is refused and why, and that printed addresses can be read again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
-/* Doors: how the file of a Unix socket comes to be, so that at no time somebody may connect whom it will keep out.
+/* Doors: how the file of a Unix socket is made, so that at no time a user can connect whom it will exclude.
  *
- * chmod and chown are this program's own, in place of the C library's: they look at the file before they do it. */
+ * chmod and chown are this program's own, in place of the C library's: they look at the file first. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

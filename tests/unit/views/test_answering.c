@@ -1,5 +1,4 @@
-/* What evapid answers to a process of Kamailio: the clients page by page whatever their order, and as much as there is room
- * for. */
+/* evapid's answers to a process of Kamailio: the clients page by page, whatever their order, and as many as fit. */
 #include "bus/bus_rig.h"
 
 #include "views/answer.h"

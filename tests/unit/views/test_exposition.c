@@ -1,4 +1,4 @@
-/* The text format of Prometheus: what is written, byte by byte, and that without memory there is none. */
+/* The text format of Prometheus: its bytes, and that there is no text if memory is short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* The metrics: all of them or none when memory runs out, and when clients could work with this evapid. */
+/* The metrics: all of them, or none if memory runs out; and when clients could work with this evapid. */
 #include "bus/bus_rig.h"
 
 #include "views/metrics.h"

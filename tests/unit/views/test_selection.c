@@ -1,4 +1,4 @@
-/* Which clients a request is about, in which order; and what was counted since a reset. */
+/* Which clients a request asks for, in which order; and the counts since a reset. */
 #include "bus/bus_rig.h"
 
 #include "base/state.h"

@@ -1,4 +1,4 @@
-/* The status, when memory runs out while it is put together: all of it, or none. */
+/* The status while memory runs out: all of it, or none. */
 #include "bus/bus_rig.h"
 
 #include <jansson.h>

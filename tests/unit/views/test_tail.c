@@ -1,4 +1,4 @@
-/* Looking on: what is shown, that it is bounded, and that whatever is not shown is counted. */
+/* Tails: what is shown, that it is bounded, and that everything not shown is counted. */
 #include "bus/bus_rig.h"
 
 #include <jansson.h>

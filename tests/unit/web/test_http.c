@@ -1,5 +1,5 @@
-/* The endpoint on a loop: another address, one that can't be had, what is answered before somebody else takes over, and what
- * there is no memory for. */
+/* The endpoint on a loop: another address, one that cannot be had, what is answered before another evapid takes over,
+ * and short memory. */
 #include "bus/bus_rig.h"
 
 #include "base/holding.h"
