@@ -34,8 +34,8 @@
 #define RING_LINE 64U /* the size of a cache line in bytes: fields of different writers keep this distance */
 
 /* How long the clients' messages waited for their event routes: from the time at which evapid had read the whole
- * message (it is in the frame) until the route began. Each element has one writer, its worker, just before a route. A
- * worker that takes the place of an earlier process continues its counts. */
+ * message (it is in the frame) until the route began. Only one worker writes here, just before a route. If it takes the
+ * place of an earlier process, it continues that one's counts. */
 struct ring_starts {
     _Alignas(RING_LINE) _Atomic uint64_t counts[HISTOGRAM_BUCKETS]; /* evapid/histogram.h */
     _Atomic uint64_t sum_ns;
