@@ -27,14 +27,14 @@
 
 static char directory[] = "/tmp/evapid-reload-XXXXXX";
 static struct household home;
-static int holders[PORTS]; /* sockets that keep a port for us, and take nothing */
+static int holders[PORTS]; /* sockets that reserve a port for us, and accept nothing */
 static uint16_t ports[PORTS];
 
 /* ---- the rig ------------------------------------------------------------------------------------------------------ */
 
 static void *some_memory(size_t size)
 {
-    return malloc(size); /* the limit holds for jansson, too */
+    return malloc(size); /* the limit also affects jansson */
 }
 
 static void hold_port(int i)
@@ -49,7 +49,7 @@ static void hold_port(int i)
     ports[i] = ntohs(any.sin_port);
 }
 
-/* A file with a listener at each of the ports for which there is a digit; rest follows behind a comma. */
+/* A file with a listener at each port that `at` has a digit for; rest follows the list. */
 static void write_config(const char *at, const char *sockets, const char *rest)
 {
     FILE *file = fopen("evapid.json", "w");
@@ -117,7 +117,7 @@ static unsigned count_descriptors(void)
     return count;
 }
 
-/* Without a connection, which would make a client. */
+/* Without a connection, because that would make a client. */
 static bool is_listened_on(uint16_t port)
 {
     char line[256];
@@ -138,7 +138,7 @@ static mode_t mode_of(const char *path)
     return lstat(path, &file) == 0 ? file.st_mode & 07777 : 0;
 }
 
-/* All that a reload could have changed. */
+/* Everything that a reload could change. */
 static json_t *snapshot(void)
 {
     unsigned slices = 0;

@@ -16,7 +16,7 @@ static struct network parsed(const char *text)
 {
     static int before = 0x5a;
     struct network network;
-    memset(&network, before++, sizeof(network)); /* what was there before must not shine through */
+    memset(&network, before++, sizeof(network)); /* earlier content must not show */
     const char *why = network_parse(text, &network);
     if (why != NULL)
         fail_msg("%s: %s", text, why);
@@ -226,7 +226,7 @@ static void test_widening_clears_the_bits_behind_the_prefix(void **state)
             assert_int_equal(wide.bytes[bit / 8] >> (7 - bit % 8) & 1, bit < prefix ? was : 0);
         }
         const struct network again = network_widen(wide, 128);
-        assert_memory_equal(&again, &wide, sizeof(wide)); /* it is never narrowed */
+        assert_memory_equal(&again, &wide, sizeof(wide)); /* it is never made smaller */
     }
 }
 

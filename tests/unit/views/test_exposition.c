@@ -46,7 +46,7 @@ static void test_no_byte_of_a_label_ends_it(void **state)
     assert_text(&out, "# HELP a b\n# TYPE a gauge\na{x=\"\\\"\\\\\\\\x0a} 1\\\\x7f\\\\xff~ \"} 1\n");
 }
 
-/* Each bucket counts what is shorter, too; the last one is all, and so is the count. */
+/* Each bucket includes the shorter ones; the last one counts all, and equals the count. */
 static void test_the_buckets_of_a_histogram_add_up(void **state)
 {
     (void)state;

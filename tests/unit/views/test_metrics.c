@@ -47,7 +47,7 @@ static void test_the_metrics_are_whole_or_there_are_none(void **state)
         memory_limit(-1);
         if (text == NULL)
             continue;
-        assert_true(length > whole - 100 && length < whole + 100); /* the numbers differ in their digits */
+        assert_true(length > whole - 100 && length < whole + 100); /* the numbers have different digits */
         assert_non_null(strstr(text, "\nprocess_max_fds "));
         free(text);
         break;
