@@ -1,4 +1,4 @@
-/* Reading bind_addr, and asking for the addresses of a name. */
+/* Reads bind_addr and resolves a name. */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -16,7 +16,7 @@
 
 #define HOST_MAX 256 /* a DNS name and its NUL */
 
-/* The text in its two parts. */
+/* The two parts of the text. */
 struct place {
     char host[HOST_MAX];
     char port[8];
@@ -70,7 +70,7 @@ static void write_address(const struct addrinfo *found, const char *port, char o
         snprintf(out, BINDING_TEXT, found->ai_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-/* The addresses of a host: one a line, in the order in which the system prefers them. Returns what getaddrinfo does. */
+/* List the addresses of a host, one a line, in the system's order of preference. Returns as getaddrinfo does. */
 static int list_addresses(const struct place *place, int flags, char *out, size_t room)
 {
     const struct addrinfo hints = { .ai_family = place->bracketed ? AF_INET6 : AF_UNSPEC,
@@ -101,7 +101,7 @@ static bool has_address(const struct binding *binding, const char *address)
     return false;
 }
 
-/* Take over a list: /etc/hosts may have an address several times. */
+/* Store a list without duplicates: /etc/hosts may name an address several times. */
 static void take_addresses(struct binding *binding, char *list)
 {
     char *rest = NULL;
@@ -117,7 +117,7 @@ static void take_addresses(struct binding *binding, char *list)
 
 /* ---- names ---------------------------------------------------------------------------------------------------------- */
 
-/* In the process of its own: the answer, and behind it the list. */
+/* Runs in the separate process: writes getaddrinfo's result, then the list. */
 static void look_up(const struct place *place, int out)
 {
     char list[BINDING_ALL];
@@ -134,7 +134,7 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Read to the end, or until the time is over. Returns the bytes that came, -1 when that was not the end. */
+/* Read to the end or until the time is over. Returns the bytes read, or -1 if the end was not reached. */
 static ssize_t read_all(int in, char *bytes, size_t room)
 {
     const uint64_t until_ms = now_ms() + BINDING_LOOK_UP_MS;

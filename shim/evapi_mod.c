@@ -1,5 +1,5 @@
-/* The Kamailio module evapi: what kamailio.cfg sees of evapid. Owns the tables of functions and variables;
- * the work is done in publish (calls), events (routes and variables), link (evapi worker processes), and rpc and statistics
+/* The Kamailio module evapi: what kamailio.cfg sees of evapid. Owns the tables of functions and variables. The work is
+ * done in publish (calls), events (routes and variables), link (evapi worker processes), and rpc and statistics
  * (Kamailio's own tools). */
 #include <errno.h>
 #include <string.h>
@@ -21,12 +21,12 @@
 #include "statistics.h"
 #include "text.h"
 
-/* Kamailio calls with fixed parameters; few functions need them all. */
+/* Kamailio calls with fixed parameters, and few functions need them all. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
 MODULE_VERSION
 
-int mod_register(char *path, int *dlflags, void *unused, void *unused2); /* found by its name */
+int mod_register(char *path, int *dlflags, void *unused, void *unused2); /* Kamailio finds it by this name */
 
 static struct link_settings settings;
 
@@ -94,9 +94,9 @@ static cmd_export_t functions[] = {
 
 /* ---- functions of KEMI scripts --------------------------------------------------------------------------------- */
 
-/* Strings come as the script made them, and are not searched for variables. An async event is therefore complete before
- * its transaction is suspended: the script creates the transaction first (KSR.tm.t_newtran) and then finds the numbers
- * to resume in $T(id_index) and $T(id_label). */
+/* Strings arrive as the script built them; variables in them are not expanded. The event of an async call is thus
+ * complete before its transaction is suspended. The script therefore creates the transaction first (KSR.tm.t_newtran),
+ * and finds the numbers to resume in $T(id_index) and $T(id_label). */
 
 static int kemi_relay(sip_msg_t *msg, str *event)
 {

@@ -1,5 +1,6 @@
-/* Running event routes, and the variables that they read. Owns the current event and the state of the process between
- * two events: what a route leaves behind (header changes, branches, AVPs, ...) is gone before the next one begins. */
+/* Runs event routes, and serves the variables that they read. Owns the current event. Also owns the process's state
+ * between two events: what a route leaves (header changes, branches, AVPs, ...) is removed before the next one
+ * begins. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,9 +21,9 @@ static str closed_name = str_init("evapi:connection-closed");
 static str message_name = str_init("evapi:message-received");
 
 static struct action *new_route, *closed_route, *message_route;
-static str kemi_callback; /* for events without a route; empty: none */
+static str kemi_callback; /* for events without a route; empty: no callback */
 static struct event *current;
-static sip_msg_t request; /* what the routes of the current event see as their request */
+static sip_msg_t request; /* what the current event's routes see as their request */
 static char request_text[1024];
 
 /* ---- routes ---------------------------------------------------------------------------------------------------- */
@@ -58,7 +59,7 @@ static struct action *event_route(enum wire_type type)
     return type == WIRE_NEW ? new_route : type == WIRE_CLOSED ? closed_route : message_route;
 }
 
-/* The script's own route comes first, for each event by itself, as with EVAPI. */
+/* The script's own route runs first, separately for each event, as with EVAPI. */
 static void run_script(sip_msg_t *msg, enum wire_type type)
 {
     run_act_ctx_t context;
@@ -72,8 +73,8 @@ static void run_script(sip_msg_t *msg, enum wire_type type)
         LM_ERR("the function %.*s failed on %.*s\n", kemi_callback.len, kemi_callback.s, name->len, name->s);
 }
 
-/* Modules prepare for a request, and clean up after it, in the callbacks around the script: tm forgets the failure and
- * reply routes that were set, and so on. One of them may also decide that the script does not run. */
+/* Modules prepare for a request and clean up after it in the callbacks around the script: tm, for example, forgets the
+ * failure and reply routes that were set. A callback may also prevent the script from running. */
 static void run_with_callbacks(sip_msg_t *msg, enum wire_type type)
 {
     const int outer = get_route_type();
@@ -85,8 +86,9 @@ static void run_with_callbacks(sip_msg_t *msg, enum wire_type type)
     set_route_type(outer);
 }
 
-/* The request's text: that of Kamailio's faked request with a branch of its own. Without it tm would take every event for a
- * retransmission of the last one: a route that creates a transaction, as async_task_route does, would run once in a while. */
+/* Write the request's text: Kamailio's faked request with a branch of its own. Without it tm would take every event for
+ * a retransmission of the last one, and a route that creates a transaction, as async_task_route does, would run only
+ * sometimes. */
 static int write_request(const sip_msg_t *model)
 {
     const char *via = strstr(model->buf, "\r\nVia:");
@@ -96,8 +98,8 @@ static int write_request(const sip_msg_t *model)
                     model->pid, model->id, (int)model->len - before, model->buf + before);
 }
 
-/* Routes run for a request: it belongs to the event alone. That one which Kamailio keeps for all who need one is refused by
- * functions that go on with it later, in another process. */
+/* A route runs for a request that belongs to its event alone. Kamailio's shared faked request would not do: functions
+ * that continue a request later, in another process, refuse it. */
 static bool make_request(void)
 {
     sip_msg_t model;
@@ -207,7 +209,7 @@ int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
     return pv_get_null(msg, param, value);
 }
 
-/* EVAPI takes an assignment to any of its variables, and does nothing. */
+/* EVAPI accepts an assignment to any of its variables and ignores it. */
 int events_set_variable(sip_msg_t *msg, pv_param_t *param, int op, pv_value_t *value)
 {
     (void)msg;

@@ -1,6 +1,7 @@
-/* Events: what comes down from evapid, as event routes of the script.
+/* Events: what evapid sends, run as event routes of the script.
  *
- * One event is current while its route runs, and none outside. The variables $evapi(...) read the current one. */
+ * An event is current while its route runs; otherwise there is none. The variables $evapi(...) read the current
+ * event. */
 #ifndef EVAPI_EVENTS_H
 #define EVAPI_EVENTS_H
 
@@ -15,28 +16,29 @@
 
 struct event {
     enum wire_type type; /* WIRE_NEW, WIRE_CLOSED or WIRE_MESSAGE */
-    uint32_t session;    /* the evapid that gave out connection */
+    uint32_t session;    /* the evapid that assigned connection */
     uint32_t connection; /* index of the client's connection */
     uint16_t port;       /* the client's */
-    bool again;          /* NEW: a connection-new route has let it in before */
+    bool again;          /* NEW: a connection-new route has admitted the client before */
     str address;         /* the client's, without brackets */
-    str message;         /* MESSAGE: any bytes; a NUL, which is no part of it, stands behind them */
+    str message;         /* MESSAGE: any bytes; after them stands a NUL that is not part of the message */
     struct tag tag;
 };
 
-/* Look up the routes. callback is the script function to call for an event that has no route, or empty. Call it once, from mod_init. */
+/* Look up the routes. callback is the script function for events without a route, or empty. Call it once, from
+ * mod_init. */
 void events_init(str callback);
 
-/* Run the route or the function of an event, if the script has one. The event need not outlive the call. */
+/* Run the event's route or function, if the script has one. The event may be freed after the call. */
 void events_run(struct event *event);
 
 /* The event whose route runs in this process, or NULL. */
 const struct event *events_current(void);
 
-/* Is that the request that stands for an event in its route? */
+/* Is this the request that stands for an event in its route? */
 bool events_is_request(const sip_msg_t *msg);
 
-/* The current event's client got another tag. */
+/* The current event's client has got another tag. */
 void events_retag(const struct tag *tag);
 
 /* For pv_export_t: the variables $evapi(name). */

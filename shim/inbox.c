@@ -1,4 +1,4 @@
-/* Reading frames from evapid's socket. Owns the buffer. */
+/* Reads frames from evapid's socket. Owns the buffer. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +28,7 @@ bool inbox_ready(const struct inbox *inbox)
     return header(inbox, &type, &body) == WIRE_FRAME && inbox->end - inbox->start >= WIRE_HEADER + body;
 }
 
-/* Move what is there to the start of a buffer in which need bytes and one more fit. */
+/* Move the content to the start of a buffer with room for need bytes and one more. */
 static bool make_room(struct inbox *inbox, size_t need)
 {
     const size_t kept = inbox->end - inbox->start;
@@ -49,7 +49,7 @@ static bool make_room(struct inbox *inbox, size_t need)
 
 static const char *fill(struct inbox *inbox, int fd, size_t need)
 {
-    /* What is there is part of one frame, so it is shorter than need and fits in any case. */
+    /* The content is part of one frame, so it is shorter than need and always fits. */
     if (!make_room(inbox, need))
         return "there is no memory for a frame";
     ssize_t got;

@@ -1,7 +1,7 @@
-/* The inbox: bytes that came from evapid, and the frames that they make.
+/* The inbox: the bytes that evapid sent, and the frames in them.
  *
- * Frames are used where they lie. The buffer is INBOX_ROOM bytes, grows to hold one larger frame whole, and is given back
- * when that frame is done. */
+ * A frame is used in place. The buffer has INBOX_ROOM bytes. It grows for one larger frame and shrinks again after
+ * it. */
 #ifndef EVAPI_INBOX_H
 #define EVAPI_INBOX_H
 
@@ -14,25 +14,25 @@
 
 struct inbox {
     unsigned char *bytes;
-    size_t room;  /* bytes that there is memory for; one of them is never filled */
+    size_t room;  /* bytes allocated; one of them is never filled */
     size_t start; /* first byte that no frame has used */
-    size_t end;   /* behind the last byte that was read */
+    size_t end;   /* after the last byte that was read */
 };
 
 struct inbox_frame {
     enum wire_type type;
-    unsigned char *body; /* until the next inbox_next; the byte behind it may be written too, and put back */
+    unsigned char *body; /* valid until the next inbox_next; the byte after it may be overwritten if it is restored */
     size_t length;
 };
 
-/* Forget what is there. An inbox that is all zero is empty. */
+/* Drop the content. A zeroed inbox is empty. */
 void inbox_clear(struct inbox *inbox);
 
 /* Wait for the next frame on fd. Returns NULL, or why there will be none: inbox_closed when evapid has ended. */
 extern const char inbox_closed[];
 const char *inbox_next(struct inbox *inbox, int fd, struct inbox_frame *frame);
 
-/* Is a whole frame there already? */
+/* Has a whole frame been read already? */
 bool inbox_ready(const struct inbox *inbox);
 
 #endif

@@ -1,5 +1,5 @@
-/* An evapi worker's life: attach to evapid, run what comes, and when evapid is gone, say so and try again. Owns the
- * worker's socket and what it has run and acknowledged. */
+/* An evapi worker's life: attach to evapid, run the events that arrive, and when evapid is gone, log it and try again.
+ * Owns the worker's socket, and which events it has run and acknowledged. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -21,14 +21,14 @@
 #include "queue.h"
 #include "tags.h"
 
-/* Pauses between attempts, doubling from the first to the last: evapid is attached again well within a second. */
+/* Pauses between attempts double from the first to the last: a worker attaches again well within a second. */
 #define RETRY_FIRST_MS 20U
 #define RETRY_LAST_MS 500U
-#define STEADY_MS 1000U /* a link that lasted this long begins with the first pause again */
+#define STEADY_MS 1000U /* after a link that lasted this long, pauses start with the first again */
 
-#define ADMIT_RETRY_MS 1U /* how often a worker looks whether evapid has let its connection in */
-#define FULL_RETRY_MS 1U  /* how often a worker looks for room in a full queue */
-#define DONE_MAX 16U      /* messages that may be run before evapid is told */
+#define ADMIT_RETRY_MS 1U /* how often a worker checks whether evapid has accepted its connection */
+#define FULL_RETRY_MS 1U  /* how often a worker checks for room in a full queue */
+#define DONE_MAX 16U      /* messages that may run before evapid is told */
 
 static const char look_there[] = "see evapid's log";
 
@@ -38,10 +38,10 @@ static struct {
     int fd;           /* -1: not connected */
     uint32_t session; /* of the evapid that welcomed us; 0: not attached */
     uint64_t run;     /* sequence number of the last frame whose route has ended */
-    uint64_t told;    /* the last one that evapid has been told of */
+    uint64_t told;    /* the last one that evapid knows of */
     struct inbox inbox;
-    const char *advice;  /* what to do about the last attempt's failure */
-    uint64_t absent_for; /* presence_hash of why the last attempt failed; 0: it didn't */
+    const char *advice;  /* what to do about the last failure */
+    uint64_t absent_for; /* presence_hash of the reason for the last failure; 0: the last attempt succeeded */
 } worker = { .fd = -1, .advice = look_there };
 
 static uint64_t now_ms(void)
@@ -57,7 +57,7 @@ static void pause_ms(unsigned ms)
     nanosleep(&pause, NULL);
 }
 
-/* What all workers would say at once is said by the first. */
+/* Only the first worker logs what all workers would log at once. */
 static bool is_speaker(void)
 {
     return worker.index == 0;
@@ -73,7 +73,7 @@ static bool is_connected(void)
     return poll(&end, 1, 0) == 0;
 }
 
-/* A full queue is waited for, as long as evapid is there to empty it. */
+/* While evapid is there to empty a full queue, wait for room. */
 static enum ring_push put_control(struct ring_record record, const char *tag, size_t tag_length)
 {
     for (;;) {
@@ -93,8 +93,8 @@ enum ring_push link_push_control(struct ring_record record, const char *tag, siz
     return pushed;
 }
 
-/* Tell evapid which routes have ended. When evapid has gone it need not know; and when nothing waits for that, it need not
- * be woken. */
+/* Tell evapid which routes have ended. If evapid is gone, it need not know. If nothing waits for the news, evapid need
+ * not be woken. */
 static void tell_done(void)
 {
     const struct ring_record record = {
@@ -108,8 +108,8 @@ static void tell_done(void)
 
 /* ---- down, from the socket ------------------------------------------------------------------------------------- */
 
-/* Run the route of an event. Its message is ended with a NUL for the functions of Kamailio that look for one: the byte
- * may be the next frame's first, so it is put back. */
+/* Run the route of an event. Some of Kamailio's functions need a NUL after the message. That byte may be the first of
+ * the next frame, so it is restored afterwards. */
 static void run_event(const struct inbox_frame *frame, const struct wire_event *wire)
 {
     struct event event = {
@@ -147,8 +147,8 @@ static const char *take_event(const struct inbox_frame *frame)
     if (wire.sequence != worker.run + 1)
         return "it sent an event out of sequence";
     run_event(frame, &wire);
-    /* A client waits for the end of its connection-new route. Messages are acknowledged in batches, but not later than
-     * this worker has nothing more to run. */
+    /* A client waits for the end of its connection-new route, so tell evapid now. Messages are acknowledged in batches,
+     * at the latest when this worker has nothing more to run. */
     if (frame->type != WIRE_MESSAGE || worker.run - worker.told >= DONE_MAX || !inbox_ready(&worker.inbox))
         tell_done();
     return NULL;
@@ -223,7 +223,7 @@ static const char *send_with_queue(const void *frame, size_t size)
     rights->cmsg_len = CMSG_LEN(QUEUE_FDS * sizeof(int));
     memcpy(CMSG_DATA(rights), queue_fds(), QUEUE_FDS * sizeof(int));
     ssize_t sent = -1;
-    /* The kernel takes no descriptors for an evapid that has not looked yet at who we are. */
+    /* The kernel refuses to pass descriptors until evapid has checked who we are. */
     while ((sent = sendmsg(worker.fd, &message, MSG_NOSIGNAL)) < 0 && errno == EPERM)
         pause_ms(ADMIT_RETRY_MS);
     if (sent < 0)
@@ -270,7 +270,7 @@ static const char *take_welcome(const struct inbox_frame *frame)
 
 static const char refused[] = "it refuses this Kamailio";
 
-/* Why evapid refused us: logged here, once, by whichever worker is told first. */
+/* Why evapid refused us. The first worker that is told logs it, once for all. */
 static const char *take_refused(const struct inbox_frame *frame)
 {
     uint32_t version;
@@ -325,7 +325,8 @@ static const char *serve(void)
     return why;
 }
 
-/* Let scripts know that nobody answers, unless another worker has found a newer evapid already. */
+/* Clear attached, so that scripts know that nobody will answer, unless another worker has found a newer evapid
+ * already. */
 static void leave_presence(void)
 {
     struct presence *presence = queue_presence();
@@ -333,8 +334,8 @@ static void leave_presence(void)
         atomic_store_explicit(&presence->attached, 0, memory_order_release);
 }
 
-/* An attempt that fails as the one before is not worth another line. That the bus is not there is an error: a Kamailio that
- * shows nothing else (debug=-1) shows that. */
+/* Log a failed attempt, but not if the one before failed for the same reason. A missing bus is an error, so that a
+ * Kamailio that shows nothing else (debug=-1) shows it. */
 static void log_absent(const char *why)
 {
     const uint64_t hash = presence_hash(why, strlen(why));
@@ -359,7 +360,7 @@ static void detach(const char *why)
     }
     worker.session = 0;
     if (worker.fd >= 0) {
-        shutdown(worker.fd, SHUT_RDWR); /* a child that a script has forked may hold the socket, too */
+        shutdown(worker.fd, SHUT_RDWR); /* a child forked by a script may hold the socket too */
         close(worker.fd);
     }
     worker.fd = -1;
@@ -367,7 +368,7 @@ static void detach(const char *why)
     tags_forget_all();
 }
 
-/* When Kamailio's main process is killed, its children live on. A worker that did would hold the place at evapid that
+/* Kamailio's children survive when its main process is killed. A surviving worker would keep the place at evapid that
  * the next Kamailio wants. */
 static void end_with_kamailio(void)
 {

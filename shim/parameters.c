@@ -1,5 +1,5 @@
-/* Setting the parameters. A setter returns -1 when the value can't be meant: Kamailio then names file and line, reads on, so that
- * all that is wrong is said at once, and does not start. */
+/* Sets the parameters. A setter returns -1 for a value that makes no sense. Kamailio then names file and line, reads on
+ * to report every error, and does not start. */
 #include <string.h>
 
 #include "core/dprint.h"
@@ -9,7 +9,7 @@
 #include "binding.h"
 #include "parameters.h"
 
-/* Kamailio calls with fixed parameters; a setter knows its type. */
+/* Kamailio calls with fixed parameters, and a setter knows its type. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
 static char socket_path[EVAPID_PATH_MAX + 1] = EVAPID_KAMAILIO_SOCKET;
@@ -30,7 +30,7 @@ const struct parameters *parameters_read(void)
     return &values;
 }
 
-/* An integer comes in the place of a pointer. */
+/* Kamailio passes an integer in place of a pointer. */
 static int number_in(void *value)
 {
     return (int)(intptr_t)value;
@@ -62,7 +62,7 @@ static int set_queue_size(modparam_t type, void *value)
     return 0;
 }
 
-/* With EVAPI these processes run nothing, so it starts with any number of them; none is enough for it. */
+/* EVAPI starts with any number of these processes, because they run nothing there; even none is enough for it. */
 static int set_workers(modparam_t type, void *value)
 {
     const int given = number_in(value);
@@ -111,8 +111,8 @@ static int set_keep_clients(modparam_t type, void *value)
     return 0;
 }
 
-/* A name that can't be resolved is an error of the configuration for who checks it. At a start it may be the name server that is
- * ill, and SIP must not go down with it. */
+/* `kamailio -c` reports a name that cannot be resolved as an error. At a start the name server may be the cause, and
+ * SIP must not fail with it. */
 static int miss_name(const char *text, const char *why)
 {
     if (config_check) {
@@ -161,8 +161,8 @@ static int set_event_callback(modparam_t type, void *value)
     return 0;
 }
 
-/* Parameters of newer EVAPI releases, about its dispatcher process and its memory. They are accepted, so that a
- * configuration for those needs no change. */
+/* Parameters of newer EVAPI releases, for its dispatcher process and its memory. They are accepted, so that such a
+ * configuration needs no change. */
 static int not_needed(const char *parameter)
 {
     LM_NOTICE("parameter %s has no effect: evapid does not wait or allocate where it applied\n", parameter);

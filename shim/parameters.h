@@ -1,7 +1,7 @@
-/* The module's parameters: their values, and what is said when one can't be meant.
+/* The module's parameters: their values, and the errors for values that make no sense.
  *
- * Each is checked when the line with it is read, so that `kamailio -c` finds what is wrong: it runs no mod_init. A value that
- * EVAPI starts with is taken, and the log says what it means here. */
+ * Each parameter is checked when its line is read, because `kamailio -c` runs no mod_init. A value with which EVAPI
+ * starts is accepted, and the log says what it means here. */
 #ifndef EVAPI_PARAMETERS_H
 #define EVAPI_PARAMETERS_H
 
@@ -14,16 +14,16 @@
 
 struct parameters {
     const char *socket;    /* path of evapid's Unix socket */
-    const char *bind_addr; /* the listener to declare, in numbers; "": none */
+    const char *bind_addr; /* the listener to declare, in numbers; "": no listener */
     size_t queue_size;     /* bytes, a power of two */
     uint16_t workers;
     bool netstrings;
     uint32_t max_clients;
-    bool keep_clients;  /* they stay when this Kamailio has gone */
-    str event_callback; /* empty: event routes alone */
+    bool keep_clients;  /* clients stay when this Kamailio is gone */
+    str event_callback; /* empty: only event routes */
 };
 
-/* The values, as far as they have been read. */
+/* The values read so far. */
 const struct parameters *parameters_read(void);
 
 /* For struct module_exports. */

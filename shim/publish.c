@@ -1,5 +1,5 @@
-/* Script calls into records. Owns tm's functions, of which transaction.c makes use, and how often a call that fails is
- * logged. */
+/* Turns script calls into records. Owns tm's functions, which transaction.c uses, and limits how often a failing call
+ * is logged. */
 #include <string.h>
 #include <time.h>
 
@@ -24,7 +24,7 @@ void publish_bind_tm(void)
         tm_loaded = load_tm_api(&tm) == 0 && transaction_init(&tm);
 }
 
-/* A script of KEMI may run before its turn, in another module's mod_init: Python's does. There is no queue then. */
+/* A KEMI script may run early, in another module's mod_init: Python's does. There is no queue then. */
 static bool is_begun(void)
 {
     if (!queue_is_made())
@@ -36,7 +36,7 @@ static bool is_begun(void)
 
 /* ---- tags ------------------------------------------------------------------------------------------------------ */
 
-/* Read a tag and keep it: the event that is read next may use the same buffers. */
+/* Read a tag and copy it: the event is read next and may use the same buffers. */
 static bool read_tag(sip_msg_t *msg, const struct text *text, struct tag *tag)
 {
     str got;
@@ -52,7 +52,7 @@ static bool read_tag(sip_msg_t *msg, const struct text *text, struct tag *tag)
     return fits;
 }
 
-/* The tag that says who gets an event. RING_RELAY has none. */
+/* Read the tag that selects the receivers. RING_RELAY has none. */
 static bool read_address(sip_msg_t *msg, const struct text *text, struct tag *tag)
 {
     tag->length = 0;
@@ -67,7 +67,7 @@ static bool read_address(sip_msg_t *msg, const struct text *text, struct tag *ta
 
 /* ---- events ---------------------------------------------------------------------------------------------------- */
 
-/* Log that an event found no room, at most once a second: it happens when evapid is down or slow, to every event. */
+/* Log that an event found no room, at most once a second: while evapid is down or slow, every event fails so. */
 static void log_full(int length)
 {
     static time_t logged;
@@ -85,7 +85,7 @@ static void log_full(int length)
     left_out = 0;
 }
 
-/* Log why the queue doesn't take an event. */
+/* Log why the queue refused an event. */
 static void log_refused(enum ring_push why, int length)
 {
     if (why == RING_FULL)
@@ -100,7 +100,7 @@ static void log_refused(enum ring_push why, int length)
 static bool push_event(enum ring_type type, const struct tag *tag, const str *event)
 {
     struct ring_record record = { .type = (uint8_t)type };
-    /* What a connection-new route sends also reaches the client that it is about, once the route has let it in. */
+    /* An event from a connection-new route also reaches the route's own client, once it is admitted. */
     const struct event *here = events_current();
     if (here != NULL && here->type == WIRE_NEW) {
         record.session = here->session;
@@ -142,7 +142,7 @@ static const char *async_name(enum ring_type type)
                                     : "evapi_async_unicast";
 }
 
-/* Is somebody there who could answer? */
+/* Is there a client that could answer? */
 static bool is_anyone_there(enum ring_type type, const struct tag *tag)
 {
     const struct presence *presence = queue_presence();
@@ -160,9 +160,9 @@ static bool has_room(const struct tag *tag, const str *event)
     return answer == RING_PUSHED;
 }
 
-/* Suspend first and push then: once the event is in the queue its answer may come at once, to an evapi worker, while this
- * process is still in the script. tm's reference counts and reply lock make that safe as long as the script exits now, as
- * after any suspend. A transaction that the script has suspended already is left so: whoever answers first resumes it. */
+/* Suspend before the push: once the event is in the queue, its answer may reach an evapi worker at once, while this
+ * process still runs the script. tm's reference counts and reply lock make that safe if the script exits now, as after
+ * any suspend. A transaction that the script has already suspended stays so: the first answer resumes it. */
 static bool suspend_and_push(sip_msg_t *msg, struct cell *cell, enum ring_type type, const struct tag *tag,
                              const str *event)
 {
@@ -177,8 +177,8 @@ static bool suspend_and_push(sip_msg_t *msg, struct cell *cell, enum ring_type t
     return false;
 }
 
-/* All that can fail is tried before the suspend. tm can end a suspension but not undo it: in a failure route the branch that
- * it leaves would count as a new one and make tm drop the replies it has. */
+/* Try all that can fail before the suspend, because tm can end a suspension but not undo it. In a failure route the
+ * branch that it leaves would count as a new one, and tm would drop the replies it has. */
 static bool publish_for(sip_msg_t *msg, struct cell *cell, enum ring_type type, const struct text *event,
                         const struct text *tag)
 {
@@ -202,9 +202,9 @@ int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event,
     }
     if (!transaction_possible(msg, async_name(type)))
         return -1;
-    /* The transaction comes first: a retransmission of a request that waits for its answer must be absorbed also when
-     * nobody is there any more, a script that is told -1 can use t_reply or t_relay whatever the reason, and the event
-     * finds in $T(id_index) and $T(id_label) what it takes to resume. */
+    /* Find or create the transaction first, for three reasons. A retransmission of a waiting request must be absorbed
+     * even when no client is left. A script that gets -1 can use t_reply or t_relay, whatever the reason. The event
+     * finds the numbers to resume in $T(id_index) and $T(id_label). */
     struct cell *cell;
     const int found = transaction_find(msg, async_name(type), &cell);
     if (found <= 0)
@@ -245,7 +245,7 @@ int publish_close(void)
     return push_control(RING_CLOSE, event->session, event->connection, &none);
 }
 
-/* A number is what begins as one: a sign or a digit. */
+/* A text is a number if it begins like one: with a sign or a digit. */
 static bool is_number(const str *text)
 {
     return text->len > 0 && strchr("+-0123456789", text->s[0]) != NULL && text->s[0] != '\0';

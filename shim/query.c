@@ -1,4 +1,4 @@
-/* Asking evapid. Owns the buffer of the answer. Needs nothing of Kamailio, so that it is tested, and fuzzed, without it. */
+/* Asks evapid. Owns the answer's buffer. Needs nothing of Kamailio, so it is tested and fuzzed without it. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Wait for more to read, until the time is over. */
+/* Wait until more can be read, or the time is over. */
 static const char *await_input(int fd, uint64_t until_ms)
 {
     struct pollfd input = { .fd = fd, .events = POLLIN };
@@ -39,7 +39,7 @@ static const char *await_input(int fd, uint64_t until_ms)
     }
 }
 
-/* Connect without waiting: when nobody takes connections, too many of them wait already (EAGAIN). */
+/* Connect without waiting. EAGAIN: too many connections already wait to be accepted. */
 static const char *connect_at(int fd, const char *socket)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -59,7 +59,7 @@ static const char *send_query(int fd, const struct wire_query *query)
     return (size_t)sent == size ? NULL : "it took only a part of the question";
 }
 
-/* A refusal is told on in its own words. */
+/* Repeats the text of a refusal. */
 static const char *take_refused(const unsigned char *body, size_t length)
 {
     static char why[WIRE_TEXT_MAX + 32];

@@ -1,5 +1,5 @@
-/* The ring's memory, its lock, and the wake. Owns what lies in them on Kamailio's side; evapid's own view of the ring
- * is in include/evapid/ring.h. */
+/* The ring's memory, its lock, and the wake. Owns Kamailio's side of them; evapid's view of the ring is in
+ * include/evapid/ring.h. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -10,17 +10,17 @@
 /* Shared by Kamailio's processes alone: evapid never sees it. */
 struct queue_shared {
     struct ring_lane lane;
-    _Atomic unsigned notices; /* a bit for each enum queue_notice that was given */
+    _Atomic unsigned notices; /* one bit for each enum queue_notice already given */
     _Atomic uint64_t said;    /* presence_hash of the last text given to queue_first_to_say */
 };
 
 static struct ring_header *ring;
 static struct queue_shared *shared;
 static int fds[QUEUE_FDS] = { -1, -1 };
-static int wake_end = -1; /* ours, by which evapid is woken */
+static int wake_end = -1; /* our end, which wakes evapid */
 static bool made;
 
-/* A memfd of the ring's size whose size nobody can change: evapid may then read it without fear of SIGBUS. */
+/* Make a memfd whose size nobody can change, so that evapid may read it without risk of SIGBUS. */
 static const char *open_memory(size_t bytes)
 {
     fds[QUEUE_RING_FD] = memfd_create("evapi-queue", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -34,8 +34,8 @@ static const char *open_memory(size_t bytes)
     return ring != MAP_FAILED ? NULL : "mmap";
 }
 
-/* A pair of datagram sockets, and not one eventfd for both sides: evapid could make that one that waits, and fill it. Nothing
- * that it does with its own end makes ours wait. */
+/* A pair of datagram sockets, not one eventfd for both sides: evapid could make a shared eventfd blocking and fill it.
+ * Nothing that evapid does to its own end can block ours. */
 static const char *open_wake(void)
 {
     int ends[2];
@@ -88,7 +88,7 @@ void queue_wake(void)
     const uint64_t sleep = ring_sleeper(ring);
     if (sleep == 0)
         return;
-    /* There is no room for it only when others lie there unread, and then evapid has been woken long since. */
+    /* EAGAIN: other bytes lie there unread, so evapid has been woken already. */
     if (send(wake_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 && errno != EAGAIN)
         return;
     ring_woken(ring, sleep);
@@ -105,7 +105,7 @@ enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag
 {
     const enum ring_push pushed = queue_put(record, tag, tag_length, payload, payload_length);
     if (pushed == RING_PUSHED || pushed == RING_FULL)
-        queue_wake(); /* full: of what evapid has not been woken for */
+        queue_wake(); /* full: evapid may not have been woken for the records in it */
     return pushed;
 }
 
@@ -138,7 +138,7 @@ const struct ring_header *queue_ring(void)
     return ring;
 }
 
-/* tail first: head only grows, so that it is not behind. */
+/* Reads tail first: head only grows, so it is never before tail. */
 size_t queue_used(void)
 {
     const uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);

@@ -1,5 +1,5 @@
-/* Answering RPC commands. What the module knows itself comes from shared memory; evapid is asked for the rest, and its answer
- * is handed on as it is, name by name. */
+/* Answers RPC commands. What the module knows itself comes from shared memory. The rest is asked of evapid; its answer
+ * is passed on unchanged, name by name. */
 #include <limits.h>
 
 #include "core/dprint.h"
@@ -11,7 +11,7 @@
 #include "rpc.h"
 #include "statistics.h"
 
-#define CLIENTS_DEFAULT 100 /* as many as evapid answers with at most */
+#define CLIENTS_DEFAULT 100 /* evapid's own maximum for one answer */
 
 static const struct link_settings *settings;
 
@@ -20,9 +20,10 @@ void rpc_init(const struct link_settings *settings_)
     settings = settings_;
 }
 
-/* ---- handing on what evapid answers --------------------------------------------------------------------------------- */
+/* ---- passing on evapid's answer
+ * ------------------------------------------------------------------------------------- */
 
-/* Structs and lists of the reply that are open; the answer's own is put into the first. */
+/* The open structs and lists of the reply. The first receives the answer's own items. */
 struct nest {
     rpc_t *rpc;
     void *handles[ANSWER_DEPTH + 1];
@@ -30,7 +31,8 @@ struct nest {
     unsigned depth;
 };
 
-/* Larger numbers than an int as a fraction: all interfaces know that, and show it whole up to 2^53. */
+/* A number larger than an int is written as a double: every interface knows that type, and shows it whole up to
+ * 2^53. */
 static int add_number(rpc_t *rpc, void *handle, const char *name, uint64_t number)
 {
     char *field = (char *)(uintptr_t)name;
@@ -75,7 +77,7 @@ static int add_item(struct nest *nest, const struct answer_item *item)
     return 0;
 }
 
-/* Put an answer that query_ask found good into a struct of the reply. Returns as rpc->struct_add does. */
+/* Copy an answer that query_ask found valid into a struct of the reply. Returns as rpc->struct_add does. */
 static int add_answer(rpc_t *rpc, void *handle, struct wire_text answer)
 {
     struct nest nest = { .rpc = rpc, .handles = { handle } };
@@ -137,7 +139,7 @@ static void show_status(rpc_t *rpc, void *context)
         fault_no_room(rpc, context);
 }
 
-/* An optional parameter that is a number from 0 on. False: it is something else. */
+/* An optional parameter: a number from 0 up. False: it is something else. */
 static bool scan_number(rpc_t *rpc, void *context, unsigned *number)
 {
     str given = { NULL, 0 };
@@ -179,7 +181,8 @@ static void show_stats(rpc_t *rpc, void *context)
         fault_no_room(rpc, context);
 }
 
-/* ---- what may be done ----------------------------------------------------------------------------------------------- */
+/* ---- what can be done
+ * ----------------------------------------------------------------------------------------------- */
 
 static void push(rpc_t *rpc, void *context, enum ring_type type, str *tag)
 {

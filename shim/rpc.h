@@ -1,5 +1,5 @@
-/* RPC commands: what kamcmd, kamcli and other users of Kamailio's management interfaces see of the module and of evapid, and
- * may have done. They run in whatever process serves the interface. */
+/* RPC commands: what kamcmd, kamcli and other users of Kamailio's management interfaces can see and do with the module
+ * and evapid. A command runs in the process that serves the interface. */
 #ifndef EVAPI_RPC_H
 #define EVAPI_RPC_H
 
@@ -10,7 +10,7 @@
 /* For the module's exports. */
 extern rpc_export_t rpc_commands[];
 
-/* Where evapid is asked, and what the module was told to be; before the first command. */
+/* Where to ask evapid, and how the module is configured. Call it before the first command. */
 void rpc_init(const struct link_settings *settings);
 
 #endif

@@ -1,4 +1,4 @@
-/* Naming the figures, and reading them when Kamailio asks. */
+/* Names the figures, and reads them when Kamailio asks. */
 #include <limits.h>
 
 #include "core/counters.h"
@@ -9,7 +9,7 @@
 
 #define GROUP "evapi"
 
-/* What the module itself knows, or sees in the queue. */
+/* What the module knows itself, or sees in the queue. */
 enum own { OWN_ATTACHED, OWN_CLIENTS, OWN_TAGS, OWN_CAPACITY, OWN_USED, OWN_FULL, OWN_LARGE, OWNS };
 
 static long read_own(enum own own)
@@ -30,7 +30,7 @@ static long read_own(enum own own)
     return 0;
 }
 
-/* A figure of our own, or the one at an offset in struct figures. */
+/* One of our own figures, or the one at an offset in struct figures. */
 struct figure {
     const char *name;
     size_t at;

@@ -1,5 +1,5 @@
 /* Tags that may be on their way to evapid: a table by connection. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table as it was */
 #include <stdlib.h>
 #include <uthash.h>
 

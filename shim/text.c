@@ -1,4 +1,4 @@
-/* Parameters into bytes. Owns the process's buffer, and the value of a variable that is used in place. */
+/* Evaluates parameters. Owns the process's buffer, and the value of a variable that is used in place. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,22 +10,22 @@
 #include "text.h"
 
 #define TEXT_BUFFER_FIRST 4096U
-#define TEXT_BUFFER_KEPT (1U << 20) /* a buffer that grew over this is given back after use */
+#define TEXT_BUFFER_KEPT (1U << 20) /* a larger buffer is freed after use */
 
 static struct {
     char *bytes;
     size_t length, room;
 } buffer;
 
-static pv_value_t held; /* the variable that text_read's answer lies in */
+static pv_value_t held; /* the variable that holds text_read's result */
 
 struct text text_literal(const str *bytes)
 {
     return (struct text){ .literal = *bytes };
 }
 
-/* The value of an expression that Kamailio has computed for this call is what the script means, to the last byte: it is
- * not searched for variables again. Who could put a "$" into a SIP header would else read the script's variables. */
+/* Kamailio has computed the value of an expression for this call. Its bytes are final and are not searched for
+ * variables again: else a "$" in a SIP header could read the script's variables. */
 static bool is_computed(void **param, int param_no)
 {
     return fixup_get_param(param, param_no, param_no)->type == STRING_RVE_ST;
@@ -87,7 +87,7 @@ static bool buffer_append(const char *bytes, size_t length)
     return true;
 }
 
-/* The text of a variable; one that can't be had is the empty text. The value stays in *value. */
+/* The text of a variable, empty if it cannot be read. The value stays in *value. */
 static str variable_text(sip_msg_t *msg, pv_spec_t *spec, pv_value_t *value)
 {
     memset(value, 0, sizeof(*value));

@@ -1,5 +1,6 @@
-/* Transactions that wait for an application's answer: what tm allows, its suspensions, and the requests that a script
- * leaves without an answer. Owns the one request of this process whose async call has failed while its script still runs. */
+/* Transactions that wait for an application's answer: what tm allows, tm's suspensions, and the requests that a script
+ * leaves without an answer. Owns the one request of this process whose async call has failed while its script still
+ * runs. */
 #include <dlfcn.h>
 
 #include "core/dprint.h"
@@ -16,8 +17,8 @@ static const tm_api_t *tm;
 
 /* ---- what tm says ---------------------------------------------------------------------------------------------- */
 
-/* tm's own variable: the error of a relay that has failed in this script, for which tm answers when the script ends. It is
- * not in tm's API. NULL: this tm hides it, and such a request is seen as one that nothing was done with. */
+/* tm's own variable: the error of a relay that failed in this script, which tm answers when the script ends. It is not
+ * in tm's API. NULL: this tm hides it, and such a request looks as if nothing was done with it. */
 static const int *tm_relay_error;
 
 static bool relay_failed(const struct cell *cell)
@@ -43,9 +44,9 @@ static bool is_resumed(const struct cell *cell)
     return (cell->flags & T_ASYNC_CONTINUE) != 0;
 }
 
-/* Is the request on its way to somebody whose reply will end the transaction? A branch that was answered counts in a
- * request route too: another process may be about to hand on that answer just now. It doesn't in a failure route, which is
- * also what tm calls a resumed script: all that was relayed before has failed, and no reply comes in between. */
+/* Has the request been relayed to somebody whose reply will end the transaction? In a request route an answered branch
+ * counts too: another process may be about to pass that answer on. In a failure route, as which tm also runs a resumed
+ * script, it does not: all earlier relays have failed, and no reply can arrive in between. */
 static bool is_relayed(const struct cell *cell)
 {
     const bool in_request_route = is_route_type(REQUEST_ROUTE);
@@ -75,8 +76,8 @@ static const char *route_name(int type)
     }
 }
 
-/* The script's reader looks at the block that a call is written in; it may be a route[...] that a branch_route calls. And
- * it doesn't look at KEMI scripts. */
+/* The script's parser only checks the block that contains the call; that may be a route[...] called by a branch_route.
+ * It does not check KEMI scripts at all. */
 bool transaction_possible(sip_msg_t *msg, const char *function)
 {
     if (!is_route_type(REQUEST_ROUTE | FAILURE_ROUTE)) {
@@ -96,7 +97,7 @@ static bool has_transaction(struct cell **cell)
     return *cell != NULL && *cell != T_UNDEFINED;
 }
 
-/* Find msg's transaction, or make one. 1; 0: tm has dealt with msg; -1. */
+/* Find msg's transaction, or create one. 1; 0: tm has dealt with msg; -1. */
 static int have_transaction(sip_msg_t *msg, const char *function, struct cell **cell)
 {
     if (has_transaction(cell))
@@ -130,7 +131,7 @@ int transaction_find(sip_msg_t *msg, const char *function, struct cell **cell)
 
 /* ---- suspensions ----------------------------------------------------------------------------------------------- */
 
-/* The answers of t_suspend. */
+/* The results of t_suspend. */
 static const char *why_not_suspended(int failed)
 {
     return failed > 0 ? "it was cancelled" : failed == -3 ? "it has been answered" : "tm refuses";
@@ -146,8 +147,8 @@ bool transaction_suspend(sip_msg_t *msg, struct suspension *suspension)
     return failed == 0;
 }
 
-/* tm stops the timer and ends the branch that t_suspend added; but it leaves the mark that says "suspended", with which it
- * would hold back every reply of a later t_relay, and it doesn't put back the mark of a script that runs resumed. */
+/* tm stops the timer and ends the branch that t_suspend added. But it keeps the "suspended" mark, which would hold back
+ * every reply of a later t_relay, and it does not restore the mark of a resumed script. */
 void transaction_take_back(const struct suspension *suspension)
 {
     if (tm->t_cancel_suspend(suspension->index, suspension->label) < 0)
@@ -161,12 +162,12 @@ void transaction_take_back(const struct suspension *suspension)
 
 /* ---- requests that a script leaves without an answer ----------------------------------------------------------- */
 
-/* The request whose async call has failed. The cell is compared with tm's current one, and not used before: it is
- * referenced by tm only while the script of this very request runs. */
+/* The request whose async call has failed. The cell is only compared with tm's current one, never used: tm references
+ * it only while the script of this very request runs. */
 static struct {
     unsigned id;
     int pid;
-    struct cell *cell; /* NULL: there is none */
+    struct cell *cell; /* NULL: no such request */
 } left;
 
 static bool is_of(const sip_msg_t *msg, unsigned id, int pid)
@@ -174,8 +175,8 @@ static bool is_of(const sip_msg_t *msg, unsigned id, int pid)
     return msg->id == id && msg->pid == pid;
 }
 
-/* A failure route that does nothing means that tm hands on the reply that it has. A retransmission, which a script may have
- * looked up by itself, is the concern of the process that has the request. */
+/* In a failure route, a script that does nothing lets tm pass on the reply that it has. A script may also have looked
+ * up a retransmission itself: that is left to the process that has the request. */
 void transaction_refused(const sip_msg_t *msg, struct cell *cell)
 {
     const sip_msg_t *first = cell->uas.request;
@@ -187,14 +188,14 @@ void transaction_refused(const sip_msg_t *msg, struct cell *cell)
     left.cell = cell;
 }
 
-/* Does nothing that the script has done end the transaction? Somebody's suspension is a branch of its own, as if the request
- * were relayed. wait_start: tm has done with it already. */
+/* Has the script done nothing that will end the transaction? Another suspension is a branch of its own, as if the
+ * request were relayed. wait_start: tm has finished with it. */
 static bool is_unanswered(const struct cell *cell)
 {
     return cell->uas.status < 200 && cell->wait_start == 0 && !is_relayed(cell) && !relay_failed(cell);
 }
 
-/* tm would let go of the transaction now, without a word to the caller. */
+/* tm would now release the transaction without a word to the caller. */
 static int end_of_script(sip_msg_t *msg, unsigned flags, void *unused)
 {
     (void)flags;
@@ -212,7 +213,7 @@ static int end_of_script(sip_msg_t *msg, unsigned flags, void *unused)
     return 1;
 }
 
-/* A reply that the script sends without the transaction: nothing is in tm of that. */
+/* The script replies without the transaction; tm knows nothing of that. */
 static void replied_statelessly(sl_cbp_t *reply)
 {
     if (left.cell != NULL && reply->code >= 200 && is_of(reply->req, left.id, left.pid))
@@ -228,7 +229,7 @@ static bool watch_stateless_replies(void)
     return sl_load_api(&sl) == 0 && sl.register_cb(&callback) == 0;
 }
 
-/* Kamailio calls the one first that has registered last: us, and then tm. */
+/* Kamailio calls the callback registered last first: ours, then tm's. */
 bool transaction_init(const tm_api_t *api)
 {
     tm = api;

@@ -1,4 +1,4 @@
-/* The clocks: the one on the wall, which may be set, and the one that only goes on. */
+/* The clocks: the wall clock, which can be set, and the monotonic clock, which only advances. */
 #ifndef EVAPID_CLOCK_H
 #define EVAPID_CLOCK_H
 
@@ -12,13 +12,13 @@ static inline uint64_t clock_read_ms(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Milliseconds of the epoch. It may go back. */
+/* Milliseconds since the epoch. May go back. */
 static inline uint64_t clock_wall_ms(void)
 {
     return clock_read_ms(CLOCK_REALTIME);
 }
 
-/* Milliseconds since some moment, the same for all processes of the machine. It never goes back. */
+/* Milliseconds since an unspecified moment, the same for all processes of the machine. Never goes back. */
 static inline uint64_t clock_monotonic_ms(void)
 {
     return clock_read_ms(CLOCK_MONOTONIC);

@@ -1,5 +1,5 @@
 /* Descriptors by name. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table as it was */
 #include "base/holding.h"
 
 #include <stdarg.h>

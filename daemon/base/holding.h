@@ -1,7 +1,7 @@
 /* Holdings: open descriptors by name, on their way from one evapid to the next.
  *
- * The one that leaves lists what it has; the one that comes takes what it knows, and closes the rest. Names are as the
- * service manager wants them (FDNAME, sd_pid_notify_with_fds(3)): printable ASCII without a colon. */
+ * The leaving evapid lists its descriptors. The next one takes those that it knows, and closes the rest. A name has the
+ * form that the service manager requires (FDNAME, sd_pid_notify_with_fds(3)): printable ASCII without a colon. */
 #ifndef EVAPID_HOLDING_H
 #define EVAPID_HOLDING_H
 
@@ -17,16 +17,16 @@ struct holding {
 };
 
 struct holdings {
-    struct holding *all; /* uthash by name, in the order in which they were added */
+    struct holding *all; /* uthash by name, in the order of their addition */
 };
 
-/* Note the descriptor under that name. False when there is no memory, or the name is taken or too long. */
+/* Add the descriptor under this name. False if memory is short, or the name is in use or too long. */
 __attribute__((format(printf, 3, 4))) bool holdings_add(struct holdings *holdings, int fd, const char *name, ...);
 
-/* Take the descriptor of that name out: it is the caller's. -1: there is none. */
+/* Remove the descriptor of this name and give it to the caller. -1: there is none. */
 __attribute__((format(printf, 2, 3))) int holdings_take(struct holdings *holdings, const char *name, ...);
 
-/* Forget all. close_them: they are ours, and nobody has taken them. */
+/* Remove all. close_them: they are ours and nobody has taken them, so close them. */
 void holdings_clear(struct holdings *holdings, bool close_them);
 
 #endif

@@ -1,4 +1,4 @@
-/* Names of levels, and the one that holds. */
+/* Names of the levels, and the current one. */
 #include "base/level.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Asking the kernel about the other end. */
+/* Asks the kernel about the other end. */
 #include "base/lifetime.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 
 #include "base/watch.h"
 
-/* Linux 6.5 and later; the headers that we are built with may be older. */
+/* Linux 6.5 and later; the headers of the build may be older. */
 #if !defined(SO_PEERPIDFD) && !defined(__hppa__) && !defined(__sparc__)
 #define SO_PEERPIDFD 77
 #endif
@@ -20,8 +20,8 @@ uint32_t lifetime_pid(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? (uint32_t)peer.pid : 0;
 }
 
-/* A descriptor of the process, or -1, with ESRCH when it has ended. By its number it may be that of another process that has got
- * the number since: then the one that we mean has ended, and its link lasts no longer than that of the other one. */
+/* A descriptor of the process, or -1, with ESRCH if it has ended. Found by its number, it may be another process that
+ * has got the number since. Then ours has ended, and its link lasts no longer than that other process. */
 static int lifetime_open(int fd)
 {
 #ifdef SO_PEERPIDFD

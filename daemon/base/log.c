@@ -1,4 +1,4 @@
-/* Lines on standard error: their form, their level, and how many of a kind. */
+/* Lines on standard error: their form, their level, and how many of each kind. */
 #include "base/log.h"
 
 #include <stdarg.h>
@@ -14,8 +14,8 @@
 
 #define SUBJECT "log"
 #define TEXT_MAX 1024                 /* a longer text is cut */
-#define LINE_MAX_BYTES (TEXT_MAX * 3) /* with what stands before it */
-#define END_MS 200U                   /* of waiting at the end for a reader that is behind */
+#define LINE_MAX_BYTES (TEXT_MAX * 3) /* with its prefix */
+#define END_MS 200U                   /* the longest wait for a slow reader at the end */
 
 static const char *const journal_prefixes[] = { "<3>", "<4>", "<5>", "<6>", "<7>" };
 
@@ -23,7 +23,7 @@ static bool journal;
 static struct outlet outlet;
 static struct log_limit *limits; /* those that have withheld a line */
 
-/* JOURNAL_STREAM names the device and inode of the stream that the journal reads: is it our standard error? */
+/* Is our standard error the stream that the journal reads? JOURNAL_STREAM names that stream's device and inode. */
 static bool journal_reads_stderr(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -65,7 +65,7 @@ static void make_printable(char *out, size_t room, const char *text)
     out[n] = '\0';
 }
 
-/* Write the whole line into out, of LINE_MAX_BYTES. Returns its bytes. */
+/* Write the whole line into out, which has LINE_MAX_BYTES. Returns its bytes. */
 static size_t compose(char *out, enum log_level level, const char *subject, const char *text)
 {
     if (journal)
@@ -80,7 +80,7 @@ static size_t compose(char *out, enum log_level level, const char *subject, cons
                             log_level_name(level), subject, text);
 }
 
-/* Write a line that tells of others, which are missing before it: it is no matter of levels. */
+/* Write a line about lines that are missing before it. It is written at every log level. */
 __attribute__((format(printf, 3, 4))) static void log_missing(enum log_level level, const char *subject,
                                                               const char *format, ...)
 {

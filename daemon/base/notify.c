@@ -1,4 +1,4 @@
-/* Saying things to the service manager without ever waiting for it. */
+/* Talks to the service manager without ever waiting for it. */
 #include "base/notify.h"
 
 #include <errno.h>
@@ -22,11 +22,11 @@
 #include "base/log.h"
 
 #define TEXT_MAX 256U
-#define PAUSE_MS 5 /* while it is waited for: when it has read is not to be seen */
+#define PAUSE_MS 5 /* between two attempts while we wait: nothing shows when it has read */
 
 enum notice_kind { NOTICE_STATE, NOTICE_ALIVE, NOTICE_KEEP, NOTICE_FORGET };
 
-/* Something that is to be said. */
+/* Something to be sent. */
 struct notice {
     enum notice_kind kind;
     int fd;                          /* KEEP */
@@ -40,13 +40,13 @@ static struct {
     int fd; /* -1: there is no service manager */
     struct sockaddr_un address;
     socklen_t address_size;
-    struct notice *notices; /* that wait */
+    struct notice *notices; /* the waiting notices */
     struct notice *keeps;   /* uthash of those of kind KEEP */
-    struct notice *alive;   /* that of kind ALIVE */
+    struct notice *alive;   /* the one of kind ALIVE */
     unsigned states;
 } notify = { .fd = -1 };
 
-static struct log_limit failures = { .kind = "service manager: what it could not be told" };
+static struct log_limit failures = { .kind = "service manager: messages it did not get" };
 
 void notify_close(void)
 {
@@ -71,7 +71,7 @@ bool notify_open(void)
     return notify.fd >= 0;
 }
 
-/* Send a text, with a descriptor if there is one. False: errno says why. */
+/* Send a text, and a descriptor if there is one. False: errno says why. */
 static bool send_text(const char *text, int fd)
 {
     union {
@@ -106,7 +106,7 @@ static bool send_notice(const struct notice *notice)
     return send_text(text, notice->fd);
 }
 
-/* Has the service manager, or the kernel for it, no room now? */
+/* Does the service manager, or the kernel on its behalf, have no room now? */
 static bool is_for_later(int error)
 {
     return error == EAGAIN || error == EINTR || error == ENOBUFS || error == ENOMEM || error == ETOOMANYREFS;
@@ -158,7 +158,7 @@ static void append(struct notice *notice)
         drop_oldest_state();
 }
 
-/* False: there is no memory to say it. */
+/* False: memory is short. */
 static bool say(enum notice_kind kind, int fd, const char *name, const char *text)
 {
     struct notice *notice = make(kind, fd, name, text);
@@ -169,9 +169,10 @@ static bool say(enum notice_kind kind, int fd, const char *name, const char *tex
     return true;
 }
 
-/* ---- saying it -------------------------------------------------------------------------------------------------- */
+/* ---- sending
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* The service manager's socket takes nothing, now or later. */
+/* The service manager's socket accepts nothing, now or later. */
 static void fail(const struct notice *notice, int error)
 {
     const char *what = notice->name;
@@ -227,7 +228,8 @@ void notify_forget(const char *name)
         say(NOTICE_FORGET, -1, name, "");
 }
 
-/* ---- waiting, where that may be --------------------------------------------------------------------------------- */
+/* ---- waiting, where it is allowed
+ * ----------------------------------------------------------------------------------- */
 
 static bool is_before(uint64_t end_ms)
 {
@@ -240,7 +242,8 @@ static void pause_a_little(void)
     nanosleep(&pause, NULL);
 }
 
-/* The service manager closes what comes with BARRIER=1 when it has done all that was said before (sd_notify_barrier(3)). */
+/* The service manager closes the descriptor of BARRIER=1 when it has done all that it was told before
+ * (sd_notify_barrier(3)). */
 static void await_barrier(uint64_t end_ms)
 {
     int ends[2];

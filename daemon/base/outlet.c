@@ -1,4 +1,4 @@
-/* Writing lines without ever waiting for their reader. */
+/* Writes lines without ever waiting for their reader. */
 #include "base/outlet.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 
-/* Another open file description of the same pipe or terminal: O_NONBLOCK is ours alone then. */
+/* Open another file description of the same pipe or terminal: its O_NONBLOCK affects only us. */
 static int open_own(int fd)
 {
     char path[32];
@@ -46,8 +46,8 @@ void outlet_open(struct outlet *outlet, int fd)
     outlet->fd = own;
 }
 
-/* The description is shared, and may be one that waits. Pipes know RWF_NOWAIT (Linux 6.4). Else a pipe that polls writable
- * takes PIPE_BUF bytes, unless another process fills it in between; and a terminal takes one byte. */
+/* The file description is shared and may be blocking. Pipes support RWF_NOWAIT (Linux 6.4). Otherwise a pipe that polls
+ * writable accepts PIPE_BUF bytes, unless another process fills it in between; a terminal accepts one byte. */
 static ssize_t write_shared(int fd, const char *bytes, size_t length)
 {
     const struct iovec iov = { (void *)(uintptr_t)bytes, length };
@@ -72,7 +72,7 @@ static ssize_t write_piece(const struct outlet *outlet, const char *bytes, size_
     return write(outlet->fd, bytes, length);
 }
 
-/* As many whole lines as PIPE_BUF bytes hold; of a line that is longer, a part. */
+/* As many whole lines as fit in PIPE_BUF bytes; of a longer line, a part. */
 static size_t piece_length(const char *bytes, size_t length)
 {
     if (length <= PIPE_BUF)
@@ -89,8 +89,8 @@ static uint64_t count_lines(const char *bytes, size_t length)
     return lines;
 }
 
-/* Nobody takes what waits: its reader has gone, or the disk is full. Lines that told of others go with it, and those are to be
- * told of again. */
+/* Nobody will read what waits: the reader is gone, or the disk is full. Reports of missed lines are lost with it, so
+ * those lines are to be reported again. */
 static void drop_all(struct outlet *outlet, size_t from)
 {
     outlet->missed += count_lines(outlet->bytes + from, outlet->used - from) - outlet->parted;
@@ -133,7 +133,7 @@ static bool outlet_add(struct outlet *outlet, const char *line, size_t length)
     if (length + outlet->cut > OUTLET_ROOM - outlet->used)
         return false;
     if (outlet->cut)
-        outlet->bytes[outlet->used++] = '\n'; /* nothing waits: all has been dropped */
+        outlet->bytes[outlet->used++] = '\n'; /* fits: nothing waits, all was dropped */
     outlet->parted = outlet->parted || outlet->cut;
     outlet->cut = false;
     memcpy(outlet->bytes + outlet->used, line, length);
@@ -143,7 +143,7 @@ static bool outlet_add(struct outlet *outlet, const char *line, size_t length)
 
 void outlet_put(struct outlet *outlet, const char *line, size_t length)
 {
-    /* Behind a line that is missing comes the one that says so, before any other. */
+    /* After a missed line the report of it comes first, before any other line. */
     if (outlet->missed > 0 || !outlet_add(outlet, line, length))
         outlet->missed++;
     else

@@ -1,4 +1,4 @@
-/* Taking descriptors from others, and closing them without waiting. */
+/* Receives descriptors from others, and closes them without waiting. */
 #include "base/passed.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #ifndef SO_PASSRIGHTS
 #define SO_PASSRIGHTS 83 /* asm-generic/socket.h */
 #endif
-#define MESSAGE_MAX 253U /* descriptors of one message: SCM_MAX_FD of the kernel */
+#define MESSAGE_MAX 253U /* descriptors in one message: SCM_MAX_FD of the kernel */
 
 void passed_allow(int socket, bool allowed)
 {
@@ -24,7 +24,7 @@ void passed_close(int fd)
     close(fd);
 }
 
-/* The first place that is free, NULL: there is none. */
+/* The first free place; NULL: there is none. */
 static int *free_place(int *kept, size_t places)
 {
     for (size_t i = 0; i < places; i++)
@@ -72,7 +72,7 @@ void passed_end(int socket)
     char bytes[4096];
     bool curtailed = false;
     ssize_t n = 0;
-    shutdown(socket, SHUT_RDWR); /* nothing more comes */
+    shutdown(socket, SHUT_RDWR); /* nothing more can arrive */
     do
         n = passed_receive(socket, bytes, sizeof(bytes), NULL, 0, &curtailed);
     while (n > 0 || (n < 0 && errno == EINTR));

@@ -1,10 +1,11 @@
-/* Descriptors that somebody passes by a Unix socket (SCM_RIGHTS, unix(7)): closing one of them may take as long as its sender
- * says, and the loop is not to wait for that.
+/* Descriptors passed through a Unix socket (SCM_RIGHTS, unix(7)). Their sender can make the closing of one last
+ * arbitrarily long, and the loop must not wait for that.
  *
- * A TCP socket that is full and has SO_LINGER holds up who closes it last; the kernel closes what nobody has received, in the
- * name of who reads on, or closes the connection. So none is let in where none is expected (SO_PASSRIGHTS, Linux 6.16; an
- * earlier kernel does not know it, and takes them all), none is left to the kernel, and each is robbed of SO_LINGER before it
- * is closed. docs/security.md says what remains. */
+ * The last process to close a full TCP socket with SO_LINGER is held up. The kernel closes passed descriptors that
+ * nobody has received; the process that reads on, or closes the connection, then waits. So three things are done. Where
+ * none are expected, none are let in (SO_PASSRIGHTS, Linux 6.16; earlier kernels lack it and accept them all). None are
+ * left to the kernel to close. Before one is closed, its SO_LINGER is switched off. docs/security.md says what
+ * remains. */
 #ifndef EVAPID_PASSED_H
 #define EVAPID_PASSED_H
 
@@ -12,17 +13,17 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* May descriptors be passed to us by this socket, and by those who connect to it if it listens? */
+/* Allow or forbid descriptors on this socket, and on its connections if it listens. */
 void passed_allow(int socket, bool allowed);
 
-/* As recv(2) with MSG_DONTWAIT. Descriptors that come with the bytes fill the places of kept, of which there are so many, that
- * are free (-1); the others are closed. *curtailed becomes true when some were lost, because no more may be open. */
+/* As recv(2) with MSG_DONTWAIT. Descriptors that arrive with the bytes fill the free places (-1) among the `places` of
+ * kept; the others are closed. *curtailed becomes true if some were lost because no more may be open. */
 ssize_t passed_receive(int socket, void *bytes, size_t room, int *kept, size_t places, bool *curtailed);
 
 /* Close a descriptor that was passed. */
 void passed_close(int fd);
 
-/* Close a connection, with all that waits in it. */
+/* Close a connection, and everything that waits in it. */
 void passed_end(int socket);
 
 #endif

@@ -1,11 +1,11 @@
-/* The three standard descriptors: there from the start, whatever closed them. */
+/* The three standard descriptors: open from the start, even if they were closed. */
 #ifndef EVAPID_STANDARD_H
 #define EVAPID_STANDARD_H
 
 #include <stdbool.h>
 
-/* Open those of standard input, output and error that are closed on /dev/null, before anything else is opened: else a socket
- * would get their number, and lines of the log would be sent on it. False: that can't be done. */
+/* Open standard input, output and error on /dev/null where they are closed. Call it before anything else is opened:
+ * else a socket could get their number, and log lines would be sent on it. False: they cannot be opened. */
 bool standard_open(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* Writing and reading a state. */
+/* Writes and reads a state. */
 #include "base/state.h"
 
 #include <errno.h>
@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A field is the length of its name (u8), the name, what it is (u8), and its value. An END has a length of 0 and no more. */
+/* A field is the length of its name (u8), the name, its kind (u8), and its value. An END is just a length of 0. */
 enum field_kind {
     FIELD_RECORD = 0, /* fields, up to an END */
-    /* 1 to 8: a number of so many bytes */
+    /* 1 to 8: a number of this many bytes */
     FIELD_NUMBER_MAX = 8,
     FIELD_BYTES = 9 /* length (u64) and bytes */
 };
@@ -126,7 +126,7 @@ int state_end(struct state_out *out)
 /* ---- fields ----------------------------------------------------------------------------------------------------- */
 
 struct field {
-    struct wire_text name; /* without a name: it is an END */
+    struct wire_text name; /* without a name: an END */
     unsigned kind;
 };
 
@@ -145,7 +145,7 @@ static bool is_end(const struct wire_cursor *at, const struct field *field)
     return at->failed || field->name.length == 0;
 }
 
-/* Pass over the value of a field; of a record to its END. */
+/* Skip a field's value; for a record, everything to its END. */
 static void skip_value(struct wire_cursor *at, unsigned kind)
 {
     unsigned depth = 0;
@@ -154,7 +154,7 @@ static void skip_value(struct wire_cursor *at, unsigned kind)
             depth++;
         else
             wire_take_bytes(at, kind == FIELD_BYTES ? (size_t)wire_take(at, 8) : kind);
-        for (struct field field; depth > 0; depth--) { /* the next field; behind an END that of the record around it */
+        for (struct field field; depth > 0; depth--) { /* the next field; after an END, that of the enclosing record */
             field = take_head(at);
             kind = field.kind;
             if (at->failed)
@@ -167,7 +167,7 @@ static void skip_value(struct wire_cursor *at, unsigned kind)
     }
 }
 
-/* Nobody has asked for that field. */
+/* Note a field that nobody has asked for. */
 static void note_unknown(struct state_in *in, const struct field *field, size_t bytes)
 {
     char name[sizeof(in->unknown[0].name)] = "";
@@ -187,7 +187,7 @@ static void note_unknown(struct state_in *in, const struct field *field, size_t 
     memcpy(unknown->name, name, sizeof(name));
 }
 
-/* Pass over the fields up to there. */
+/* Skip the fields up to there. */
 static void pass_over(struct state_in *in, const unsigned char *there)
 {
     while (!in->at.failed && in->at.at < there) {
@@ -198,7 +198,7 @@ static void pass_over(struct state_in *in, const unsigned char *there)
     }
 }
 
-/* The field of that name from here on in the record that we are in: we stand at its value then. False: it is missing. */
+/* Find the next field of this name in the current record, and stop at its value. False: it is missing. */
 static bool find_field(struct state_in *in, const char *name, unsigned *kind)
 {
     struct wire_cursor at = in->at;
@@ -239,7 +239,7 @@ static const char *state_map(struct state_in *in, int memfd)
     const uint64_t magic = wire_take(&in->at, 8);
     in->version = (uint32_t)wire_take(&in->at, 4);
     const uint32_t reader = (uint32_t)wire_take(&in->at, 4);
-    const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is none";
+    const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is not a state";
     if (why == NULL)
         return NULL;
     munmap(in->memory, in->size);
@@ -278,7 +278,7 @@ struct wire_text state_take_bytes(struct state_in *in, const char *name)
 static void enter(struct state_in *in, const char *name)
 {
     if (in->depth == STATE_DEPTH)
-        abort(); /* no state has that many: it is we who ask */
+        abort(); /* no state is that deep: our own code is wrong */
     in->path[in->depth++] = name;
 }
 

@@ -1,15 +1,15 @@
-/* A state: what one evapid leaves to its successor beside descriptors and the ledger, written down in a memfd. Who owns a struct
- * writes and reads its part; handover.c says in which order. docs/handover.md has the format.
+/* A state: what one evapid leaves to its successor besides descriptors and the ledger, written into a memfd. The owner
+ * of a struct writes and reads its part; handover.c defines the order. docs/handover.md describes the format.
  *
- * It describes itself, so that evapids of different versions can follow each other: every field has a name, and says how long it
- * is. A field is a number, bytes, or a record of fields. A reader asks for the fields that it knows, in the order in which
- * they are written: what it passes over is unknown to it, and noted; what is missing is what the reader says in its place. So a
- * new field needs no more than a value for a state that lacks it. A field keeps its name and meaning, and its place before or
- * after others; one whose meaning changes gets a new name.
+ * A state describes itself, so that evapids of different versions can follow each other: every field has a name and a
+ * length. A field is a number, bytes, or a record of fields. A reader asks for the fields that it knows, in the order
+ * in which they are written. Fields that it skips are unknown to it, and are noted. For a missing field the reader
+ * supplies a value. A new field therefore only needs a value for states that lack it. A field keeps its name, its
+ * meaning and its place in the order. If its meaning changes, it gets a new name.
  *
- * What many refer to, as chunks (events/chunk_state.h), is a record where it is first referred to, and is numbered from 1;
- * later its number stands for it, and 0 for none. The reader checks all that it reads: what makes no sense to it makes the
- * whole state one that can't be taken over. */
+ * A thing with several references, such as a chunk (events/chunk_state.h), is a record at its first reference, and is
+ * numbered from 1. Later references are its number, or 0 for none. The reader checks everything that it reads. A state
+ * with anything invalid is refused as a whole. */
 #ifndef EVAPID_STATE_H
 #define EVAPID_STATE_H
 
@@ -21,65 +21,65 @@
 
 #define STATE_MAGIC 0x7473646970617665U /* "evapidst" in memory */
 
-/* Versions of state and ledger together. Raise the first with every field that comes or goes, and lay a fixture of it beside the
- * others (tests/system/handover/fixtures). Raise the second to the first when an earlier evapid would do harm with what it can't
- * know: it says so, and does not take over. */
+/* Versions of state and ledger together. Raise the first with every field that is added or removed, and add a fixture
+ * of it to tests/system/handover/fixtures. Raise the second to the first if an earlier evapid could do harm with what it does
+ * not know: it then says so and does not take over. */
 #define STATE_VERSION 3U
-#define STATE_READER 3U       /* the least version that can go on with what this one writes */
-#define STATE_OLDEST 3U       /* the earliest one that this one can go on with */
+#define STATE_READER 3U       /* the lowest version that can continue from our state */
+#define STATE_OLDEST 3U       /* the earliest version from which we can continue */
 #define STATE_NAME_MAX 31U    /* bytes of a field's name */
-#define STATE_DEPTH 8U        /* records within records */
-#define STATE_UNKNOWN_MAX 16U /* names of unknown fields that are noted */
+#define STATE_DEPTH 8U        /* depth of nested records */
+#define STATE_UNKNOWN_MAX 16U /* unknown fields whose names are noted */
 
-/* Why that version, which says who can read it, can't be gone on with; NULL: it can. */
+/* Why we cannot continue from a state of this version, which names the lowest version of its readers; NULL: we can. */
 const char *state_judge(uint32_t version, uint32_t reader);
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-/* A state that is being written. An error shows at the end. */
+/* A state being written. An error shows at the end. */
 struct state_out {
     FILE *file;
-    uint32_t serial; /* of this state among those that this process has written */
-    uint32_t shared; /* things that many refer to: so many have a number up to now */
+    uint32_t serial; /* this state's number among those that this process has written */
+    uint32_t shared; /* how many things with several references have a number so far */
 };
 
-/* Begin in a new memfd; false when there can be none. */
+/* Begin in a new memfd. False if none can be made. */
 bool state_begin(struct state_out *out);
 
-/* A number; bytes; text up to its NUL. */
+/* Write a number, bytes, or text up to its NUL. */
 void state_put(struct state_out *out, const char *name, uint64_t value);
 void state_put_bytes(struct state_out *out, const char *name, const void *bytes, size_t length);
 void state_put_text(struct state_out *out, const char *name, const char *text);
 
-/* Likewise bytes that come one number after the other: how many there will be in all, and then each number of four bytes. */
+/* Write bytes that consist of numbers: first their total length, then each number, four bytes long. */
 void state_put_bytes_begin(struct state_out *out, const char *name, uint64_t length);
 void state_put_bytes_u32(struct state_out *out, uint32_t value);
 
-/* What is put between these two is in a record of that name. */
+/* All that is put between these two belongs to the record of this name. */
 void state_put_record(struct state_out *out, const char *name);
 void state_put_end(struct state_out *out);
 
-/* The number of a thing that many refer to, which is about to be written. */
+/* The number of a thing with several references that is about to be written. */
 uint32_t state_number(struct state_out *out);
 
-/* The memfd, which is the caller's, or -1: it could not be written whole. */
+/* The memfd, now the caller's; -1: it could not be written completely. */
 int state_end(struct state_out *out);
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* A field that nobody has asked for: its name and those of the records that it lies in, and what it takes in all. */
+/* A field that nobody has asked for: its name with those of its records, and its total bytes. */
 struct state_unknown {
     char name[STATE_DEPTH * (STATE_NAME_MAX + 1)];
     size_t bytes;
 };
 
-/* A thing that many refer to. It is ours until the state is closed. */
+/* A thing with several references. It is ours until the state is closed. */
 struct state_shared {
     void *thing;
     void (*release)(void *thing);
 };
 
-/* A state that is being read. Once something is wrong, at.failed stays true, and nothing more is read. */
+/* A state being read. After an error at.failed stays true, and nothing more is read. */
 struct state_in {
     struct wire_cursor at;
     void *memory; /* of the mapping */
@@ -88,7 +88,7 @@ struct state_in {
 
     const char *path[STATE_DEPTH]; /* names of the records that we are in */
     unsigned depth;
-    unsigned absent; /* of these, the innermost that are not there: all is missing in them */
+    unsigned absent; /* how many of these, the innermost, are missing: every field in them is missing too */
 
     struct state_shared *shared; /* by their numbers */
     uint32_t count, room;
@@ -97,44 +97,45 @@ struct state_in {
     unsigned unknown_count;
 };
 
-/* Map the memfd, which is closed in any case. NULL, or why it is no state that we can read. */
+/* Map the memfd and close it, also after an error. Returns NULL, or why we cannot read the state. */
 const char *state_open(struct state_in *in, int memfd);
 
-/* A number, or what stands for it when it is missing; bytes, none when they are missing. */
+/* Read a number, or use `missing` if there is none; read bytes, empty if there are none. */
 uint64_t state_take(struct state_in *in, const char *name, uint64_t missing);
 struct wire_text state_take_bytes(struct state_in *in, const char *name);
 
-/* Go into the record of that name, and out of it again. One that is missing is as one that has no fields. */
+/* Enter the record of this name, and leave it again. A missing record is like one without fields. */
 void state_take_record(struct state_in *in, const char *name);
 void state_take_end(struct state_in *in);
 
-/* Go into the next record of that name, if there is one more: state_take_end leaves it. */
+/* Enter the next record of this name, if there is another one. state_take_end leaves it. */
 bool state_take_next(struct state_in *in, const char *name);
 
 enum state_reference {
-    STATE_MISSING, /* there is no field of that name */
-    STATE_FIRST,   /* the thing itself: we are in its record now, and its reader says state_make_room and state_share */
-    STATE_AGAIN    /* one that has been read before */
+    STATE_MISSING, /* there is no field of this name */
+    STATE_FIRST,   /* the thing itself: we are in its record, and its reader calls state_make_room and state_share */
+    STATE_AGAIN    /* a thing that was read before */
 };
 
-/* Look for a thing that many refer to. *thing is NULL unless it has been read before. */
+/* Find a reference to a thing. *thing is NULL unless the thing was read before. */
 enum state_reference state_take_reference(struct state_in *in, const char *name, void **thing);
 
-/* Is a thing of that number the next one, and is there room for it? And: that is it; it is released with the state. */
+/* state_make_room: is this number the next one, and is there room for it? state_share: it is this thing, which is
+ * released with the state. */
 bool state_make_room(struct state_in *in, uint64_t number);
 void state_share(struct state_in *in, void *thing, void (*release)(void *thing));
 
-/* Say that what was read makes no sense. */
+/* Report that what was read is invalid. */
 static inline bool state_fail(struct state_in *in)
 {
     in->at.failed = true;
     return false;
 }
 
-/* Leave the outermost record, and look whether the state is whole. What was not asked for is unknown. */
+/* Leave the outermost record, and check that the state is complete. Fields that nobody asked for are unknown. */
 bool state_finish(struct state_in *in);
 
-/* Unmap, and let go of the chunks; once more does no harm. Returns whether nothing was wrong. */
+/* Unmap it, and release the things in it. A second call does no harm. Returns whether all was valid. */
 bool state_close(struct state_in *in);
 
 #endif

@@ -1,5 +1,5 @@
-/* Telling the service manager what to keep, and who gets a place there. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+/* Tells the service manager what to keep, and decides who gets a place. */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table as it was */
 #include "base/store.h"
 
 #include <stdarg.h>
@@ -17,29 +17,29 @@
 #define SETTLE_MS 5000U
 #define CLIENT_NAME_BYTES 18U /* "client-4294967295" and a colon */
 #define NAMES_MAX                                                                                                      \
-    120000U /* bytes of all names: they come back in one variable of the environment (MAX_ARG_STRLEN, execve(2)) */
+    120000U /* bytes of all names: they come back in one environment variable (MAX_ARG_STRLEN, execve(2)) */
 
-/* Places that every evapid has need of when it is restarted, whether they are taken now or not; and the links to Kamailio's
- * workers come to that (store_reserve). */
+/* Every evapid needs these places when it is restarted, whether they are in use now or not. The links to Kamailio's
+ * workers come in addition (store_reserve). */
 static const char *const needed[] = { "state", "ledger", "ring", "ring-wake", "kamailio-socket", "control-socket" };
 
-/* A client that is connected. */
+/* A connected client. */
 struct stored_client {
     uint32_t index;
-    int fd; /* the client's own, until store_forget_client */
+    int fd; /* the client's own; stays open until store_forget_client */
     UT_hash_handle hh;
 };
 
 static struct {
-    unsigned most;              /* descriptors; 0: there is no store */
-    struct holdings kept;       /* their names; the descriptors are the service manager's */
-    size_t names;               /* bytes of the names, with a colon each */
-    unsigned links, links_kept; /* of workers: for which places are reserved, and of these are taken */
+    unsigned most;              /* the most descriptors; 0: there is no store */
+    struct holdings kept;       /* their names; the service manager has the descriptors */
+    size_t names;               /* bytes of the names, plus a colon for each */
+    unsigned links, links_kept; /* of workers: how many places are reserved, and how many links are kept */
 
-    /* uthash by index, in the order in which they came. Those before waiting are kept, and no others. */
+    /* uthash by index, in order of arrival. Those before waiting are kept, the others are not. */
     struct stored_client *clients, *waiting;
     unsigned waiting_count;
-    uint64_t expected; /* clients that may come, of which somebody has been warned; 0: of none */
+    uint64_t expected; /* clients for which a warning was logged; 0: no warning yet */
 } store;
 
 static struct log_limit failures = { .kind = "store: descriptors that are not kept" };
@@ -73,7 +73,7 @@ bool store_open(struct holdings *holdings)
     for (int i = 0; i < count; i++) {
         const int fd = SD_LISTEN_FDS_START + i;
         if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
-            close(fd); /* a name that comes twice, or no memory */
+            close(fd); /* a duplicate name, or memory is short */
         else if (holdings_add(&store.kept, -1, "%s", names[i])) {
             store.names += strlen(names[i]) + 1;
             store.links_kept += is_link(names[i]);
@@ -93,7 +93,7 @@ bool store_is_managed(void)
     return getenv("NOTIFY_SOCKET") != NULL;
 }
 
-/* Write the whole name; false: there is no store, and no need of it. */
+/* Write the whole name. False: there is no store, so nobody needs it. */
 static bool store_name(char what[HOLDING_NAME_MAX + 1], const char *name, va_list args)
 {
     if (store.most > 0)
@@ -103,7 +103,7 @@ static bool store_name(char what[HOLDING_NAME_MAX + 1], const char *name, va_lis
 
 /* ---- places ----------------------------------------------------------------------------------------------------- */
 
-/* Places that are reserved, and not taken yet, beside that of the name. */
+/* Places that are reserved and still free, without the one for this name. */
 static unsigned places_reserved(const char *name)
 {
     const unsigned taken = store.links_kept + is_link(name);
@@ -113,14 +113,14 @@ static unsigned places_reserved(const char *name)
     return reserved;
 }
 
-/* Is there room for one more of that name beside so many others, each with a name as long as may be? */
+/* Is there room for one more descriptor of this name beside so many others, each with the longest name? */
 static bool has_room(const char *name, unsigned reserved)
 {
     return HASH_COUNT(store.kept.all) + reserved < store.most &&
            store.names + strlen(name) + 1 + (size_t)reserved * (HOLDING_NAME_MAX + 1) <= NAMES_MAX;
 }
 
-/* Tell the service manager. False: it can't be told, or there is no memory. */
+/* Tell the service manager to keep it. False: it cannot be told, or memory is short. */
 static bool put(int fd, const char *name)
 {
     if (!holdings_add(&store.kept, -1, "%s", name))
@@ -135,7 +135,7 @@ static bool put(int fd, const char *name)
     return false;
 }
 
-/* Whether it was kept. */
+/* Returns whether it was kept. */
 static bool take_back(const char *name)
 {
     if (!is_kept(name))
@@ -159,7 +159,7 @@ static void client_name(const struct stored_client *client, char name[HOLDING_NA
     snprintf(name, HOLDING_NAME_MAX + 1, "client-%u", client->index);
 }
 
-/* The client that came last of those that are kept makes way. False: there is none. */
+/* Remove the stored client that came last. False: there is none. */
 static bool displace_client(void)
 {
     char name[HOLDING_NAME_MAX + 1];
@@ -173,11 +173,11 @@ static bool displace_client(void)
     store.waiting_count++;
     client_name(last, name);
     take_back(name);
-    log_limited(&changes, LEVEL_WARNING, name, "kept no more by the service manager: its place is needed");
+    log_limited(&changes, LEVEL_WARNING, name, "no longer kept by the service manager: its place is needed");
     return true;
 }
 
-/* Those that wait get the places that are free, first come first. */
+/* Give free places to waiting clients, in order of arrival. */
 static void place_clients(void)
 {
     char name[HOLDING_NAME_MAX + 1];
@@ -276,7 +276,7 @@ void store_expect(uint64_t clients, unsigned sockets)
         clients + others < most_named ? "" : ", which is the most, and lower max_clients");
 }
 
-/* Whether it was kept. */
+/* Returns whether it was kept. */
 static bool store_remove(const char *name, va_list args)
 {
     char what[HOLDING_NAME_MAX + 1];

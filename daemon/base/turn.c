@@ -1,4 +1,4 @@
-/* Measuring turns of the loop. */
+/* Measures the turns of the loop. */
 #include "base/turn.h"
 
 #include <time.h>
@@ -6,7 +6,7 @@
 #include "base/log.h"
 
 #define SUBJECT "evapid"
-#define READ_NS 1000000U /* how often the thread's clock is read at most */
+#define READ_NS 1000000U /* the thread's clock is read once in this time at most */
 
 static struct log_limit long_turns = { .kind = "evapid: long turns" };
 

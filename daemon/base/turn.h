@@ -1,12 +1,12 @@
-/* A turn of the loop: how long it has taken, in processor time of evapid's own.
+/* A turn of the loop: how long it took, in evapid's own processor time.
  *
- * A turn goes from the end of the one before to its own end: evapid sleeps until something comes, works on all that has come, and
- * that work is what counts. Nobody waits for evapid longer than its longest turn takes, so there is a bound for turns
+ * A turn lasts from the end of the turn before to its own end. evapid sleeps until something arrives, then works on all
+ * that has arrived; that work counts. Nobody waits for evapid longer than its longest turn, so turns have a bound
  * (docs/architecture.md, promise 9).
  *
- * To read the thread's clock is a system call. It is read once in a millisecond at most: the turns that have ended since it was
- * read before share what it says, and the last one of them, the only one that can have been a long one, gets as much of that
- * as it can have taken. */
+ * Reading the thread's clock is a system call, so it is read at most once in a millisecond. The turns that ended since
+ * the last reading share the measured time. Only the last of them can have been long, so it is given as much of that
+ * time as it can have used. */
 #ifndef EVAPID_TURN_H
 #define EVAPID_TURN_H
 
@@ -14,23 +14,24 @@
 
 #include "evapid/histogram.h"
 
-#define TURN_BOUND_NS 50000000U /* of processor time: a turn that takes more is logged */
+#define TURN_BOUND_NS 50000000U /* of processor time: a longer turn is logged */
 
 struct turn {
     uint64_t number;            /* turns that have ended */
-    struct histogram histogram; /* of those that have been counted, in this process */
-    uint64_t uncounted;         /* turns that have ended since the thread's clock was read */
-    uint64_t ended_ns, read_ns; /* by CLOCK_MONOTONIC: when the last turn ended, and when the thread's clock was read */
-    uint64_t cpu_ns;            /* what it said */
+    struct histogram histogram; /* of the turns counted, in this process */
+    uint64_t uncounted;         /* turns that ended since the thread's clock was read */
+    uint64_t ended_ns, read_ns; /* by CLOCK_MONOTONIC: the end of the last turn, and the last reading of the thread's
+                                   clock */
+    uint64_t cpu_ns;            /* the result of that reading */
 };
 
-/* Before the loop runs. */
+/* Call it before the loop runs. */
 void turn_begin(struct turn *turn);
 
-/* A turn has ended. */
+/* Call it when a turn has ended. */
 void turn_end(struct turn *turn);
 
-/* Likewise, at that time by CLOCK_MONOTONIC; cpu_ns reads the thread's clock. For tests. */
+/* The same, with the time by CLOCK_MONOTONIC as now_ns. cpu_ns reads the thread's clock. For tests. */
 void turn_end_at(struct turn *turn, uint64_t now_ns, uint64_t (*cpu_ns)(void));
 
 #endif

@@ -1,17 +1,17 @@
-/* The memory for libuv's table of what it watches; handles that outlive their owners. */
+/* The memory for libuv's table of watched descriptors, and handles that outlive their owners. */
 #include "base/watch.h"
 
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* For the table when it grows next. */
+/* Memory for the next growth of the table. */
 static struct {
-    void *memory; /* NULL: none is laid by */
+    void *memory; /* NULL: none is reserved */
     size_t size;
 } spare;
 
-/* libuv has one block that grows: that table. */
+/* libuv grows only one block with realloc: that table. */
 static void *watch_realloc(void *memory, size_t size)
 {
     if (spare.memory == NULL || size > spare.size)
@@ -30,7 +30,7 @@ void watch_prepare(void)
     uv_replace_allocator(malloc, watch_realloc, calloc, free);
 }
 
-/* The table has a power of two of entries, two of which libuv uses itself. */
+/* The table's size is a power of two; libuv uses two entries itself. */
 bool watch_has_room(const uv_loop_t *loop, int fd)
 {
     size_t entries = 4;

@@ -1,5 +1,5 @@
 /* Keys: one table with a row for each key of the file. What a value may be, its default and where it is kept all come
- * from the row; the documents are checked against it (tests/system/test_docs.py). */
+ * from the row; the documents are checked against it (tests/system/docs/test_docs.py). */
 #ifndef EVAPID_KEYS_H
 #define EVAPID_KEYS_H
 

@@ -16,37 +16,37 @@
 
 #define SUBJECT "control"
 
-/* What is said on a connection. */
+/* What a connection is doing. */
 enum inquiry_state {
-    INQUIRY_ASKING,  /* requests; it is read only while no answer is on its way, so that it holds one answer at most */
-    INQUIRY_WAITING, /* a whole request has come: it is done in its turn */
-    INQUIRY_HEARING, /* it is answered by a report, a slice in its turn */
-    INQUIRY_TAILING, /* it is shown what passes; whatever it says is thrown away */
-    INQUIRY_PUBLISHING, /* events; it is read on at the end of a turn, if that may be */
-    INQUIRY_ENDING,     /* nothing more is read, and its last answer goes behind the one that is being written */
-    INQUIRY_LEAVING     /* that is being written: it is closed behind it */
+    INQUIRY_ASKING,     /* requests; read only while no answer is being sent, so that it holds one answer at most */
+    INQUIRY_WAITING,    /* a whole request has arrived and waits for its turn */
+    INQUIRY_HEARING,    /* a report answers it, a slice in each of its turns */
+    INQUIRY_TAILING,    /* it is shown what passes; whatever it sends is dropped */
+    INQUIRY_PUBLISHING, /* events; reading goes on at the end of a turn, if allowed */
+    INQUIRY_ENDING,     /* no more reading; its last answer follows the one being written */
+    INQUIRY_LEAVING     /* the last answer is being written; then it is closed */
 };
 
 struct inquiry {
     struct control *control;
-    uid_t user; /* whose process has connected */
-    bool asked; /* it has, once at least */
+    uid_t user; /* the user of the process that has connected */
+    bool asked; /* it has sent a request */
     enum inquiry_state state;
     uv_pipe_t pipe;
     uv_write_t write;
-    char *answer;          /* being written, NULL: none */
+    char *answer;          /* being written; NULL: none */
     struct report *report; /* HEARING */
-    bool in_turn;          /* WAITING: all before mark is to be read first */
+    bool in_turn;          /* WAITING: all before mark must be read first */
     struct kamailio_mark mark;
     char request[CONTROL_REQUEST_MAX];
     size_t length;
     struct tail *tail;               /* TAILING */
-    struct publication *publication; /* PUBLISHING, and to its end behind that */
-    uint64_t told;                   /* events of the publication that have been acknowledged */
-    bool resting;                    /* PUBLISHING: not being read */
-    bool behind;                     /* PUBLISHING: so many bytes that have been read are published behind mark */
+    struct publication *publication; /* PUBLISHING, and until its end */
+    uint64_t told;                   /* events of the publication that were acknowledged */
+    bool resting;                    /* PUBLISHING: reading is stopped */
+    bool behind;                     /* PUBLISHING: `pending` bytes were read and will be published after mark */
     size_t pending;
-    const char *error, *detail; /* why the publication could not go on, NULL: it could, or was at its end */
+    const char *error, *detail; /* why the publication failed; NULL: it did not */
     struct inquiry *prev, *next;
 };
 
@@ -81,7 +81,7 @@ static void inquiry_close(struct inquiry *inquiry)
     uv_close((uv_handle_t *)&inquiry->pipe, inquiry_on_closed);
 }
 
-/* May the connection be waited for? */
+/* Can the loop watch the connection? */
 static bool inquiry_watch(struct inquiry *inquiry)
 {
     uv_os_fd_t fd = -1;
@@ -99,7 +99,7 @@ static void inquiry_on_written(uv_write_t *write, int status)
         inquiry_go_on(inquiry);
 }
 
-/* Send so many bytes, which are the inquiry's from here on. */
+/* Send these bytes; the inquiry owns them from now on. */
 static void inquiry_write(struct inquiry *inquiry, char *bytes, size_t length)
 {
     uv_buf_t buf = uv_buf_init(bytes, (unsigned)length);
@@ -110,7 +110,7 @@ static void inquiry_write(struct inquiry *inquiry, char *bytes, size_t length)
         inquiry_close(inquiry);
 }
 
-/* Send an object on a line; takes the reference. */
+/* Send an object on one line; takes the reference. */
 static void inquiry_answer(struct inquiry *inquiry, json_t *object)
 {
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
@@ -126,7 +126,7 @@ static void inquiry_answer(struct inquiry *inquiry, json_t *object)
     inquiry_write(inquiry, line, length + 1);
 }
 
-/* The last answer. */
+/* Send the last answer. */
 static void inquiry_reject(struct inquiry *inquiry, const char *error, const char *detail)
 {
     inquiry->state = INQUIRY_LEAVING;
@@ -171,13 +171,13 @@ static json_t *inquiry_describe_published(struct inquiry *inquiry)
                      (json_int_t)publication->event_bytes, "received", (json_int_t)publication->received);
 }
 
-/* How far it is. */
+/* Report progress. */
 static void inquiry_acknowledge(struct inquiry *inquiry)
 {
     inquiry_answer(inquiry, json_pack("{s:o}", "published", inquiry_describe_published(inquiry)));
 }
 
-/* How far it came. */
+/* Report the final result. */
 static void inquiry_conclude(struct inquiry *inquiry)
 {
     json_t *published = inquiry_describe_published(inquiry);
@@ -189,7 +189,7 @@ static void inquiry_conclude(struct inquiry *inquiry)
                                           "published", published));
 }
 
-/* No more events come: because of an error, or because it was all. One answer is on its way at a time. */
+/* No more events will arrive: after an error, or because that was all. Only one answer is sent at a time. */
 static void inquiry_end_publication(struct inquiry *inquiry, const char *error, const char *detail)
 {
     inquiry->state = INQUIRY_ENDING;
@@ -200,7 +200,8 @@ static void inquiry_end_publication(struct inquiry *inquiry, const char *error, 
         inquiry_conclude(inquiry);
 }
 
-/* Publish what has been read, if all has been that Kamailio had said before. The rest of the turn is the clients'. */
+/* Publish what was read, once everything that Kamailio had said before is read. The rest of the turn is left to the
+ * clients. */
 static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
@@ -218,7 +219,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
         inquiry_acknowledge(inquiry);
 }
 
-/* So many bytes of events have come. */
+/* This many bytes of events have arrived. */
 static void inquiry_publish(struct inquiry *inquiry, size_t length)
 {
     uv_read_stop((uv_stream_t *)&inquiry->pipe);
@@ -228,7 +229,7 @@ static void inquiry_publish(struct inquiry *inquiry, size_t length)
     inquiry_publish_in_turn(inquiry);
 }
 
-/* What has come behind the request are its first events. */
+/* Bytes after the request are its first events. */
 static void inquiry_begin_publication(struct inquiry *inquiry)
 {
     size_t room = 0;
@@ -268,7 +269,7 @@ static void inquiry_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 
-/* The one who asks gets descriptors on the connection itself, so that nothing may be left to be written on it. */
+/* The requester gets descriptors on this connection, so no other bytes may still wait to be written on it. */
 static void inquiry_replace(struct inquiry *inquiry)
 {
     uv_os_fd_t fd = -1;
@@ -279,7 +280,7 @@ static void inquiry_replace(struct inquiry *inquiry)
     inquiry_reject(inquiry, "not replaced", why != NULL ? why : "");
 }
 
-/* The next slice of the report, of which the rest comes in its turn. */
+/* Write the next slice of the report; further slices follow in later turns. */
 static void inquiry_hear(struct inquiry *inquiry)
 {
     size_t length = 0;
@@ -296,7 +297,7 @@ static void inquiry_hear(struct inquiry *inquiry)
     inquiry_write(inquiry, slice, length);
 }
 
-/* What the request has become. */
+/* Act on the result of the request. */
 static void inquiry_reply(struct inquiry *inquiry, struct request_reply *reply)
 {
     struct control *control = inquiry->control;
@@ -314,7 +315,7 @@ static void inquiry_reply(struct inquiry *inquiry, struct request_reply *reply)
     if (reply->tail != NULL) {
         inquiry->state = INQUIRY_TAILING;
         inquiry->tail = reply->tail;
-        inquiry_read(inquiry); /* for its end */
+        inquiry_read(inquiry); /* to notice its end */
     }
     if (reply->publication != NULL) {
         inquiry->state = INQUIRY_PUBLISHING;
@@ -330,7 +331,7 @@ static void inquiry_reply(struct inquiry *inquiry, struct request_reply *reply)
         inquiry_begin_publication(inquiry);
 }
 
-/* The turn of the request has come. */
+/* The request's turn has come. */
 static void inquiry_do(struct inquiry *inquiry)
 {
     struct control *control = inquiry->control;
@@ -355,7 +356,7 @@ static void inquiry_do(struct inquiry *inquiry)
     inquiry_reply(inquiry, &reply);
 }
 
-/* Is a whole request there? */
+/* Has a whole request arrived? */
 static void inquiry_look(struct inquiry *inquiry)
 {
     if (memchr(inquiry->request, '\n', inquiry->length) != NULL) {
@@ -367,7 +368,7 @@ static void inquiry_look(struct inquiry *inquiry)
     }
 }
 
-/* An answer has been written: what comes now? */
+/* An answer has been written: decide what is next. */
 static void inquiry_go_on(struct inquiry *inquiry)
 {
     struct control *control = inquiry->control;
@@ -380,7 +381,7 @@ static void inquiry_go_on(struct inquiry *inquiry)
             inquiry_look(inquiry);
         break;
     case INQUIRY_WAITING:
-    case INQUIRY_HEARING:        /* its turn comes */
+    case INQUIRY_HEARING:        /* waits for its turn */
     case INQUIRY_TAILING: break; /* the end of the turn shows more */
     case INQUIRY_PUBLISHING:
         if (inquiry->publication->events > inquiry->told)
@@ -401,7 +402,7 @@ static void inquiry_show(struct inquiry *inquiry)
         inquiry_write(inquiry, lines, length);
 }
 
-/* Read on, if that may be. Who publishes without end must not keep evapid from its own. */
+/* Continue reading, if allowed. An endless publication must not keep evapid from stopping. */
 static void inquiry_resume(struct inquiry *inquiry)
 {
     const struct status_subject *subject = inquiry->control->subject;
@@ -413,7 +414,7 @@ static void inquiry_resume(struct inquiry *inquiry)
     }
 }
 
-/* Can the request be done, or be answered further? */
+/* Can the request be done, or more of its answer be written? */
 static bool inquiry_is_ready(const struct inquiry *inquiry)
 {
     const struct kamailio *kamailio = inquiry->control->subject->kamailio;
@@ -430,7 +431,7 @@ static struct inquiry *control_next(const struct control *control)
     return NULL;
 }
 
-/* Who has been served stands behind the others. */
+/* A connection that was served moves behind the others. */
 static void control_serve_one(struct control *control)
 {
     struct inquiry *inquiry = control_next(control);
@@ -476,7 +477,7 @@ void control_flush(struct control *control)
     }
 }
 
-/* The user who has most of the connections, of which the newcomer's is one; on a tie it is the newcomer's user. */
+/* The user with the most connections, including the newcomer's. On a tie it is the newcomer's user. */
 static uid_t user_of_most(const struct control *control, uid_t newcomer)
 {
     uid_t users[CONTROL_CONNECTIONS + 1] = { newcomer };
@@ -488,8 +489,8 @@ static uid_t user_of_most(const struct control *control, uid_t newcomer)
     return crowd_user(users, count, &most);
 }
 
-/* How little is lost with a connection: it has asked nothing yet; it has asked, and may again; it is being answered, shows what
- * passes, or publishes. */
+/* How much is lost with a connection, from least to most: it has asked nothing yet; it has asked and may ask again; it
+ * is being answered, is shown what passes, or publishes. */
 enum use { USE_NONE, USE_IDLE, USE_AT_WORK };
 
 static enum use inquiry_use(const struct inquiry *inquiry)
@@ -499,9 +500,9 @@ static enum use inquiry_use(const struct inquiry *inquiry)
     return inquiry->asked ? USE_IDLE : USE_NONE;
 }
 
-/* Close one connection of the user who has the most: first one that never asked, then the longest idle (connections stand in the
- * order of their last request). Close one at work only to admit another user. So a silent crowd does not push out what an operator
- * looks at, and whoever holds connections keeps out nobody else. */
+/* Close one connection of the user with the most: first one that never asked, then the longest idle (connections stand
+ * in the order of their last request). Close a working one only to admit another user. So silent connections do not
+ * push out the one that an operator is watching, and a user with many connections only keeps himself out. */
 static void control_make_room(struct control *control, uid_t newcomer)
 {
     struct inquiry *inquiry = NULL;

@@ -8,7 +8,7 @@
 #include "bus/shed.h"
 #include "evapid/netstring.h"
 
-#define TURN_WORK 20000U /* of a turn: events, or for a tag clients that were given one each */
+#define TURN_WORK 20000U /* per turn: events, and with a tag also each client that was given one */
 
 uint32_t publish(struct bus *bus, const struct address_label *to, const char *bytes, size_t length)
 {
@@ -37,7 +37,7 @@ void publication_close(struct publication *publication)
     free(publication);
 }
 
-/* It grows as bytes come, not as they are promised. */
+/* The buffer grows with the bytes that arrive, not with those announced. */
 char *publication_room(struct publication *publication, size_t *room)
 {
     if (publication->room - publication->length < PUBLICATION_BATCH / 2) {
@@ -86,7 +86,7 @@ bool publication_is_whole(const struct publication *publication)
     return publication->length == 0;
 }
 
-/* One that is passed over gets no events, and need not be waited for. */
+/* A skipped client gets no events, so nobody needs to wait for it. */
 static bool is_behind(const struct client *client)
 {
     return client->subscription.skipped_by == NULL && outq_bytes(&client->out) > client->out.limit / 2;

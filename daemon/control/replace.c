@@ -1,4 +1,4 @@
-/* Both ends of a replacement. They wait, with a time limit on every step: nothing else may happen meanwhile. */
+/* Both ends of a replacement. They block, with a time limit on every step: nothing else may happen meanwhile. */
 #include "control/replace.h"
 
 #include <errno.h>
@@ -18,9 +18,9 @@
 #include "base/clock.h"
 #include "evapid/limits.h"
 
-#define BATCH 128                     /* descriptors of a message; the kernel takes 253 (SCM_MAX_FD, unix(7)) */
+#define BATCH 128                     /* descriptors in a message; the kernel accepts 253 (SCM_MAX_FD, unix(7)) */
 #define LINE_MAX_BYTES 1024           /* of an answer */
-#define RECORD (HOLDING_NAME_MAX + 1) /* bytes of a name on the wire, filled up with NULs */
+#define RECORD (HOLDING_NAME_MAX + 1) /* bytes of a name on the wire, padded with NULs */
 
 static const char ready[] = "ready\n";
 static const char go[] = "go\n";
@@ -29,12 +29,12 @@ static const char goes_on[] = "the running evapid goes on";
 
 /* ---- both ------------------------------------------------------------------------------------------------------- */
 
-/* One end of the conversation, and until when the step may take that it is in: a peer that says a byte now and again is not
- * to hold us up any longer than one that is silent. */
+/* One end of the conversation, and the deadline of the current step. A peer that sends a byte now and then must not
+ * hold us up longer than a silent one. */
 struct talk {
     int fd;
-    int64_t end_ms;       /* of CLOCK_MONOTONIC */
-    const sigset_t *mask; /* signals that are blocked while we wait; NULL: those that are anyway */
+    int64_t end_ms;       /* by CLOCK_MONOTONIC */
+    const sigset_t *mask; /* signals blocked while we wait; NULL: those that are blocked anyway */
     bool ended;           /* the peer has closed the connection, or died */
 };
 
@@ -48,7 +48,7 @@ static struct talk begin_step(int fd)
     return (struct talk){ .fd = fd, .end_ms = now_ms() + REPLACE_MS };
 }
 
-/* What was tried would have blocked, or was interrupted: may it be tried again? */
+/* The attempt would have blocked, or was interrupted: may it be tried again? */
 static bool try_again(const struct talk *talk, short events)
 {
     if (errno != EAGAIN && errno != EINTR)
@@ -73,7 +73,7 @@ static bool send_all(const struct talk *talk, const char *bytes, size_t length)
     return true;
 }
 
-/* Read a line of less than room bytes, and not a byte more: descriptors may follow. */
+/* Read a line shorter than room bytes, and not a byte more: descriptors may follow. */
 static bool receive_line(struct talk *talk, char *line, size_t room)
 {
     for (size_t length = 0; length + 1 < room;) {
@@ -92,14 +92,15 @@ static bool receive_line(struct talk *talk, char *line, size_t room)
     return false;
 }
 
-/* ---- the one that runs ------------------------------------------------------------------------------------------ */
+/* ---- the running one
+ * ----------------------------------------------------------------------------------------------- */
 
 const char *replace_permit(int fd)
 {
     struct ucred peer = { 0 };
     socklen_t size = sizeof(peer);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
-        return "it can't be told who you are";
+        return "your user cannot be determined";
     return peer.uid == 0 || peer.uid == geteuid() ? NULL : "only root and evapid's own user may take over";
 }
 
@@ -108,7 +109,8 @@ union batch_control {
     char bytes[CMSG_SPACE(BATCH * sizeof(int))];
 };
 
-/* Send count descriptors with their names, beginning with holding; returns the one behind them, and whether it could. */
+/* Send count descriptors with their names, starting with holding. Returns the one after them; *sent: whether it
+ * worked. */
 static const struct holding *give_batch(const struct talk *talk, const struct holding *holding, size_t count,
                                         bool *sent)
 {
@@ -164,8 +166,9 @@ static const char *give(struct talk *talk, const struct holdings *holdings)
     return talk->ended ? "the successor died before it ran" : "the successor did not begin to run";
 }
 
-/* Something went wrong. Is it ours again? If the successor has claimed it and its connection has ended, then it died in
- * between, and has touched nothing; while it is connected it goes on, for its "running" is just not there yet. */
+/* After an error: do we own everything again? If the successor has claimed it and its connection has ended, it died in
+ * between and has changed nothing: we do. If it has claimed it and is still connected, it goes on, and its "running" is
+ * just late. */
 static bool withdraw(const struct talk *talk, replace_word *offer)
 {
     uint32_t offered = REPLACE_OFFERED;
@@ -215,10 +218,10 @@ static const char *take_batch(const struct talk *talk, size_t count, struct hold
         if (!holdings_add(holdings, fds[i], "%s", names + i * RECORD))
             return "no memory for its descriptors";
     }
-    return taken == count ? NULL : "not all descriptors have come: too few may be open (ulimit -n)";
+    return taken == count ? NULL : "not all descriptors have arrived: too few may be open (ulimit -n)";
 }
 
-/* What the running evapid said to the request: the number of descriptors that follow, or why it refuses. */
+/* Read the running evapid's answer: how many descriptors follow, or why it refuses. */
 static const char *read_answer(const char *line, size_t *descriptors)
 {
     static char why[256];
@@ -237,7 +240,7 @@ static const char *take(int fd, struct holdings *holdings)
     static const char request[] = "{\"command\":\"replace\"}\n";
     struct talk talk = begin_step(fd);
     sigset_t mask;
-    talk.mask = &mask; /* as yet we may be ended at once: nothing is ours */
+    talk.mask = &mask; /* signals may still end us at once: we own nothing yet */
     sigprocmask(SIG_BLOCK, NULL, &mask);
     sigdelset(&mask, SIGTERM);
     sigdelset(&mask, SIGINT);
@@ -262,7 +265,7 @@ const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
     if (*fd < 0)
         return strerror(errno);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    setsockopt(*fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)); /* should nobody accept */
+    setsockopt(*fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)); /* in case nobody accepts */
     if (connect(*fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
         return errno == ENOENT || errno == ECONNREFUSED ? "no evapid runs there: start without --replace"
                                                         : strerror(errno);
@@ -275,7 +278,8 @@ const char *replace_begin(int fd)
     struct talk talk = begin_step(fd);
     send_all(&talk, ready, sizeof(ready) - 1);
     const bool told = receive_line(&talk, line, sizeof(line));
-    /* One that goes on withdraws its offer first: if this is the end of one that was killed, then it is to be had. */
+    /* A running one that goes on withdraws its offer first. If it was killed instead, the offer can still be
+     * claimed. */
     return (told && strcmp(line, go) == 0) || talk.ended ? NULL : goes_on;
 }
 

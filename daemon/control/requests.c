@@ -1,4 +1,4 @@
-/* What may be asked at the control socket. */
+/* The requests of the control socket. */
 #include "control/requests.h"
 
 #include <stdarg.h>
@@ -14,7 +14,7 @@
 
 static struct log_limit changes = { .kind = "control: changes" };
 
-/* A request that is being done. */
+/* A request in progress. */
 struct call {
     const struct request_subject *subject;
     json_t *request;
@@ -28,8 +28,8 @@ static struct bus *bus_of(const struct call *call)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* A text that was too long, ours or what JSON's reader quotes, may have been cut within a character: what can't be in an answer
- * becomes question marks. */
+/* A text that was cut, ours or a quotation by the JSON reader, may end within a character. Bytes that an answer cannot
+ * contain become question marks. */
 static void make_utf8(char *text)
 {
     json_t *good = json_string(text);
@@ -50,7 +50,7 @@ __attribute__((format(printf, 3, 4))) static void refuse(struct request_reply *r
     make_utf8(reply->detail);
 }
 
-/* The members of the request beside its command, as json_unpack has them: all that there are, of the right types. */
+/* Read the request's members beside its command, in json_unpack's format. Refuses unknown members and wrong types. */
 static bool take(const struct call *call, const char *format, ...)
 {
     json_error_t bad;
@@ -63,7 +63,7 @@ static bool take(const struct call *call, const char *format, ...)
     return error == 0;
 }
 
-/* "limit": the most that are wanted; -1: it was not said. */
+/* "limit": the most that are wanted; -1: not given. */
 static bool take_limit(const struct call *call, json_int_t said, size_t *limit)
 {
     *limit = said < 0 ? SIZE_MAX : (size_t)said;
@@ -89,13 +89,15 @@ static struct client *find_client(const struct call *call, json_int_t index)
     return client;
 }
 
-/* Somebody looks: what Kamailio has just said counts, and what waits in its queue is seen to wait. */
+/* For requests that only look: read what Kamailio has just sent, so that the answer counts it and shows what still
+ * waits in the queue. */
 static void catch_up(const struct call *call)
 {
     progress_catch_up(call->subject->status->kamailio);
 }
 
-/* Somebody changes something: all that Kamailio has said before takes effect first. False: evapid has not read all of that yet. */
+/* For requests that change something: everything that Kamailio has said before must take effect first. False: evapid
+ * has not read all of it yet. */
 static bool in_turn(const struct call *call)
 {
     struct kamailio *kamailio = call->subject->status->kamailio;
@@ -106,7 +108,7 @@ static bool in_turn(const struct call *call)
     return !call->reply->later;
 }
 
-/* The client that is to be changed, if it is still connected; NULL also if it is not our turn yet. */
+/* The client to be changed, if it is still connected. Also NULL if it is not the request's turn yet. */
 static struct client *connected_in_turn(const struct call *call, json_int_t index)
 {
     struct client *client = in_turn(call) ? find_client(call, index) : NULL;
@@ -150,7 +152,7 @@ static void answer_tags(const struct call *call)
     call->reply->report = report_tags(bus_of(call), limit);
 }
 
-/* The words of a selection, NULL: not said. */
+/* The words of a selection; NULL: not given. */
 struct selection_words {
     const char *tag, *address, *state, *sort;
     size_t tag_length;
@@ -201,7 +203,7 @@ static void answer_client(const struct call *call)
         call->reply->answer = json_pack("{s:o}", "client", describe_client(client));
 }
 
-/* A reset answers with what had been counted up to it, so that nothing goes uncounted in between. */
+/* A reset answers with the counts before it, so that nothing in between is lost. */
 static void answer_stats(const struct call *call)
 {
     int reset = 0;
@@ -220,7 +222,7 @@ static void answer_stats(const struct call *call)
 
 /* ---- changing --------------------------------------------------------------------------------------------------- */
 
-/* It is said at the level that shows more: of a log that becomes silent one wants to know why. */
+/* Logged at the more verbose of the two levels: a log that becomes silent should say why. */
 static void set_log_level(enum log_level level)
 {
     if (level > log_level())
@@ -277,7 +279,7 @@ static void answer_tag(const struct call *call)
         return;
     bus_tag(bus_of(call), client, tag, length);
     if (!client_has_tag(client, tag, length))
-        return; /* no memory */
+        return; /* memory is short */
     log_limited(&changes, LEVEL_INFO, SUBJECT, "the tag of client %u has been set", client->index);
     json_t *now = length > 0 ? json_stringn(tag, length) : json_null();
     call->reply->answer = json_pack("{s:{s:I, s:o}}", "tagged", "client", index, "tag", now);
@@ -293,7 +295,7 @@ static void answer_close(const struct call *call)
         return;
     call->reply->answer = json_pack("{s:{s:I}}", "closed", "client", index);
     log_limited(&changes, LEVEL_INFO, SUBJECT, "client %u is being closed", client->index);
-    flush_finish(bus_of(call), client); /* may free it */
+    flush_finish(bus_of(call), client); /* may free the client */
 }
 
 /* ---- publishing and looking on ----------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
-/* Requests of the control socket: a table of what may be asked, and what each does. docs/protocol.md specifies them.
+/* The requests of the control socket: a table of commands and what each does. docs/protocol.md specifies them.
  *
- * It knows JSON and evapid, but no connection: what a request wants of its connection (to be shown what passes, to publish, to
- * take over) it says in the reply. */
+ * This file knows JSON and evapid, but no connection. If a request needs something of its connection (to be shown what
+ * passes, to publish, to take over), the reply says so. */
 #ifndef EVAPID_REQUESTS_H
 #define EVAPID_REQUESTS_H
 
@@ -17,33 +17,32 @@
 
 #define REQUEST_DETAIL CONFIG_ERROR
 
-/* What came of reading the configuration again. */
+/* The result of a reload. */
 struct reload_outcome {
     unsigned added, removed; /* listeners */
-    unsigned revoked;        /* clients that are closed, since they may not be connected any more */
+    unsigned revoked;        /* clients closed because they are no longer allowed */
 };
 
-/* Somebody asks to read the configuration again. NULL: it has been done, and *outcome says what came of it; or why nothing has
- * changed. */
+/* Reload the configuration. NULL: done, and *outcome has the result. Else why nothing has changed. */
 typedef const char *request_reload(void *owner, struct reload_outcome *outcome);
 
-/* What requests are about. */
+/* What requests work on. */
 struct request_subject {
     const struct status_subject *status;
     struct stats *stats;
     struct tails *tails;
-    unsigned publications; /* open now; the connections' to count */
-    bool in_turn;          /* all has been read that Kamailio had said before the request came */
+    unsigned publications; /* open now; counted by the connections' owner */
+    bool in_turn;          /* evapid has read everything that Kamailio had said before the request arrived */
     request_reload *reload;
     void *owner; /* of reload */
 };
 
-/* What becomes of a request. It goes on with at most one of tail, publication and replace; the first two belong to who has
- * asked, and so does a report. */
+/* The result of a request. At most one of tail, publication and replace is set. The caller owns a tail, a publication
+ * and a report. */
 struct request_reply {
-    json_t *answer;        /* NULL: an error, or one of the following two */
-    struct report *report; /* it is answered by this */
-    bool later;            /* nothing has been done: it is to be done in turn, when all before mark has been read */
+    json_t *answer;        /* NULL: an error, or one of the next two */
+    struct report *report; /* this answers the request */
+    bool later;            /* nothing has been done yet: do it in turn, when all before mark has been read */
     struct kamailio_mark mark;
     const char *error;
     char detail[REQUEST_DETAIL];
@@ -52,7 +51,7 @@ struct request_reply {
     bool replace;
 };
 
-/* Do what the line of length bytes says. */
+/* Do the request in the line of length bytes. */
 void request_do(const struct request_subject *subject, const char *line, size_t length, struct request_reply *reply);
 
 #endif

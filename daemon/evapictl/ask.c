@@ -1,4 +1,4 @@
-/* Asking evapid. */
+/* Asks evapid. */
 #include "evapictl/ask.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 #define TIMEOUT_S 10
 #define READ_BYTES 65536U
 
-static char *failure; /* where it goes, NULL: standard error */
+static char *failure; /* where fail writes; NULL: standard error */
 static size_t failure_room;
 
 void fail_into(char *text, size_t room)
@@ -45,7 +45,7 @@ static const char *unreachable_reason(int error)
     case EAGAIN: return "evapid does not answer";
     case ECONNRESET:
     case EPIPE: return "evapid has closed the connection";
-    case EBADMSG: return "what answers there is not evapid, or was cut off";
+    case EBADMSG: return "the answer is not evapid's, or was cut off";
     default: return strerror(error);
     }
 }
@@ -174,7 +174,7 @@ static bool line_send(const struct line_to *line, json_t *request)
     return sent;
 }
 
-/* Everything has a version but is otherwise evapid's own word. */
+/* Any program's JSON may have a member "version", but evapid's is a text. The other keys are evapid's own. */
 static bool is_answer(const json_t *answer, const char *key)
 {
     const json_t *value = json_object_get(answer, key);

@@ -1,4 +1,4 @@
-/* Commands that change something in evapid, and the one that looks at a file. */
+/* Commands that change something in evapid, and the one that checks a file. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ static void print_answer(const json_t *answer)
     putchar('\n');
 }
 
-/* Ask for the change; print the answer as JSON, or what is to be said when it has been made. */
+/* Ask for the change, then print the answer as JSON, or the text `done`. */
 static int change(const struct options *options, json_t *request, const char *key, const char *done)
 {
     int status = EXIT_FINE;
@@ -47,9 +47,9 @@ int change_tag(const struct options *options, char **words, int count)
 
 int change_close(const struct options *options, char **words, int count)
 {
-    char done[64];
+    char done[96];
     (void)count;
-    snprintf(done, sizeof(done), "client %s is closed behind what waits for it", words[0]);
+    snprintf(done, sizeof(done), "client %s is closed after it has received what is queued", words[0]);
     return change(options, json_pack("{s:s, s:I}", "command", "close", "client", (json_int_t)atoll(words[0])), "closed",
                   done);
 }
@@ -61,7 +61,7 @@ int change_log(const struct options *options, char **words, int count)
     return change(options, request, "log", NULL);
 }
 
-/* What evapid has read again, and what that has changed. */
+/* Prints what evapid has reloaded, and what that has changed. */
 int change_reload(const struct options *options, char **words, int count)
 {
     int status = EXIT_FINE;
@@ -81,7 +81,7 @@ int change_reload(const struct options *options, char **words, int count)
     return EXIT_FINE;
 }
 
-/* What evapid -t says of the file, without an evapid. */
+/* Says of the file what evapid -t says, without an evapid. */
 int check_run(const struct options *options, char **words, int count)
 {
     struct config config;

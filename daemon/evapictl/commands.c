@@ -43,13 +43,13 @@ static const struct option option_table[] = {
 };
 
 static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...] [ARGUMENT...]\n"
-                            "Look into a running evapid, and have it do things.\n"
+                            "Query and control a running evapid.\n"
                             "\n"
-                            "  status             all of the following in one: who is attached, listening and\n"
-                            "                     connected, and what has been delivered, dropped, and waits\n"
+                            "  status             everything in one: Kamailio, listeners, clients, and what was\n"
+                            "                     delivered, was dropped, and waits\n"
                             "  clients            the clients: --sort KEY, --tag T, --address A, --state S,\n"
                             "                     --slow, --limit N choose among them\n"
-                            "  client N           one of them\n"
+                            "  client N           one client\n"
                             "  tags               the tags, the most used first: --limit N\n"
                             "  listeners          the listeners\n"
                             "  kamailio           Kamailio, its workers and its queue\n"
@@ -59,35 +59,35 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "\n"
                             "  relay [TEXT...]          give clients an event: all of them,\n"
                             "  multicast TAG [TEXT...]  those with a tag,\n"
-                            "  unicast TAG [TEXT...]    one with a tag; without a text each line of\n"
-                            "                           standard input is one\n"
-                            "  tag N TAG          give client N a tag; an empty one takes it away\n"
-                            "  close N            close client N behind what waits for it\n"
-                            "  log [LEVEL]        show the level of the log, or set it until the next reload\n"
+                            "  unicast TAG [TEXT...]    one with a tag; without a text, each line of\n"
+                            "                           standard input is an event\n"
+                            "  tag N TAG          give client N a tag; an empty one removes its tag\n"
+                            "  close N            close client N after it has received what is queued\n"
+                            "  log [LEVEL]        show the log level, or set it until the next reload\n"
                             "  reload             read the configuration again\n"
-                            "  check FILE         say whether a configuration is good; needs no evapid\n"
-                            "  names WHAT         names of commands, tags or clients, a line each, for shells\n"
+                            "  check FILE         say whether a configuration is valid; needs no evapid\n"
+                            "  names WHAT         names of commands, tags or clients, one a line, for shells\n"
                             "\n"
                             "  -s, --socket FILE  its control socket (default " EVAPID_CONTROL_SOCKET ")\n"
                             "  -j, --json         print JSON\n"
-                            "  -w, --watch SECONDS  show it again and again\n"
+                            "  -w, --watch SECONDS  repeat the command every SECONDS\n"
                             "      --sort KEY     index, address, tag, queued, dropped, delivered, sent,\n"
                             "                     messages or received\n"
-                            "      --tag T        only with this tag; an empty one: without any\n"
-                            "      --address A    only from this address, or network as 10.0.0.0/8\n"
+                            "      --tag T        only with this tag; if it is empty, without a tag\n"
+                            "      --address A    only from this address or network, as 10.0.0.0/8\n"
                             "      --state S      only admitting, open, finishing, flushing or gone\n"
                             "      --slow         only those that are slow\n"
-                            "      --limit N      at most so many\n"
-                            "      --direction D  only what goes out to clients, or comes in from them\n"
-                            "      --reset        let the counts begin at 0\n"
+                            "      --limit N      at most N\n"
+                            "      --direction D  only out (events to clients) or in (their messages)\n"
+                            "      --reset        set the counts to 0\n"
                             "  -V, --version      print the version\n"
                             "  -h, --help         print this\n"
                             "\n"
                             "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
                             "2 wrong command line; 3 no evapid answers.\n";
 
-/* A command, how many words come behind it, and the options that it has beside -s and -j: s sort, t tag, a address, S state
- * and slow, l limit, d direction, r reset, w watch. */
+/* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, l
+ * limit, d direction, r reset, w watch. */
 static const struct command {
     const char *name;
     command_run *run;
@@ -126,9 +126,10 @@ int names_run(const struct options *options, char **words, int count)
     return EXIT_FINE;
 }
 
-/* ---- a name that there is not ----------------------------------------------------------------------------------- */
+/* ---- an unknown name
+ * ------------------------------------------------------------------------------------------------ */
 
-/* How many letters have to be put in, left out or changed to make one of the other; of names up to 15 letters. */
+/* How many letters must be added, removed or changed to turn one name into the other; for names up to 15 letters. */
 static size_t distance(const char *a, const char *b)
 {
     size_t row[16];
@@ -160,14 +161,14 @@ static int report_unknown(const char *name)
             meant = commands[i].name;
         }
     }
-    fprintf(stderr, "evapictl: unknown command: %s%s%s%s\nevapictl -h lists all: status is the one to begin with\n",
-            name, meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "", meant != NULL ? "?" : "");
+    fprintf(stderr, "evapictl: unknown command: %s%s%s%s\nevapictl -h lists all: start with status\n", name,
+            meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "", meant != NULL ? "?" : "");
     return EXIT_USAGE;
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-/* The letter in struct command that stands for the option; 0: every command has it. */
+/* The option's letter in struct command; 0: every command has it. */
 static char letter_of(int option)
 {
     switch (option) {
@@ -198,7 +199,7 @@ static int refuse(const char *what, const char *why)
     return EXIT_USAGE;
 }
 
-/* EXIT_FINE, or what is wrong has been said. */
+/* EXIT_FINE, or what is wrong was printed. */
 static int take_option(struct options *options, int option, const char *text)
 {
     double number = 0;
@@ -228,7 +229,7 @@ static int take_option(struct options *options, int option, const char *text)
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-/* Does the command have all options whose letters these are? */
+/* Does the command have all the options with these letters? */
 static bool has_options(const struct command *command, const char *letters)
 {
     return strspn(letters, command->options) == strlen(letters);
@@ -248,7 +249,7 @@ static int check_words(const struct command *command, char **words, int count)
     return EXIT_FINE;
 }
 
-/* Again and again; on a terminal from the top of the screen. */
+/* Repeat the command; on a terminal, from the top of the screen. */
 static int run_watching(const struct command *command, const struct options *options, char **words, int count)
 {
     const struct timespec pause = { .tv_sec = (time_t)options->watch_s,
@@ -298,7 +299,7 @@ int evapictl_run(int argc, char **argv)
     if (command == NULL)
         return report_unknown(argv[optind]);
     if (!has_options(command, letters))
-        return refuse(command->name, "it does not have such an option: evapictl -h");
+        return refuse(command->name, "it has no such option: evapictl -h");
     if ((status = check_words(command, words, count)) != EXIT_FINE)
         return status;
     return options.watch_s > 0 && command->run != top_run ? run_watching(command, &options, words, count)

@@ -1,4 +1,4 @@
-/* evapictl: what its commands have in common. */
+/* evapictl: what its commands share. */
 #ifndef EVAPICTL_H
 #define EVAPICTL_H
 
@@ -7,12 +7,12 @@
 
 enum {
     EXIT_FINE = 0,
-    EXIT_ANSWERED_ERROR = 1, /* evapid answered with an error, or a file is bad (check) */
+    EXIT_ANSWERED_ERROR = 1, /* evapid answered with an error, or the file is bad (check) */
     EXIT_USAGE = 2,          /* the command line is wrong */
     EXIT_UNREACHABLE = 3     /* no evapid answers */
 };
 
-/* The command line's. NULL, 0, false: not given. */
+/* From the command line. NULL, 0, false: not given. */
 struct options {
     const char *socket;
     bool json;
@@ -22,8 +22,8 @@ struct options {
     long limit; /* -1: not given */
 };
 
-/* Ask for these, and do with what is answered what the command says. words: count of them behind the command. They return
- * the exit status, and have said what is wrong. */
+/* Each asks evapid and prints the answer. count: the words after the command. Returns the exit status, after printing
+ * what is wrong. */
 typedef int command_run(const struct options *options, char **words, int count);
 
 command_run show_status, show_clients, show_client, show_tags, show_listeners, show_kamailio, show_stats;
@@ -31,10 +31,10 @@ command_run change_tag, change_close, change_log, change_reload;
 command_run publish_relay, publish_multicast, publish_unicast;
 command_run tail_run, top_run, check_run;
 
-/* One name on a line, for the shell to complete: of commands, or of tags and clients that there are (show_names). */
+/* Print one name a line for the shell's completion: of commands, or of existing tags and clients (show_names). */
 command_run names_run, show_names;
 
-/* Read the command line and do what it says. */
+/* Read the command line and run the command. */
 int evapictl_run(int argc, char **argv);
 
 #endif

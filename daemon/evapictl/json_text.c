@@ -1,4 +1,4 @@
-/* Setting JSON out, token by token. */
+/* Prints JSON token by token. */
 #include "evapictl/json_text.h"
 
 #include <jansson.h>
@@ -10,7 +10,7 @@
 
 enum token { TOKEN_KEY, TOKEN_STRING, TOKEN_NUMBER, TOKEN_WORD, TOKENS };
 
-/* Of ECMA-48, the colours that terminals have had for long. */
+/* Colours of ECMA-48, which terminals have long supported. */
 static const char *const colours_of[TOKENS] = { "\033[1;34m", "\033[32m", "\033[36m", "\033[35m" };
 
 struct printer {
@@ -27,7 +27,7 @@ bool is_json(const char *text, size_t length)
     while (i < length && strchr(" \t\r\n", text[i]) != NULL && text[i] != '\0')
         i++;
     if (i == length || (text[i] != '{' && text[i] != '[') || memchr(text, '\0', length) != NULL)
-        return false; /* JSON's reader would take a NUL behind it for the end */
+        return false; /* the JSON reader would take a NUL after the value for the end */
     json_t *value = json_loadb(text, length, JSON_ALLOW_NUL, NULL);
     json_decref(value);
     return value != NULL;
@@ -47,7 +47,7 @@ static void print_token(const struct printer *printer, enum token token, const c
         fputs("\033[0m", printer->out);
 }
 
-/* Bytes of the string that begins here, with its quotes. */
+/* Bytes of the string that begins here, including its quotes. */
 static size_t string_length(const struct printer *printer)
 {
     size_t i = printer->at + 1;
@@ -56,7 +56,7 @@ static size_t string_length(const struct printer *printer)
     return i + 1 - printer->at;
 }
 
-/* The next character that is no white space, NUL: there is none. */
+/* The next character that is not white space; NUL: there is none. */
 static char next_character(const struct printer *printer, size_t at)
 {
     while (at < printer->length && strchr(" \t\r\n", printer->text[at]) != NULL)
@@ -94,7 +94,7 @@ static void print_open(struct printer *printer)
     print_break(printer);
 }
 
-/* Behind an empty one there was no break. */
+/* An empty object or array had no line break. */
 static void print_close(struct printer *printer, char before)
 {
     if (before != '{' && before != '[') {
@@ -107,7 +107,7 @@ static void print_close(struct printer *printer, char before)
 void print_json(FILE *out, const char *text, size_t length, unsigned margin, bool colours)
 {
     struct printer printer = { .out = out, .text = text, .length = length, .margin = margin, .colours = colours };
-    char before = '\0'; /* the last character that was no white space */
+    char before = '\0'; /* the last character that was not white space */
     while (printer.at < length) {
         const char c = text[printer.at];
         switch (c) {

@@ -1,4 +1,4 @@
-/* evapictl: asks a running evapid, and has it do things, through its control socket. */
+/* evapictl: queries and controls a running evapid through its control socket. */
 #include "base/standard.h"
 #include "evapictl/evapictl.h"
 

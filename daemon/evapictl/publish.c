@@ -1,7 +1,7 @@
 /* relay, multicast, unicast: events from the command line or standard input, to clients.
  *
- * evapid takes netstrings and acknowledges now and then how far it is; it reads as fast as clients do. So what is read here
- * waits no longer than that. */
+ * evapid accepts netstrings and acknowledges its progress now and then. It reads only as fast as clients do, so
+ * standard input is read no faster either. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,7 +18,7 @@
 
 #define READ_BYTES 65536U
 
-/* Bytes that come and go: those from begin to end wait. */
+/* Bytes on their way: those from begin to end wait. */
 struct buffer {
     char *bytes;
     size_t begin, end, room;
@@ -26,11 +26,11 @@ struct buffer {
 
 struct publishing {
     struct line_to line;
-    struct buffer lines;  /* of standard input, no whole line yet */
+    struct buffer lines;  /* of standard input, an incomplete line */
     struct buffer framed; /* on their way to evapid */
-    bool over;            /* standard input is */
-    int failure;          /* why it could not be read to its end: an errno, 0: it could */
-    bool told;            /* and evapid knows */
+    bool over;            /* standard input has ended */
+    int failure;          /* why standard input could not be read to its end: an errno; 0: it could */
+    bool told;            /* evapid knows of the end */
     json_t *answer;       /* the last one */
 };
 
@@ -42,7 +42,7 @@ static void on_interrupt(int number)
     interrupted = 1;
 }
 
-/* Room for size more bytes behind those that wait. */
+/* Room for size more bytes after the waiting ones. */
 static char *buffer_room(struct buffer *buffer, size_t size)
 {
     if (buffer->begin > 0 && buffer->room - buffer->end < size) {
@@ -69,7 +69,7 @@ static void frame_event(struct buffer *framed, const char *event, size_t length)
     framed->end += header + length + 1;
 }
 
-/* Each whole line is an event; at the end also what has no newline. */
+/* Each whole line is an event; at the end also a line without a newline. */
 static void frame_lines(struct publishing *publishing)
 {
     struct buffer *lines = &publishing->lines;
@@ -98,7 +98,7 @@ static void read_lines(struct publishing *publishing)
     frame_lines(publishing);
 }
 
-/* Send what waits as far as evapid takes it; behind the last of it say that it was. Failure is found out by reading. */
+/* Send waiting bytes, as many as evapid accepts. After the last one, send the end. Errors show when reading. */
 static void send_framed(struct publishing *publishing)
 {
     struct buffer *framed = &publishing->framed;
@@ -113,16 +113,17 @@ static void send_framed(struct publishing *publishing)
     }
 }
 
-/* The connection has ended too early, because evapid has, or has been replaced: say how far it was. */
+/* The connection ended too early, because evapid ended or was replaced: print how far it was. */
 static int report_broken_off(const struct publishing *publishing, int error)
 {
     const int status = report_broken(&publishing->line, error);
-    fprintf(stderr, "evapictl: it has acknowledged %lld events; of those behind some may have been sent\n",
+    fprintf(stderr, "evapictl: it has acknowledged %lld events; some later ones may have been published too\n",
             (long long)number_at(json_object_get(publishing->answer, "published"), "events"));
     return status;
 }
 
-/* Read acknowledgements. EXIT_FINE, with the last one in answer when it is the last; or what is wrong has been said. */
+/* Read acknowledgements. EXIT_FINE, and *done if the last of all has arrived, which is then in answer; or what is wrong
+ * was printed. */
 static int read_acknowledgements(struct publishing *publishing, bool *done)
 {
     size_t length = 0;
@@ -140,7 +141,8 @@ static int read_acknowledgements(struct publishing *publishing, bool *done)
     return EXIT_FINE;
 }
 
-/* Wait for whatever can go on: standard input while little waits for evapid, evapid when something does, and its answers. */
+/* Wait for anything that can go on: standard input while little waits for evapid, evapid while something does, and its
+ * answers. */
 static int publish_all(struct publishing *publishing)
 {
     int status = EXIT_FINE;
@@ -188,7 +190,7 @@ static void print_outcome(const struct options *options, json_t *answer, double 
            show_size(number_at(published, "bytes"), size), rate, (long long)number_at(published, "received"));
 }
 
-/* The words as one event, as echo has them. */
+/* Make one event of the words, separated by spaces as echo does. */
 static void frame_words(struct publishing *publishing, char **words, int count)
 {
     struct buffer event = { .bytes = NULL };
@@ -221,7 +223,7 @@ static int publish(const struct options *options, json_t *request, char **words,
         if (count > 0)
             frame_words(&publishing, words, count);
         else
-            sigaction(SIGINT, &action, NULL); /* the end of the input, for whoever types it */
+            sigaction(SIGINT, &action, NULL); /* SIGINT ends the input, for a user who types it */
         status = publish_all(&publishing);
         if (status == EXIT_FINE)
             print_outcome(options, publishing.answer, now_s() - begun);

@@ -1,4 +1,4 @@
-/* Writing to a terminal through ncurses. */
+/* Writes to a terminal through ncurses. */
 #define _XOPEN_SOURCE_EXTENDED 1 /* wide characters */
 #include "evapictl/screen.h"
 
@@ -10,14 +10,14 @@
 #include <wchar.h>
 
 #define LINE_MAX_BYTES 512
-#define WIDTH_LEAST 8 /* of the column that gets what is left */
+#define WIDTH_LEAST 8 /* of the column that gets the remaining width */
 
 static SCREEN *screen;
 
 bool screen_open(void)
 {
-    /* The size is what the terminal says, also later. Whoever exports LINES and COLUMNS, as programs with GNU readline do for all
-     * that they start, says what it was once. */
+    /* The size comes from the terminal, also later. Exported LINES and COLUMNS would be outdated: programs with GNU
+     * readline export them to all that they start. */
     unsetenv("LINES");
     unsetenv("COLUMNS");
     screen = newterm(NULL, stdout, stdin);
@@ -41,8 +41,8 @@ void screen_close(void)
     screen = NULL;
 }
 
-/* The next character of the text and the places that it takes, as this terminal's locale has it: a '?' where it has none.
- * Returns its bytes. */
+/* The next character of the text and its width in this terminal's locale; '?' if the locale lacks it. Returns its
+ * bytes. */
 static size_t next_character(const char *text, wchar_t *c, int *places)
 {
     mbstate_t state = { 0 };
@@ -65,7 +65,7 @@ static int places_of(const char *text)
     return sum;
 }
 
-/* Write text from there on, up to so many places. */
+/* Write text at this position, up to this width. */
 static void put_text(int y, int x, int width, const char *text)
 {
     int places = 0;
@@ -91,7 +91,7 @@ void screen_line(int y, const char *format, ...)
     put_text(y, 0, COLS, text);
 }
 
-/* Places that are left for the column that has no width of its own, when count of them are shown. */
+/* The width left for the column without its own width, if the first count columns are shown. */
 static int width_left(const struct screen_column *columns, size_t count)
 {
     int left = COLS - (int)count + 1;

@@ -1,25 +1,25 @@
-/* The screen of top: lines and rows of columns, cut where it ends. */
+/* The screen of top: lines and rows of columns, cut at its edge. */
 #ifndef EVAPICTL_SCREEN_H
 #define EVAPICTL_SCREEN_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Take the terminal, and give it back as it was; also when the program exits otherwise. False: ncurses does not know it. */
+/* Take over the terminal, and restore it later, also when the program exits early. False: ncurses does not know it. */
 bool screen_open(void);
 void screen_close(void);
 
-/* Write a line from its beginning. */
+/* Write a line from its start. */
 __attribute__((format(printf, 2, 3))) void screen_line(int y, const char *format, ...);
 
-/* A column of so many places; 0: those that the others leave. right: to its right. */
+/* A column of this width; 0: the width that the others leave. right: aligned to the right. */
 struct screen_column {
     const char *title;
     int width;
     bool right;
 };
 
-/* Write cells in a line; the last columns are left out where the screen has no room for them. */
+/* Write cells in a line. The last columns are left out if the screen is too narrow. */
 void screen_row(int y, const struct screen_column *columns, size_t count, const char *const *cells);
 
 #endif

@@ -1,4 +1,4 @@
-/* The views: what evapid answers, as text in columns or as the JSON that it is. */
+/* The views: evapid's answers, as text in columns or as the original JSON. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 typedef void show_answer(const json_t *answer);
 
-/* Ask, and print the answer; as JSON on one line when it comes again and again. */
+/* Ask, and print the answer. Repeated JSON is printed on one line each. */
 static int show(const struct options *options, json_t *request, const char *key, show_answer *print)
 {
     int status = EXIT_FINE;
@@ -115,7 +115,7 @@ int show_names(const struct options *options, char **words, int count)
     (void)count;
     const bool tags = strcmp(words[0], "tags") == 0;
     if (!tags && strcmp(words[0], "clients") != 0)
-        return fail(EXIT_USAGE, words[0], "names of commands, tags or clients are to be had");
+        return fail(EXIT_USAGE, words[0], "it must be commands, tags or clients");
     json_t *answer = ask(options, request(words[0]), words[0], &status);
     json_t *list = json_object_get(answer, words[0]);
     json_array_foreach(list, i, item)

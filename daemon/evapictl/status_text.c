@@ -1,4 +1,4 @@
-/* What each answer looks like to people. */
+/* How people see each answer. */
 #include "evapictl/status_text.h"
 
 #include <stdint.h>
@@ -92,7 +92,7 @@ void print_listeners(const json_t *answer)
     table_print(&table);
 }
 
-/* "12", or "12 of 340" when not all are shown. */
+/* "12", or "12 of 340" if not all are shown. */
 static void print_count(const char *title, const json_t *list, json_int_t all)
 {
     printf("%-10s %zu", title, json_array_size(list));
@@ -230,7 +230,7 @@ void print_status(const json_t *answer)
     print_totals(json_object_get(answer, "totals"));
 }
 
-/* A row for each count in since, with that of the same name in totals; in a group's own rows its name goes before. */
+/* A row for each count in since, with the count of the same name in totals. Rows of a group begin with its name. */
 static void table_counts(struct table *table, const char *group, const json_t *since, const json_t *totals)
 {
     const char *key = NULL;

@@ -1,5 +1,5 @@
-/* Answers as text in columns, on standard output. They have been made printable. What is not as it should be is shown as well
- * as it can be. */
+/* Prints answers as text in columns on standard output. The answers were made printable before. Unexpected content is
+ * shown as well as possible. */
 #ifndef EVAPICTL_STATUS_TEXT_H
 #define EVAPICTL_STATUS_TEXT_H
 

@@ -7,26 +7,26 @@
 
 #define COLUMNS_MAX 16
 
-/* A title that begins with '>' is printed without it, and its column is set to the right. */
+/* A title that begins with '>' is printed without it, and its column is aligned to the right. */
 struct table {
     const char *const *titles;
     size_t columns, rows, room;
     char *(*cells)[COLUMNS_MAX];
 };
 
-/* Begin; the titles outlive it. */
+/* Begin; the titles outlive the table. */
 void table_open(struct table *table, const char *const *titles, size_t columns);
 
-/* One more row, whose cells are empty. */
+/* Add a row of empty cells. */
 void table_begin_row(struct table *table);
 
-/* A cell of the last row. */
+/* Set a cell of the last row. */
 __attribute__((format(printf, 3, 4))) void table_set(struct table *table, size_t column, const char *format, ...);
 
-/* Print it to standard output, and free it. */
+/* Print the table to standard output, and free it. */
 void table_print(struct table *table);
 
-/* Columns that the text takes on a terminal, which is UTF-8. */
+/* The text's width on a terminal, which uses UTF-8. */
 size_t text_width(const char *text);
 
 #endif

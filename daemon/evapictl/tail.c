@@ -1,4 +1,4 @@
-/* tail: events and messages as they pass, one behind the other. */
+/* tail: events and messages as they pass, one after the other. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,12 +9,12 @@
 #include "evapictl/json_text.h"
 #include "evapictl/text.h"
 
-/* How it is printed: JSON that is a payload is set out on a terminal. */
+/* How to print: on a terminal, a payload that is JSON is indented. */
 struct look {
     bool terminal, colours;
 };
 
-/* The bytes that the base64 stands for; the caller's to free. NULL: it stands for none. */
+/* Decode base64; the caller frees the bytes. NULL: it is invalid. */
 static char *read_base64(const char *text, size_t length, size_t *size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -61,7 +61,7 @@ static void print_payload(const struct look *look, const json_t *line)
     free(bytes);
 }
 
-/* "08:19:27.123" of a time, or all of it when it is of another form. */
+/* "08:19:27.123" of a time, or the whole text if it has another form. */
 static const char *time_of_day(const char *time)
 {
     const char *t = strchr(time, 'T');
@@ -96,7 +96,7 @@ static void print_line(const struct look *look, const json_t *line)
     putchar('\n');
 }
 
-/* A line of evapid's. EXIT_FINE, or what is wrong has been said. */
+/* Print a line from evapid. EXIT_FINE, or what is wrong was printed. */
 static int show_line(const struct options *options, const struct look *look, const struct line_to *line,
                      const char *text, size_t length)
 {
@@ -108,8 +108,7 @@ static int show_line(const struct options *options, const struct look *look, con
         fwrite(text, 1, length, stdout);
         putchar('\n');
     } else if (json_object_get(shown, "dropped") != NULL) {
-        printf("--- %lld events not shown: they came faster than they could be\n",
-               (long long)number_at(shown, "dropped"));
+        printf("--- %lld events not shown: they came too fast\n", (long long)number_at(shown, "dropped"));
     } else {
         print_line(look, shown);
     }

@@ -1,4 +1,4 @@
-/* Making texts fit for people. */
+/* Makes texts fit for people. */
 #include "evapictl/text.h"
 
 #include <stdint.h>
@@ -25,8 +25,8 @@ size_t control_character(const char *text, size_t length)
     return c < 0x20 || c == 0x7f;
 }
 
-/* Bytes of the UTF-8 character that text begins with, 0: it begins with none (RFC 3629: no longer form than needed, no
- * surrogate, nothing beyond U+10FFFF). */
+/* Bytes of the UTF-8 character at the text's start; 0: none (RFC 3629: not longer than needed, no surrogate, nothing
+ * beyond U+10FFFF). */
 static size_t utf8_character(const unsigned char *text, size_t length)
 {
     const unsigned char c = text[0];
@@ -67,8 +67,8 @@ static bool has_control_character(const char *text, size_t length)
     return false;
 }
 
-/* The text with control characters as \xNN; NULL when it has none. A tag is any bytes that the script makes of what a client
- * said: it must not forge lines nor drive a terminal. */
+/* The text with control characters as \xNN; NULL if it has none. A tag can be any bytes that the script takes from a
+ * client: it must not forge lines or control a terminal. */
 static json_t *printable(const json_t *text)
 {
     char *shown = NULL;

@@ -1,4 +1,4 @@
-/* top: rates, queues and the clients that matter most, on a screen that is kept up to date. */
+/* top: rates, queues and the most important clients, on a screen that is kept up to date. */
 #include <errno.h>
 #include <locale.h>
 #include <ncurses.h>
@@ -16,12 +16,12 @@
 #include "evapictl/screen.h"
 #include "evapictl/text.h"
 
-#define PATIENCE_S 2    /* for an answer: keys wait as long */
-#define CLIENTS_MAX 500 /* more lines than any screen has */
+#define PATIENCE_S 2    /* for an answer: keys may wait as long */
+#define CLIENTS_MAX 500 /* more than the lines of any screen */
 #define INTERVAL_LEAST 0.1
 #define INTERVAL_MOST 60.0
 
-/* What was answered at a time. NULL: nothing has been. */
+/* The answers at one time. NULL: no answer. */
 struct sample {
     double at_s;
     json_t *stats, *kamailio, *clients;
@@ -35,7 +35,7 @@ struct top {
     double interval_s, next_s;
     size_t order;
     bool paused;
-    char why[256]; /* nothing has been answered; empty: it has */
+    char why[256]; /* why the last attempt got no answer; empty: it got one */
 };
 
 static const char *const orders[] = { "queued",   "dropped", "delivered", "sent", "messages",
@@ -85,7 +85,7 @@ static json_t *top_ask(struct top *top, json_t *request, const char *key)
     return answer;
 }
 
-/* A new sample; none when evapid does not answer, which is tried again. */
+/* Take a new sample. If evapid does not answer, keep the last one and try again later. */
 static void top_sample(struct top *top)
 {
     struct sample sample = { .at_s = now_s() };
@@ -114,7 +114,7 @@ static void top_sample(struct top *top)
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
 
-/* What has come per second between the two samples; -1 while there is only one, or when evapid has begun anew. */
+/* Growth per second between the two samples; -1 while there is only one, or after evapid has started anew. */
 static double rate_of(const struct top *top, const json_t *now, const json_t *before, const char *key)
 {
     const double seconds = top->now.at_s - top->before.at_s;
@@ -122,7 +122,7 @@ static double rate_of(const struct top *top, const json_t *now, const json_t *be
     return before == NULL || seconds <= 0 || grown < 0 ? -1 : (double)grown / seconds;
 }
 
-/* "12.5k": per second; "-": nobody can tell. */
+/* "12.5k": per second; "-": unknown. */
 static const char *show_rate(const struct top *top, const json_t *now, const json_t *before, const char *key,
                              char out[SHORT_TEXT])
 {
@@ -144,7 +144,7 @@ static const char *show_flow(const struct top *top, const json_t *now, const jso
     return rate < 0 ? "-" : show_size((json_int_t)rate, out);
 }
 
-/* The entry of the same client in the sample before; NULL: it was not shown then. */
+/* The same client in the sample before; NULL: it was not in it. */
 static const json_t *client_before(const struct top *top, const json_t *client)
 {
     size_t i = 0;
@@ -180,7 +180,7 @@ static void draw_title(const struct top *top)
     attroff(A_BOLD);
 }
 
-/* A group of the totals, in this sample and the one before. */
+/* A group of the totals in a sample. */
 static const json_t *group(const struct sample *sample, const char *name)
 {
     return json_object_get(json_object_get(sample->stats, "totals"), name);
@@ -235,7 +235,7 @@ static void draw_ring(const struct top *top)
 
 #define FIRST_ROW 9 /* of the clients */
 
-/* The columns: what is left of the screen is the tag's. */
+/* The columns: the tag gets the remaining width. */
 static const struct screen_column columns[] = {
     { "client", 6, true }, { "address", 21, false }, { "tag", 0, false }, { "state", 9, false },  { "queued", 6, true },
     { "bytes", 5, true },  { "out/s", 6, true },     { "in/s", 5, true }, { "dropped", 7, true },
@@ -310,7 +310,7 @@ static void change_interval(struct top *top, double factor)
         top->interval_s = interval;
 }
 
-/* What the key says; KEY_RESIZE, that the screen has another size, needs a new sample as well. */
+/* Handle a key. KEY_RESIZE, a new size of the screen, needs a new sample too. */
 static void take_key(struct top *top, int key)
 {
     switch (key) {
@@ -334,7 +334,7 @@ static void wait_for_keys(struct top *top)
     const double left_s = top->paused ? 3600 : top->next_s - now_s();
     const int ready = left_s > 0 ? poll(&keyboard, 1, (int)(left_s * 1000) + 1) : 0;
     if (ready > 0 && (keyboard.revents & POLLIN) == 0)
-        ended = 1; /* the terminal has gone */
+        ended = 1; /* the terminal is gone */
     for (int key; !ended && (key = getch()) != ERR;)
         take_key(top, key);
 }
@@ -368,7 +368,7 @@ int top_run(const struct options *options, char **words, int count)
     (void)count;
     if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
         return fail(EXIT_USAGE, "top", "it needs a terminal: evapictl status --watch 1 does not");
-    int status = line_open(&top.line, options->socket); /* while there is a place to say what is wrong */
+    int status = line_open(&top.line, options->socket); /* while errors can still be printed */
     if (status != EXIT_FINE)
         return status;
     line_set_patience(&top.line, PATIENCE_S);

@@ -1,11 +1,11 @@
-/* Chunks: made, filled, counted, freed. */
+/* Makes, fills, counts and frees chunks. */
 #include "events/chunk.h"
 
 #include <stdlib.h>
 
 #include "events/waits.h"
 
-static size_t memory; /* bytes that chunks in use take */
+static size_t memory; /* bytes of all chunks in use */
 
 size_t chunk_memory(void)
 {
@@ -55,13 +55,13 @@ void chunk_unref(struct chunk *chunk)
     free(chunk);
 }
 
-/* Where the end of event i is noted. */
+/* Where the end of event i is stored. */
 static struct chunk_end *chunk_end(const struct chunk *chunk, uint32_t i)
 {
     return (struct chunk_end *)(uintptr_t)(chunk->bytes + chunk->room) - 1 - i;
 }
 
-/* How long after the chunk's first event one was taken, in another turn than that. */
+/* How long after the chunk's first event an event was taken, if not in the same turn. */
 __attribute__((noinline)) static uint32_t chunk_later_age(const struct chunk *chunk, uint64_t taken_ns)
 {
     const uint64_t age = histogram_since_ns(chunk->taken_ns, taken_ns) / CHUNK_AGE_NS;
@@ -107,7 +107,7 @@ uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset)
                                                       : chunk_end(chunk, chunk_events_before(chunk, offset))->at;
 }
 
-/* The first event behind first, and before end, that has another age. Most often there is none: one look tells. */
+/* The first event after first, and before end, with another age. Usually there is none, which one look shows. */
 static uint32_t chunk_other_age(const struct chunk *chunk, uint32_t first, uint32_t end)
 {
     const uint32_t age = chunk_end(chunk, first)->age;
@@ -145,7 +145,7 @@ struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to
     for (uint32_t i = 0; i < events; i++)
         *chunk_end(part, i) =
             (struct chunk_end){ chunk_end(chunk, first + i)->at - begin, chunk_end(chunk, first + i)->age };
-    part->taken_ns = chunk->taken_ns; /* and its first event's age is not 0 then */
+    part->taken_ns = chunk->taken_ns; /* the age of the part's first event may then be above 0 */
     part->used = *to - begin;
     part->events = events;
     *from -= begin;

@@ -1,11 +1,11 @@
-/* A chunk: framed events one behind the other, on their way to clients and shared by all who get them.
+/* A chunk: framed events, one after the other, on their way to clients and shared by all their receivers.
  *
  *     bytes │ event │ event │ event │ room ...           │ ends[2] │ ends[1] │ ends[0] │
  *           0                       used                                               room
  *
- * Events are written once and never change; more may be put behind them. Where each of them ends, and when it was taken
- * out of the ring, stands at the other end of the room, so that bytes which have left can be counted in whole events, and
- * a client be stopped between two. */
+ * Events are written once and never change. More may be appended. The other end of the room holds each event's end, and
+ * when it was taken out of the ring. With that, sent bytes can be counted in whole events, and a client can be stopped
+ * between two events. */
 #ifndef EVAPID_CHUNK_H
 #define EVAPID_CHUNK_H
 
@@ -19,22 +19,23 @@ struct waits;
 
 struct chunk_end {
     uint32_t at;  /* offset of the event's end */
-    uint32_t age; /* when it was taken, in units of CHUNK_AGE_NS after the chunk's first; it never decreases */
+    uint32_t age; /* when it was taken out of the ring, in units of CHUNK_AGE_NS after the chunk's first event; never
+                     decreases */
 };
 
-#define CHUNK_AGE_NS 1024U /* so that 32 bits last for an hour: what is taken later counts as taken then */
+#define CHUNK_AGE_NS 1024U /* with it 32 bits last for an hour; a later event counts as taken then */
 
 struct chunk {
-    unsigned refs; /* freed with the last */
+    unsigned refs; /* the chunk is freed with the last one */
     uint32_t used, room, events;
     uint64_t taken_ns; /* when the first event was taken out of the ring, by CLOCK_MONOTONIC */
 
     /* The run's, for a chunk that is part of one (run.h). */
     unsigned pins;
     struct chunk *next;
-    uint64_t first_byte, first_event; /* bytes and events of the run that come before it */
+    uint64_t first_byte, first_event; /* bytes and events of the run before this chunk */
 
-    /* The state's: in which state it has been written, and as which chunk (state.h). */
+    /* The state's: in which state the chunk has been written, and with which number (state.h). */
     uint32_t state_serial, state_number;
 
     _Alignas(uint64_t) char bytes[];
@@ -43,11 +44,11 @@ struct chunk {
 /* The largest framed event that a chunk can hold, in bytes. */
 #define CHUNK_EVENT_MAX (UINT32_MAX - 64U)
 
-/* An empty chunk whose room is enough for one event of size bytes, framed, and at least room bytes; one reference, the
- * caller's. NULL when there is no memory. */
+/* An empty chunk with room for one framed event of size bytes, and at least room bytes. Its one reference is the
+ * caller's. NULL if memory is short. */
 struct chunk *chunk_new(size_t room, size_t size);
 
-/* A chunk of just that event. NULL when there is no memory. */
+/* A chunk with only this event. NULL if memory is short. */
 struct chunk *chunk_of_event(enum framing framing, const struct payload *payload);
 
 static inline struct chunk *chunk_ref(struct chunk *chunk)
@@ -56,55 +57,56 @@ static inline struct chunk *chunk_ref(struct chunk *chunk)
     return chunk;
 }
 
-/* Give a reference back; the last one frees. */
+/* Release a reference; the last one frees the chunk. */
 void chunk_unref(struct chunk *chunk);
 
-/* Nothing is in the chunk, and it is kept for later: it doesn't count as memory in use; and now it does again. */
+/* chunk_set_aside: an empty chunk is kept for later and does not count as memory in use. chunk_take_up: it counts
+ * again. */
 void chunk_set_aside(const struct chunk *chunk);
 void chunk_take_up(const struct chunk *chunk);
 
-/* Bytes of memory that the chunks in use take, all together and each once. */
+/* Bytes of memory of all chunks in use, each counted once. */
 size_t chunk_memory(void);
 
-/* Bytes of memory that a chunk of at least that room takes when it is made for an event of size bytes, framed. */
+/* Bytes of memory for a chunk of at least this room that is made for a framed event of size bytes. */
 static inline size_t chunk_cost(size_t room, size_t size)
 {
     const size_t least = size + sizeof(struct chunk_end) + sizeof(uint32_t);
     return sizeof(struct chunk) + (room > least ? room : least);
 }
 
-/* Is there room for one more event of size bytes, framed? */
+/* Is there room for one more framed event of size bytes? */
 static inline bool chunk_fits(const struct chunk *chunk, size_t size)
 {
     const size_t taken = chunk->used + sizeof(struct chunk_end) * ((size_t)chunk->events + 1);
     return taken <= chunk->room && size <= chunk->room - taken;
 }
 
-/* Put an event behind the others; its size in that framing fits. */
+/* Append an event. Its framed size fits. */
 void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size);
 
 /* Where event i ends. */
 struct chunk_end chunk_end_of(const struct chunk *chunk, uint32_t i);
 
-/* A chunk of that room that holds bytes with the ends of its events, each behind the one before, the last at used. NULL when
- * they do not fit each other or there is no memory. */
+/* A chunk of this room with these bytes and the ends of their events, each after the one before, the last at used. NULL
+ * if they contradict each other or memory is short. */
 struct chunk *chunk_restore(size_t room, const char *bytes, size_t used, const struct chunk_end *ends, uint32_t events,
                             uint64_t taken_ns);
 
-/* How many of its events end at or before that offset. */
+/* How many of its events end at or before this offset. */
 uint32_t chunk_events_before(const struct chunk *chunk, uint32_t offset);
 
-/* A chunk of just the events between two offsets, with the whole of the first though it may have begun before from. Both
- * offsets are made those of the new chunk. NULL, and they stay, when there is no memory. */
+/* A chunk of only the events between two offsets. It has the whole first event, even if that began before from. Both
+ * offsets become those of the new chunk. NULL if memory is short; the offsets then stay. */
 struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to);
 
-/* The events from the one of number first up to before end have left: note how long each of them had been here. */
+/* The events from number first up to before end have been sent: note how long each of them was in evapid. */
 void chunk_note_waits(const struct chunk *chunk, uint32_t first, uint32_t end, struct waits *waits);
 
-/* Where the event begins that has not ended at that offset: the offset itself when none is cut in two by it. */
+/* The start of the event that this offset cuts in two; the offset itself if it cuts none. */
 uint32_t chunk_event_begin(const struct chunk *chunk, uint32_t offset);
 
-/* Where the event ends that has begun before that offset: the offset itself when none is cut in two by it. */
+/* The end of the event that this offset cuts in two; the offset itself if it cuts none. */
 uint32_t chunk_event_end(const struct chunk *chunk, uint32_t offset);
 
 #endif

@@ -1,4 +1,4 @@
-/* Writing chunks into a state, and reading them. */
+/* Writes chunks into a state, and reads them. */
 #include "events/chunk_state.h"
 
 #include <stdlib.h>

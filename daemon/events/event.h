@@ -1,4 +1,4 @@
-/* An event: what a script, or a program at the control socket, tells clients. */
+/* An event: what a script, or a program at the control socket, sends to clients. */
 #ifndef EVAPID_EVENT_H
 #define EVAPID_EVENT_H
 
@@ -8,7 +8,7 @@
 
 struct client;
 
-/* To every client; to each one with a tag; to one of those with a tag. */
+/* To every client; to each client with the tag; to one client with the tag. */
 enum event_kind { EVENT_RELAY, EVENT_MULTICAST, EVENT_UNICAST };
 
 struct event {
@@ -17,7 +17,8 @@ struct event {
     const char *tag; /* tag_length bytes; none for a relay */
     size_t tag_length;
     struct client
-        *guest; /* being admitted by the route that issues the event: it receives it too, and sees it later; or NULL */
+        *guest; /* the client that the issuing route is admitting: it receives the event too, after its admission; or
+                   NULL */
 };
 
 #endif

@@ -10,8 +10,8 @@
 
 enum framing { FRAMING_NETSTRING, FRAMING_RAW, FRAMINGS };
 
-/* An event's payload where it lies: in one part or, around the end of the ring, in two. Others may write there meanwhile,
- * so it is copied before anything is made of it. */
+/* An event's payload in the ring: one part, or two around the ring's end. Other processes may write there meanwhile, so
+ * it is copied before it is used. */
 struct payload {
     const void *part[2];
     size_t length[2];  /* bytes of the parts */
@@ -29,7 +29,7 @@ static inline const char *framing_name(enum framing framing)
     return framing == FRAMING_NETSTRING ? "netstring" : "raw";
 }
 
-/* The most bytes that a framing puts around a payload: a length of 20 digits, a colon, a comma. */
+/* The most bytes that a framing adds to a payload: a length of 20 digits, a colon, a comma. */
 #define FRAMING_MAX 22U
 
 /* Bytes of a framed payload of length bytes. */

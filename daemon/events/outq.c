@@ -7,17 +7,17 @@
 #include "events/chunk_state.h"
 
 #define ROOM_FIRST 8U  /* pieces */
-#define ROOM_KEPT 64U  /* a larger ring is freed when it has run empty: idle clients are many */
-#define PIECE_SMALL 8U /* a piece of less than this part of its chunk is small */
+#define ROOM_KEPT 64U  /* a larger ring is freed when it is empty: many clients are idle */
+#define PIECE_SMALL 8U /* a piece below this part of its chunk is small */
 
-static size_t ring_memory; /* bytes that the rings of all queues take */
+static size_t ring_memory; /* bytes of the rings of all queues */
 
 size_t outq_memory(void)
 {
     return ring_memory;
 }
 
-/* A ring that is full doubles. */
+/* A full ring doubles. */
 size_t outq_growth(uint32_t queues)
 {
     return ring_memory + queues * ROOM_FIRST * sizeof(struct piece);
@@ -32,7 +32,7 @@ void outq_set_limit(struct outq *q, size_t limit)
 {
     q->limit = limit;
     if (q->run != NULL)
-        run_review_at(q->run, 0); /* it is asked at the next event */
+        run_review_at(q->run, 0); /* the run asks it at the next event */
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------- */
@@ -51,7 +51,7 @@ static void outq_free_ring(struct outq *q)
     q->head = 0;
 }
 
-/* A ring of that room, in place of the one there is; it has room for all. */
+/* Replace the ring by one of this room, which is enough for all pieces. */
 static bool outq_move_ring(struct outq *q, uint32_t room)
 {
     struct piece *pieces = malloc(room * sizeof(struct piece));
@@ -75,7 +75,7 @@ static bool outq_make_room(struct outq *q, uint32_t count)
     return room == q->room || outq_move_ring(q, room);
 }
 
-/* Pieces have gone: a ring that has become much too large is given back, if there is memory for a smaller one. */
+/* After pieces have gone: free a ring that is much too large, if there is memory for a smaller one. */
 static void outq_shrink_ring(struct outq *q)
 {
     uint32_t room = q->room;
@@ -101,7 +101,7 @@ static void outq_drop_piece(struct outq *q, uint32_t i)
     chunk_unref(piece->chunk);
 }
 
-/* Events of the piece of which not all has been sent. */
+/* Events of the piece that have not been sent completely. */
 static uint32_t piece_events(const struct piece *piece)
 {
     return chunk_events_before(piece->chunk, piece->to) - chunk_events_before(piece->chunk, piece->from);
@@ -116,7 +116,7 @@ static void outq_unpin(struct outq *q)
     q->pin = NULL;
 }
 
-/* The chunk that holds what is to be sent next of the run; NULL: all of it has been sent. */
+/* The chunk with the next byte of the run to send; NULL: all has been sent. */
 static struct chunk *outq_chunk(const struct outq *q)
 {
     return q->run != NULL ? run_find(q->run, q->pin, q->byte) : NULL;
@@ -132,7 +132,7 @@ static uint64_t run_events_before(const struct chunk *chunk, uint64_t position)
     return chunk->first_event + chunk_events_before(chunk, (uint32_t)(position - chunk->first_byte));
 }
 
-/* Events of the run that have not been sent whole. */
+/* Events of the run that have not been sent completely. */
 static uint64_t outq_run_events(const struct outq *q)
 {
     const struct chunk *chunk = outq_chunk(q);
@@ -172,7 +172,7 @@ static void outq_end_following(struct outq *q)
     q->run = NULL;
 }
 
-/* Make pieces of what the run has for us, with room for more pieces than these, and stand at its end. */
+/* Make pieces of the run's bytes for us, with room for this many more pieces, and move to the run's end. */
 static bool outq_catch_up(struct outq *q, uint32_t more)
 {
     uint32_t pieces = 0;
@@ -189,9 +189,9 @@ static bool outq_catch_up(struct outq *q, uint32_t more)
     return true;
 }
 
-/* A small part of a chunk is copied, for it would keep the whole: somebody who is passed over by large events now and
- * again has just a little of each. The copy has the whole of an event that has been begun. Without memory for it the piece
- * stays as it is. */
+/* Copy a small part of a chunk, because it would keep the whole chunk in memory: a client that is skipped now and then
+ * by large events holds only a little of each. The copy has the whole of an event that was sent in part. If memory is
+ * short, the piece stays as it is. */
 static void piece_spare_chunk(struct piece *piece)
 {
     if (piece->to - chunk_event_begin(piece->chunk, piece->from) >= piece->chunk->room / PIECE_SMALL)
@@ -225,7 +225,7 @@ void outq_pin(struct outq *q)
         chunk->pins++;
 }
 
-/* Stand further on in the run: what lies before is done with. */
+/* Move forward in the run; nothing before this position is needed. */
 static void outq_move_on(struct outq *q, uint64_t byte)
 {
     q->byte = byte;
@@ -278,13 +278,13 @@ uint64_t outq_keep_begun(struct outq *q)
     return left - begun;
 }
 
-/* Bytes of the piece that are left of an event of which a part has been sent. */
+/* Unsent bytes of the piece's first event, if that was sent in part. */
 static uint32_t piece_begun(const struct piece *piece)
 {
     return chunk_event_end(piece->chunk, piece->from) - piece->from;
 }
 
-/* Where the first event begins that is whole, behind at least that many bytes of the run's that wait. */
+/* The start of the first whole event after at least this many waiting bytes of the run. */
 static uint64_t outq_run_event(const struct outq *q, uint64_t bytes)
 {
     const uint64_t position = q->byte + bytes;
@@ -300,8 +300,8 @@ size_t outq_begun(const struct outq *q)
     return q->run != NULL ? (size_t)(outq_run_event(q, 0) - q->byte) : 0;
 }
 
-/* Make a piece of its own of what is left of an event that has been begun, at the head; there is such an event. False: no
- * memory, and nothing has changed. */
+/* Make the rest of the event that was sent in part a piece of its own, at the head. There must be such an event. False,
+ * with nothing changed, if memory is short. */
 static bool outq_part_begun(struct outq *q)
 {
     if (!outq_make_room(q, 1))
@@ -326,7 +326,7 @@ static bool outq_part_begun(struct outq *q)
     return true;
 }
 
-/* Let go of whole events of the pieces from the one at first on, until at most keep bytes wait. */
+/* Drop whole events of the pieces from number first on, until at most keep bytes wait. */
 static void outq_drop_pieces(struct outq *q, uint32_t first, size_t keep)
 {
     uint32_t gone = 0;
@@ -365,13 +365,12 @@ uint64_t outq_drop_oldest(struct outq *q, size_t keep)
         outq_move_on(q, excess < waiting ? outq_run_event(q, excess) : q->run->bytes);
     }
     for (uint32_t i = 0; i < q->count && i <= begun; i++)
-        piece_spare_chunk(outq_piece(q, i)); /* what may have been parted */
+        piece_spare_chunk(outq_piece(q, i)); /* may have been divided */
     outq_shrink_ring(q);
     return events - outq_events(q);
 }
 
-/* Where the piece is to end so that no more of it stays than what lies before offset, in whole events; but one that has
- * been begun stays. */
+/* Where the piece must end to keep only whole events before offset. An event that was sent in part stays. */
 static uint32_t piece_cut(const struct piece *piece, uint32_t offset)
 {
     const uint32_t begun = piece->from + piece_begun(piece);
@@ -412,7 +411,7 @@ bool outq_push(struct outq *q, struct chunk *chunk)
 
 static struct iovec iovec_of(const struct chunk *chunk, uint32_t from, uint32_t to)
 {
-    /* writev(2) does not write to it. */
+    /* writev(2) does not write to it */
     return (struct iovec){ .iov_base = (char *)(uintptr_t)chunk->bytes + from, .iov_len = to - from };
 }
 
@@ -429,7 +428,7 @@ int outq_gather(const struct outq *q, struct iovec *iov, int most)
     return n;
 }
 
-/* The bytes of the chunk between these offsets have left. Returns how many events have left whole by that. */
+/* The chunk's bytes between these offsets have been sent. Returns how many events have thereby been sent completely. */
 static uint32_t outq_chunk_sent(const struct outq *q, const struct chunk *chunk, uint32_t from, uint32_t to)
 {
     const uint32_t first = chunk_events_before(chunk, from);
@@ -439,7 +438,7 @@ static uint32_t outq_chunk_sent(const struct outq *q, const struct chunk *chunk,
     return end - first;
 }
 
-/* Bytes of the first piece have left. */
+/* Bytes of the first piece have been sent. */
 static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
 {
     struct piece *piece = outq_piece(q, 0);
@@ -454,7 +453,7 @@ static uint32_t outq_piece_sent(struct outq *q, uint32_t bytes)
     return events;
 }
 
-/* Bytes of the run have left. */
+/* Bytes of the run have been sent. */
 static uint64_t outq_run_sent(struct outq *q, size_t bytes)
 {
     const uint64_t end = q->byte + bytes;
@@ -535,6 +534,6 @@ bool outq_resume(struct outq *q, struct run *run)
     q->pin = run_find(run, run->first, q->byte);
     if (q->pin != NULL)
         q->pin->pins++;
-    run_join(run, 0); /* it is asked at the next event */
+    run_join(run, 0); /* the run asks it at the next event */
     return true;
 }

@@ -1,4 +1,4 @@
-/* Runs: appending to the last chunk, letting go of the first ones. */
+/* Appends to the last chunk, drops the first ones. */
 #include "events/run.h"
 
 #include <stdlib.h>
@@ -22,7 +22,7 @@ static struct chunk *run_take_spare(struct run *run)
     return chunk;
 }
 
-/* Make the chunk empty, to begin at the end of the run. */
+/* Empty the chunk, so that it begins at the run's end. */
 static void run_place(const struct run *run, struct chunk *chunk)
 {
     chunk->used = chunk->events = 0;
@@ -32,7 +32,7 @@ static void run_place(const struct run *run, struct chunk *chunk)
     chunk->first_event = run->events;
 }
 
-/* The chunk that takes the next event, of size bytes; NULL when there is no memory. */
+/* The chunk for the next event, of size bytes; NULL if memory is short. */
 static struct chunk *run_last(struct run *run, size_t size)
 {
     if (run->last != NULL && chunk_fits(run->last, size))
@@ -77,7 +77,7 @@ struct chunk *run_find(const struct run *run, struct chunk *pin, uint64_t positi
     return chunk;
 }
 
-/* The run has no more use for a chunk. A piece of some queue may still refer to it. */
+/* The run no longer needs a chunk. A piece of some queue may still refer to it. */
 static void run_drop(struct run *run, struct chunk *chunk)
 {
     chunk->next = NULL;
@@ -114,7 +114,7 @@ void run_settle(struct run *run)
         return;
     }
     if (chunk->refs > 1 && chunk->room == RUN_CHUNK)
-        return; /* pieces lie in it: go on behind them, so that they do not hold a chunk each */
+        return; /* pieces refer to it: append after them, so that they do not hold a chunk each */
     run_drop_first(run);
     run->marked = NULL;
 }

@@ -1,9 +1,9 @@
-/* accept(2), and which of its errors are about what. */
+/* accept(2), and what each of its errors is about. */
 #include "net/acceptor.h"
 
 #include <errno.h>
 
-/* Does the error only say that one connection has come to nothing? The next one may be fine (accept(2)). */
+/* Does the error concern only one connection? The next one may be fine (accept(2)). */
 static bool is_of_one_connection(int error)
 {
     static const int errors[] = { ECONNABORTED, EINTR,     EPERM,  EPROTO,       ENOPROTOOPT, ENETDOWN,

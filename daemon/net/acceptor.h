@@ -1,15 +1,16 @@
-/* Taking connections from a socket that listens: one loop, and one rule for what can go wrong, whoever listens. */
+/* Accepts connections from a listening socket: one loop, and one rule for errors, for all its users. */
 #ifndef EVAPID_ACCEPTOR_H
 #define EVAPID_ACCEPTOR_H
 
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Somebody has connected; fd is the callee's, non-blocking and closed on exec. False: take nobody else now. */
+/* A connection was accepted. fd belongs to the callee; it is non-blocking and closed on exec. Return false to accept no
+ * more now. */
 typedef bool acceptor_take(void *owner, int fd, const struct sockaddr_storage *peer);
 
-/* Take those who wait at the listening socket, at most so many. 0; or an errno: descriptors or memory have run out. The
- * socket stays readable then, so the caller must not watch it for a while. */
+/* Accept waiting connections, at most this many. Returns 0, or an errno if descriptors or memory have run out. The
+ * socket then stays readable, so the caller must not watch it for a while. */
 int acceptor_run(int listening, unsigned most, acceptor_take *take, void *owner);
 
 #endif

@@ -1,4 +1,4 @@
-/* Access: who may connect at a listener. What the configuration says of it, and why a connection can be refused. */
+/* Access: who may connect at a listener by its configuration, and why a connection can be refused. */
 #ifndef EVAPID_ACCESS_H
 #define EVAPID_ACCESS_H
 
@@ -8,16 +8,16 @@
 
 #include "net/network.h"
 
-#define ACCESS_NETWORKS_MAX 256U /* that a list may have; it is searched from its begin for each connection */
+#define ACCESS_NETWORKS_MAX 256U /* networks in a list; each connection searches it from its start */
 
 enum refusal {
-    REFUSAL_FULL,      /* the listener has all the clients it may have */
+    REFUSAL_FULL,      /* the listener has its maximum of clients */
     REFUSAL_DENIED,    /* the address is denied, or not allowed */
-    REFUSAL_ADDRESS,   /* the address has all the clients it may have */
-    REFUSAL_RATE,      /* too many have connected in too short a time */
-    REFUSAL_MEMORY,    /* there was no memory */
-    REFUSAL_ADMISSION, /* the client was accepted, and no connection-new route has let it in within its time */
-    REFUSAL_REVOKED,   /* the client was accepted, and its address is denied, or not allowed, by now */
+    REFUSAL_ADDRESS,   /* the address has its maximum of clients */
+    REFUSAL_RATE,      /* too many connected in too short a time */
+    REFUSAL_MEMORY,    /* memory was short */
+    REFUSAL_ADMISSION, /* the client was accepted, but no connection-new route has admitted it in time */
+    REFUSAL_REVOKED,   /* the client was accepted, but its address is now denied, or no longer allowed */
     REFUSALS,
     REFUSAL_NONE = REFUSALS
 };
@@ -34,10 +34,10 @@ struct access {
     uint32_t max_connects_per_second; /* clients accepted; 0: no limit */
 };
 
-/* May that address connect at all? */
+/* May this address connect at all? */
 bool access_admits(const struct access *access, const struct network *host);
 
-/* As in the status: "full", "denied", ... */
+/* The name in the status: "full", "denied", ... */
 const char *refusal_name(enum refusal refusal);
 
 #endif

@@ -1,4 +1,4 @@
-/* Text to socket addresses and back. */
+/* Converts text to socket addresses and back. */
 #include "net/address.h"
 
 #include <arpa/inet.h>
@@ -26,7 +26,7 @@ static const char *parse_port(const char *text, uint16_t *port)
     return NULL;
 }
 
-/* A scope ("fe80::1%eth0") names an interface that must be there: without it this would be another address. */
+/* A scope ("fe80::1%eth0") names an interface, which must exist: without the scope this would be another address. */
 static const char *parse_v6(const char *host, uint16_t port, struct sockaddr_in6 *out)
 {
     if (uv_ip6_addr(host, port, out) != 0)

@@ -1,4 +1,4 @@
-/* TCP addresses as people write them: "127.0.0.1:8448", "[::1]:8448". Numbers only, no names: nothing waits for DNS. */
+/* TCP addresses as text: "127.0.0.1:8448", "[::1]:8448". Numbers only, no names: nothing waits for DNS. */
 #ifndef EVAPID_ADDRESS_H
 #define EVAPID_ADDRESS_H
 
@@ -10,13 +10,13 @@
 
 #define ADDRESS_TEXT (EVAPID_ADDRESS_MAX + 10) /* a host in brackets, a colon, a port, a NUL */
 
-/* Read text into *out. Returns NULL, or why it is no address. */
+/* Read text into *out. Returns NULL, or why it is not an address. */
 const char *address_parse(const char *text, struct sockaddr_storage *out);
 
-/* Write host and port as address_parse reads them. */
+/* Write host and port in the form that address_parse reads. */
 void address_print(const struct sockaddr_storage *address, char out[ADDRESS_TEXT]);
 
-/* Write the host alone, without brackets. */
+/* Write only the host, without brackets. */
 void address_host(const struct sockaddr_storage *address, char out[EVAPID_ADDRESS_MAX]);
 
 uint16_t address_port(const struct sockaddr_storage *address);

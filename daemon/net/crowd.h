@@ -1,11 +1,11 @@
-/* Too many connections at a door: whose makes way. Whoever holds connections keeps out nobody but himself. */
+/* Too many connections at a door: which user loses one. A user who holds many connections only keeps himself out. */
 #ifndef EVAPID_CROWD_H
 #define EVAPID_CROWD_H
 
 #include <sys/types.h>
 
-/* The user who has most of the connections; users has the user of each. On a tie, the one who comes first in users. count is at least
- * 1; *most gets how many that user has. */
+/* The user with the most connections. users has the user of each connection. On a tie, the first of them in users.
+ * count is at least 1. *most is set to that user's number of connections. */
 static inline uid_t crowd_user(const uid_t *users, unsigned count, unsigned *most)
 {
     uid_t found = users[0];

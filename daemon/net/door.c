@@ -33,7 +33,7 @@ bool door_admits(const struct door_access *access, uid_t user)
     return false;
 }
 
-/* The user's name by this machine's own list: a directory service may let evapid wait for its answer. */
+/* The user's name from this machine's own list: a directory service could keep evapid waiting. */
 static void name_user(uid_t user, char *out, size_t room)
 {
     FILE *list = fopen("/etc/passwd", "re");
@@ -58,7 +58,7 @@ static void door_refuse(struct door *door, const struct ucred *peer)
                 (int)peer->pid, (unsigned)peer->uid, name);
 }
 
-/* The one place where who has connected is looked at. */
+/* The only place that checks who has connected. */
 static bool door_take(void *owner, int fd, const struct sockaddr_storage *address)
 {
     struct door *door = owner;
@@ -92,7 +92,7 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
     uv_poll_stop(door->poll);
 }
 
-/* Remove the file of a door if it is still that. */
+/* Remove a door's file if it is still the same file. */
 static void remove_file(const char *path, dev_t device, ino_t inode)
 {
     struct stat file;
@@ -112,7 +112,8 @@ void door_tick(struct door *door)
     door_watch(door);
 }
 
-/* The names of evapid's own user and of a group as install takes them: by this machine's own lists, else their numbers. */
+/* The names of evapid's own user and of a group, in the form for install: from this machine's own lists, else their
+ * numbers. */
 static void name_owners(gid_t group, char user[64], char group_name[64])
 {
     FILE *list = fopen("/etc/group", "re");
@@ -136,7 +137,7 @@ static gid_t door_group(const struct door_access *access)
     return access->group != DOOR_OWN_GROUP ? access->group : getegid();
 }
 
-/* Write the folder of a path to out, "." for one without a slash. */
+/* Write a path's folder to out; "." for a path without a slash. */
 static void folder_of(const char *path, char out[EVAPID_PATH_MAX + 1])
 {
     const char *slash = strrchr(path, '/');
@@ -146,7 +147,7 @@ static void folder_of(const char *path, char out[EVAPID_PATH_MAX + 1])
     out[length] = '\0';
 }
 
-/* Why the file of a door can't be made. Where that is about its folder, the text says what to do about it. */
+/* Why the door's file cannot be made. If the folder is the cause, the text says what to do. */
 static const char *door_failed(const struct door *door, int error)
 {
     static char why[3 * EVAPID_PATH_MAX + 256];
@@ -158,7 +159,7 @@ static const char *door_failed(const struct door *door, int error)
         snprintf(why, sizeof(why), "the folder %s is missing; make it as root: install -d -m 750 -o %s -g %s %s",
                  folder, user, group, folder);
         return why;
-    case ENOTDIR: snprintf(why, sizeof(why), "%s is no folder, or lies below a file", folder); return why;
+    case ENOTDIR: snprintf(why, sizeof(why), "%s is not a folder, or lies below a file", folder); return why;
     case EACCES: snprintf(why, sizeof(why), "user %s may not make a file in the folder %s", user, folder); return why;
     case ENOSPC:
     case EDQUOT: snprintf(why, sizeof(why), "no space is left in the folder %s", folder); return why;
@@ -167,14 +168,14 @@ static const char *door_failed(const struct door *door, int error)
     }
 }
 
-/* Is the file at the address one that nobody listens on any more? Returns NULL when the path is free to bind. */
+/* Does the file at the address have no listener any more? Returns NULL if the path is free to bind. */
 static const char *clear_stale(const struct door *door, const struct sockaddr_un *address)
 {
     struct stat file;
     if (lstat(address->sun_path, &file) != 0)
         return errno == ENOENT ? NULL : door_failed(door, errno);
     if (!S_ISSOCK(file.st_mode))
-        return "there is a file of that name, and it is no socket";
+        return "a file of that name exists and is not a socket";
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return strerror(errno);
@@ -186,7 +187,7 @@ static const char *clear_stale(const struct door *door, const struct sockaddr_un
     return unlink(address->sun_path) == 0 ? NULL : strerror(errno);
 }
 
-/* The file is made with no right for anybody: at no time may somebody connect whom its mode and group will keep out. */
+/* Make the file without rights for anybody: at no time may a user connect whom its mode and group will exclude. */
 static int bind_shut(int fd, const struct sockaddr_un *address)
 {
     const mode_t before = umask(0777);
@@ -197,8 +198,8 @@ static int bind_shut(int fd, const struct sockaddr_un *address)
     return result;
 }
 
-/* Give the file the mode and group that the configuration says, from which those of the evapid before may differ. In between
- * it has only what both allow. */
+/* Give the file its configured mode and group, which may differ from those set by the evapid before. In between it has
+ * only the rights that both allow. */
 static const char *door_set_access(const struct door *door, const struct stat *file)
 {
     static char why[128];
@@ -214,7 +215,8 @@ static const char *door_set_access(const struct door *door, const struct stat *f
     return chmod(door->path, access->mode) == 0 ? NULL : strerror(errno);
 }
 
-/* A connection is as its listening socket from the first byte on, and it may be a user's who is going to be refused. */
+/* A connection inherits this from its listening socket before its first byte, and it may be of a user who will be
+ * refused. */
 static void door_guard(const struct door *door)
 {
     passed_allow(door->fd, door->access->passes && !door->access->restricted);
@@ -231,14 +233,14 @@ static const char *bind_and_listen(struct door *door, const struct sockaddr_un *
     door->device = file.st_dev;
     door->inode = file.st_ino;
     door_guard(door);
-    /* Nobody comes in before the file is as it shall be. */
+    /* Nobody can connect before the file has its final access. */
     const char *why = door_set_access(door, &file);
     if (why == NULL && listen(door->fd, BACKLOG) != 0)
         why = strerror(errno);
     return why;
 }
 
-/* The door was elsewhere before. Its file goes when the loop runs: until then it may still be another's. */
+/* The door had another path before. Its file is removed once the loop runs: until then it may still be another's. */
 static void door_leave(struct door *door, const char *path, const struct inherited_door *inherited)
 {
     snprintf(door->left, sizeof(door->left), "%s", path);
@@ -246,7 +248,7 @@ static void door_leave(struct door *door, const char *path, const struct inherit
     door->left_inode = inherited->inode;
 }
 
-/* Is the inherited socket's file still there, at that path? Then go on with both. */
+/* Is the inherited socket's file still at this path? Then keep both. */
 static bool door_inherit(struct door *door, const struct inherited_door *inherited)
 {
     struct stat file;
@@ -271,14 +273,14 @@ static bool door_inherit(struct door *door, const struct inherited_door *inherit
     return true;
 }
 
-/* Have the socket, which is open, watched from now on for who. NULL, or why that can't be. */
+/* Watch the open socket from now on, with who as the handle's owner. Returns NULL, or why it cannot. */
 static const char *door_begin(struct door *door, uv_loop_t *loop, struct door *who)
 {
     door->poll = watch_open(loop, door->fd, who);
     return door->poll != NULL ? NULL : "no memory to watch it";
 }
 
-/* Close what there is; remove_it: the file, too, if it is still ours. */
+/* Close what is open. remove_it: remove the file too, if it is still ours. */
 static void door_drop(struct door *door, bool remove_it)
 {
     watch_close(door->poll);
@@ -338,7 +340,7 @@ static bool door_has_its_file(const struct door *door, struct stat *file)
     return lstat(door->path, file) == 0 && file->st_dev == door->device && file->st_ino == door->inode;
 }
 
-/* Another socket at the path of change->next. NULL, or why there is none. */
+/* Open another socket at the path of change->next. Returns NULL, or why it cannot. */
 static const char *door_prepare_move(struct door_change *change, uv_loop_t *loop, struct door *door)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };

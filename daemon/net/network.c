@@ -1,4 +1,4 @@
-/* Text to networks, and which address is in which. */
+/* Converts text to networks, and tells which address is in which. */
 #include "net/network.h"
 
 #include <arpa/inet.h>
@@ -76,17 +76,17 @@ struct network network_of(const struct sockaddr_storage *address)
     return host;
 }
 
-/* out is the network of the address in front of the prefix. */
+/* On entry out is the network of the address before the prefix. */
 static const char *parse_prefix(const char *text, struct network *out)
 {
     unsigned value = 0;
     if (*text == '\0')
-        return "the prefix behind / is missing";
+        return "the prefix after / is missing";
     if (text[0] == '0' && text[1] != '\0')
-        return "the prefix behind / begins with a 0";
+        return "the prefix after / begins with a 0";
     for (; *text != '\0'; text++) {
         if (*text < '0' || *text > '9')
-            return "the prefix behind / is not a number";
+            return "the prefix after / is not a number";
         value = value * 10 + (unsigned)(*text - '0');
         if (value > out->prefix)
             return out->version == 4 ? "the prefix of an IPv4 network is at most 32"
@@ -94,7 +94,7 @@ static const char *parse_prefix(const char *text, struct network *out)
     }
     const struct network wide = network_widen(*out, (uint8_t)value);
     if (memcmp(wide.bytes, out->bytes, sizeof(wide.bytes)) != 0)
-        return "the address has bits behind the prefix: write the first address of the network, or a longer prefix";
+        return "the address has bits after the prefix: write the first address of the network, or a longer prefix";
     *out = wide;
     return NULL;
 }

@@ -1,5 +1,5 @@
-/* Counting clients by where they come from. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+/* Counts clients by their origin. */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table as it was */
 #include "net/origin.h"
 
 #include <assert.h>

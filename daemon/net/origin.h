@@ -1,8 +1,9 @@
-/* Origins: whom clients come from, and how many each has connected now.
+/* Origins: where clients come from, and how many clients each origin has now.
  *
- * An IPv4 address is an origin. Of IPv6 a /64 is one: a host there has 2^64 addresses and takes new ones as it likes
- * (RFC 8981), so that a limit for each of them would be none. A link-local address is one by itself, for all hosts of a
- * link share fe80::/64. The table has an entry for each origin with a client: clients bound it. */
+ * An IPv4 address is an origin. For IPv6 a /64 is one: a host there has 2^64 addresses and takes new ones as it likes
+ * (RFC 8981), so a limit for each address would be no limit. A link-local address is an origin by itself, because all
+ * hosts of a link share fe80::/64. The table has one entry for each origin with a client, so the number of clients
+ * bounds it. */
 #ifndef EVAPID_ORIGIN_H
 #define EVAPID_ORIGIN_H
 
@@ -19,16 +20,16 @@ struct origin {
     UT_hash_handle hh;
 };
 
-/* The origin that the address belongs to. */
+/* The origin of this address. */
 struct network origin_of(const struct sockaddr_storage *address);
 
-/* Clients of that origin; *table is a uthash, NULL at first. */
+/* How many clients this origin has. *table is a uthash, NULL at first. */
 uint32_t origin_clients(struct origin *table, const struct network *network);
 
-/* Count one more client. False when there is no memory. */
+/* Count one more client. False if memory is short. */
 bool origin_enter(struct origin **table, const struct network *network);
 
-/* One that has been counted has gone. */
+/* A counted client has gone. */
 void origin_leave(struct origin **table, const struct network *network);
 
 #endif

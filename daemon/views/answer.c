@@ -1,5 +1,5 @@
-/* Putting answers together. They are written straight into one buffer, of a size that is known: nobody who asks can make
- * evapid use memory, or take longer than it takes to look at each client once. */
+/* Builds answers. They are written directly into one buffer of a fixed size: no asker can make evapid use memory, or
+ * take longer than one look at each client. */
 #include "views/answer.h"
 
 #include <stdio.h>
@@ -11,16 +11,16 @@
 #include "client/subscription.h"
 #include "kamailio/progress.h"
 
-/* Seconds since then; the wall clock may have been set back. */
+/* Seconds since then; 0 if the wall clock has been set back. */
 static uint64_t seconds_since(uint64_t then_ms)
 {
     const uint64_t now_ms = clock_wall_ms();
     return now_ms > then_ms ? (now_ms - then_ms) / 1000 : 0;
 }
 
-#define TAIL 64U /* bytes that are left free in a list for what comes behind it */
+#define TAIL 64U /* bytes left free in a list for what follows it */
 
-/* Did what was written since before leave room? If not, it is taken back: the list ends in front of it. */
+/* Did the writing since `before` leave enough room? If not, undo it: the list ends there. */
 static bool leaves_room(struct wire_cursor *c, const struct wire_cursor *before)
 {
     const bool leaves = !c->failed && (size_t)(c->end - c->at) >= TAIL;
@@ -124,8 +124,8 @@ static void put_status(struct wire_cursor *c, const struct status_subject *subje
 
 /* ---- the clients ---------------------------------------------------------------------------------------------------- */
 
-/* The clients with the lowest indexes behind after, in their order; *left: how many more are behind those. They need not
- * stand in the hash by index: those that were taken over do as they came. */
+/* Choose the clients with the lowest indexes after query->after, in that order. *left: how many more follow them. The
+ * hash need not be sorted by index: inherited clients stand in it as they were read. */
 static unsigned choose_clients(const struct bus *bus, const struct wire_query *query,
                                struct client *chosen[ANSWER_CLIENTS_MAX], uint64_t *left)
 {

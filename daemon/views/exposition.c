@@ -1,4 +1,4 @@
-/* Writing the text format of Prometheus. */
+/* Writes the text format of Prometheus. */
 #include "views/exposition.h"
 
 #include <stdarg.h>
@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #define ROOM_FIRST 16384U /* bytes: most expositions fit */
-#define PIECE_MAX 1024U   /* the longest piece that is written at a time, and more */
+#define PIECE_MAX 1024U   /* more than the longest piece written at once */
 
-/* Room for a piece more. */
+/* Make room for one more piece. */
 static bool make_room(struct exposition *out)
 {
     if (out->failed || out->room - out->length >= PIECE_MAX)
@@ -42,7 +42,7 @@ void exposition_family(struct exposition *out, const char *name, const char *kin
     put(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind);
 }
 
-/* What a label says may come from another process, as Kamailio's version does. */
+/* A label's value may come from another process, for example Kamailio's version. */
 static void put_label_value(struct exposition *out, const char *value)
 {
     for (; *value != '\0'; value++) {

@@ -1,4 +1,4 @@
-/* Putting the metrics together. Like the status, this only reads; but for the meter, which is brought up to date. */
+/* Builds the metrics. Like the status it only reads, except for the meter, which it updates. */
 #include "views/metrics.h"
 
 #include <stdio.h>
@@ -44,20 +44,20 @@ const char *metrics_objection(const struct status_subject *subject)
 
 /* ---- clients and listeners -------------------------------------------------------------------------------------- */
 
-#define STATES ((unsigned)CLIENT_GONE) /* of those that are connected */
+#define STATES ((unsigned)CLIENT_GONE) /* of connected clients */
 
-/* The clients of one listener, by their states. */
+/* One listener's clients by state. */
 struct crowd {
     const struct listener *listener;
     uint32_t clients[STATES];
 };
 
-/* What is found by looking at every client once. */
+/* The result of looking at every client once. */
 struct census {
-    struct crowd *crowds; /* one for each listener; NULL: no memory */
+    struct crowd *crowds; /* one for each listener; NULL: memory was short */
     size_t count;
     uint64_t slow, queued_bytes;
-    double fullest; /* the longest queue, as a part of what it may be */
+    double fullest; /* the fullest queue, as a fraction of its limit */
 };
 
 static void census_add(struct census *census, const struct client *client)

@@ -1,7 +1,7 @@
-/* The metrics: what an operator's monitoring wants to know of this evapid, as an exposition. docs/metrics.md has each of them.
+/* The metrics: an exposition for the operator's monitoring. docs/metrics.md describes each metric.
  *
- * Their number depends on the listeners and Kamailio's workers, and not on the clients: `evapictl status` tells of each of
- * those. */
+ * Their number depends on the listeners and on Kamailio's workers, not on the clients: `evapictl status` shows each
+ * client. */
 #ifndef EVAPID_METRICS_H
 #define EVAPID_METRICS_H
 
@@ -9,10 +9,10 @@
 
 #include "views/status.h"
 
-/* The exposition, which is the caller's to free, and its bytes; NULL: there was no memory. */
+/* The exposition, which the caller frees, and its bytes. NULL: memory was short. */
 char *metrics_describe(const struct status_subject *subject, size_t *length);
 
-/* Why clients could not work with this evapid now; NULL: they could. The text stays valid until the next call. */
+/* Why clients cannot work with this evapid now; NULL: they can. The text is valid until the next call. */
 const char *metrics_objection(const struct status_subject *subject);
 
 #endif

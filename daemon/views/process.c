@@ -1,4 +1,4 @@
-/* Asking the kernel about ourselves. */
+/* Asks the kernel about ourselves. */
 #include "views/process.h"
 
 #include <dirent.h>
@@ -15,7 +15,7 @@ static double seconds_of(const struct timespec *time)
     return (double)time->tv_sec + (double)time->tv_nsec / 1e9;
 }
 
-/* The beginning of a file of /proc in text, with a NUL behind it; empty when it can't be read. */
+/* Read the start of a file of /proc as text, with a NUL after it; empty if it cannot be read. */
 static void read_text(const char *path, char *text, size_t room)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -25,7 +25,7 @@ static void read_text(const char *path, char *text, size_t room)
         close(fd);
 }
 
-/* Bytes that the numbers of /proc/self/statm stand for. */
+/* Convert the numbers of /proc/self/statm to bytes. */
 static void look_at_memory(struct process *process)
 {
     char text[128];
@@ -36,7 +36,7 @@ static void look_at_memory(struct process *process)
     process->resident_bytes = strtoull(end, NULL, 10) * page;
 }
 
-/* Before Linux 6.2 the folder doesn't say how many there are: count them. */
+/* Before Linux 6.2 the folder does not give their number: count them. */
 static uint64_t count_descriptors(void)
 {
     struct stat folder;
@@ -49,17 +49,17 @@ static uint64_t count_descriptors(void)
     for (const struct dirent *entry = NULL; (entry = readdir(list)) != NULL;) /* NOLINT(concurrency-mt-unsafe) */
         count += entry->d_name[0] != '.';
     closedir(list);
-    return count - 1; /* without that of the folder */
+    return count - 1; /* without the folder's own */
 }
 
-/* By the wall clock, of the time that the kernel gives us since it was started. */
+/* The start by the wall clock, from the kernel's time since boot. */
 static double look_at_start(void)
 {
     char text[1024];
     struct timespec wall;
     struct timespec boot;
     read_text("/proc/self/stat", text, sizeof(text));
-    const char *at = strrchr(text, ')'); /* the name, field 2, may hold anything */
+    const char *at = strrchr(text, ')'); /* the name, field 2, may contain anything */
     for (int field = 3; at != NULL && field <= 22; field++)
         at = strchr(at + 1, ' ');
     if (at == NULL)
@@ -71,7 +71,7 @@ static double look_at_start(void)
 
 struct process process_look(void)
 {
-    /* Once: the wall clock may be set, and when we were started does not change by that. */
+    /* Only once: the wall clock may be set, and our start does not change by that. */
     static double started_s;
     struct process process = { .descriptors = count_descriptors() };
     struct timespec cpu;
@@ -79,7 +79,7 @@ struct process process_look(void)
     if (started_s == 0)
         started_s = look_at_start();
     process.started_s = started_s;
-    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) == 0) /* getrusage is no call that the unit allows */
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) == 0) /* the unit does not allow getrusage */
         process.cpu_s = seconds_of(&cpu);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         process.descriptors_limit = limit.rlim_cur;

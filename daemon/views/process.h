@@ -1,4 +1,4 @@
-/* The process: what evapid takes of its machine, as the kernel says. */
+/* The process: what evapid uses of its machine, according to the kernel. */
 #ifndef EVAPID_PROCESS_H
 #define EVAPID_PROCESS_H
 
@@ -6,12 +6,12 @@
 
 struct process {
     double cpu_s;                            /* user and system */
-    double started_s;                        /* of the epoch */
+    double started_s;                        /* since the epoch */
     uint64_t resident_bytes, virtual_bytes;  /* 0: unknown */
-    uint64_t descriptors, descriptors_limit; /* open ones, and how many may be */
+    uint64_t descriptors, descriptors_limit; /* open descriptors, and their limit */
 };
 
-/* Look. What can't be found out is 0. */
+/* Look at the process now. Unknown values are 0. */
 struct process process_look(void);
 
 #endif

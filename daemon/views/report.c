@@ -1,4 +1,4 @@
-/* Putting reports together. */
+/* Builds reports. */
 #include "views/report.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #define REPORT_SLICE_NS 2000000U
 #define ROOM_FIRST 16384U /* bytes of a text */
 
-/* Bytes one behind the other; failed: there was no memory for some. */
+/* Bytes that grow; failed: memory was short for some. */
 struct text {
     char *bytes;
     size_t length, room;
@@ -26,9 +26,9 @@ struct tag_use {
 struct report {
     const struct bus *bus;
     struct text head, tail;
-    size_t count, at; /* items; the next one */
+    size_t count, at; /* items, and the next one */
     uint32_t *clients;
-    struct tag_use *tags; /* NULL: clients are told of */
+    struct tag_use *tags; /* NULL: the report is about clients */
     bool begun, over;
 };
 
@@ -54,7 +54,7 @@ static void put_string(struct text *text, const char *string)
     put(text, string, strlen(string));
 }
 
-/* Without its first and last skip bytes; takes the reference. NULL: there was no memory for it. */
+/* Append json's text without its first and last skip bytes; takes the reference. NULL: memory was short for it. */
 static void put_json(struct text *text, json_t *json, size_t skip)
 {
     char *bytes = json != NULL ? json_dumps(json, JSON_COMPACT) : NULL;
@@ -65,9 +65,10 @@ static void put_json(struct text *text, json_t *json, size_t skip)
     free(bytes);
 }
 
-/* ---- what it tells of ------------------------------------------------------------------------------------------- */
+/* ---- what it shows
+ * -------------------------------------------------------------------------------------------------- */
 
-/* before and behind are objects, whose members stand before and behind the list; both references are taken. */
+/* before and behind are objects; their members go before and after the list. Takes both references. */
 static struct report *report_open(const struct bus *bus, json_t *before, const char *list, json_t *behind)
 {
     struct report *report = calloc(1, sizeof(*report));
@@ -89,7 +90,7 @@ static struct report *report_open(const struct bus *bus, json_t *before, const c
     return report;
 }
 
-/* One that lacks something is none. */
+/* A report that lacks something is closed; returns NULL then. */
 static struct report *report_begin(struct report *report)
 {
     if (report == NULL ||
@@ -128,7 +129,7 @@ struct report *report_clients(const struct selection *selection, const struct bu
     return report_begin(report);
 }
 
-/* The most used first, and those that are alike in the order of their names. */
+/* The most used first; equally used ones by name. */
 static int by_use(const void *left, const void *right)
 {
     const struct tag_use *a = left;
@@ -161,7 +162,7 @@ struct report *report_tags(const struct bus *bus, size_t limit)
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-/* The next item; false: it has gone. */
+/* The next item. False: it has gone. */
 static bool report_describe(struct report *report, json_t **item)
 {
     const size_t at = report->at++;

@@ -1,11 +1,11 @@
-/* A report: an answer about as many clients or tags as there are, put together a slice at a time.
+/* A report: an answer about any number of clients or tags, written a slice at a time.
  *
  *     {"version":...,"clients":[   item , item , item   ],"totals":{...}}
  *           head                     a slice in a turn      tail
  *
- * What it is to tell of is chosen when it is begun, and head and tail are of that moment. Each item is of the moment at which it is
- * written. A client that goes meanwhile is left out, one that comes is not in it. What a slice takes of the processor is
- * bounded, and nothing is kept of what has been taken, so that an answer costs the same memory however long it is. */
+ * Its items are chosen when it is begun, and head and tail show that moment. Each item shows the moment at which it is
+ * written. A client that leaves meanwhile is left out; one that joins is not in it. The processor time of a slice is
+ * bounded. Written slices are not kept, so an answer costs the same memory however long it is. */
 #ifndef EVAPID_REPORT_H
 #define EVAPID_REPORT_H
 
@@ -16,15 +16,16 @@
 
 struct report;
 
-/* Begin one: the status; the clients of a selection; the tags that are most used, up to limit. NULL: there is no memory. */
+/* Begin a report of the status; of the clients in a selection; or of the most used tags, up to limit. NULL: memory is
+ * short. */
 struct report *report_status(const struct status_subject *subject);
 struct report *report_clients(const struct selection *selection, const struct bus *bus);
 struct report *report_tags(const struct bus *bus, size_t limit);
 
-/* Write the next slice; the last one ends with a line's end. The caller frees it. NULL: there is no memory. */
+/* Write the next slice; the last one ends with a newline. The caller frees it. NULL: memory is short. */
 char *report_write(struct report *report, size_t *length);
 
-/* Has the last one been written? */
+/* Has the last slice been written? */
 bool report_is_over(const struct report *report);
 
 void report_close(struct report *report);

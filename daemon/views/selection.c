@@ -1,4 +1,4 @@
-/* Choosing and ordering clients. */
+/* Chooses and orders clients. */
 #include "client/subscription.h"
 #include "views/selection.h"
 
@@ -30,7 +30,8 @@ bool selection_state_find(const char *name, enum client_state *state)
     return false;
 }
 
-/* Its address may have a scope behind it ("fe80::1%eth0"), and is written as IPv6 when an IPv6 socket shows it so. */
+/* The client's address may end with a scope ("fe80::1%eth0"). If an IPv6 socket shows an IPv4 address, it is written as
+ * IPv6. */
 static bool comes_from(const struct client *client, const struct network *network)
 {
     char host[EVAPID_ADDRESS_MAX];
@@ -58,7 +59,7 @@ static bool selection_meets(const struct selection *selection, const struct clie
            (!selection->by_address || comes_from(client, &selection->address));
 }
 
-/* What comes first has the larger rank; of the orders that go by a number. */
+/* The rank for orders that go by a number: the largest comes first. */
 static uint64_t rank_of(enum selection_order order, struct client *client)
 {
     const struct tally *tally = subscription_tally(client);
@@ -88,7 +89,7 @@ static int by_tag_name(const struct tag *a, const struct tag *b)
     return difference != 0 ? difference : (int)a->length - (int)b->length;
 }
 
-/* Those that are alike stand in the order of their indexes. */
+/* Equal clients are ordered by their indexes. */
 static int by_order(const void *left, const void *right)
 {
     const struct choice *a = left;

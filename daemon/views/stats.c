@@ -1,4 +1,4 @@
-/* Counting from a moment on. */
+/* Counts from a moment on. */
 #include "views/stats.h"
 
 #include <string.h>

@@ -1,5 +1,4 @@
-/* What has been counted since somebody last set the counts to zero. evapid's own counts only ever grow: what is kept is how
- * far they were then. */
+/* Counts since somebody last reset them. evapid's own counts only grow; this keeps their values at the reset. */
 #ifndef EVAPID_STATS_H
 #define EVAPID_STATS_H
 
@@ -9,7 +8,7 @@
 #include "bus/bus.h"
 
 struct stats {
-    uint64_t since_ms; /* wall clock, milliseconds of the epoch; 0: since the beginning */
+    uint64_t since_ms; /* wall clock, milliseconds since the epoch; 0: since the start */
     struct tally totals;
     struct event_counts events;
     uint64_t accepted, closed; /* clients */
@@ -18,10 +17,10 @@ struct stats {
 /* Count from now on. */
 void stats_reset(struct stats *stats, const struct bus *bus);
 
-/* What has been counted since: of what is in the books now, as such. */
+/* The counts since then. Values that show what is in the books now are passed on as they are. */
 struct stats stats_since(const struct stats *stats, const struct bus *bus);
 
-/* Write it for a successor; read it back. False: it makes no sense. */
+/* Write it for a successor; read it back. False: the data is invalid. */
 void stats_save(const struct stats *stats, struct state_out *out);
 bool stats_load(struct stats *stats, struct state_in *in);
 

@@ -1,4 +1,4 @@
-/* Putting the status together. It only reads; whoever owns a figure counts it. */
+/* Builds the status. It only reads; each figure is counted by its owner. */
 #include "client/subscription.h"
 #include "bus/shed.h"
 #include "views/status.h"
@@ -38,8 +38,8 @@ json_t *describe_time(uint64_t ms)
     return json_string(text);
 }
 
-/* Put item behind the others, taking both references; NULL when there is no memory, or was none for either: a list is
- * whole or it is not there. */
+/* Append item to list; takes both references. NULL if memory is short, or was short for either: a list is complete or
+ * missing. */
 static json_t *append(json_t *list, json_t *item)
 {
     if (json_array_append_new(list, item) == 0)
@@ -48,7 +48,7 @@ static json_t *append(json_t *list, json_t *item)
     return NULL;
 }
 
-/* Set a count in the object, taking its reference; NULL when there is no memory, or was none for it: likewise. */
+/* Set a count in the object; takes its reference. NULL if memory is short, or was short for the object. */
 static json_t *set_count(json_t *object, const char *name, uint64_t count)
 {
     if (json_object_set_new(object, name, json_integer((json_int_t)count)) == 0)
@@ -201,7 +201,7 @@ json_t *describe_totals(const struct status_subject *subject)
                      describe_events(&bus->events), "out", describe_output(bus), "in", describe_input(&bus->totals));
 }
 
-/* Only what grows: what waits now has not been counted since any time. */
+/* Shows only what grows: what waits now is not counted since any moment. */
 json_t *describe_since(const struct stats *since)
 {
     json_t *in = describe_input(&since->totals);

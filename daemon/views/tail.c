@@ -1,4 +1,4 @@
-/* Showing what passes. */
+/* Shows what passes. */
 #include "views/tail.h"
 
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "views/status.h"
 
-#define NOTICE_ROOM 64U /* for the number of those that were not shown, behind the lines */
+#define NOTICE_ROOM 64U /* for the notice of lines not shown, after the lines */
 
 /* ---- a payload as JSON ------------------------------------------------------------------------------------------ */
 
@@ -35,7 +35,7 @@ static json_t *describe_base64(const unsigned char *bytes, size_t length)
     return described;
 }
 
-/* How much of length bytes of a text ends with a whole character. What is no UTF-8 stays as it is. */
+/* How much of a text of length bytes ends with a whole character. Bytes that are not UTF-8 stay. */
 static size_t cut_text(const char *bytes, size_t length)
 {
     size_t begin = length;
@@ -46,7 +46,8 @@ static size_t cut_text(const char *bytes, size_t length)
     return begin > 0 && begin - 1 + size > length ? begin - 1 : length;
 }
 
-/* Put the payload into line: as text, or in base64 when it is none. It lies in one piece, of which others may not write. */
+/* Put the payload into line: as text, or in base64 if it is not text. It must be in one part that nobody else can write
+ * to. */
 static json_t *describe_payload(json_t *line, const char *bytes, size_t length)
 {
     const bool cut = length > TAIL_PAYLOAD_MAX;
@@ -64,7 +65,7 @@ static json_t *describe_payload(json_t *line, const char *bytes, size_t length)
 
 /* ---- the queue -------------------------------------------------------------------------------------------------- */
 
-/* Once something is left out, all is until the queue is taken, so that the gap is where its number is told. */
+/* Once a line is left out, all are until the queue is taken: so the count stands where the gap is. */
 static void tail_put(struct tail *tail, const json_t *line)
 {
     const size_t room = TAIL_ROOM - NOTICE_ROOM - tail->length;
@@ -77,7 +78,7 @@ static void tail_put(struct tail *tail, const json_t *line)
     tail->lines[tail->length++] = '\n';
 }
 
-/* Is there no room for such a payload in any form? That is found out before anything is made of it. */
+/* Is there no room for such a payload in any form? Checked before any work is done for it. */
 static bool tail_is_full(struct tail *tail, size_t length)
 {
     const size_t shown = length < TAIL_PAYLOAD_MAX ? length : TAIL_PAYLOAD_MAX;
@@ -127,7 +128,7 @@ static void show_event(struct tail *tail, const struct event *event, uint32_t re
     static const char *const kinds[] = { "relay", "multicast", "unicast" };
     const struct payload *payload = event->payload;
     const size_t length = payload_length(payload);
-    char *bytes = malloc(length + 1); /* the ring's, that Kamailio may still write to, is read once */
+    char *bytes = malloc(length + 1); /* Kamailio may still write to the ring, so read it only once */
     json_t *line = NULL;
     if (bytes != NULL) {
         memcpy(bytes, payload->part[0], payload->length[0]);

@@ -19,17 +19,17 @@
 #include "net/network.h"
 #include "views/metrics.h"
 
-#define ACCEPT_BATCH 16 /* connections taken in one turn of the loop */
-#define SETTLE_MS 20    /* how long those who have connected are waited for, before somebody else takes over */
+#define ACCEPT_BATCH 16 /* connections accepted in one turn of the loop */
+#define SETTLE_MS 20    /* the longest wait for open connections before another evapid takes over */
 
 static const char socket_name[] = "metrics";
 
 static struct log_limit failures = { .kind = "metrics: failed accepts" };
 
-/* One connection; libmicrohttpd has its socket. */
+/* One connection; libmicrohttpd owns its socket. */
 struct visit {
     int fd;
-    bool begun;        /* libmicrohttpd has told us that it has begun with it, and will tell of its end */
+    bool begun;        /* libmicrohttpd has reported its start, and will report its end */
     uint64_t began_ms; /* loop time */
     struct visit *prev, *next;
 };
@@ -42,9 +42,9 @@ struct http {
     struct MHD_Daemon *daemon;
     int fd; /* the listening socket */
     uv_poll_t door, work;
-    uv_timer_t again; /* libmicrohttpd has more to do that no descriptor tells of */
+    uv_timer_t again; /* libmicrohttpd has more work that no descriptor shows */
     unsigned open_handles;
-    bool paused;          /* no descriptor for another connection: tried again in a second */
+    bool paused;          /* no descriptor for another connection: tries again in a second */
     bool unwatched;       /* the kernel had no room to watch libmicrohttpd's descriptor */
     struct visit *visits; /* list, the oldest first */
     unsigned count;
@@ -54,7 +54,7 @@ static void http_work(struct http *http);
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
 
-/* Answer with text, which libmicrohttpd frees if it is ours to free. */
+/* Answer with text. memory says whether libmicrohttpd frees it. */
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type, char *text,
                               size_t length, enum MHD_ResponseMemoryMode memory)
 {
@@ -62,7 +62,7 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
     if (response == NULL) {
         if (memory == MHD_RESPMEM_MUST_FREE)
             free(text);
-        return MHD_NO; /* which closes the connection */
+        return MHD_NO; /* this closes the connection */
     }
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
@@ -74,7 +74,7 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
     return queued;
 }
 
-/* A line of words. */
+/* Answer with one line. */
 static enum MHD_Result answer_line(struct MHD_Connection *connection, unsigned status, const char *words)
 {
     char line[256];
@@ -157,13 +157,13 @@ static void http_on_connection(void *owner, struct MHD_Connection *connection, v
     *context = visit;
 }
 
-/* Its time is over: libmicrohttpd finds the connection at its end, and closes it. */
+/* Its time is over: libmicrohttpd sees the end of the connection, and closes it. */
 static void visit_end(const struct visit *visit)
 {
     shutdown(visit->fd, SHUT_RDWR);
 }
 
-/* Hand a new connection to libmicrohttpd. */
+/* Give a new connection to libmicrohttpd. */
 static bool http_take(void *owner, int fd, const struct sockaddr_storage *peer)
 {
     struct http *http = owner;
@@ -184,7 +184,7 @@ static bool http_take(void *owner, int fd, const struct sockaddr_storage *peer)
     return true;
 }
 
-/* Out of descriptors: the socket would be readable again and again, so wait for the next tick. */
+/* Out of descriptors: the socket would stay readable, so wait for the next tick. */
 static void http_pause(struct http *http, int error)
 {
     log_limited(&failures, LEVEL_ERROR, http->subject, "cannot accept connections: %s; trying again every second",
@@ -207,7 +207,7 @@ static void http_on_again(uv_timer_t *timer)
     http_work(timer->data);
 }
 
-/* Connections that libmicrohttpd has not begun with by now it has closed: it had no memory for them. */
+/* Forget connections that libmicrohttpd has not begun with: it had no memory for them and has closed them. */
 static void http_drop_unbegun(struct http *http)
 {
     struct visit *visit = NULL;
@@ -217,7 +217,7 @@ static void http_drop_unbegun(struct http *http)
         http_drop(http, visit);
 }
 
-/* Let libmicrohttpd do what there is to do. */
+/* Let libmicrohttpd do its waiting work. */
 static void http_work(struct http *http)
 {
     MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
@@ -300,7 +300,7 @@ bool http_is_at(int fd, const struct sockaddr_storage *address)
     return getsockname(fd, (struct sockaddr *)&bound, &size) == 0 && address_equal(&bound, address);
 }
 
-/* NULL, or why there is no listening socket. inherited: there is one already, or -1. */
+/* Returns NULL, or why there is no listening socket. inherited: a socket that is already open, or -1. */
 static const char *http_take_socket(struct http *http, int inherited)
 {
     http->fd = inherited >= 0 ? inherited : listeners_open_socket(http->of->listeners, &http->address);
@@ -326,7 +326,7 @@ static void http_on_closed(uv_handle_t *handle)
         free(http);
 }
 
-/* Watch the descriptor; false: there is no room for that. */
+/* Watch the descriptor. False: there is no room for that. */
 static bool http_begin_poll(struct http *http, uv_poll_t *poll, int fd)
 {
     if (!watch_has_room(http->loop, fd) || uv_poll_init(http->loop, poll, fd) != 0)
@@ -350,8 +350,8 @@ static const char *http_begin(struct http *http)
     return NULL;
 }
 
-/* Let go of what there is of it. The socket stays with the service manager, as it is when it is inherited, and
- * closed here. */
+/* Free all that exists of it. The socket is closed here, but the service manager keeps its copy, as with an inherited
+ * one. */
 static void http_free(struct http *http)
 {
     const unsigned handles = http->open_handles;

@@ -1,6 +1,6 @@
-/* An answer: what evapid says of itself when a process of Kamailio asks (WIRE_QUERY), the body of an ANSWER.
+/* An answer: what evapid tells a process of Kamailio about itself (WIRE_QUERY). It is the body of an ANSWER.
  *
- * A tree of named values, written one behind the other, so that whoever reads it needs to know no name in it:
+ * It is a tree of named values, one after the other. A reader needs to know none of the names:
  *
  *     STRUCT   u8 1, u8-string name, its items, END
  *     LIST     u8 2, u8-string name, STRUCTs without a name, END
@@ -27,12 +27,13 @@ enum answer_kind { ANSWER_END = 0, ANSWER_STRUCT, ANSWER_LIST, ANSWER_NUMBER, AN
 
 struct answer_item {
     enum answer_kind kind;
-    char name[ANSWER_NAME_MAX + 1]; /* "": it is in a list, or an END */
+    char name[ANSWER_NAME_MAX + 1]; /* "" in a list, and for an END */
     uint64_t number;
-    struct wire_text text; /* lies in the answer */
+    struct wire_text text; /* points into the answer */
 };
 
-/* ---- writing: behind wire_begin, in front of wire_finish ------------------------------------------------------------ */
+/* ---- writing: after wire_begin, before wire_finish
+ * ---------------------------------------------------------------- */
 
 static inline void answer_put_name(struct wire_cursor *c, enum answer_kind kind, const char *name)
 {
@@ -61,7 +62,7 @@ static inline void answer_put_number(struct wire_cursor *c, const char *name, ui
     wire_put(c, number, 8);
 }
 
-/* Bytes that a terminal or a JSON parser may not like are written as \xNN. At most WIRE_TEXT_MAX bytes are written. */
+/* Writes a byte that could upset a terminal or a JSON parser as \xNN. Writes at most WIRE_TEXT_MAX bytes. */
 static inline void answer_put_text(struct wire_cursor *c, const char *name, const char *bytes, size_t length)
 {
     static const char digits[] = "0123456789abcdef";
@@ -85,8 +86,8 @@ static inline void answer_put_text(struct wire_cursor *c, const char *name, cons
 
 struct answer_reader {
     struct wire_cursor at;
-    unsigned depth;                 /* how many are open */
-    bool in_list[ANSWER_DEPTH + 1]; /* what is open at each depth; 0: the answer itself, a struct */
+    unsigned depth;                 /* how many structs and lists are open */
+    bool in_list[ANSWER_DEPTH + 1]; /* is the one open at this depth a list? 0: the answer itself, a struct */
 };
 
 static inline struct answer_reader answer_reading(const void *body, size_t length)
@@ -95,9 +96,9 @@ static inline struct answer_reader answer_reading(const void *body, size_t lengt
 }
 
 enum answer_read {
-    ANSWER_ITEM, /* *item holds the next one */
-    ANSWER_OVER, /* there are no more: the answer is whole */
-    ANSWER_BAD   /* this is no answer */
+    ANSWER_ITEM, /* *item holds the next item */
+    ANSWER_OVER, /* no more items: the answer is complete */
+    ANSWER_BAD   /* not an answer */
 };
 
 static inline bool answer_take_name(struct answer_reader *reader, struct answer_item *item)
@@ -152,7 +153,7 @@ static inline enum answer_read answer_next(struct answer_reader *reader, struct 
     return reader->at.failed ? ANSWER_BAD : ANSWER_ITEM;
 }
 
-/* Is it an answer from the first byte to the last? */
+/* Is this an answer from the first byte to the last? */
 static inline bool answer_is_good(const void *body, size_t length)
 {
     struct answer_reader reader = answer_reading(body, length);

@@ -1,5 +1,5 @@
-/* A histogram of durations: how many were at most so long. evapid's own and those that the module keeps in the ring
- * have the same bounds, so that they can be added up. */
+/* A histogram of durations: each bucket counts the durations up to its bound. evapid's histograms and those that the
+ * module keeps in the ring have the same bounds, so they can be added. */
 #ifndef EVAPID_HISTOGRAM_H
 #define EVAPID_HISTOGRAM_H
 
@@ -7,7 +7,7 @@
 #include <time.h>
 
 #define HISTOGRAM_BOUNDS 20U
-#define HISTOGRAM_BUCKETS (HISTOGRAM_BOUNDS + 1) /* the last one holds what is longer than every bound */
+#define HISTOGRAM_BUCKETS (HISTOGRAM_BOUNDS + 1) /* the last bucket holds durations over every bound */
 
 /* Upper bounds of the buckets in nanoseconds, three to a decade: 10 µs to 10 s, and a minute. */
 static const uint64_t histogram_bounds_ns[HISTOGRAM_BOUNDS] = {
@@ -16,11 +16,11 @@ static const uint64_t histogram_bounds_ns[HISTOGRAM_BOUNDS] = {
 };
 
 struct histogram {
-    uint64_t counts[HISTOGRAM_BUCKETS]; /* of each bucket alone */
+    uint64_t counts[HISTOGRAM_BUCKETS]; /* of this bucket alone, not cumulative */
     uint64_t sum_ns;
 };
 
-/* The bucket that holds such a duration: the first whose bound it does not exceed. */
+/* The bucket for this duration: the first whose bound is not below it. */
 static inline unsigned histogram_bucket(uint64_t ns)
 {
     unsigned low = 0;
@@ -35,14 +35,14 @@ static inline unsigned histogram_bucket(uint64_t ns)
     return low;
 }
 
-/* So many took that long, each. */
+/* Count `count` events that took `ns` each. */
 static inline void histogram_add(struct histogram *histogram, uint64_t ns, uint64_t count)
 {
     histogram->counts[histogram_bucket(ns)] += count;
     histogram->sum_ns += ns * count;
 }
 
-/* The clock that durations are taken by: the same for all processes of the machine, and never set back. */
+/* The clock for durations: the same in all processes of the machine, and never set back. */
 static inline uint64_t histogram_clock_ns(void)
 {
     struct timespec now;
@@ -50,7 +50,7 @@ static inline uint64_t histogram_clock_ns(void)
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
-/* Nanoseconds from then to now; 0 when then lies behind now, as one that another process says may. */
+/* Nanoseconds from then to now. 0 if then is later than now: another process may claim such a time. */
 static inline uint64_t histogram_since_ns(uint64_t then_ns, uint64_t now_ns)
 {
     return now_ns > then_ns ? now_ns - then_ns : 0;

@@ -1,13 +1,14 @@
-/* Netstrings: one frame found in, or written in front of, bytes that somebody else holds.
+/* Netstrings: finds a frame in the caller's bytes, or writes the header of one.
  *
  * A netstring is the payload's length in decimal digits, a colon, the payload and a comma: "5:hello,". Source: D. J.
- * Bernstein, https://cr.yp.to/proto/netstrings.txt. Beyond that definition the length may begin with zeros, because programs
- * print it with a fixed width; and white space (space, tab, CR, LF) or NUL in front of a frame is passed over, because people
- * type frames by hand, and programs end them with a newline or send the NUL of a string too. EVAPI takes these as well.
+ * Bernstein, https://cr.yp.to/proto/netstrings.txt. Two things are accepted beyond that definition, as EVAPI accepts
+ * them. The length may begin with zeros, because some programs print it with a fixed width. White space (space, tab,
+ * CR, LF) or NUL before a frame is skipped, because people type frames by hand, and some programs end a frame with a
+ * newline or with the NUL of a string.
  *
- * Scanning keeps no state: it looks at the bytes that are there and says what they are. Whoever calls it keeps unfinished
- * bytes and calls again with more; a header is at most NETSTRING_DIGITS_READ + 1 bytes, so looking at it again costs nothing.
- * Pure functions: no allocation, no I/O, no globals. */
+ * Scanning keeps no state: it says what the given bytes are. The caller keeps unfinished bytes and calls again with
+ * more. A header is at most NETSTRING_DIGITS_READ + 1 bytes, so reading it again costs nothing. Pure functions: no
+ * allocation, no I/O, no globals. */
 #ifndef EVAPID_NETSTRING_H
 #define EVAPID_NETSTRING_H
 
@@ -15,29 +16,30 @@
 #include <stddef.h>
 #include <string.h>
 
-/* The most digits of a length (up to 9,999,999,999 bytes; limits are far below), and those plus the colon. */
+/* The most digits of a length that is written (up to 9,999,999,999 bytes; limits are far below), and those plus the
+ * colon. */
 #define NETSTRING_DIGITS_MAX 10
 #define NETSTRING_HEADER_MAX (NETSTRING_DIGITS_MAX + 1)
 #define NETSTRING_LENGTH_MAX 9999999999ULL
 
-/* The most digits of a length that is read, leading zeros among them: those of any 64-bit number. */
+/* The most digits of a length that is read, leading zeros included: enough for any 64-bit number. */
 #define NETSTRING_DIGITS_READ 20
 
 enum netstring_status {
     NETSTRING_FRAME,       /* a whole frame: payload, length and used are set */
-    NETSTRING_MORE,        /* a good beginning: used is the white space to drop, need says how long the frame will be */
-    NETSTRING_BAD_LENGTH,  /* not a digit where the length should begin or go on; at is its offset */
+    NETSTRING_MORE,        /* a good start: used is the white space to drop, need the frame's size */
+    NETSTRING_BAD_LENGTH,  /* no digit where the length should begin or continue; at is its offset */
     NETSTRING_MANY_DIGITS, /* a length of more than NETSTRING_DIGITS_READ digits */
     NETSTRING_TOO_LONG,    /* the length is over the limit */
-    NETSTRING_NO_COMMA,    /* the byte behind the payload is not a comma */
+    NETSTRING_NO_COMMA,    /* the byte after the payload is not a comma */
 };
 
 struct netstring {
-    const char *payload; /* FRAME: first byte of the payload, within the bytes given */
+    const char *payload; /* FRAME: first byte of the payload, within the given bytes */
     size_t length;       /* FRAME: bytes in the payload */
-    size_t used;         /* FRAME: bytes up to and with the comma; else: white space in front, no part of the frame */
-    size_t need;         /* MORE: bytes of the whole frame behind used, 0 when the length is not complete yet */
-    size_t at;           /* errors: offset of the byte that is wrong */
+    size_t used;         /* FRAME: bytes up to and including the comma; else: white space before the frame */
+    size_t need;         /* MORE: bytes of the whole frame, after used; 0 while the length is incomplete */
+    size_t at;           /* errors: offset of the wrong byte */
 };
 
 static inline bool netstring_is_space(char c)
@@ -45,8 +47,8 @@ static inline bool netstring_is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\0';
 }
 
-/* Look for a frame at the start of bytes[0..len). limit is the largest payload accepted, in bytes. Fills *out as the
- * status says; nothing beyond len is read. */
+/* Look for a frame at the start of bytes[0..len). limit is the largest accepted payload, in bytes. Fills *out as the
+ * status says. Reads nothing beyond len. */
 static inline enum netstring_status netstring_scan(const char *bytes, size_t len, size_t limit, struct netstring *out)
 {
     *out = (struct netstring){ 0 };
@@ -88,22 +90,22 @@ static inline enum netstring_status netstring_scan(const char *bytes, size_t len
     return NETSTRING_FRAME;
 }
 
-/* Why a stream cannot go on, for a log line; "" for FRAME and MORE. */
+/* Why the stream cannot continue, for a log line; "" for FRAME and MORE. */
 static inline const char *netstring_reason(enum netstring_status status)
 {
     switch (status) {
     case NETSTRING_BAD_LENGTH: return "a length in decimal digits and a colon was expected";
     case NETSTRING_MANY_DIGITS: return "the length has over 20 digits";
     case NETSTRING_TOO_LONG: return "the length is over the limit";
-    case NETSTRING_NO_COMMA: return "no comma behind the payload";
+    case NETSTRING_NO_COMMA: return "no comma after the payload";
     case NETSTRING_FRAME:
     case NETSTRING_MORE: break;
     }
     return "";
 }
 
-/* Write "<length>:" to out, which has room for NETSTRING_HEADER_MAX bytes; returns the bytes written (no NUL). The payload
- * and a comma follow. length has at most NETSTRING_DIGITS_MAX digits. */
+/* Write "<length>:" to out, which has room for NETSTRING_HEADER_MAX bytes. Returns the bytes written (no NUL). The
+ * caller writes the payload and the comma. length has at most NETSTRING_DIGITS_MAX digits. */
 static inline size_t netstring_header(char *out, size_t length)
 {
     char digits[NETSTRING_DIGITS_MAX];

@@ -1,18 +1,18 @@
-/* The ring: the one ordered queue from Kamailio's processes up to evapid.
+/* The ring: the one ordered queue from Kamailio's processes to evapid.
  *
- * A sealed memfd holds a header and then capacity bytes, a power of two. Positions are byte counts that only grow; a
- * position's place is its value modulo the capacity. Kamailio's processes write records at head, one at a time under a
- * lock; evapid reads at tail. Both sides live on one host, so that integers are in its own byte order.
+ * A sealed memfd holds a header and then capacity bytes, a power of two. Positions are byte counts that only grow; the
+ * place of a position is its value modulo the capacity. Kamailio's processes write records at head, one at a time under
+ * a lock. evapid reads at tail. Both sides live on one host, so integers are in its own byte order.
  *
  *     header (RING_DATA_OFFSET bytes)                          | records ...
  *     shape, head, refusals | tail | sleeping | workers | presence | figures |
  *
  * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
- * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity, reads head and each record's header once,
- * checks them, and copies a payload before it uses it.
+ * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity. It reads head and each record's header
+ * once, checks them, and copies a payload before it uses it.
  *
- * Nothing here makes a system call but the mutex when it is contended. Waking evapid is left to the caller, who writes
- * to the wake when ring_sleeper() says that it sleeps. */
+ * Nothing here makes a system call, except the mutex when it is contended. The caller wakes evapid: it writes to the
+ * wake when ring_sleeper() says that evapid sleeps. */
 #ifndef EVAPID_RING_H
 #define EVAPID_RING_H
 
@@ -31,21 +31,22 @@
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
 #define RING_VERSION 4U
-#define RING_LINE 64U /* bytes that processors share at a time: fields of different writers keep that far apart */
+#define RING_LINE 64U /* the size of a cache line in bytes: fields of different writers keep this distance */
 
-/* How long messages of clients have waited for their event routes: from the time at which evapid had read one whole, which
- * stands in its frame, until its route began. Written by one worker alone, just before a route; counts of an earlier process
- * in its place go on. */
+/* How long the clients' messages waited for their event routes: from the time at which evapid had read the whole
+ * message (it is in the frame) until the route began. Only one worker writes here, just before a route. If it takes the
+ * place of an earlier process, it continues that one's counts. */
 struct ring_starts {
     _Alignas(RING_LINE) _Atomic uint64_t counts[HISTOGRAM_BUCKETS]; /* evapid/histogram.h */
     _Atomic uint64_t sum_ns;
 };
 
-/* How far an evapi worker has come, and what evapid wants to hear of it.
+/* What one evapi worker and evapid tell each other.
  *
- * started: the sequence number of the frame whose route it has begun. Written by that worker just before a route starts,
- * read by evapid when the worker has died: what had begun is never begun again.
- * awaited: written by evapid. A DONE need not wake evapid, but for frames up to that sequence number: a client waits. */
+ * started: the sequence number of the last frame whose route has begun. The worker writes it just before a route
+ * starts. evapid reads it after the worker has died: a route that began is never run again.
+ * awaited: written by evapid. A DONE for a frame up to this sequence number must wake evapid, because a client waits
+ * for it. Any other DONE need not. */
 struct ring_worker {
     _Alignas(RING_LINE) _Atomic uint64_t started;
     _Atomic uint64_t awaited;
@@ -60,15 +61,15 @@ struct ring_header {
 
     /* Written by producers. */
     _Alignas(RING_LINE) _Atomic uint64_t head;
-    _Atomic uint64_t refused_full;  /* records that found no room */
-    _Atomic uint64_t refused_large; /* records over the limit of one record */
+    _Atomic uint64_t refused_full;  /* records refused for lack of room */
+    _Atomic uint64_t refused_large; /* records refused as over the limit of one record */
 
-    /* Written by evapid, and read by a producer only when the ring seems full. */
+    /* Written by evapid. A producer reads it only when the ring seems full. */
     _Alignas(RING_LINE) _Atomic uint64_t tail;
 
-    /* Written by both; read by a producer with every record. */
+    /* Written by both. A producer reads it with every record. */
     _Alignas(RING_LINE) _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep */
-    _Atomic uint64_t sleeps;                       /* the number of the last sleep: the next evapid counts on */
+    _Atomic uint64_t sleeps;                       /* the number of the last sleep: the next evapid continues from it */
 
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
@@ -82,20 +83,21 @@ enum ring_type {
     RING_MULTICAST, /* payload to every client with the tag */
     RING_UNICAST,   /* payload to one client with the tag */
     RING_CLOSE,     /* close connection target */
-    RING_TAG,       /* give connection target the tag; an empty tag takes it away */
+    RING_TAG,       /* give connection target the tag; an empty tag removes its tag */
     RING_DONE,      /* worker has finished the routes of its frames up to sequence number target */
 };
 
-/* A record: this header, the tag, the payload, and up to 7 bytes so that the next one is aligned. */
+/* A record: this header, the tag, the payload, and up to 7 bytes that align the next one. */
 struct ring_record {
     uint32_t size; /* bytes of the whole record, a multiple of RING_ALIGN */
     uint8_t type;  /* enum ring_type */
     uint8_t tag_length;
     uint16_t worker;         /* DONE: index of the worker */
     uint32_t payload_length; /* RELAY, MULTICAST, UNICAST */
-    uint32_t session;        /* the evapid that gave out target; another one ignores target, and a CLOSE, TAG or DONE */
-    uint64_t target;         /* CLOSE, TAG: connection index; DONE: sequence number; events: index of the connection in
-                                whose connection-new route the event is issued (it may get it, once admitted), else 0 */
+    uint32_t session;        /* the evapid that assigned target; another one ignores target, and a CLOSE, TAG or DONE */
+    uint64_t target;         /* CLOSE, TAG: connection index; DONE: sequence number; events: index of the connection
+                                whose connection-new route issues the event (the client may get it after its admission),
+                                else 0 */
 };
 
 #define RING_ALIGN 8U
@@ -108,26 +110,26 @@ static inline bool ring_type_is_control(uint8_t type)
     return type == RING_CLOSE || type == RING_TAG || type == RING_DONE;
 }
 
-/* Bytes at the end of a ring's room that only control records may take: a script that floods the ring with events can
- * still refuse a client, and a worker still say that it has finished. */
+/* The bytes of a ring that only control records may use. With them a script that floods the ring with events can still
+ * refuse a client, and a worker can still report that it has finished. */
 static inline size_t ring_reserve(size_t capacity)
 {
     return capacity / 16;
 }
 
-/* The largest record a ring takes, in bytes: half of it. */
+/* The largest record of a ring, in bytes: half the ring. */
 static inline size_t ring_record_max(size_t capacity)
 {
     return capacity / 2;
 }
 
-/* The largest payload that fits a ring of this capacity, whatever its tag. */
+/* The largest payload for a ring of this capacity, with any tag. */
 static inline size_t ring_payload_max(size_t capacity)
 {
     return ring_record_max(capacity) - sizeof(struct ring_record) - EVAPID_TAG_MAX - RING_ALIGN;
 }
 
-/* Bytes of the memfd for a ring of this capacity. */
+/* The memfd's size for a ring of this capacity, in bytes. */
 static inline size_t ring_bytes(size_t capacity)
 {
     return RING_DATA_OFFSET + capacity;
@@ -140,18 +142,18 @@ static inline unsigned char *ring_records(struct ring_header *header)
 
 /* ---- Kamailio's side ------------------------------------------------------------------------------------------- */
 
-/* What producers share among themselves and evapid never sees; in shared anonymous memory, made before the fork. */
+/* What producers share and evapid never sees. It lies in shared anonymous memory, made before the fork. */
 struct ring_lane {
     pthread_mutex_t lock; /* process-shared and robust */
-    _Atomic bool held;    /* a hint: somebody has the lock, or had it when he was killed */
+    _Atomic bool held;    /* a hint: a process holds the lock, or was killed while it did */
     uint64_t head;
-    uint64_t tail_seen; /* tail when it was last read: read again only when the ring seems full */
+    uint64_t tail_seen; /* tail when a producer last read it; read again only when the ring seems full */
     size_t capacity;
 };
 
 #define RING_LOCK_PAUSES 100 /* of the processor, before a producer sleeps: shorter than a sleep and a wake */
 
-/* Let the other thread of this processor, or the memory, get on. */
+/* Let the processor's other thread run, or the memory catch up. */
 static inline void ring_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -165,11 +167,11 @@ enum ring_push {
     RING_PUSHED,
     RING_FULL,  /* no room now */
     RING_LARGE, /* would never fit, or a tag over EVAPID_TAG_MAX */
-    RING_BROKEN /* the lock cannot be had; nothing was written */
+    RING_BROKEN /* the lock is unusable; nothing was written */
 };
 
-/* Make an empty ring in memory that is all zero and ring_bytes(capacity) long. capacity is a power of two from
- * EVAPID_RING_MIN to EVAPID_RING_MAX. Returns 0, or an errno value when the lock cannot be made. */
+/* Make an empty ring in zeroed memory of ring_bytes(capacity) bytes. capacity is a power of two from EVAPID_RING_MIN to
+ * EVAPID_RING_MAX. Returns 0, or an errno value when the lock cannot be made. */
 static inline int ring_make(struct ring_header *header, struct ring_lane *lane, size_t capacity)
 {
     pthread_mutexattr_t shared;
@@ -191,11 +193,11 @@ static inline int ring_make(struct ring_header *header, struct ring_lane *lane, 
     return 0;
 }
 
-/* Copy len bytes to position at, going on at the ring's start where it ends. */
+/* Copy len bytes to position at. Where the ring ends, continue at its start. */
 static inline void ring_write(struct ring_header *header, size_t capacity, uint64_t at, const void *bytes, size_t len)
 {
     if (len == 0)
-        return; /* bytes may be NULL then, which memcpy must not be given */
+        return; /* bytes may then be NULL, which memcpy forbids */
     const size_t place = (size_t)at & (capacity - 1);
     const size_t first = len < capacity - place ? len : capacity - place;
     memcpy(ring_records(header) + place, bytes, first);
@@ -203,7 +205,7 @@ static inline void ring_write(struct ring_header *header, size_t capacity, uint6
         memcpy(ring_records(header), (const char *)bytes + first, len - first);
 }
 
-/* Is there room for size more bytes? Control records may take the reserve too. */
+/* Is there room for size more bytes? Control records may use the reserve too. */
 static inline bool ring_has_room(struct ring_header *header, struct ring_lane *lane, size_t size, bool control)
 {
     const size_t room = control ? lane->capacity : lane->capacity - ring_reserve(lane->capacity);
@@ -213,8 +215,8 @@ static inline bool ring_has_room(struct ring_header *header, struct ring_lane *l
     return lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen);
 }
 
-/* Take the lane's lock; it is given back with ring_unlock. It is held for the time of a copy, so that a short wait is over
- * before a sleep would have begun. (No pthread_mutex_trylock: glibc's keeps a robust mutex that can't be recovered.) Returns
+/* Lock the lane; ring_unlock unlocks it. A producer holds the lock only for a copy, so a short spin usually ends before
+ * a sleep would have begun. (Not pthread_mutex_trylock: glibc's keeps a robust mutex that cannot be recovered.) Returns
  * as pthread_mutex_lock does. */
 static inline int ring_lock(struct ring_lane *lane)
 {
@@ -232,8 +234,8 @@ static inline void ring_unlock(struct ring_lane *lane)
     pthread_mutex_unlock(&lane->lock);
 }
 
-/* Append a record: record's type, worker, session and target, with a tag and a payload. Never waits but for another
- * producer's copy. A producer that was killed in the middle has published nothing: the next one writes over it. */
+/* Append a record: record's type, worker, session and target, with a tag and a payload. Waits only for another
+ * producer's copy. A producer killed during a copy has published nothing: the next one overwrites it. */
 static inline enum ring_push ring_push(struct ring_header *header, struct ring_lane *lane, struct ring_record record,
                                        const char *tag, size_t tag_length, const char *payload, size_t payload_length)
 {
@@ -260,14 +262,15 @@ static inline enum ring_push ring_push(struct ring_header *header, struct ring_l
     ring_write(header, lane->capacity, at + sizeof(record), tag, tag_length);
     ring_write(header, lane->capacity, at + sizeof(record) + tag_length, payload, payload_length);
     lane->head = at + size;
-    /* In this order with the load in ring_sleeper: either evapid sees the record before it sleeps, or we see it sleep. */
+    /* This store and the load in ring_sleeper are in this order: either evapid sees the record before it sleeps, or the
+     * producer sees it sleep. */
     atomic_store_explicit(&header->head, at + size, memory_order_seq_cst);
     ring_unlock(lane);
     return RING_PUSHED;
 }
 
-/* A message's route is about to start in the worker of these. Nobody else writes there, so that no locked instruction is
- * needed. */
+/* Count a message whose route is about to start in the worker that owns starts. Only that worker writes there, so no
+ * locked instruction is needed. */
 static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_ns)
 {
     _Atomic uint64_t *count = &starts->counts[histogram_bucket(waited_ns)];
@@ -276,14 +279,15 @@ static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_n
                           memory_order_relaxed);
 }
 
-/* After a push: 0, or evapid sleeps: send a byte by the wake, then call ring_woken with what this returned. A producer that
- * is killed between the two leaves evapid marked asleep, and the next one wakes it again. */
+/* Call it after a push. 0: evapid is awake. Else evapid sleeps: write a byte to the wake, then call ring_woken with the
+ * returned number. If a producer is killed between the two, evapid stays marked asleep and the next producer wakes it
+ * again. */
 static inline uint64_t ring_sleeper(struct ring_header *header)
 {
     return atomic_load_explicit(&header->sleeping, memory_order_seq_cst);
 }
 
-/* The sleep that ring_sleeper named has been ended; a later one, which has another number, is left alone. */
+/* End the sleep that ring_sleeper returned. A later sleep has another number and is left alone. */
 static inline void ring_woken(struct ring_header *header, uint64_t sleep)
 {
     atomic_compare_exchange_strong(&header->sleeping, &sleep, 0);
@@ -295,19 +299,19 @@ static inline void ring_woken(struct ring_header *header, uint64_t sleep)
 struct ring_reader {
     struct ring_header *header;
     size_t capacity;
-    uint64_t head;   /* as last read and found good */
-    uint64_t tail;   /* all before it has been consumed; the caller moves it on, and ring_release tells producers */
+    uint64_t head;   /* last value read and found valid */
+    uint64_t tail;   /* all before it is consumed; the caller advances it, and ring_release tells producers */
     uint64_t sleeps; /* the number of the last sleep */
 };
 
-/* Begin to read the ring mapped at header, in a memfd of bytes (which is sealed against a change of size). Returns NULL,
- * or why it is no ring that can be read. */
+/* Begin to read the ring mapped at header, from a memfd of this many bytes (sealed against a change of size). Returns
+ * NULL, or why the ring cannot be read. */
 static inline const char *ring_open(struct ring_reader *reader, struct ring_header *header, size_t bytes)
 {
     if (bytes < ring_bytes(EVAPID_RING_MIN) || header->magic != RING_MAGIC)
         return "not a ring of evapid's";
     if (header->version != RING_VERSION)
-        return "the ring's version is another than ours";
+        return "the ring's version differs from ours";
     const uint64_t capacity = header->capacity;
     if (capacity < EVAPID_RING_MIN || capacity > EVAPID_RING_MAX || (capacity & (capacity - 1)) != 0 ||
         bytes != ring_bytes((size_t)capacity))
@@ -324,7 +328,7 @@ static inline const char *ring_open(struct ring_reader *reader, struct ring_head
     return NULL;
 }
 
-/* Read head again. False when it is impossible: the ring is corrupt. */
+/* Read head again. False if its value is impossible: the ring is corrupt. */
 static inline bool ring_refresh(struct ring_reader *reader)
 {
     const uint64_t head = atomic_load_explicit(&reader->header->head, memory_order_seq_cst);
@@ -334,7 +338,7 @@ static inline bool ring_refresh(struct ring_reader *reader)
     return true;
 }
 
-/* Copy len bytes from position at, which the caller has checked to lie between tail and head. */
+/* Copy len bytes from position at. The caller has checked that they lie between tail and head. */
 static inline void ring_copy(const struct ring_reader *reader, uint64_t at, void *out, size_t len)
 {
     const size_t place = (size_t)at & (reader->capacity - 1);
@@ -347,11 +351,11 @@ static inline void ring_copy(const struct ring_reader *reader, uint64_t at, void
 enum ring_read {
     RING_RECORD, /* *record holds a checked copy of the header at the position */
     RING_EMPTY,  /* the position is at head */
-    RING_CORRUPT /* what stands there is no record; *why says what is wrong */
+    RING_CORRUPT /* no record stands there; *why says what is wrong */
 };
 
-/* Read the header of the record at position at (tail, or where an earlier record ended). Its tag and payload lie at
- * at + sizeof(*record) and behind; ring_copy fetches them. */
+/* Read the header of the record at position at: tail, or the end of an earlier record. Its tag and payload follow the
+ * header; ring_copy fetches them. */
 static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, struct ring_record *record,
                                        const char **why)
 {
@@ -375,21 +379,20 @@ static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, 
     return RING_RECORD;
 }
 
-/* All before tail has been consumed: its room may be written again. Once for many records, as producers read that line
- * of memory too. */
+/* Give the room before tail back to producers. Call it once for many records: producers read that cache line too. */
 static inline void ring_release(struct ring_reader *reader)
 {
     atomic_store_explicit(&reader->header->tail, reader->tail, memory_order_release);
 }
 
-/* End the sleep from evapid's own side: it reads on without having been woken. */
+/* evapid ends its own sleep: it reads on without a wake. */
 static inline void ring_wake(struct ring_reader *reader)
 {
     atomic_store_explicit(&reader->header->sleeping, 0, memory_order_seq_cst);
 }
 
-/* Mark evapid as asleep. True: nothing waits beyond position at, and the next push will wake; false: there is more to
- * read (or head has become impossible, which ring_peek reports), and evapid counts as awake. */
+/* Mark evapid as asleep. True: nothing waits after position at, and the next push will wake evapid. False: there is
+ * more to read (or head has become impossible, which ring_peek reports), and evapid counts as awake. */
 static inline bool ring_sleep(struct ring_reader *reader, uint64_t at)
 {
     if (++reader->sleeps == 0)

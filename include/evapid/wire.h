@@ -1,24 +1,25 @@
 /* The frames that evapid and an evapi worker exchange on the Unix socket. docs/protocol.md describes the conversation.
  *
- * A frame is a header of WIRE_HEADER bytes and a body: body length (u32), type (u8), three zero bytes. All integers are
- * little-endian. A string is its length (u8 or u16) and its bytes, without a NUL.
+ * A frame is a header of WIRE_HEADER bytes and a body. The header is the body's length (u32), the type (u8) and three
+ * zero bytes. All integers are little-endian. A string is its length (u8 or u16) and its bytes, without a NUL.
  *
  *     HELLO     worker → evapid   magic "evapid" 00 00, u32 version, u64 instance, u32 pid, u16 worker, u16 workers,
  *                                 u32 max_clients, u8 framing, u8 keep_clients, u16-string bind_addr,
- *                                 u16-string module version, u16-string Kamailio version; with it, as SCM_RIGHTS, the ring's memfd and evapid's end of the wake
+ *                                 u16-string module version, u16-string Kamailio version; with it, as SCM_RIGHTS,
+ *                                 the ring's memfd and evapid's end of the wake
  *     WELCOME   evapid → worker   u32 version, u32 session, u32 pid, u16-string evapid version
- *     REFUSED   evapid → worker   u32 version, u16-string reason; the connection is then closed
+ *     REFUSED   evapid → worker   u32 version, u16-string reason; evapid then closes the connection
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log
  *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8 again,
  *                                 u8-string address, u8-string tag
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
- *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit: no worker but any
- *                                 process of Kamailio that wants to know something, in place of HELLO
- *     ANSWER    evapid → asker    the answer (evapid/answer.h); the connection is then closed
+ *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit; any process of
+ *                                 Kamailio may send it, in place of HELLO
+ *     ANSWER    evapid → asker    the answer (evapid/answer.h); evapid then closes the connection
  *
- * The magic and version stay at the start of HELLO and QUERY in every version of the protocol, and REFUSED keeps its form, so that
- * two versions can always tell each other apart. Pure functions: no allocation, no I/O. */
+ * The magic and the version stay at the start of HELLO and QUERY in every version of the protocol, and REFUSED keeps
+ * its form. Two versions can thus always recognize each other. Pure functions: no allocation, no I/O. */
 #ifndef EVAPID_WIRE_H
 #define EVAPID_WIRE_H
 
@@ -33,10 +34,10 @@
 #define WIRE_MAGIC "evapid\0\0"
 #define WIRE_MAGIC_SIZE 8U
 #define WIRE_HEADER 8U
-#define WIRE_HELLO_MAX 1024U                                            /* the largest HELLO body accepted */
+#define WIRE_HELLO_MAX 1024U                                            /* the largest accepted HELLO body */
 #define WIRE_TEXT_MAX 512U                                              /* the longest reason, notice or version */
 #define WIRE_EVENT_HEAD_MAX (25U + EVAPID_ADDRESS_MAX + EVAPID_TAG_MAX) /* an event's body before its message */
-#define WIRE_ANSWER_MAX 65536U /* the longest body of an ANSWER: it fits the buffer of any new Unix socket */
+#define WIRE_ANSWER_MAX 65536U /* the longest body of an ANSWER: it fits the buffer of a new Unix socket */
 #define WIRE_BODY_MAX (WIRE_EVENT_HEAD_MAX + EVAPID_MESSAGE_MAX)
 
 enum wire_type {
@@ -59,13 +60,13 @@ enum wire_subject { WIRE_ASK_STATUS = 1, WIRE_ASK_CLIENTS = 2 };
 
 enum { WIRE_FRAMING_NETSTRING = 0, WIRE_FRAMING_RAW = 1 };
 
-/* Bytes within a frame that somebody else holds. */
+/* Bytes within a frame. They belong to the frame's owner. */
 struct wire_text {
     const char *bytes;
     size_t length;
 };
 
-/* The text, as far as there is room, with a NUL behind. */
+/* Copies the text, cut if it exceeds the room, and a NUL. */
 static inline void wire_text_copy(char *out, size_t room, struct wire_text text)
 {
     const size_t length = text.length < room ? text.length : room - 1;
@@ -76,13 +77,13 @@ static inline void wire_text_copy(char *out, size_t room, struct wire_text text)
 
 struct wire_hello {
     uint32_t version;
-    uint64_t instance;                                            /* random, one for a start of Kamailio */
+    uint64_t instance;                                            /* random, one for each start of Kamailio */
     uint32_t pid;                                                 /* Kamailio's main process */
     uint16_t worker;                                              /* 0 .. workers - 1 */
     uint16_t workers;                                             /* 1 .. EVAPID_WORKERS_MAX */
     uint32_t max_clients;                                         /* of the declared listener */
     uint8_t framing;                                              /* WIRE_FRAMING_* */
-    bool keep_clients;                                            /* clients stay when this Kamailio has gone */
+    bool keep_clients;                                            /* clients stay when this Kamailio is gone */
     struct wire_text bind_addr, module_version, kamailio_version; /* bind_addr empty: no listener is declared */
 };
 
@@ -94,20 +95,20 @@ struct wire_welcome {
 struct wire_event {
     uint64_t sequence;
     uint32_t connection;
-    uint64_t read_ns; /* MESSAGE: when evapid had read it whole, by CLOCK_MONOTONIC; else 0 */
+    uint64_t read_ns; /* MESSAGE: CLOCK_MONOTONIC when evapid had read all of it; else 0 */
     uint16_t port;
-    bool again; /* NEW: a connection-new route has let the client in before */
+    bool again; /* NEW: a connection-new route has admitted the client before */
     struct wire_text address, tag, message;
 };
 
 struct wire_query {
     enum wire_subject subject;
     uint32_t after; /* clients: those with a larger index */
-    uint16_t limit; /* clients: so many at most */
+    uint16_t limit; /* clients: at most so many */
 };
 
-/* A place in a body that is being written or read. Once something does not fit, failed stays true and nothing more is
- * written or read, so that a caller checks once at the end. */
+/* A place in a body that is written or read. Once something does not fit, failed stays true and nothing more is written
+ * or read. The caller checks it once, at the end. */
 struct wire_cursor {
     unsigned char *at;
     const unsigned char *end;
@@ -131,12 +132,12 @@ static inline void wire_put_bytes(struct wire_cursor *c, const void *bytes, size
         return;
     }
     if (length == 0)
-        return; /* bytes may be NULL then, which memcpy must not be given */
+        return; /* bytes may then be NULL, which memcpy forbids */
     memcpy(c->at, bytes, length);
     c->at += length;
 }
 
-/* A string whose length takes bytes bytes (1 or 2); one that is too long for that is a failure. */
+/* A string whose length field has this many bytes (1 or 2). Fails if the string is too long for it. */
 static inline void wire_put_text(struct wire_cursor *c, struct wire_text text, unsigned bytes)
 {
     if (text.length >> 8 * bytes != 0)
@@ -175,11 +176,11 @@ static inline struct wire_text wire_take_text(struct wire_cursor *c, unsigned by
 
 static inline struct wire_cursor wire_reading(const void *body, size_t length)
 {
-    unsigned char *at = (unsigned char *)(uintptr_t)body; /* never written through */
+    unsigned char *at = (unsigned char *)(uintptr_t)body; /* never written to */
     return (struct wire_cursor){ .at = at, .end = at + length };
 }
 
-/* Begin a frame in out[0..room): its header is written by wire_finish. */
+/* Begin a frame in out[0..room). wire_finish writes its header. */
 static inline struct wire_cursor wire_begin(void *out, size_t room)
 {
     unsigned char *bytes = out;
@@ -188,8 +189,8 @@ static inline struct wire_cursor wire_begin(void *out, size_t room)
     return (struct wire_cursor){ .at = bytes + WIRE_HEADER, .end = bytes + room };
 }
 
-/* Write the header of the frame that began at out. more: body bytes that follow outside of the buffer. Returns the bytes
- * of the frame in the buffer, 0 when it did not fit or its body is longer than WIRE_BODY_MAX. */
+/* Write the header of the frame that began at out. more: body bytes that follow outside the buffer. Returns the frame's
+ * bytes in the buffer, or 0 if it did not fit or its body is longer than WIRE_BODY_MAX. */
 static inline size_t wire_finish(struct wire_cursor *c, void *out, enum wire_type type, size_t more)
 {
     if (c->failed || more > WIRE_BODY_MAX)
@@ -206,8 +207,8 @@ static inline size_t wire_finish(struct wire_cursor *c, void *out, enum wire_typ
 
 enum wire_status { WIRE_FRAME, WIRE_MORE, WIRE_BAD };
 
-/* Look at a frame's header at the start of bytes[0..len): FRAME when its type is known, its reserved bytes are zero and
- * its body is at most body_max long; the body itself may still be on its way. */
+/* Read a frame's header at the start of bytes[0..len). FRAME: its type is known, its reserved bytes are zero and its
+ * body is at most body_max long. The body itself may not have arrived yet. */
 static inline enum wire_status wire_header(const void *bytes, size_t len, size_t body_max, enum wire_type *type,
                                            size_t *body)
 {
@@ -223,8 +224,8 @@ static inline enum wire_status wire_header(const void *bytes, size_t len, size_t
     return WIRE_FRAME;
 }
 
-/* Each writer fills out[0..room) with a whole frame (an event: without its message) and returns its bytes, 0 when it does
- * not fit. Each reader returns false when the body is not of that form. */
+/* Each writer fills out[0..room) with a whole frame (an event: without its message). It returns the frame's bytes, or 0
+ * if it does not fit. Each reader returns false if the body does not have that form. */
 
 static inline size_t wire_write_hello(void *out, size_t room, const struct wire_hello *hello)
 {
@@ -244,8 +245,8 @@ static inline size_t wire_write_hello(void *out, size_t room, const struct wire_
     return wire_finish(&c, out, WIRE_HELLO, 0);
 }
 
-/* Reads magic and version first: false with version 0 is no HELLO at all, false with another version than ours is a HELLO
- * whose rest this side can't know. */
+/* Reads magic and version first. False with version 0: not a HELLO. False with another version than ours: a HELLO whose
+ * rest this side cannot read. */
 static inline bool wire_read_hello(const void *body, size_t length, struct wire_hello *hello)
 {
     *hello = (struct wire_hello){ 0 };

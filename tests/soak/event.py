@@ -23,7 +23,7 @@ def take_netstring(buffer):
     if len(buffer) <= end:
         return None
     if buffer[end] != ord(","):
-        raise Violation(f"no comma behind a netstring: {bytes(buffer[end - 20:end + 20])!r}")
+        raise Violation(f"no comma after a netstring: {bytes(buffer[end - 20:end + 20])!r}")
     frame = bytes(buffer[colon + 1:end])
     del buffer[:end + 1]
     return frame

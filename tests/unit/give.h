@@ -1,4 +1,4 @@
-/* Giving the bus an event in one call: bus_issue with its fields as parameters. */
+/* Gives the bus an event in one call: bus_issue with the event's fields as parameters. */
 #ifndef EVAPID_TEST_GIVE_H
 #define EVAPID_TEST_GIVE_H
 

@@ -6,7 +6,7 @@
 
 static struct {
     bool limited;
-    long calls; /* that still get memory */
+    long calls; /* calls that still get memory */
     size_t refused;
 } memory;
 
@@ -31,7 +31,7 @@ static bool memory_is_out(void)
     return true;
 }
 
-/* The linker's names: __wrap_ is what is called, __real_ what was meant. */
+/* The linker's names: a call reaches __wrap_, and __real_ is the original function. */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *bytes, size_t size);

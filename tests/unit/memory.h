@@ -1,11 +1,11 @@
-/* Memory that runs out when a test wants it to. evapid's own calls of malloc, calloc and realloc pass here, those of
- * libraries don't: the linker wraps them (CMakeLists.txt). */
+/* Memory that runs out when a test wants it to. This affects evapid's own calls of malloc, calloc and realloc, not
+ * those of libraries: the linker wraps them (CMakeLists.txt). */
 #ifndef EVAPID_TEST_MEMORY_H
 #define EVAPID_TEST_MEMORY_H
 
 #include <stddef.h>
 
-/* From here on, that many calls get memory and all that follow none; a negative number: all get some. */
+/* From now on this many calls get memory and all later ones none. A negative number: all get memory. */
 void memory_limit(long calls);
 
 /* How many calls got none since the limit was set. */

@@ -55,7 +55,7 @@ function Decoder:take(buffer, at)
         self.wanted = comma - at + 1
         return nil
     end
-    if buffer:sub(comma, comma) ~= "," then return nil, "no comma behind the payload" end
+    if buffer:sub(comma, comma) ~= "," then return nil, "no comma after the payload" end
     return buffer:sub(first, comma - 1), comma + 1
 end
 

@@ -42,7 +42,7 @@ class Decoder:
         if len(self.buffer) <= start + length:
             return None
         if self.buffer[start + length] != ord(","):
-            raise FrameError("no comma behind the payload")
+            raise FrameError("no comma after the payload")
         payload = bytes(self.buffer[start:start + length])
         del self.buffer[:start + length + 1]
         return payload

@@ -52,7 +52,7 @@ export class Decoder {
 
   #finish() {
     const frame = this.#frame;
-    if (frame.at(-1) !== COMMA) throw new FrameError('no comma behind the payload');
+    if (frame.at(-1) !== COMMA) throw new FrameError('no comma after the payload');
     this.#frame = null;
     this.#length = null;
     this.#filled = 0;

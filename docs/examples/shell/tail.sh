@@ -26,7 +26,7 @@ events() {
         event=
         [ "$length" -eq 0 ] || IFS= read -r -N "$length" event || return
         IFS= read -r -N 1 comma || return
-        [ "$comma" = , ] || { echo 'no comma behind the payload' >&2; return; }
+        [ "$comma" = , ] || { echo 'no comma after the payload' >&2; return; }
         printf '%s\n' "$event"
     done
 }

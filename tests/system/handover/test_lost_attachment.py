@@ -93,10 +93,10 @@ WAYS = [
     (restart, not_kept("worker-1"), "1 of the 2 links to its workers were not kept"),
     (restart, not_kept("worker-0", "worker-1"), "2 of the 2 links to its workers were not kept"),
     (restart, not_kept("ring", "ring-wake", "worker-0", "worker-1"), "its queue can't be read, because it was not kept"),
-    (restart, of_another_version, "its queue can't be read, because the ring's version is another than ours"),
+    (restart, of_another_version, "its queue can't be read, because the ring's version differs from ours"),
     (restart, that_can_be_cut_short, "its queue can't be read, because its memory is not sealed against a change of size"),
     (restart, that_can_not_be_watched, "1 of the 2 links to its workers were not kept"),
-    (replace, of_another_version, "its queue can't be read, because the ring's version is another than ours"),
+    (replace, of_another_version, "its queue can't be read, because the ring's version differs from ours"),
 ]
 
 
@@ -211,7 +211,7 @@ def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
     stage.evapid.notifications.exchange(of_another_version)
     assert ask(phone, "relay", b"away") == 1
     stage.evapid.start_again()
-    stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the ring's version is another than ours")
+    stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the ring's version differs from ours")
     stage.evapid.attached(stage.kamailio.pid, 2)
     for client in clients:
         assert client.receive() == b"away"

@@ -230,7 +230,7 @@ def test_a_successor_that_may_not_have_that_many_descriptors(stage):
                               env={**os.environ, **SANITIZER, **without},
                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)))
     code, said = try_replace(stage, run=run_with_few)
-    assert code == 1 and "not all descriptors have come: too few may be open (ulimit -n)" in said
+    assert code == 1 and "not all descriptors have arrived: too few may be open (ulimit -n)" in said
     stage.evapid.logged("not replaced: the successor did not get ready; going on")
     goes_on(stage, phone, clients)
 

@@ -49,7 +49,7 @@ def ask_a_fake_for(folder, answer, *words):
 def test_an_answer_that_is_none_of_evapid_s_is_said_to_be(folder, answer, words):
     ran = ask_a_fake(folder, answer, *words)
     assert (ran.returncode, ran.stdout) == (3, "")
-    assert ran.stderr == f"evapictl: {folder}/fake.sock: what answers there is not evapid, or was cut off\n"
+    assert ran.stderr == f"evapictl: {folder}/fake.sock: the answer is not evapid's, or was cut off\n"
 
 
 @pytest.mark.parametrize("status", [

@@ -54,7 +54,7 @@ def test_clients_are_shown_sorted_and_chosen(stage):
     assert shown("--state", "open", "--limit", "1") == (["clients", "1", "of", "2"], [red.index])
     assert shown("--slow") == (["clients", "0", "of", "2"], [])
     assert json.loads(said(stage, "clients", "--tag", "red", "--json"))["matching"] == 1
-    assert "bits behind the prefix" in refused(stage, 1, "clients", "--address", "10.0.0.1/8")
+    assert "bits after the prefix" in refused(stage, 1, "clients", "--address", "10.0.0.1/8")
     assert "sort must be one of" in refused(stage, 1, "clients", "--sort", "size")
 
 

@@ -453,9 +453,9 @@ def test_what_is_wrong_changes_nothing_and_is_said(stage):
                 ({"listeners": [{"address": wanted}, {"address": "192.0.2.1:1"}], **much},
                  "listener 192.0.2.1:1: Cannot assign requested address"),
                 ({"listeners": [{"address": wanted}], **much, "kamailio_socket": str(other_file)},
-                 f"{other_file}: there is a file of that name, and it is no socket"),
+                 f"{other_file}: a file of that name exists and is not a socket"),
                 ({"listeners": [{"address": wanted}], **much, "control_socket": str(other_file)},
-                 f"{other_file}: there is a file of that name, and it is no socket"),
+                 f"{other_file}: a file of that name exists and is not a socket"),
                 ({"listeners": [{"address": wanted}], **much, "control_socket": str(stage.folder / "a" / "b")},
                  f"{stage.folder}/a/b: the folder {stage.folder}/a is missing; make it as root: install -d -m 750 -o {user} -g {group} "
                  f"{stage.folder}/a"),

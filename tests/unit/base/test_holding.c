@@ -99,7 +99,7 @@ static void test_without_memory_nothing_is_added(void **state)
             assert_true(added || refused);
             assert_int_equal(count(&holdings), i + added);
         }
-        assert_in_range(calls, 2, 5); /* the first of them without memory at all */
+        assert_in_range(calls, 2, 5); /* even the first without memory */
     }
     for (int i = 0; i < 200; i++)
         assert_int_equal(holdings_take(&holdings, "client-%d", i), i);

@@ -1,4 +1,4 @@
-/* Whether the process at the other end of a Unix socket lives: as this kernel says it, and as an older one would. */
+/* Does the process at the other end of a Unix socket live? As this kernel reports it, and as an older one would. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-/* What this kernel does not know, or does not say. */
+/* What the pretended kernel does not know, or does not report. */
 static bool no_peerpidfd, no_pid;
 
 static int limited_getsockopt(int fd, int level, int option, void *value, socklen_t *size);
@@ -40,7 +40,7 @@ static struct {
     uv_loop_t loop;
     struct lifetime lifetime;
     pid_t pid;
-    int fd; /* whose other end that process has connected, and we hold too */
+    int fd; /* that process has connected its other end, and we hold it too */
     int held;
     unsigned ends;
 } t;
@@ -54,7 +54,7 @@ static void on_end(uv_poll_t *poll, int status, int events)
     lifetime_forget(&t.lifetime);
 }
 
-/* A socket pair has the credentials of who made it: the child does, and hands both ends over. */
+/* A socket pair has the credentials of its maker: so the child makes it and passes both ends. */
 static void send_pair(int to)
 {
     int pair[2];
@@ -168,7 +168,7 @@ static void test_likewise_by_its_number_where_the_kernel_has_no_peerpidfd(void *
     check_end_is_noticed();
 }
 
-/* As of another pid namespace: then the socket alone says so. */
+/* As in another pid namespace: only the socket shows the end. */
 static void test_a_process_without_a_number_is_not_seen(void **state)
 {
     (void)state;
@@ -187,7 +187,7 @@ static void test_a_process_that_has_ended_before_is_known_to_have(void **state)
     assert_int_equal(look(), LIFETIME_ENDED);
 }
 
-/* A newer kernel has a descriptor of it all the same, which says so at once; an older one has none. */
+/* A newer kernel has a descriptor of it nevertheless, which shows the end at once; an older one has none. */
 static void test_likewise_where_the_kernel_has_peerpidfd(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* The log: the form of a line, what is shown of bytes that could forge one, levels, and floods. */
+/* The log: the form of a line, how bytes that could forge one are shown, levels, and floods. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,11 +22,11 @@
 #define CAUGHT_MAX 65536
 
 static struct {
-    int real, file; /* the standard error that was there before; the file that takes its place */
+    int real, file; /* the original standard error; the file in its place */
     char text[CAUGHT_MAX];
 } caught;
 
-/* From here on until end_catch, lines go to a file, and none of cmocka's may be written. */
+/* From now until end_catch lines go to a file; cmocka must not write meanwhile. */
 static void begin_catch(void)
 {
     caught.file = memfd_create("stderr", MFD_CLOEXEC);
@@ -34,7 +34,7 @@ static void begin_catch(void)
     assert_true(caught.file >= 0 && caught.real >= 0);
     fflush(stderr);
     dup2(caught.file, STDERR_FILENO);
-    log_open(log_level()); /* it has another standard error now */
+    log_open(log_level()); /* the next test has another standard error */
 }
 
 static const char *end_catch(void)
@@ -49,7 +49,7 @@ static const char *end_catch(void)
     return caught.text;
 }
 
-/* Begin anew: nobody reads standard error but a terminal, lines of this level and the more important ones. */
+/* Begin anew: standard error is read by no journal, and lines of this level and of more important ones are written. */
 static void open_plain(enum log_level level)
 {
     unsetenv("JOURNAL_STREAM");
@@ -76,7 +76,7 @@ static size_t count_lines(const char *text)
     return lines;
 }
 
-/* What a line says behind its subject. */
+/* A line's text after its subject. */
 static const char *told(const char *line, const char *subject)
 {
     const char *at = strstr(line, subject);
@@ -128,7 +128,7 @@ static void test_a_line_is_time_level_subject_and_text(void **state)
     }
 }
 
-/* In the first tenth of a second a millisecond has zeros in front. */
+/* In the first tenth of a second the milliseconds begin with zeros. */
 static void test_milliseconds_have_three_digits(void **state)
 {
     (void)state;
@@ -175,7 +175,7 @@ static void test_the_time_is_now_in_utc(void **state)
     assert_true(written >= before.tv_sec && written <= after.tv_sec);
 }
 
-/* What of the five levels each filter lets through. */
+/* Which of the five levels each filter lets pass. */
 static void test_lines_below_the_level_are_not_written(void **state)
 {
     (void)state;
@@ -234,7 +234,7 @@ static void test_a_long_text_is_cut_and_stays_one_line(void **state)
     assert_int_equal(plain[length - 1], '\n');
 }
 
-/* Cut where it may be, a hex form stays whole. */
+/* Wherever the text is cut, a hex form stays whole. */
 static void test_a_long_text_of_control_bytes_is_cut_between_two(void **state)
 {
     (void)state;
@@ -253,7 +253,7 @@ static void test_a_long_text_of_control_bytes_is_cut_between_two(void **state)
 
 /* ---- the journal --------------------------------------------------------------------------------------------------- */
 
-/* Begin to catch with JOURNAL_STREAM naming the device and inode of the file, each off by so much. */
+/* Begin to catch, with JOURNAL_STREAM naming the file's device and inode, each changed by this much. */
 static void begin_journal(unsigned long long device_off, unsigned long long inode_off)
 {
     struct stat file;
@@ -279,7 +279,7 @@ static void test_the_journal_gets_priorities_and_no_time(void **state)
     }
 }
 
-/* Standard error has been sent elsewhere: the variable is still in the environment. */
+/* Standard error was redirected: the variable is still in the environment. */
 static void test_a_journal_that_reads_another_stream_does_not_count(void **state)
 {
     (void)state;
@@ -331,7 +331,7 @@ static void flood(struct log_limit *limit, enum log_level level, unsigned lines)
         log_limited(limit, level, "client 1", "line %u", i);
 }
 
-/* The window began so long ago that it is over. */
+/* Move the window's start back, so that it is over. */
 static void end_window(struct log_limit *limit)
 {
     limit->window_ms -= LOG_WINDOW_MS;
@@ -407,7 +407,7 @@ static void test_a_new_window_has_a_new_burst_and_a_new_count(void **state)
     }
 }
 
-/* The window is over but its count is not written yet: first the count, then new lines. */
+/* The window is over but its count is not written yet: the count comes first, then new lines. */
 static void test_lines_are_withheld_until_the_count_is_written(void **state)
 {
     (void)state;
@@ -424,7 +424,7 @@ static void test_lines_are_withheld_until_the_count_is_written(void **state)
     assert_matches(end_catch(), "floods: 3 more such lines in 10 s were not written\n[^\n]*line 0\n$");
 }
 
-/* A window that withheld nothing ends by itself: lines that come now and then are all written. */
+/* A window that withheld nothing ends by itself: lines that come slowly are all written. */
 static void test_lines_that_come_slowly_are_all_written(void **state)
 {
     (void)state;
@@ -462,7 +462,7 @@ static void test_each_kind_has_its_own_burst_and_count(void **state)
     assert_matches(text, " error c: 3 more ");
 }
 
-/* What the level keeps out is neither written nor counted as withheld. */
+/* Lines below the level are neither written nor counted as withheld. */
 static void test_lines_below_the_level_use_up_no_burst(void **state)
 {
     (void)state;

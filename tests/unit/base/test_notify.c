@@ -1,4 +1,4 @@
-/* What the service manager is told: the form, the order, and that it is never waited for. */
+/* Messages to the service manager: their form and order, and that evapid never waits for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,15 +18,15 @@
 #include "base/notify.h"
 
 static int manager = -1; /* its end of the notify socket */
-static int count;        /* of sockets so far: each has another name */
+static int count;        /* sockets so far: each has another name */
 
-/* What was received last. */
+/* What was last received. */
 static struct {
     char text[512];
     int fd;
 } got;
 
-/* A service manager with a name of its own: in the folder of the system, or an abstract one. */
+/* A service manager with its own name: in the file system, or abstract. */
 static void begin(char first)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -51,7 +51,7 @@ static void end(void)
     const char *path = getenv("NOTIFY_SOCKET");
     if (path[0] == '/')
         unlink(path);
-    notify_state("to nobody"); /* so that nothing is left for the next test */
+    notify_state("to nobody"); /* nothing is left for the next test */
     assert_false(notify_flush());
 }
 
@@ -135,7 +135,7 @@ static void test_without_a_service_manager_nothing_is_said(void **state)
     }
 }
 
-/* Everything that is said while it stands still comes when it reads again, in its order. */
+/* Everything said while it is stopped arrives in order when it reads again. */
 static void test_a_service_manager_that_stops_is_not_waited_for_and_hears_all_in_order(void **state)
 {
     (void)state;
@@ -155,7 +155,7 @@ static void test_a_service_manager_that_stops_is_not_waited_for_and_hears_all_in
     end();
 }
 
-/* How many the socket takes that nobody reads. */
+/* How many messages the socket accepts while nobody reads. */
 static unsigned fill_with_clients(void)
 {
     char name[32];
@@ -174,7 +174,7 @@ static void test_what_is_forgotten_before_it_was_heard_of_is_never_said(void **s
     const unsigned clients = fill_with_clients();
     assert_true(notify_keep(manager, "client-1"));
     notify_forget("client-1");
-    notify_forget("filling-0"); /* which it has heard of */
+    notify_forget("filling-0"); /* it has read this one */
     assert_true(notify_keep(manager, "ring"));
     for (unsigned i = 0; i < clients; i++) {
         char text[64];

@@ -1,4 +1,4 @@
-/* The outlet: lines for a reader that stops, for each kind of descriptor, and what is said of those that did not fit. */
+/* The outlet: lines for a reader that stops, for each kind of descriptor, and the reports of lines that did not fit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,11 +22,11 @@
 #define TEXT_MAX (1 << 20)
 
 static struct outlet outlet;
-static int ends[2]; /* who reads, and where lines are written */
+static int ends[2]; /* the reader's end, and where lines are written */
 static char text[TEXT_MAX];
 static size_t length;
 
-/* The kinds of descriptors, each of which would let a plain write wait. */
+/* The kinds of descriptors. With each a plain write would block. */
 enum kind { PIPE, PIPE_OF_ANOTHER, SOCKET, TERMINAL, TERMINAL_OF_ANOTHER, KINDS };
 
 static void open_pipe(void)
@@ -54,7 +54,7 @@ static void begin(enum kind kind)
     else
         open_pipe();
     outlet_open(&outlet, ends[1]);
-    if (kind == PIPE_OF_ANOTHER || kind == TERMINAL_OF_ANOTHER) { /* as if opening it again were not allowed */
+    if (kind == PIPE_OF_ANOTHER || kind == TERMINAL_OF_ANOTHER) { /* as if reopening were not allowed */
         close(outlet.fd);
         outlet.fd = ends[1];
         outlet.kind = OUTLET_SHARED;
@@ -68,7 +68,7 @@ static void end(void)
     close(ends[1]);
 }
 
-/* Take all that is there now. */
+/* Read everything that is there now. */
 static void read_all(void)
 {
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
@@ -90,7 +90,7 @@ static bool tell(void)
     return outlet_tell(&outlet, line, (size_t)size);
 }
 
-/* Every line from 0 on stands there once, or is among those that are told of. Returns the number after the last one. */
+/* Every line from 0 on appears once, or is among those reported as missing. Returns the number after the last one. */
 static unsigned follow(void)
 {
     unsigned next = 0;
@@ -143,7 +143,7 @@ static void test_a_reader_that_stops_and_goes_on_is_not_waited_for_and_gets_all_
     }
 }
 
-/* A second time before the first has been read of. */
+/* Lines are missed again before the first report has been read. */
 static void test_lines_that_are_missed_again_are_told_of_again(void **state)
 {
     (void)state;
@@ -230,7 +230,7 @@ static void test_a_full_disk_loses_lines_and_no_more(void **state)
     for (unsigned i = 0; i < 7; i++)
         put_number(i);
     assert_int_equal(outlet.missed, 7);
-    outlet_open(&outlet, file); /* as when there is room again */
+    outlet_open(&outlet, file); /* as if there were room again */
     assert_true(tell());
     put_number(7);
     length = (size_t)pread(file, text, sizeof(text) - 1, 0);
@@ -249,7 +249,7 @@ static void limit_files(rlim_t bytes)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
-/* A file may take no more than 10 bytes of the third line. */
+/* The file accepts only 10 bytes of the third line. */
 static void test_a_disk_that_becomes_full_within_a_line_leaves_a_line_that_stands_by_itself(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Descriptors that somebody passes: which are kept, which are closed, and that closing one does not wait. */
+/* Passed descriptors: which are kept, which are closed, and that closing one does not wait. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +21,7 @@
 #define LINGERS_S 600 /* far longer than a test may take */
 #define TAKES_S 60
 
-static int ends[2]; /* who passes, and evapid's */
+static int ends[2]; /* the sender's end, and evapid's */
 
 static int set_up(void **state)
 {
@@ -40,7 +40,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* A TCP socket that is full, whose close waits for its peer. *peer: that reads nothing. */
+/* A full TCP socket whose close waits for its peer. *peer: the end that reads nothing. */
 static int make_lingering(int *peer)
 {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -81,7 +81,7 @@ static ssize_t pass(const int *fds, size_t count)
     return sendmsg(ends[0], &message, MSG_NOSIGNAL);
 }
 
-/* Pass so many, of which only the receiver has one then. */
+/* Pass this many; then only the receiver has them. */
 static void pass_lingering(size_t count, int peers[])
 {
     int fds[253];
@@ -194,7 +194,7 @@ static void test_a_connection_ends_at_once_with_all_that_waits_in_it(void **stat
     close_all(peers, 6);
 }
 
-/* What evapid has said last is read all the same. */
+/* The last bytes that evapid sent are still read. */
 static void test_a_connection_that_ends_leaves_what_was_sent(void **state)
 {
     (void)state;
@@ -208,7 +208,7 @@ static void test_a_connection_that_ends_leaves_what_was_sent(void **state)
     assert_int_equal(recv(ends[0], bytes, sizeof(bytes), 0), 0);
 }
 
-/* A kernel that knows SO_PASSRIGHTS (6.16) takes none then; an earlier one takes them all. */
+/* A kernel with SO_PASSRIGHTS (6.16) accepts none then; an earlier one accepts all. */
 static void test_none_is_taken_where_none_is_allowed(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* A state: what was written is read, also by who knows other fields; and nothing else is: not a part of it, not a version that
- * can't be read, not garbage. */
+/* A state: what was written is read, also by a reader with other fields. Anything else is refused: a part of a state, a
+ * version that cannot be read, garbage. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@ static unsigned seed = 4711;
 
 /* ---- memory files --------------------------------------------------------------------------------------------------- */
 
-/* The bytes of a state, whose memfd is closed. The caller frees them. */
+/* The bytes of a state; closes its memfd. The caller frees them. */
 static char *bytes_of(int memfd, size_t *length)
 {
     assert_true(memfd >= 0);
@@ -77,7 +77,7 @@ static void test_numbers_and_bytes_come_back(void **state)
     assert_true(state_finish(&in));
     assert_int_equal(in.unknown_count, 0);
     assert_true(state_close(&in));
-    assert_true(state_close(&in)); /* there is nothing more to do */
+    assert_true(state_close(&in)); /* nothing more to do */
 }
 
 /* ---- other fields than one knows ------------------------------------------------------------------------------------ */
@@ -100,9 +100,9 @@ static void test_what_is_missing_has_a_default(void **state)
     assert_null(state_take_chunk(&in, "chunk", &missing));
     assert_true(missing);
     state_take_record(&in, "record");
-    assert_int_equal(state_take(&in, "last", 7), 7); /* that of the record, not the one outside */
+    assert_int_equal(state_take(&in, "last", 7), 7); /* the record's field, not the one outside */
     state_take_end(&in);
-    state_take_record(&in, "another"); /* is not there: all of it is missing */
+    state_take_record(&in, "another"); /* the record is missing, and so is all in it */
     assert_int_equal(state_take(&in, "last", 8), 8);
     state_take_record(&in, "inner");
     assert_false(state_take_next(&in, "last"));
@@ -114,7 +114,7 @@ static void test_what_is_missing_has_a_default(void **state)
     assert_true(state_close(&in));
 }
 
-/* Everything that there can be, in a record that is unknown, and around it. */
+/* Everything that can be in a state, within an unknown record and around it. */
 static void put_the_unknown(struct state_out *out, struct chunk *chunk)
 {
     state_put(out, "odd", 70000);
@@ -243,7 +243,7 @@ static void test_chunks_that_are_shared_stay_shared(void **state)
     (void)state;
     for (size_t i = 0; i < 100; i++)
         chunks[i] = any_chunk();
-    for (int turn = 0; turn < 2; turn++) { /* in the second state all is written anew */
+    for (int turn = 0; turn < 2; turn++) { /* the second state has everything written anew */
         assert_true(state_begin(&out));
         for (size_t i = 0; i < 300; i++)
             state_put_chunk(&out, "chunk", i % 7 == 3 ? NULL : chunks[(i * 31) % 100]);
@@ -331,7 +331,7 @@ static void test_what_is_no_state_is_refused(void **state)
         assert_string_equal(state_open(&in, memfd_of(bytes, i)), "it is too short");
     for (size_t i = 0; i < 8; i++) {
         bytes[i] ^= 1;
-        assert_string_equal(state_open(&in, memfd_of(bytes, 17)), "it is none");
+        assert_string_equal(state_open(&in, memfd_of(bytes, 17)), "it is not a state");
         bytes[i] ^= 1;
     }
     assert_null(state_open(&in, memfd_of(bytes, 17)));
@@ -424,7 +424,7 @@ static void open_stand(struct stand *stand)
         outq_init(&stand->queues[i], FRAMING_NETSTRING, 1 << 24);
 }
 
-/* One queue stands in the first chunk within an event, one in a later one, one has pieces, one does not follow. */
+/* One queue stands within an event of the first chunk, one in a later chunk; one has pieces; one does not follow. */
 static void build_stand(struct stand *stand)
 {
     open_stand(stand);
@@ -485,7 +485,7 @@ static bool load_stand(struct stand *stand, int memfd)
     return state_close(&in) && good;
 }
 
-/* Send all that waits, and the run goes on; returns the bytes and their sum. */
+/* Send everything that waits while the run goes on; returns the bytes and their sum. */
 static uint64_t send_all(struct stand *stand, size_t of, size_t at_a_time)
 {
     struct outq *q = &stand->queues[of];
@@ -550,7 +550,7 @@ static void test_every_truncation_is_refused(void **state)
     free(bytes);
 }
 
-/* What is read all the same is sound: it can be sent to its end, and more put behind it. */
+/* What can still be read is sound: it can be sent to its end, and more can be appended. */
 static bool try_corrupted(const char *bytes, size_t length)
 {
     struct stand stand;
@@ -582,7 +582,7 @@ static void test_corruption_is_refused_or_does_no_harm(void **state)
         assert_non_null(corrupted);
         memcpy(corrupted, bytes, length);
         for (unsigned n = 1 + (unsigned)rand_r(&seed) % 3; n > 0; n--) {
-            /* Numbers stand at both ends; payloads, in which anything may stand, between them. */
+            /* Numbers are at both ends; between them are payloads, which may contain anything. */
             size_t at = (size_t)rand_r(&seed) % 400;
             at = rand_r(&seed) % 2 == 0 ? at : length - 1 - at;
             corrupted[at] = (char)(rand_r(&seed) % 3 == 0 ? rand_r(&seed) : corrupted[at] ^ (1 << rand_r(&seed) % 8));

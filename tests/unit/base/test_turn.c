@@ -1,4 +1,4 @@
-/* Turns of the loop: what each has taken of the processor, whatever has passed meanwhile. */
+/* Turns of the loop: how much processor time each used, however much time passed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +20,7 @@ static uint64_t thread_clock(void)
     return spent_ns;
 }
 
-/* A turn in which that passes, of which evapid has that of the processor. */
+/* A turn in which passed_ns pass, of which evapid has cpu_ns of processor time. */
 static void pass(struct turn *turn, uint64_t passed_ns, uint64_t cpu_ns)
 {
     now_ns += passed_ns;
@@ -44,7 +44,7 @@ static uint64_t counted(const struct turn *turn)
     return count;
 }
 
-/* Turns that took more than that bound. */
+/* Turns longer than this bound. */
 static uint64_t above(const struct turn *turn, uint64_t ns)
 {
     uint64_t count = 0;
@@ -74,7 +74,7 @@ static void test_sleep_and_waiting_for_the_processor_do_not_count(void **state)
     assert_int_equal(turn.histogram.sum_ns, 20 * MS + 40 * US);
 }
 
-/* However short they are, nothing gets lost: the sum is what the thread has had. */
+/* However short they are, nothing is lost: the sum is the thread's time. */
 static void test_short_turns_share_a_reading_of_the_clock(void **state)
 {
     (void)state;
@@ -88,7 +88,7 @@ static void test_short_turns_share_a_reading_of_the_clock(void **state)
     assert_int_equal(above(&turn, 25 * US), 0);
 }
 
-/* What the turns before it may have had is counted for it: it never looks shorter than it was. */
+/* Time that earlier turns may have used is counted for it: it never seems shorter than it was. */
 static void test_a_long_turn_behind_short_ones_is_long(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* When the kernel takes no more watches (fs.epoll.max_user_watches, epoll(7)), libuv would end the process. A client that
- * comes then is closed; one that is there is watched again as soon as there is room. */
+/* If the kernel refuses more watches (fs.epoll.max_user_watches, epoll(7)), libuv would end the process. A new client
+ * is then closed; a connected one is watched again as soon as there is room. */
 #include "bus/bus_rig.h"
 
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 
 static bool crowded;
 
-/* What the kernel does at its limit: only what is not there yet is refused. libuv calls this one too. */
+/* As the kernel does at its limit: refuses only new descriptors. libuv calls this function too. */
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     const int done = (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
@@ -29,7 +29,7 @@ static void test_a_client_that_cannot_be_watched_is_closed(void **state)
     struct peer there = open_pair();
     assert_null(address_parse("127.0.0.1:1", &address));
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-    turn(); /* the loop watches what it needs for itself */
+    turn(); /* the loop already watches what it needs */
     crowded = true;
     assert_false(bus_connect(bus, ends[1], &address, &netstring_limits, &listener));
     turn();
@@ -42,7 +42,7 @@ static void test_a_client_that_cannot_be_watched_is_closed(void **state)
     hang_up(&there);
 }
 
-/* It was held back, and is to be read again; it falls behind, and is to be sent the rest. */
+/* One was held back and is to be read again; one has lagged and is to be sent the rest. */
 static void test_a_client_that_cannot_be_watched_is_watched_a_second_later(void **state)
 {
     (void)state;
@@ -104,7 +104,7 @@ static void on_never(uv_poll_t *poll, int status, int events)
     (void)events;
 }
 
-/* Without memory libuv ends the process in uv_poll_start when its table has to grow. */
+/* If memory is short when its table must grow, libuv ends the process in uv_poll_start. */
 static void test_memory_for_the_table_that_was_there_when_asked_is_there_when_needed(void **state)
 {
     (void)state;

@@ -1,8 +1,8 @@
-/* What the tests of the bus share: a bus whose clients are real sockets, and a fake of its upstream.
+/* What the tests of the bus share: a bus whose clients are real sockets, and a fake upstream.
  *
- * Clients are TCP over loopback, or a socket pair where a test has to know that a byte has arrived. The upstream,
- * Kamailio's side, remembers what it is told. Each test has a bus of its own, and when it is done every client has gone
- * and the books balance. */
+ * Clients are TCP over loopback, or a socket pair if a test must know that a byte has arrived. The upstream stands for
+ * Kamailio's side and remembers what it is told. Each test has its own bus. At its end every client has gone and the
+ * books balance. */
 #ifndef EVAPID_TEST_BUS_RIG_H
 #define EVAPID_TEST_BUS_RIG_H
 
@@ -45,10 +45,10 @@
 #define CLIENTS 64
 #define HEARD_MAX (4U << 20)
 
-/* What it was told about one client, by the client's index. */
+/* What the upstream was told about one client, by the client's index. */
 struct told {
     unsigned opened, ended, gone;
-    char *heard; /* messages, each with its length in four bytes in front */
+    char *heard; /* messages, each after its length in four bytes */
     size_t heard_length;
     size_t messages, refused;
     struct tally tally; /* when it had gone */
@@ -56,18 +56,18 @@ struct told {
 
 static struct {
     struct told of[CLIENTS + 1];
-    long take;         /* messages that it takes, one by one down to 0; negative: all */
+    long take;         /* messages that it still accepts; negative: all */
     bool refuse;       /* it has no memory for a new client */
     bool keep;         /* it keeps clients that have gone, and releases them itself */
-    bool finish_ended; /* a client whose input has ended is closed at once */
+    bool finish_ended; /* it closes a client at once when the client's input has ended */
     unsigned admitted_calls;
     uint32_t admitted;
     struct {
         uint64_t hash;
         bool present;
-    } present[256], now[8]; /* what it was told of tags, the first of it; and what follows from all of it */
+    } present[256], now[8]; /* what it was first told of tags; and the tags that are present now */
     size_t present_count;
-    struct tally past; /* of clients that have been released */
+    struct tally past; /* of released clients */
 } up;
 
 static struct bus *bus;
@@ -162,7 +162,7 @@ static inline void on_present(void *owner, uint64_t hash, bool present)
     size_t i = 0;
     while (up.now[i].hash != hash && up.now[i].hash != 0)
         assert_true(++i < sizeof(up.now) / sizeof(*up.now));
-    assert_int_equal(up.now[i].present, !present); /* it is told of changes alone */
+    assert_int_equal(up.now[i].present, !present); /* it is told only of changes */
     up.now[i].hash = hash;
     up.now[i].present = present;
 }
@@ -206,10 +206,10 @@ static const struct client_limits raw_limits = {
 
 struct peer {
     int fd;
-    struct client *client; /* as long as it is not released */
+    struct client *client; /* until it is released */
 };
 
-static int listening = -1; /* where peers connect to */
+static int listening = -1; /* where peers connect */
 
 static inline int open_listening(void)
 {
@@ -229,7 +229,7 @@ static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_s
     assert_non_null(peer->client);
 }
 
-/* A client over TCP, admitting. buffer: bytes of its socket's buffers, so that it is soon full; 0: as the system likes. */
+/* A client over TCP, admitting. buffer: bytes of its socket's buffers, to fill them fast; 0: the system's default. */
 static inline struct peer connect_tcp(const struct client_limits *limits, int buffer)
 {
     struct peer peer = { .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
@@ -248,7 +248,7 @@ static inline struct peer connect_tcp(const struct client_limits *limits, int bu
     return peer;
 }
 
-/* A client over a socket pair: what one side has written, the other can read. */
+/* A client over a socket pair: what one side has written can be read on the other at once. */
 static inline struct peer connect_pair(const struct client_limits *limits)
 {
     int ends[2];
@@ -277,7 +277,7 @@ static inline struct peer open_pair(void)
     return admitted(connect_pair(&netstring_limits));
 }
 
-/* A turn of the loop as evapid makes it. */
+/* A turn of the loop, as evapid does it. */
 static inline void turn(void)
 {
     uv_run(&loop, UV_RUN_NOWAIT);
@@ -287,7 +287,7 @@ static inline void turn(void)
     } while (flush_is_behind(bus));
 }
 
-/* Turns until it is so; the limit is only there to end a test that would never end. */
+/* Turn until the condition holds; the limit only ends a test that would never end. */
 #define TURN_UNTIL(condition)                                                                                          \
     do {                                                                                                               \
         for (unsigned turns_ = 0; !(condition); turns_++) {                                                            \
@@ -315,7 +315,7 @@ static inline void send_text(const struct peer *peer, const char *text)
     send_bytes(peer, text, strlen(text));
 }
 
-/* Read length bytes, giving the bus turns meanwhile. */
+/* Read length bytes while the bus gets turns. */
 static inline void receive(const struct peer *peer, char *out, size_t length)
 {
     size_t got = 0;
@@ -338,7 +338,7 @@ static inline void assert_receives(const struct peer *peer, const char *text)
     assert_string_equal(out, text);
 }
 
-/* The end of the stream, and nothing in front of it. */
+/* The stream ends, with nothing before its end. */
 static inline void assert_ends(const struct peer *peer)
 {
     char byte;
@@ -347,7 +347,7 @@ static inline void assert_ends(const struct peer *peer)
     assert_int_equal(n, 0);
 }
 
-/* What upstream was told: messages in this order, given as text behind each other with a bar in between. */
+/* The upstream was told these messages in this order; expected separates them by bars. */
 static inline void assert_heard(uint32_t index, const char *expected)
 {
     const struct told *told = &up.of[index];
@@ -394,11 +394,12 @@ static inline void reset(struct peer *peer)
     hang_up(peer);
 }
 
-/* ---- a transport that takes what it likes ------------------------------------------------------------------------ */
+/* ---- a transport that accepts what it likes
+ * ----------------------------------------------------------------------- */
 
 static struct wire {
-    size_t most;   /* bytes that a write takes at most; 0: it would block */
-    int error;     /* not 0: what every other write fails with */
+    size_t most;   /* the most bytes that a write accepts; 0: it would block */
+    int error;     /* not 0: every other write fails with it */
     unsigned fail; /* counts them */
     unsigned writes;
 } wire = { .most = SIZE_MAX };
@@ -440,7 +441,7 @@ static inline struct peer through_narrow(struct peer peer)
     return peer;
 }
 
-/* Nothing leaves through the narrow transport, as if no peer read; and all of it does again. */
+/* wire_block: nothing leaves through the narrow transport, as if no peer read. wire_open: everything leaves again. */
 static inline void wire_block(void)
 {
     wire = (struct wire){ .most = 0 };
@@ -453,14 +454,14 @@ static inline void wire_open(void)
 
 /* ---- events -------------------------------------------------------------------------------------------------------- */
 
-/* An event where it might lie in the ring: in two parts. */
+/* An event as it may lie in the ring: in two parts. */
 static inline struct payload payload_of(const char *bytes, size_t length)
 {
     const size_t first = length / 3;
     return (struct payload){ .part = { bytes, bytes + first }, .length = { first, length - first } };
 }
 
-/* An event of so many bytes of one kind; good until the next one is made. */
+/* An event of this many equal bytes; valid until the next one is made. */
 static inline struct payload big_event(size_t length, char with)
 {
     static char bytes[8U << 20];
@@ -527,7 +528,8 @@ static inline uint64_t all_dropped(const struct tally *tally)
     return sum;
 }
 
-/* For each client and for all together: relayed = delivered + queued + dropped; and all are the sum of each. */
+/* For each client and for all together: relayed = delivered + queued + dropped. And the totals are the sum of the
+ * clients. */
 static inline void assert_books_balance(void)
 {
     struct tally sum = up.past;
@@ -543,7 +545,8 @@ static inline void assert_books_balance(void)
     assert_memory_equal(&bus->totals, &sum, sizeof(sum));
 }
 
-/* Whoever gets events follows the run of its framing, or is passed over by it, and nobody else is either. */
+/* Every client that gets events follows the run of its framing or is skipped by it, and no other client is counted
+ * there. */
 static inline void assert_following(void)
 {
     uint32_t followers[FRAMINGS] = { 0 };
@@ -606,7 +609,7 @@ static inline int set_up(void **state)
     return listening < 0 && open_listening() != 0;
 }
 
-/* Whatever a test has left: all of it ends, every client has gone and the books balance. */
+/* Whatever a test has left is ended: then every client has gone and the books balance. */
 static inline int tear_down(void **state)
 {
     (void)state;
@@ -643,7 +646,7 @@ static inline int tear_down(void **state)
 
 #define WITH_BUS(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
-/* A client whose peer does not read, with 8 events of 1 MiB that the kernel has taken only a part of. */
+/* A client whose peer does not read, with 8 events of 1 MiB of which the kernel has accepted only a part. */
 static inline struct peer far_behind(void)
 {
     struct peer peer = admitted(connect_tcp(&netstring_limits, 4096));

@@ -1,4 +1,4 @@
-/* The bus: who comes, who is let in, and who gets an event. */
+/* The bus: clients come, are admitted, and get events. */
 #include "bus/bus_rig.h"
 
 /* ---- coming and being let in --------------------------------------------------------------------------------------- */
@@ -73,7 +73,7 @@ static void test_a_socket_that_cannot_be_watched_is_closed(void **state)
     assert_int_equal(bus->accepted, 0);
 }
 
-/* Upstream has no memory for it: it is closed, and nobody hears of it again. */
+/* The upstream has no memory for it: it is closed, and the upstream never hears of it again. */
 static void test_a_client_that_upstream_cannot_take_is_closed(void **state)
 {
     (void)state;
@@ -140,8 +140,7 @@ static void test_a_relayed_event_reaches_every_client_in_its_framing(void **stat
     TURN_UNTIL(flush_is_done(bus));
     assert_int_equal(a.client->tally->delivered, 3);
     assert_int_equal(a.client->tally->delivered_bytes, 25);
-    assert_int_equal(b.client->tally->delivered,
-                     2); /* without framing, of an empty event there is nothing to be sent */
+    assert_int_equal(b.client->tally->delivered, 2); /* without framing an empty event has no bytes to send */
     assert_int_equal(b.client->tally->delivered_bytes, 15);
     assert_books_balance();
     hang_up(&a);
@@ -219,7 +218,7 @@ static void test_a_multicast_reaches_those_with_the_tag(void **state)
     hang_up(&d);
 }
 
-/* The first is the one that got the tag first; when it goes, the next one is. */
+/* The first client with the tag gets it; when that one goes, the next one does. */
 static void test_a_unicast_reaches_the_first_with_the_tag(void **state)
 {
     (void)state;
@@ -283,14 +282,14 @@ static void test_a_tag_may_be_changed_and_taken_away(void **state)
     hang_up(&a);
 }
 
-/* Its last routes may ask for it; but nothing reaches it any more, and upstream is told so. */
+/* Its last routes may ask for the tag. But the client receives nothing any more, and the upstream is told so. */
 static void test_a_client_keeps_its_tag_until_it_is_released(void **state)
 {
     (void)state;
     up.keep = true;
     struct peer a = open_client();
     give_tag(&a, "x");
-    relay("1"); /* so that there is something to flush */
+    relay("1"); /* so there is something to flush */
     flush_finish(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FLUSHING);
     assert_int_equal(up.present_count, 2);
@@ -311,7 +310,7 @@ static void test_a_client_keeps_its_tag_until_it_is_released(void **state)
     hang_up(&a);
 }
 
-/* A tag counts as present when somebody would get an event for it: not while its client is being admitted. */
+/* A tag is present if an event for it would reach a client: not while its client is being admitted. */
 static void test_a_tag_is_present_when_its_client_gets_events(void **state)
 {
     (void)state;
@@ -454,7 +453,7 @@ static void test_a_client_held_back_gets_nothing_and_is_not_read(void **state)
     assert_int_equal(a.client->tally->delivered, 0);
     bus_admit(bus, a.client);
     relay("3");
-    assert_receives(&a, "1:1,1:3,"); /* what it had been given before, and what came after */
+    assert_receives(&a, "1:1,1:3,"); /* what it was given before, and what came later */
     TURN_UNTIL(up.of[1].messages == 1);
     assert_books_balance();
     hang_up(&a);

@@ -1,4 +1,4 @@
-/* The bus: whatever happens, the books balance, and every client is sent what it was given. */
+/* The bus: in any mixture of events the books balance, and every client is sent what it was given. */
 #include "bus/bus_rig.h"
 
 /* ---- everything at once ---------------------------------------------------------------------------------------------- */
@@ -13,7 +13,7 @@ static unsigned any(unsigned of)
     return (unsigned)rand_r(&seed) % of;
 }
 
-/* What comes next may find no memory, at once or soon. */
+/* The next steps may find no memory, at once or soon. */
 static void limit_memory(void)
 {
     if (memory_runs_out && any(8) == 0)
@@ -88,7 +88,7 @@ static void act_as_script(void)
     memory_limit(-1);
 }
 
-/* Whatever happens, in whatever order: the books balance at every step, and nothing is left in the end. */
+/* After any steps in any order: the books balance at every step, and nothing is left at the end. */
 static void watch_the_books(void)
 {
     size_t most_memory = 0;
@@ -125,7 +125,7 @@ static void watch_the_books(void)
     assert_true(bus->closed > 100 && bus->totals.delivered > 1000 && bus->totals.messages > 100);
     assert_true(bus->totals.dropped[DROP_SLOW] > 10 && bus->totals.dropped[DROP_CLOSED] > 10 &&
                 bus->totals.dropped[DROP_LARGE] > 10 && bus->totals.messages_dropped[LOSS_CLOSED] > 10);
-    /* An event, in each framing, comes on top of the limit when nothing is left to be shed; rings grow behind it. */
+    /* When nothing is left to drop, an event in each framing may exceed the limit, and rings may grow after it. */
     assert_true(most_memory > 200000 && most_memory / 2 < bus->max_total_queued_bytes);
     for (uint32_t i = 1; i <= CROWD; i++)
         if (peers[i].fd >= 0)
@@ -141,7 +141,7 @@ static void test_the_books_balance_whatever_happens(void **state)
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 0);
 }
 
-/* Nor when all queues together have much less room than each may have. */
+/* The books also balance if all queues together have much less room than each one's limit. */
 static void test_the_books_balance_when_the_queues_are_crowded(void **state)
 {
     (void)state;
@@ -162,7 +162,7 @@ static void test_the_books_balance_when_the_queues_are_crowded_and_memory_runs_o
     assert_true(bus->totals.dropped[DROP_MEMORY] > 100);
 }
 
-/* Nor is anything left out when there is no memory for it, wherever that is. */
+/* They also balance if memory runs out, wherever that is. */
 static void test_the_books_balance_when_memory_runs_out(void **state)
 {
     (void)state;
@@ -178,7 +178,7 @@ static void test_the_books_balance_when_memory_runs_out(void **state)
 #define STREAM_MAX ((size_t)1 << 20)
 #define STREAM_EVENTS ((size_t)1 << 16)
 
-/* A client, and all that it was given since it came. */
+/* A client, and all that it was given since it connected. */
 static struct actor {
     struct peer peer;
     uint32_t index;
@@ -189,7 +189,7 @@ static struct actor {
     size_t given, got; /* bytes given, bytes that its peer has read */
     size_t events;     /* given */
     uint64_t large;    /* events that were larger than its queue */
-    const char *tag;   /* one that it has alone, or with others */
+    const char *tag;   /* its own tag, or one that others have too */
 } actors[ACTORS];
 
 static void actor_comes(unsigned i)
@@ -217,7 +217,7 @@ static size_t actor_queued(const struct actor *actor)
     return actor->given - (size_t)actor->peer.client->tally->delivered_bytes;
 }
 
-/* Where the event ends that has begun when so many bytes have left. */
+/* The end of the event that is cut in two when this many bytes have been sent. */
 static size_t actor_event_end(const struct actor *actor, size_t bytes)
 {
     size_t i = 0;
@@ -233,7 +233,7 @@ static void actor_compare(struct actor *actor, const char *bytes, size_t length)
     actor->got += length;
 }
 
-/* Its stream ends at last, and its books are closed; another one comes in its place. */
+/* Its stream ends, and its books are closed; another client takes its place. */
 static void actor_ends(unsigned i, size_t last, enum drop_reason reason, uint64_t refused)
 {
     static char out[STREAM_MAX];
@@ -257,7 +257,7 @@ static void actor_ends(unsigned i, size_t last, enum drop_reason reason, uint64_
     wire_block();
 }
 
-/* Peers read what has come. */
+/* Peers read what has arrived. */
 static void actors_read(void)
 {
     static char out[STREAM_MAX];
@@ -270,7 +270,7 @@ static void actors_read(void)
 
 enum { TO_ALL, TO_SOME, TO_ONE };
 
-/* What an event does to a client that is meant to get it. Returns whether the client is cut off by it. */
+/* The effect of an event on a client that is meant to get it. Returns whether it cuts the client off. */
 static bool actor_is_given(struct actor *actor, const struct payload *event)
 {
     const enum framing framing = actor->limits.framing;
@@ -288,7 +288,7 @@ static bool actor_is_given(struct actor *actor, const struct payload *event)
     return false;
 }
 
-/* Issue an event. Nothing leaves meanwhile, so that it is known who has room for it. */
+/* Issue an event. Nothing is sent meanwhile, so it is known which clients have room for it. */
 static void actors_event(void)
 {
     const unsigned to = any(3) == 0 ? any(2) == 0 ? TO_SOME : TO_ONE : TO_ALL;
@@ -318,7 +318,7 @@ static void actors_event(void)
             assert_int_equal(up.of[i + 1].gone, 0);
 }
 
-/* Let some of what waits leave: a few bytes of each, or all. */
+/* Send some of the waiting bytes: a few of each client, or all. */
 static void actors_flush(void)
 {
     wire_open();
@@ -358,8 +358,8 @@ static void assert_actors(void)
     }
 }
 
-/* Events for all, some and one, guests, clients that are held back, closed, too slow: each stream is what the client was
- * given, whole events and in their order; and a client is cut off by just the event that its queue has no room for. */
+/* Events for all, some and one client; guests; clients that are held back, closed, too slow. Each stream is what the
+ * client was given: whole events in order. A client is cut off by exactly the event that its queue has no room for. */
 static void test_every_client_is_sent_what_it_was_given(void **state)
 {
     (void)state;

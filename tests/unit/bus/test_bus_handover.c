@@ -1,14 +1,14 @@
-/* The bus: what one leaves, another goes on with: clients and their input, tags in their order, queues, guests, books. And
- * when memory runs out in between, the one that was there is as it was. */
+/* The bus: another one goes on with what the first leaves: clients and their input, tags in their order, queues,
+ * guests, books. If memory runs out in between, the first stays as it was. */
 #include "bus/bus_rig.h"
 
 #include "base/state.h"
 
-static int sockets[CLIENTS + 1]; /* copies of the clients', by their index; -1: it has none */
+static int sockets[CLIENTS + 1]; /* copies of the clients' sockets, by index; -1: none */
 
 /* ---- leaving and coming ---------------------------------------------------------------------------------------------- */
 
-/* Write down what there is, as handover.c does; the sockets are copied, as when they are handed over. Returns the memfd. */
+/* Write everything down, as handover.c does; the sockets are copied, as in a hand-over. Returns the memfd. */
 static int save(void)
 {
     struct state_out out;
@@ -33,7 +33,7 @@ static int save(void)
     return memfd;
 }
 
-/* The end of a bus that closes nothing: in evapid it is that of the process. */
+/* End a bus without closing anything: in evapid its process ends. */
 static void leave(void)
 {
     struct client *client = NULL;
@@ -104,7 +104,7 @@ static void close_copies(void)
             close(sockets[i]);
 }
 
-/* From one bus to the next, in the place of the first. */
+/* Hand over from one bus to the next, which takes its place. */
 static void hand_over(void)
 {
     const int memfd = save();
@@ -343,7 +343,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
         assert_int_equal(find(4)->state, CLIENT_GONE);
         assert_true(client_holds(find(4)));
         assert_int_equal(bus->roster.receiver_count, 1);
-        assert_int_equal(listener.clients, 4); /* one that has gone has its place as long as it holds something */
+        assert_int_equal(listener.clients, 4); /* a client that has gone keeps its place while it holds something */
     }
     up.take = -1;
     client_resume(find(4));
@@ -351,7 +351,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     relay("answer");
     char *got = malloc(9 << 20);
     assert_non_null(got);
-    receive(&finishing, got, (size_t)8 * ((1 << 20) + 9)); /* the events that put the third one behind */
+    receive(&finishing, got, (size_t)8 * ((1 << 20) + 9)); /* the events that filled the third one's queue */
     assert_receives(&finishing, "6:answer,");
     free(got);
     assert_books_balance();
@@ -398,7 +398,8 @@ static void test_a_client_without_its_socket_is_gone_and_its_queue_lost(void **s
 
 /* ---- without memory -------------------------------------------------------------------------------------------------- */
 
-/* The successor has no memory at some point, and gives up: sockets and ledger are as they were, and the next one has some more. */
+/* The successor's memory runs out at some point, and it gives up: sockets and ledger stay as they were, and the next
+ * successor gets further. */
 static void test_a_successor_without_memory_harms_nobody(void **state)
 {
     struct peer peers[4] = { open_client(), far_behind(), open_client(), connect_tcp(&netstring_limits, 0) };
@@ -419,7 +420,7 @@ static void test_a_successor_without_memory_harms_nobody(void **state)
         good = load(memfd);
         const bool refused = memory_refused() > 0;
         memory_limit(-1);
-        if (!good || refused) { /* tags that there is no memory for are lost, and said to be */
+        if (!good || refused) { /* tags without memory are lost, and reported */
             assert_true(refused);
             struct tally now = { 0 };
             unsigned clients = 0;
@@ -446,7 +447,7 @@ static void test_a_successor_without_memory_harms_nobody(void **state)
     unicast("tagged", "t");
     char *got = malloc(9 << 20);
     assert_non_null(got);
-    receive(&peers[0], got, 8 * ((1 << 20) + 9)); /* the events that put the second one behind */
+    receive(&peers[0], got, 8 * ((1 << 20) + 9)); /* the events that filled the second one's queue */
     assert_receives(&peers[0], "6:tagged,");
     receive(&peers[1], got, 8 * ((1 << 20) + 9));
     TURN_UNTIL(outq_is_empty(&find(2)->out));

@@ -1,4 +1,4 @@
-/* The bus: clients that do not keep up, events that are too large, and no memory. */
+/* The bus: clients that do not keep up, events that are too large, and short memory. */
 #include "bus/bus_rig.h"
 
 /* ---- slow clients, large events ------------------------------------------------------------------------------------ */
@@ -27,13 +27,14 @@ static void test_a_slow_client_is_disconnected_and_nobody_else_notices(void **st
         assert_int_equal(out[(i + 1) * SIZE - 2], 'a' + i % 26);
         assert_int_equal(out[(i + 1) * SIZE - 1], ',');
     }
-    assert_int_equal(up.present_count, 2); /* nobody with its tag gets events any more */
+    assert_int_equal(up.present_count, 2); /* no client with its tag gets events any more */
     assert_int_equal(up.admitted, 1);
     const size_t got = receive_to_end(&slow, out, sizeof(out));
     const struct tally *tally = &up.of[1].tally;
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(tally->dropped[DROP_SLOW], all_dropped(tally));
-    assert_in_range(all_dropped(tally), 20, 21); /* its queue, less a frame that had begun, and the one too many */
+    assert_in_range(all_dropped(tally), 20, 21); /* its queue, without the rest of a begun frame, and the event that was
+                                                    too much */
     assert_int_equal(tally->relayed, tally->delivered + all_dropped(tally));
     assert_int_equal(got, tally->delivered_bytes);
     assert_int_equal(got, tally->delivered * SIZE); /* whole frames */
@@ -42,7 +43,7 @@ static void test_a_slow_client_is_disconnected_and_nobody_else_notices(void **st
     hang_up(&quick);
 }
 
-/* Half of those that get an event, or with a tag all of them, are disconnected in the middle of handing it out. */
+/* Half of the receivers, or with a tag all of them, are disconnected while the event is being handed out. */
 static void test_slow_clients_may_go_in_the_middle_of_an_event(void **state)
 {
     (void)state;
@@ -116,7 +117,7 @@ static void test_an_event_larger_than_a_queue_may_be_is_dropped_alone(void **sta
     relay("1");
     give_relay(bus, &event, NULL);
     relay("2");
-    event = big_event(95, 'y'); /* 99 bytes: it fits, but not behind the others */
+    event = big_event(95, 'y'); /* 99 bytes: it fits alone, but not after the others */
     TURN_UNTIL(flush_is_done(bus));
     give_relay(bus, &event, NULL);
     assert_receives(&small, "1:1,1:2,");
@@ -132,7 +133,7 @@ static void test_an_event_larger_than_a_queue_may_be_is_dropped_alone(void **sta
 
 /* ---- the right event ------------------------------------------------------------------------------------------------ */
 
-/* Several that take nothing, each with a limit of its own: each is cut off by the first event that is too many for it. */
+/* Several clients that read nothing, each with its own limit: each is cut off by the first event beyond it. */
 static void test_each_of_several_slow_clients_goes_at_its_own_limit(void **state)
 {
     (void)state;
@@ -140,7 +141,7 @@ static void test_each_of_several_slow_clients_goes_at_its_own_limit(void **state
     struct peer peers[PEERS];
     for (unsigned i = 0; i < PEERS; i++) {
         struct client_limits limits = i % 3 == 0 ? raw_limits : netstring_limits;
-        limits.max_queued_bytes = (PEERS - i) * SIZE + i; /* not in the order in which they came */
+        limits.max_queued_bytes = (PEERS - i) * SIZE + i; /* not in order of arrival */
         peers[i] = through_narrow(admitted(connect_pair(&limits)));
     }
     wire_block();
@@ -164,7 +165,7 @@ static void test_each_of_several_slow_clients_goes_at_its_own_limit(void **state
     }
 }
 
-/* The queue holds as much as the limit says, to the byte, wherever what is in it came from. */
+/* The queue holds exactly its limit in bytes, wherever they come from. */
 static void test_what_came_to_one_counts_with_what_came_to_all(void **state)
 {
     (void)state;
@@ -201,7 +202,8 @@ static void test_what_came_to_one_counts_with_what_came_to_all(void **state)
 
 /* ---- a burst --------------------------------------------------------------------------------------------------------- */
 
-/* Far more than a queue may hold comes in one turn: what the kernel takes makes room, and nobody who reads is cut off. */
+/* One turn brings far more than a queue may hold: what the kernel accepts makes room, and no client that reads is cut
+ * off. */
 static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
 {
     (void)state;
@@ -250,7 +252,7 @@ static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
     }
 }
 
-/* A kernel that takes everything at once. */
+/* A kernel that accepts everything at once. */
 static ssize_t sink_write(int fd, const struct iovec *iov, int count)
 {
     ssize_t bytes = 0;
@@ -262,7 +264,7 @@ static ssize_t sink_write(int fd, const struct iovec *iov, int count)
 
 static const struct transport sink = { .read = plain_read, .write = sink_write, .close = plain_close };
 
-/* A client may be sent only so much in one go; but as long as the kernel takes it there is a next. */
+/* One flush sends only so much to a client; but as long as the kernel accepts it, another follows. */
 static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_comes(void **state)
 {
     (void)state;
@@ -285,7 +287,7 @@ static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_come
     }
 }
 
-/* But no room is made by sending to one that has not been let in: it sees nothing, also when it is cut off. */
+/* Sending makes no room for a client that is not admitted yet: it sees nothing, even when it is cut off. */
 static void test_a_guest_is_not_sent_what_is_too_much_for_its_queue(void **state)
 {
     (void)state;
@@ -310,7 +312,7 @@ static void test_a_guest_is_not_sent_what_is_too_much_for_its_queue(void **state
     }
 }
 
-/* While there is room nothing is sent before the turn ends: a system call for each client, not for each event. */
+/* While there is room nothing is sent before the turn's end: one system call for each client, not for each event. */
 static void test_a_burst_that_fits_is_sent_at_the_end_of_the_turn(void **state)
 {
     (void)state;
@@ -324,14 +326,14 @@ static void test_a_burst_that_fits_is_sent_at_the_end_of_the_turn(void **state)
     relay("hello"); /* which is one too many */
     assert_int_equal(wire.writes, 1);
     assert_int_equal(outq_events(&a.client->out), 1);
-    assert_int_equal(bus->runs[FRAMING_NETSTRING].review_at, 80); /* nobody is asked again before there are 40 bytes */
+    assert_int_equal(bus->runs[FRAMING_NETSTRING].review_at, 80); /* no further attempt before there are 40 bytes */
     turn();
     assert_int_equal(wire.writes, 2);
     assert_receives(&a, "5:hello,5:hello,5:hello,5:hello,5:hello,5:hello,");
     hang_up(&a);
 }
 
-/* The kernel takes a part: that may be enough. */
+/* The kernel accepts a part: that may be enough. */
 static void test_a_part_that_is_taken_makes_room_too(void **state)
 {
     (void)state;
@@ -360,7 +362,7 @@ static void test_a_part_that_is_taken_makes_room_too(void **state)
 
 /* ---- too large for some ---------------------------------------------------------------------------------------------- */
 
-/* An event that is larger than one client's whole queue passes over that one, which goes on behind it. */
+/* An event larger than one client's whole queue skips that client, which continues after it. */
 static void test_a_large_event_passes_over_those_it_is_too_large_for(void **state)
 {
     (void)state;
@@ -406,7 +408,7 @@ static void test_a_large_event_passes_over_those_it_is_too_large_for(void **stat
     hang_up(&last);
 }
 
-/* Too large for everybody: it is dropped alone, and all go on behind it with what they had. */
+/* Too large for every client: only this event is dropped, and all continue with what they had. */
 static void test_an_event_too_large_for_all_is_dropped_for_all(void **state)
 {
     (void)state;
@@ -447,7 +449,7 @@ static void test_a_large_event_to_one_is_dropped_alone(void **state)
     give_tag(&b, "x");
     relay("1");
     multicast("much too large", "x");
-    unicast("much too large", "x"); /* the first has the tag, and nobody else gets it in its place */
+    unicast("much too large", "x"); /* the first client has the tag, and no other gets it instead */
     relay_to("also too large", guest.client);
     relay("2");
     assert_books_balance();
@@ -479,7 +481,7 @@ static size_t kept_bytes(void)
     return bytes;
 }
 
-/* However many clients are behind, what they wait for is there once; and given back when they have been sent it. */
+/* However many clients lag, the bytes they wait for exist once; they are freed when sent to all. */
 static void test_many_that_are_behind_cost_as_much_memory_as_one(void **state)
 {
     (void)state;

@@ -1,8 +1,8 @@
-/* The bus: when there is no memory, an event is dropped for those it was meant for, and counted; and a client whose queue
- * cannot be kept as it is sees its connection end, never a stream with a hole in it. */
+/* The bus: if memory is short, an event is dropped for its receivers, and counted. A client whose queue cannot be kept
+ * as it is sees its connection end, never a stream with a gap. */
 #include "bus/bus_rig.h"
 
-/* Do as much of it as there is memory for. */
+/* Run action with memory for only this many calls. */
 #define WITHOUT_MEMORY_FROM(calls, action)                                                                             \
     do {                                                                                                               \
         memory_limit(calls);                                                                                           \
@@ -37,7 +37,7 @@ static void test_an_event_for_all_that_cannot_be_kept_is_dropped_for_all(void **
     hang_up(&c);
 }
 
-/* What has a place in the chunk that is there needs no memory: a turn like the one before takes none. */
+/* An event that fits into the current chunk needs no memory: a turn like the one before allocates nothing. */
 static void test_an_event_for_all_takes_no_memory_in_a_turn_like_the_last(void **state)
 {
     (void)state;
@@ -73,10 +73,10 @@ static void test_an_event_for_some_that_cannot_be_kept_is_dropped_for_them(void 
     WITHOUT_MEMORY_FROM(2, multicast("1", "x")); /* one has */
     assert_int_equal(bus->totals.dropped[DROP_MEMORY], 5);
     assert_books_balance();
-    WITHOUT_MEMORY_FROM(0, unicast("lost", "x")); /* and nobody gets it in its place */
+    WITHOUT_MEMORY_FROM(0, unicast("lost", "x")); /* and no other client gets it instead */
     assert_int_equal(subscription_tally(a.client)->dropped[DROP_MEMORY], 3);
     assert_int_equal(subscription_tally(b.client)->dropped[DROP_MEMORY], 3);
-    assert_int_equal(up.admitted, 2); /* that is no reason to disconnect anybody */
+    assert_int_equal(up.admitted, 2); /* that is no reason to disconnect a client */
     multicast("2", "x");
     assert_receives(&a, "1:1,1:2,");
     assert_receives(&b, "1:2,");
@@ -86,7 +86,7 @@ static void test_an_event_for_some_that_cannot_be_kept_is_dropped_for_them(void 
     hang_up(&b);
 }
 
-/* A piece cannot be made of what the run had for it: all of that stays, and only the event is lost. */
+/* The run's bytes for it cannot become a piece: all of them stay, and only the event is lost. */
 static void test_an_event_for_one_that_cannot_be_kept_leaves_its_queue_alone(void **state)
 {
     (void)state;
@@ -120,7 +120,7 @@ static void test_a_guest_s_event_that_cannot_be_kept_is_dropped_for_it(void **st
 
 /* ---- queues that cannot be kept as they are -------------------------------------------------------------------------- */
 
-/* What it is sent when nothing more than the rest of an event that had begun may be: its connection ends at once. */
+/* Only the rest of a begun event may still be sent: then its connection ends at once. */
 static void assert_broken_off(struct peer *peer, const char *sent)
 {
     char out[64];
@@ -144,7 +144,7 @@ static void test_a_client_that_is_closed_without_memory_ends_at_once(void **stat
     hang_up(&a);
 }
 
-/* It is held back, and then let in again: it must not go on as if it had missed nothing. */
+/* It is held back and then admitted again: it must not continue as if it had missed nothing. */
 static void test_a_client_that_is_held_back_without_memory_ends(void **state)
 {
     (void)state;
@@ -170,7 +170,8 @@ static void test_a_client_that_is_held_back_without_memory_ends(void **state)
     hang_up(&b);
 }
 
-/* Part of an event has left, and there is no memory to keep the rest: only the end of the connection can tell so. */
+/* A part of an event was sent, and there is no memory to keep the rest: only the end of the connection can show
+ * that. */
 static void test_a_slow_client_is_cut_off_without_memory_too(void **state)
 {
     (void)state;
@@ -199,7 +200,7 @@ static void test_a_slow_client_is_cut_off_without_memory_too(void **state)
     }
 }
 
-/* An event is too large for it, and it should go on behind that one; but it can't. Others get both. */
+/* An event is too large for it, and it should continue after that one, but cannot. Others get both. */
 static void test_a_client_that_is_passed_over_without_memory_ends(void **state)
 {
     (void)state;
@@ -221,7 +222,7 @@ static void test_a_client_that_is_passed_over_without_memory_ends(void **state)
 
 /* ---- clients --------------------------------------------------------------------------------------------------------- */
 
-/* Wherever memory runs out while one comes: it is closed, and nothing is left of it. */
+/* Wherever memory runs out while a client connects, it is closed, and nothing of it remains. */
 static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
 {
     (void)state;
@@ -245,10 +246,10 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
         close(ends[0]);
         uv_run(&loop, UV_RUN_NOWAIT);
     }
-    assert_in_range(calls, 3, 10); /* it takes more than one */
+    assert_in_range(calls, 3, 10); /* one allocation is not enough */
 }
 
-/* libuv would end the process when it cannot make its table of descriptors larger. */
+/* libuv would end the process if its table of descriptors could not grow. */
 static void test_a_client_whose_descriptor_cannot_be_watched_is_closed(void **state)
 {
     (void)state;
@@ -277,7 +278,7 @@ static void test_a_message_that_there_is_no_memory_for_ends_its_client(void **st
     WITHOUT_MEMORY_FROM(0, turn(); turn());
     assert_int_equal(up.of[1].ended, 1);
     assert_int_equal(a.client->state, CLIENT_FINISHING);
-    relay("1"); /* it is still heard to the end, and still hears */
+    relay("1"); /* it can still send to the end, and still receives */
     assert_receives(&a, "1:1,");
     assert_receives(&b, "1:1,");
     assert_int_equal(up.of[2].ended, 0);
@@ -285,7 +286,8 @@ static void test_a_message_that_there_is_no_memory_for_ends_its_client(void **st
     hang_up(&b);
 }
 
-/* Messages that upstream would not take yet cannot be kept for it: they are lost, and counted, and it is asked no more. */
+/* There is no memory to hold messages that the upstream does not accept yet: they are lost and counted, and not offered
+ * again. */
 static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **state)
 {
     (void)state;

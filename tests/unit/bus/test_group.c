@@ -1,4 +1,4 @@
-/* Groups: to which of the clients of a tag a unicast goes. */
+/* Groups: which of a tag's clients gets a unicast. */
 #include "bus/bus_rig.h"
 
 #include "bus/group.h"
@@ -16,7 +16,7 @@ static struct peer member(enum unicast_mode mode)
     return peer;
 }
 
-/* One for which so little may wait, and nothing is sent while the wire is blocked. */
+/* A client with little room for waiting bytes; nothing is sent while the wire is blocked. */
 static struct peer narrow_member(enum unicast_mode mode, enum slow_policy policy)
 {
     struct client_limits limits = netstring_limits;
@@ -28,7 +28,7 @@ static struct peer narrow_member(enum unicast_mode mode, enum slow_policy policy
     return peer;
 }
 
-/* An event of so many bytes, framed, for one of them. */
+/* An event of this framed size for one of them. */
 static void issue(size_t bytes)
 {
     const struct payload event = big_event(bytes - (bytes > 103 ? 5 : 4), 'x'); /* "999:...," or "99:...," */
@@ -46,7 +46,7 @@ static uint64_t given(const struct peer *peer)
     return subscription_tally(peer->client)->relayed;
 }
 
-/* The next event goes to that one. */
+/* The next event goes to this client. */
 static void assert_next(const struct peer *peer)
 {
     const uint64_t before = given(peer);
@@ -123,12 +123,12 @@ static void test_the_turn_goes_on_when_clients_come_and_go(void **state)
     struct peer b = member(UNICAST_ROUND_ROBIN);
     struct peer c = member(UNICAST_ROUND_ROBIN);
     assert_next(&a);
-    leave(&b); /* whose turn it was */
+    leave(&b); /* its turn */
     struct peer d = member(UNICAST_ROUND_ROBIN);
     assert_next(&c);
     assert_next(&d);
     assert_next(&a);
-    leave(&a); /* who has had it */
+    leave(&a); /* it has had its turn */
     assert_next(&c);
     bus_tag(bus, c.client, "", 0);
     assert_next(&d);
@@ -137,7 +137,7 @@ static void test_the_turn_goes_on_when_clients_come_and_go(void **state)
     struct peer e = member(UNICAST_ROUND_ROBIN);
     assert_next(&d);
     assert_next(&c);
-    bus_readmit(bus, e.client); /* whose turn it is: it waits to be let in again */
+    bus_readmit(bus, e.client); /* its turn: it waits to be admitted again */
     assert_next(&d);
     bus_admit(bus, e.client);
     assert_next(&c);
@@ -151,7 +151,7 @@ static void test_the_turn_goes_on_when_clients_come_and_go(void **state)
     assert_books_balance();
 }
 
-/* Whoever stays gets as much as the others, whatever the rest does. */
+/* A client that stays gets as much as the others, whatever the rest does. */
 static void test_whoever_stays_has_a_fair_share(void **state)
 {
     (void)state;
@@ -193,7 +193,7 @@ static void test_the_mode_is_that_of_who_has_the_tag_longest_and_gets_events(voi
     struct peer peers[2] = { member(UNICAST_ROUND_ROBIN), member(UNICAST_FIRST) };
     issue_many(4);
     assert_int_equal(given(&first), 4);
-    bus_readmit(bus, first.client); /* gets no events now, and has no say */
+    bus_readmit(bus, first.client); /* gets no events now, and does not count */
     assert_next(&peers[0]);
     assert_next(&peers[1]);
     assert_next(&peers[0]);
@@ -271,7 +271,7 @@ static void test_a_client_without_room_for_the_event_is_passed_over(void **state
     for (int i = 0; i < 20; i++)
         issue(600);
     assert_int_equal(given(&small),
-                     1); /* a turn has not ended: what waits for it could be sent, but the other has room */
+                     1); /* the turn has not ended: its waiting bytes could be sent, but the other one has room */
     wire_open();
     turn();
     assert_int_equal(all_dropped(subscription_tally(small.client)), 0);
@@ -389,9 +389,9 @@ static void test_least_queued_gives_to_whom_the_fewest_bytes_wait(void **state)
     assert_int_equal(given(&peers[2]), 2);
     assert_int_equal(outq_bytes(&peers[1].client->out), 350);
     assert_int_equal(outq_bytes(&peers[2].client->out), 350);
-    issue(10); /* as much waits for both, and 2 was the last to get something */
+    issue(10); /* equally many bytes wait for both, and 2 was the last to get something */
     assert_int_equal(given(&peers[1]), 4);
-    relay("for all"); /* what waits counts wherever it comes from */
+    relay("for all"); /* waiting bytes count wherever they come from */
     issue(10);
     assert_int_equal(given(&peers[2]), 4);
     wire_open();

@@ -1,4 +1,4 @@
-/* The bus: the limit of what waits for all clients together. */
+/* The bus: the limit of waiting bytes for all clients together. */
 #include "bus/bus_rig.h"
 
 #define TOTAL ((size_t)1 << 20)
@@ -19,7 +19,7 @@ static void multicast_big(size_t length, const char *tag)
     give_multicast(bus, &event, tag, strlen(tag), NULL);
 }
 
-/* A client that has been sent ten bytes of an event of that length. */
+/* A client that was sent ten bytes of an event of this length. */
 static struct peer with_begun(enum slow_policy policy, const char *tag, size_t length)
 {
     struct peer peer = stalled(policy, tag);
@@ -34,7 +34,7 @@ static struct peer with_begun(enum slow_policy policy, const char *tag, size_t l
 
 /* ---- who goes short -------------------------------------------------------------------------------------------------- */
 
-/* Whatever the policies are and however the events come: memory stays within the limit, and who reads gets everything. */
+/* With any policies and events memory stays within the limit, and clients that read get everything. */
 static void test_who_reads_gets_all_whatever_waits_for_the_others(void **state)
 {
     (void)state;
@@ -74,7 +74,7 @@ static void test_who_reads_gets_all_whatever_waits_for_the_others(void **state)
     hang_up(&quick);
 }
 
-/* The one for whom most waits; the others keep what they have. */
+/* The longest queue is cut; the others stay. */
 static void test_the_longest_queue_goes_short_first(void **state)
 {
     (void)state;
@@ -112,7 +112,7 @@ static void test_the_longest_queue_goes_short_first(void **state)
     }
 }
 
-/* Which half it is. */
+/* Which half is dropped. */
 static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
 {
     (void)state;
@@ -136,7 +136,7 @@ static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
             assert_in_range(dropped, kept - 2, kept + 1);
             wire_open();
             receive(&a, out, kept * 50007);
-            for (unsigned i = 0; i < kept; i++) { /* the last is the one that was too much */
+            for (unsigned i = 0; i < kept; i++) { /* the last event is the one that was too much */
                 const unsigned n = policy == SLOW_DROP_OLDEST || i == kept - 1 ? dropped + i : i;
                 assert_int_equal(out[i * 50007 + 6], 'a' + n);
                 assert_int_equal(out[i * 50007 + 50005], 'a' + n);
@@ -146,14 +146,14 @@ static void test_the_half_that_goes_is_the_oldest_or_the_newest(void **state)
         }
 }
 
-/* Many stand at the same place of the run: it lets go of nothing before all of them have gone short. */
+/* Many stand at the same place of the run: it frees nothing before all of them have been cut. */
 static void test_all_who_wait_for_the_same_go_short_together(void **state)
 {
     (void)state;
     enum { STALLED = 8 };
     struct peer peers[STALLED];
     bus->max_total_queued_bytes = TOTAL;
-    struct peer few = stalled(SLOW_DISCONNECT, "few"); /* it has a little, for itself */
+    struct peer few = stalled(SLOW_DISCONNECT, "few"); /* it has a little of its own */
     for (unsigned i = 0; i < STALLED; i++)
         peers[i] = stalled(SLOW_DROP_OLDEST, "x");
     wire_block();
@@ -175,7 +175,7 @@ static void test_all_who_wait_for_the_same_go_short_together(void **state)
 
 /* ---- what is left when nothing whole waits ------------------------------------------------------------------------------ */
 
-/* A frame that has been begun is let go of last, and the connection with it. */
+/* A begun frame is dropped last, and the connection with it. */
 static void test_begun_frames_go_when_nothing_else_is_left(void **state)
 {
     (void)state;
@@ -208,7 +208,7 @@ static void test_begun_frames_go_when_nothing_else_is_left(void **state)
     }
 }
 
-/* One that is being closed already keeps only the frame that has been begun. */
+/* A client that is being closed keeps only the begun frame. */
 static void test_who_is_being_closed_goes_short_too(void **state)
 {
     (void)state;
@@ -231,7 +231,7 @@ static void test_who_is_being_closed_goes_short_too(void **state)
     hang_up(&b);
 }
 
-/* An event that is larger than the limit is too large for everybody, and nobody goes short for it. */
+/* An event larger than the limit is too large for every client, and no queue is cut for it. */
 static void test_an_event_larger_than_the_limit_is_dropped_alone(void **state)
 {
     (void)state;

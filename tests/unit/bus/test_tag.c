@@ -1,4 +1,4 @@
-/* The tag index: who carries a tag, in which order, and when the watcher hears of it. */
+/* The tag index: which clients carry a tag, in which order, and when the watcher is told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* The bus: messages that are begun and not finished. No test waits: the clock of a message is moved. */
+/* The bus: messages that are begun and not finished. No test waits: it moves the clock of a message. */
 #include "bus/bus_rig.h"
 
 #define TIMEOUT_MS 100000U /* far more than a test takes */

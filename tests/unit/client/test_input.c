@@ -310,7 +310,7 @@ static const struct {
     { "5:hello,000000000000000000005:hello,", "hello",
       "at byte 28 of its stream (0x35): the length has over 20 digits" },
     { "5:hello,  1048577:", "hello", "at byte 10 of its stream (0x31): the length is over the limit (limit 1048576" },
-    { "5:hello,3:abcd,", "hello", "at byte 13 of its stream (0x64): no comma behind the payload" },
+    { "5:hello,3:abcd,", "hello", "at byte 13 of its stream (0x64): no comma after the payload" },
 };
 
 #define MALFORMED (sizeof(malformed) / sizeof(*malformed))

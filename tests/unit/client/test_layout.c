@@ -1,4 +1,4 @@
-/* The layout of the ledger: it describes all of itself, and one that is laid out otherwise becomes one of ours. */
+/* The layout of the ledger: it describes itself completely, and a ledger of another layout is converted to ours. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

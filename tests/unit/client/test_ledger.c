@@ -1,4 +1,4 @@
-/* The ledger: slots that outlive who keeps them, and books that are what they were at the last commit. */
+/* The ledger: slots that outlive their process, and books that stand at the last commit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* The meter: what Kamailio's processes count, added up over their lives, whatever they write. */
+/* The meter: it adds up what Kamailio's processes count over their lives, whatever they write. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* The bus: clients that do not keep up, by the policies that drop events, and the slow state. Who is disconnected is in
- * test_bus_limits.c. */
+/* The bus: clients that do not keep up, with the policies that drop events, and the slow state. test_bus_limits.c has
+ * the policy that disconnects. */
 #include "bus/bus_rig.h"
 
 #define SIZE 105U /* bytes of a numbered event as a netstring */

@@ -1,4 +1,4 @@
-/* The configuration of who may connect: at listeners, and at the Unix sockets. */
+/* The configuration of access: to listeners, and to the Unix sockets. */
 #include "config/config_rig.h"
 
 #include <unistd.h>
@@ -119,7 +119,7 @@ static void test_an_error_in_access_shows_its_place(void **state)
         { "{\"access\":{\"deny\":[\"::1\", \"::2\", ^\"localhost\"]}}",
           "access.deny[2]: \"localhost\": not an IPv4 address" },
         { "{\"access\":{\"deny\":[^\"10.0.0.1/8\"]}}",
-          "access.deny[0]: \"10.0.0.1/8\": the address has bits behind the prefix: write the first address of the "
+          "access.deny[0]: \"10.0.0.1/8\": the address has bits after the prefix: write the first address of the "
           "network, or a longer prefix" },
         { "{\"listeners\":[{\"address\":\"1.2.3.4:5\"},\n"
           "{\"address\":\"1.2.3.4:6\",\"access\":{\"allow\":[\"::/0\",^\"::/129\"]}}]}",

@@ -1,4 +1,4 @@
-/* What is wrong with a configuration is said with its place, and nothing of it is kept. */
+/* Errors in a configuration are reported with their place, and nothing of it is kept. */
 #include "config/config_rig.h"
 
 /* ---- errors -------------------------------------------------------------------------------------------------------- */

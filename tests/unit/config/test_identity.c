@@ -1,6 +1,7 @@
-/* Names of users and groups: whom evapid asks, and when it asks nobody.
+/* Names of users and groups: which service evapid asks, and when it asks none.
  *
- * getpwnam and getgrnam are this program's own, in place of the C library's: a directory service that knows two names. */
+ * getpwnam and getgrnam are this program's own, in place of the C library's: a directory service that knows two
+ * names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* The table of the keys: what is true of every row. Called with --json, it prints the table, which
- * tests/system/test_docs.py compares with the documents. */
+ * tests/system/docs/test_docs.py compares with the documents. */
 #include "config/config_rig.h"
 
 #include <jansson.h>

@@ -1,4 +1,4 @@
-/* Places: comments are blanked and nothing else, and every value of a JSON text is found where it stands. */
+/* Places: only comments are blanked, and every value of a JSON text is found at its place. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

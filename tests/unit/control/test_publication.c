@@ -1,4 +1,4 @@
-/* Publishing from the control socket: events out of a stream that is cut anywhere, and who is waited for. */
+/* Publishing from the control socket: events from a stream that is cut anywhere, and which clients it waits for. */
 #include "bus/bus_rig.h"
 
 #include "control/publication.h"
@@ -13,7 +13,7 @@ static void begin(enum event_kind kind, const char *tag)
     assert_non_null(publication);
 }
 
-/* So many bytes come. Returns why they can't be understood, NULL: they can. */
+/* These bytes arrive. Returns why they are invalid; NULL: they are not. */
 static const char *come(const char *bytes, size_t length)
 {
     size_t room = 0;
@@ -95,7 +95,7 @@ static void test_what_makes_no_sense_ends_it_behind_the_good_events(void **state
     publication_close(publication);
 }
 
-/* Memory for an event grows as it comes, not as it is promised, and no further than the largest needs. */
+/* The memory for an event grows with its bytes, not with its announced length, and never beyond the largest event. */
 static void test_memory_grows_with_what_has_come(void **state)
 {
     (void)state;
@@ -129,7 +129,7 @@ static void test_without_memory_there_is_no_room(void **state)
     publication_close(publication);
 }
 
-/* Time goes on as the test has it, not as it does. */
+/* The test moves the time. */
 static void pass_ms(uint64_t ms)
 {
     const uint64_t then = uv_now(&loop) + ms;

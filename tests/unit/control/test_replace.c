@@ -1,5 +1,5 @@
-/* Replacing: both ends of the conversation, and each of them against an end that breaks off or says something else. How long
- * a silent one is waited for is tested with the whole of evapid (tests/system). */
+/* Replacing: both ends of the conversation, each against an end that breaks off or says something else. tests/system
+ * tests how long a whole evapid waits for a silent end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@
 #include "memory.h"
 
 #define REQUEST "{\"command\":\"replace\"}\n"
-#define BATCH 128 /* descriptors that come with one message */
+#define BATCH 128 /* descriptors in one message */
 #define RECORD (HOLDING_NAME_MAX + 1)
 
 /* ---- a place to meet ------------------------------------------------------------------------------------------------ */
@@ -52,7 +52,7 @@ static int close_path(void **state)
     return rmdir(folder);
 }
 
-/* Read up to the end of a line, or of the connection. */
+/* Read to the end of a line, or of the connection. */
 static void read_line(int fd, char *line, size_t room)
 {
     size_t length = 0;
@@ -65,11 +65,11 @@ static void read_line(int fd, char *line, size_t room)
 /* ---- the one that runs, in a thread --------------------------------------------------------------------------------- */
 
 struct runner {
-    const struct holdings *holdings; /* NULL: it says something else */
+    const struct holdings *holdings; /* NULL: it sends something else */
     const char *says;
     size_t length;
     char request[128];
-    const char *why; /* what came of it */
+    const char *why; /* the result */
     replace_word offer;
 };
 
@@ -79,7 +79,7 @@ static void *run(void *of)
     const int fd = accept(listening, NULL, NULL);
     read_line(fd, runner->request, sizeof(runner->request));
     if (runner->holdings != NULL) {
-        fcntl(fd, F_SETFL, O_NONBLOCK); /* as the event loop has it */
+        fcntl(fd, F_SETFL, O_NONBLOCK); /* as in the event loop */
         runner->why = replace_give(fd, runner->holdings, &runner->offer);
     } else {
         send(fd, runner->says, runner->length, MSG_NOSIGNAL);
@@ -93,7 +93,7 @@ static void start(pthread_t *thread, void *(*of)(void *), void *argument)
     assert_int_equal(pthread_create(thread, NULL, of, argument), 0);
 }
 
-/* Memory files, each with its own number in it. */
+/* Memory files, each containing its own number. */
 static void hold_files(struct holdings *holdings, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -136,7 +136,7 @@ static void test_everything_goes_over_by_its_name(void **state)
         assert_null(runner.why);
         assert_int_equal(runner.offer, REPLACE_CLAIMED);
         assert_files(&taken, counts[i]);
-        assert_files(&given, counts[i]); /* which are its own still */
+        assert_files(&given, counts[i]); /* they are still its own */
     }
 }
 
@@ -160,7 +160,7 @@ static void test_what_is_no_answer_is_refused(void **state)
         { "{\"replace\":{\"descriptors\":1}}\nledger", "the running evapid broke off" },
         { "{\"replace\":{\"descriptors\":9223372036854775807}}\n", "the running evapid broke off" },
         { "{\"replace\":{\"descriptors\":1}}\n0123456789abcdef0123456789abcdef",
-          "not all descriptors have come: too few may be open (ulimit -n)" },
+          "not all descriptors have arrived: too few may be open (ulimit -n)" },
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -189,7 +189,7 @@ static void test_nobody_is_there(void **state)
     close(fd);
 }
 
-/* A message with names and some descriptors, as give_batch would send it. */
+/* Send a message with names and some descriptors, as give_batch does. */
 static void send_batch(int fd, const char names[][RECORD], size_t count, const int *fds, size_t descriptors)
 {
     union {
@@ -244,8 +244,8 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
         { { good, 2, 2 }, NULL },
         { { unended, 2, 2 }, NULL },
         { { twice, 2, 2 }, "no memory for its descriptors" },
-        { { good, 2, 1 }, "not all descriptors have come: too few may be open (ulimit -n)" },
-        { { good, 2, 3 }, "not all descriptors have come: too few may be open (ulimit -n)" },
+        { { good, 2, 1 }, "not all descriptors have arrived: too few may be open (ulimit -n)" },
+        { { good, 2, 3 }, "not all descriptors have arrived: too few may be open (ulimit -n)" },
         { { good, 1, 2 }, "the running evapid broke off" },
     };
     (void)state;
@@ -265,7 +265,7 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
     }
 }
 
-/* The end of the connection in place of an answer is that of one that was killed, and has not withdrawn what it offered. */
+/* A connection that ends without an answer belongs to an evapid that was killed, and has not withdrawn its offer. */
 static void test_only_go_is_go_and_the_end_is_too(void **state)
 {
     static const struct {
@@ -320,10 +320,10 @@ static void test_only_what_is_offered_can_be_claimed(void **state)
 
 struct successor {
     int fd;
-    size_t takes; /* bytes that it reads at least, if they come; the descriptors with them are closed */
+    size_t takes; /* the least bytes that it reads, if they arrive; closes their descriptors */
     const char *says;
-    replace_word *claims; /* when it has been told to go; NULL: nothing */
-    char last[64];        /* what it was told behind that */
+    replace_word *claims; /* after "go"; NULL: nothing */
+    char last[64];        /* what it was sent after that */
 };
 
 static void *succeed(void *of)
@@ -421,7 +421,7 @@ static void test_a_successor_that_breaks_off_gets_nothing(void **state)
     assert_files(&given, 300);
 }
 
-/* It has claimed all, and the end of its connection comes in place of "running": nothing has been touched. */
+/* It has claimed everything, and its connection ends before "running": it has changed nothing. */
 static void test_a_successor_that_dies_between_its_claim_and_its_word_loses_it_again(void **state)
 {
     struct holdings given = { 0 };
@@ -477,7 +477,7 @@ static void test_without_memory_the_successor_gives_up(void **state)
 
 /* ---- who may -------------------------------------------------------------------------------------------------------- */
 
-/* Connect as another user, in a process of its own; returns our end. */
+/* Connect as another user, in another process; returns our end. */
 static int connect_as(uid_t uid)
 {
     const pid_t child = fork();
@@ -502,7 +502,7 @@ static void test_root_and_our_own_user_may(void **state)
     close(ends[0]);
     close(ends[1]);
     assert_int_equal(pipe(ends), 0);
-    assert_string_equal(replace_permit(ends[0]), "it can't be told who you are");
+    assert_string_equal(replace_permit(ends[0]), "your user cannot be determined");
     close(ends[0]);
     close(ends[1]);
     if (geteuid() != 0)

@@ -1,4 +1,4 @@
-/* Chunks: events framed one behind the other, where each of them ends, and how long they live. */
+/* Chunks: framed events one after the other, where each ends, and how long chunks live. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

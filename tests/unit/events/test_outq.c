@@ -1,5 +1,5 @@
-/* The output queue, without a run: order, limit, partial sends, the ring that holds it, and the references that it keeps.
- * What it does with a run is in test_outq_run.c. */
+/* The output queue without a run: order, limit, partial sends, its ring, and its references. test_outq_run.c tests it
+ * with a run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* The output queue against a model: any mixture of what can happen to queues that follow a run gives each of them the bytes,
- * the events and the pins that it should have. */
+/* The output queue against a model: after any mixture of operations each queue that follows a run has the right bytes,
+ * events and pins. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

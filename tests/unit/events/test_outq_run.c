@@ -1,5 +1,5 @@
-/* The output queue of a client that follows a run: whatever comes from the run and what is pushed in between make one
- * stream, however it is sent, and nothing is kept longer than somebody waits for it. */
+/* The output queue of a client that follows a run: the run's events and those pushed in between make one stream,
+ * however it is sent, and nothing is kept longer than a client waits for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

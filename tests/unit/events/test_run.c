@@ -1,4 +1,5 @@
-/* Runs: events one behind the other over many chunks, what is kept of them at the end of a turn, and for whom. */
+/* Runs: events one after the other over many chunks, what the run keeps at the end of a turn, and for which
+ * followers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Waits: each event that has left is in the histogram once, with the time that it has been here. */
+/* Waits: each sent event is in the histogram once, with the time that it spent in evapid. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

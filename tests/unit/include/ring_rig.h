@@ -1,7 +1,7 @@
 /* What the tests of the ring share: a ring, its records, and the processes that use it.
  *
- * Every ring lies in a sealed memfd, as a real one does, between two pages that cannot be touched. A test that would
- * hang is ended by an alarm. The seed of random tests is printed; EVAPID_TEST_SEED repeats a run. */
+ * Every ring lies in a sealed memfd, as a real one does, between two pages that cannot be accessed. An alarm ends a
+ * test that would hang. The seed of random tests is printed; EVAPID_TEST_SEED repeats a run. */
 #ifndef EVAPID_TEST_RING_RIG_H
 #define EVAPID_TEST_RING_RIG_H
 
@@ -34,9 +34,9 @@
 #define PAGE ((size_t)4096)
 #define HANG_S 60 /* far longer than any test takes */
 #define CHILDREN 8
-#define TRACED 2       /* the child that is traced */
+#define TRACED 2       /* the traced child */
 #define STEPS 10000    /* single steps that take well under a second */
-#define UNWRITTEN 0xee /* what a ring's bytes are before a test writes them */
+#define UNWRITTEN 0xee /* the ring's bytes before a test writes them */
 
 /* ---- a ring to test ---------------------------------------------------------------------------------------------- */
 
@@ -49,7 +49,7 @@ struct rig {
     pid_t children[CHILDREN]; /* 0: none */
 };
 
-/* Map fd between two pages that cannot be touched. */
+/* Map fd between two pages that cannot be accessed. */
 static inline void *map_guarded(int fd, size_t bytes)
 {
     char *place = mmap(NULL, bytes + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -116,7 +116,7 @@ static inline void reopen(struct rig *rig)
     assert_null(ring_open(&rig->reader, rig->header, ring_bytes(rig->capacity)));
 }
 
-/* Empty the ring, with its next record at position. */
+/* Empty the ring; its next record starts at position. */
 static inline void rig_place(struct rig *rig, uint64_t position)
 {
     rig->header->head = rig->header->tail = position;
@@ -125,7 +125,7 @@ static inline void rig_place(struct rig *rig, uint64_t position)
     reopen(rig);
 }
 
-/* Run a function in a child, which ends with what it returns. */
+/* Run a function in a child; its result is the child's exit status. */
 static inline void rig_fork(struct rig *rig, size_t child, int (*run)(struct rig *rig, unsigned producer))
 {
     const pid_t parent = getpid(), pid = fork();
@@ -169,14 +169,14 @@ static inline enum ring_push push(struct rig *rig, uint8_t type, const char *tag
     return ring_push(rig->header, rig->lane, record, tag, tag_length, payload, payload_length);
 }
 
-/* A record of type, without tag, with length bytes of some payload. */
+/* A record of type, without a tag, with a payload of length bytes. */
 static inline enum ring_push push_length(struct rig *rig, uint8_t type, size_t length)
 {
     static const char payload[(size_t)1 << 20];
     return push(rig, type, "", 0, payload, length);
 }
 
-/* Push until the ring refuses; returns how many it took. */
+/* Push until the ring refuses; returns how many records it accepted. */
 static inline size_t push_until_full(struct rig *rig, uint8_t type, size_t length)
 {
     size_t taken = 0;
@@ -187,7 +187,7 @@ static inline size_t push_until_full(struct rig *rig, uint8_t type, size_t lengt
     return taken;
 }
 
-/* Records whose every byte follows from who pushed them and their number, so that a torn or misplaced one is seen. */
+/* Every byte of these records follows from their producer and number, so a torn or misplaced one is noticed. */
 struct numbered {
     struct ring_record record;
     char tag[EVAPID_TAG_MAX];
@@ -235,7 +235,7 @@ static inline int push_numbered_waiting(struct rig *rig, unsigned producer, uint
     return result == RING_PUSHED ? 0 : 1;
 }
 
-/* Copies of a record's tag and payload, in memory of just that size. */
+/* Copies of a record's tag and payload, in memory of exactly their size. */
 static inline void copy_out(const struct ring_reader *reader, uint64_t at, const struct ring_record *record, char **tag,
                             char **payload)
 {
@@ -246,7 +246,7 @@ static inline void copy_out(const struct ring_reader *reader, uint64_t at, const
     ring_copy(reader, at + sizeof(*record) + record->tag_length, *payload, record->payload_length);
 }
 
-/* The record at position at is the one that its own worker and target say. */
+/* The record at position is the one that its own worker and target name. */
 static inline void assert_numbered(const struct ring_reader *reader, uint64_t at, const struct ring_record *record)
 {
     struct numbered n;
@@ -260,14 +260,14 @@ static inline void assert_numbered(const struct ring_reader *reader, uint64_t at
     free(payload);
 }
 
-/* All before that position has been consumed. */
+/* Release everything before this position. */
 static inline void release(struct ring_reader *reader, uint64_t position)
 {
     reader->tail = position;
     ring_release(reader);
 }
 
-/* Take the next record, which must be there, and return its header. */
+/* Take the next record, which must exist, and return its header. */
 static inline struct ring_record take(struct rig *rig)
 {
     struct ring_record record = { 0 };
@@ -278,7 +278,7 @@ static inline struct ring_record take(struct rig *rig)
     return record;
 }
 
-/* Take the next record, which must be the one of that number. */
+/* Take the next record, which must have this number. */
 static inline void take_numbered(struct rig *rig, unsigned producer, uint64_t number)
 {
     struct ring_record record = { 0 };
@@ -298,7 +298,7 @@ static inline void assert_empty(struct rig *rig)
     assert_int_equal(ring_peek(&rig->reader, rig->reader.tail, &record, &why), RING_EMPTY);
 }
 
-/* What is to be read next is no record; why holds word. */
+/* No valid record is next; why contains word. */
 static inline void assert_corrupt(struct rig *rig, const char *word)
 {
     struct ring_record record = { 0 };
@@ -309,7 +309,7 @@ static inline void assert_corrupt(struct rig *rig, const char *word)
         fail_msg("\"%s\" does not speak of \"%s\"", why, word);
 }
 
-/* Take count records, from whatever producers; next[] is the number that each of them sends next. */
+/* Take count records from any producers; next[] has the number that each of them sends next. */
 static inline void take_in_order(struct rig *rig, size_t count, uint64_t next[CHILDREN])
 {
     for (size_t i = 0; i < count;) {
@@ -333,7 +333,7 @@ static inline void take_in_order(struct rig *rig, size_t count, uint64_t next[CH
 
 /* ---- a child that is stopped at any instruction ------------------------------------------------------------------ */
 
-/* What a traced child does between its two stops; it ends with what act returns. */
+/* What a traced child does between its two stops; act's result is its exit status. */
 static int (*act)(struct rig *rig);
 
 static inline int act_traced(struct rig *rig, unsigned child)
@@ -347,7 +347,7 @@ static inline int act_traced(struct rig *rig, unsigned child)
     return result;
 }
 
-/* Start a child that stands in front of what. False when this machine lets nobody trace. */
+/* Start a child that stops before `what`. False if this machine allows no tracing. */
 static inline bool fork_traced(struct rig *rig, int (*what)(struct rig *rig))
 {
     int status = 0;
@@ -360,8 +360,8 @@ static inline bool fork_traced(struct rig *rig, int (*what)(struct rig *rig))
     return false;
 }
 
-/* Let the child run so many instructions. Returns how many it ran: fewer when it is done, and then *result is what it
- * came to. */
+/* Let the child run this many instructions. Returns how many it ran: fewer if it ended, and then *result is its
+ * result. */
 static inline size_t step(struct rig *rig, size_t instructions, int *result)
 {
     for (size_t done = 0; done < instructions; done++) {
@@ -382,8 +382,8 @@ static inline size_t step(struct rig *rig, size_t instructions, int *result)
     return instructions;
 }
 
-/* At how many places a child of so many instructions is stopped: at each, if that does not take long. A sanitizer makes
- * them ten times as many, and not the same number each time: a child may end before its last place. */
+/* At how many places to stop a child of this many instructions: at each, if that does not take long. A sanitizer makes
+ * them ten times as many, and another number each time: a child may end before its last place. */
 static inline size_t places_to_stop(size_t instructions)
 {
     const size_t places = 6 + STEPS / (instructions + 1);

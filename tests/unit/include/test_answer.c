@@ -1,4 +1,4 @@
-/* Answers: their bytes, reading them back, and what is none. */
+/* Answers: their bytes, reading them back, and bytes that are not an answer. */
 #include "include/wire_rig.h"
 
 #include "evapid/answer.h"

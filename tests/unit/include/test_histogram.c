@@ -1,4 +1,4 @@
-/* Histograms: which bucket a duration belongs to. */
+/* Histograms: the bucket of each duration. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,7 @@
-/* Netstrings: what a scan says about every stream, however it is cut into pieces, and the header that is written back.
+/* Netstrings: the result of a scan for every stream, however it is cut into pieces, and the header that is written
+ * back.
  *
- * Every stream is scanned where the memory behind its last byte cannot be read: looking too far ends the test. */
+ * The memory after a stream's last byte cannot be read: looking too far ends the test. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

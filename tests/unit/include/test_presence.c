@@ -1,4 +1,4 @@
-/* Presence: who is there, which tags they carry, and that a set of tags stays true however they come and go. */
+/* Presence: whether clients are there, their tags, and that the set of tags stays true however they come and go. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* The ring: what is pushed arrives once, whole and in order, wherever it lies; and what happens when it is full. */
+/* The ring: every record arrives once, whole and in order, at any place; and what happens when the ring is full. */
 #include "include/ring_rig.h"
 
 /* ---- the format -------------------------------------------------------------------------------------------------- */

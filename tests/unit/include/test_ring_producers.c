@@ -1,4 +1,4 @@
-/* The ring: any number of producers, also when some of them are killed; and none waits for an evapid that sleeps. */
+/* The ring: any number of producers, also if some of them are killed; none waits for a sleeping evapid. */
 #include "include/ring_rig.h"
 
 /* ---- many producers ---------------------------------------------------------------------------------------------- */

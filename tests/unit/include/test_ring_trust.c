@@ -1,4 +1,4 @@
-/* The ring: nothing that the other side writes into it leads out of it. */
+/* The ring: whatever the other side writes into it, no access leaves it. */
 #include "include/ring_rig.h"
 
 /* ---- a ring that is none ----------------------------------------------------------------------------------------- */

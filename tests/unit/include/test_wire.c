@@ -1,6 +1,6 @@
-/* Wire frames: the bytes of each, what a reader accepts, and what neither a short buffer nor a bad body can do.
+/* Wire frames: the bytes of each, what a reader accepts, and that short buffers and bad bodies do no harm.
  *
- * Bodies are read where the memory behind their last byte cannot be read, and written in front of bytes that must not
+ * Bodies are read where the memory after their last byte cannot be read, and written before bytes that must not
  * change. */
 #include "include/wire_rig.h"
 

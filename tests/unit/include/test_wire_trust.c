@@ -1,4 +1,4 @@
-/* What a reader of wire frames makes of another's: of another version, of no sense, of random bytes. */
+/* Wire frames from outside: of another version, without sense, or random bytes. */
 #include "include/wire_rig.h"
 
 /* ---- who says hello ---------------------------------------------------------------------------------------------- */

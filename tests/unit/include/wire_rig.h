@@ -1,5 +1,5 @@
-/* What the tests of wire frames share: memory behind whose last byte nothing can be read, and one frame of each kind with its
- * bytes. */
+/* What the tests of wire frames share: memory that cannot be read after its last byte, and one frame of each kind with
+ * its bytes. */
 #ifndef EVAPID_TEST_WIRE_RIG_H
 #define EVAPID_TEST_WIRE_RIG_H
 
@@ -15,7 +15,7 @@
 
 #include "evapid/wire.h"
 
-/* ---- memory that ends where it is said to end -------------------------------------------------------------------- */
+/* ---- memory with a guarded end ---------------------------------------------------------------------------------- */
 
 #define WINDOW ((size_t)1 << 17)
 
@@ -37,7 +37,7 @@ static inline int close_window(void **state)
     return munmap(window_end - WINDOW, WINDOW + 4096);
 }
 
-/* A copy of bytes that ends where the window ends. */
+/* A copy of bytes that ends at the window's end. */
 static inline const unsigned char *at_the_end(const void *bytes, size_t len)
 {
     assert_true(len <= WINDOW);
@@ -131,10 +131,10 @@ static const unsigned char event_head[] = "\x11\x22\x33\x44\x55\x66\x77\x88"
                                           "127.0.0.1"
                                           "\x04ta\0g";
 
-/* A string's bytes but for its last NUL. */
+/* A string's bytes without its last NUL. */
 #define BYTES(array) (array), (sizeof(array) - 1)
 
-/* The kinds of frames that have nothing behind their body, to be written and read alike. */
+/* The kinds of frames with nothing after their body, to be written and read alike. */
 struct kind {
     enum wire_type type;
     const unsigned char *bytes;
@@ -168,7 +168,7 @@ static inline void assert_within(struct wire_text text, const unsigned char *bod
         assert_true(at >= body && text.length <= length && (size_t)(at - body) <= length - text.length);
 }
 
-/* Read body as type says. What a reader accepts lies within the body. */
+/* Read body as type says. Everything that a reader accepts lies within the body. */
 static inline bool read_kind(enum wire_type type, const unsigned char *body, size_t length)
 {
     struct wire_hello h;

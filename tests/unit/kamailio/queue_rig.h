@@ -1,4 +1,4 @@
-/* What the tests of the queue share: a real ring, its producer, and a host that remembers what it is handed. */
+/* What the tests of the queue share: a real ring, its producer, and a host that remembers the records it gets. */
 #ifndef EVAPID_TEST_QUEUE_RIG_H
 #define EVAPID_TEST_QUEUE_RIG_H
 
@@ -31,13 +31,13 @@
 struct got {
     struct ring_record record;
     char tag[EVAPID_TAG_MAX];
-    uint32_t number; /* the first bytes of the payload; of a control record its target */
+    uint32_t number; /* the payload's first bytes; for a control record its target */
     bool ahead;
 };
 
 static struct {
     uv_loop_t loop;
-    int memfd, wake_fd; /* what evapid gets of them */
+    int memfd, wake_fd; /* evapid's descriptors */
     int wake_end;
     size_t capacity;
     struct ring_header *header;
@@ -50,9 +50,9 @@ static struct {
     uint64_t committed;
     uint64_t corrupt_at;
     char why[128];
-    struct payload payload;      /* of the last event, where it lies in the ring */
-    char *kept;                  /* what it was; NULL: not kept */
-    void (*on_record)(size_t i); /* called with the place of a record that has just been got */
+    struct payload payload;      /* the last event, at its place in the ring */
+    char *kept;                  /* a copy of it; NULL: not kept */
+    void (*on_record)(size_t i); /* called with the place of a record that has just arrived */
     void (*on_crowded)(void);
     void (*on_corrupt)(void);
 } t;
@@ -113,10 +113,10 @@ static inline void on_corrupt(void *owner, uint64_t at, const char *why)
         t.on_corrupt();
 }
 
-/* Turn by turn, read all that has been written up to now. */
+/* Read in turns all that has been written so far. */
 static inline void drain(void)
 {
-    struct queue *queue = t.queue; /* a record may have it closed */
+    struct queue *queue = t.queue; /* a record may close it */
     const uint64_t end = queue_end(queue);
     for (;;) {
         queue_read_batch(queue);
@@ -126,7 +126,7 @@ static inline void drain(void)
     }
 }
 
-/* What has been handed over is committed before the ring says that it has been consumed. */
+/* What the host got is committed before the ring is told that it is consumed. */
 static inline void on_commit(void *owner, uint64_t tail)
 {
     assert_ptr_equal(owner, &t);
@@ -141,7 +141,7 @@ static const struct queue_host host = { .owner = &t,
                                         .corrupt = on_corrupt,
                                         .commit = on_commit };
 
-/* A ring in a memfd with these seals, not read by anybody yet. */
+/* A ring in a memfd with these seals, not read yet. */
 static inline void make_ring(size_t capacity, int seals)
 {
     t.memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -158,7 +158,7 @@ static inline void make_ring(size_t capacity, int seals)
     assert_int_equal(ring_make(t.header, t.lane, capacity), 0);
 }
 
-/* The queue gets descriptors of its own, as it does over a Unix socket. */
+/* The queue gets its own descriptors, as over a Unix socket. */
 static const char *try_queue(void)
 {
     const char *why = "";
@@ -200,7 +200,7 @@ static inline int set_up(void **state)
     return t.got == NULL || uv_loop_init(&t.loop) != 0;
 }
 
-/* With a ring of the smallest size and a queue that reads it, held as it is at first. */
+/* A ring of the smallest size, and a queue that reads it, held at first as always. */
 static inline int set_up_queue(void **state)
 {
     if (set_up(state) != 0)
@@ -287,12 +287,12 @@ static inline bool is_napping(void)
     return t.queue != NULL && t.queue->napping;
 }
 
-/* Run the loop until it would sleep, and longer than for a nap. */
+/* Run the loop until it would sleep for longer than a nap. */
 static inline void settle(void)
 {
     unsigned turns = 0;
     unsigned idle = 0;
-    while (idle < 2) { /* twice: what wakes it is found at the end of a turn */
+    while (idle < 2) { /* twice: the end of a turn shows what wakes it */
         uv_run(&t.loop, is_napping() ? UV_RUN_ONCE : UV_RUN_NOWAIT);
         idle = is_napping() || (uv_loop_alive(&t.loop) && uv_backend_timeout(&t.loop) == 0) ? 0 : idle + 1;
         if (++turns > 100000)
@@ -300,8 +300,8 @@ static inline void settle(void)
     }
 }
 
-/* Since the last time these have come, in this order: an event is its number, a close, tag or done its first letter and
- * number; what was read ahead of its turn has a plus in front. */
+/* These records have arrived since the last call, in this order. An event is shown as its number; a close, tag or done
+ * as its first letter and number; one that was read ahead of its turn has a plus before it. */
 static inline void assert_got(const char *expected)
 {
     static const char *const letters[] = { "", "", "", "", "c", "t", "d" };

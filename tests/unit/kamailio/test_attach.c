@@ -1,5 +1,5 @@
-/* Attaching, when memory runs out in the middle of it: the worker is closed, nothing is left half attached, and whoever
- * comes next, the same Kamailio or another, is let in. And asking, when the answer is not read at once. */
+/* Attaching while memory runs out: the worker is closed, nothing stays half attached, and the next one, of the same
+ * Kamailio or another, is accepted. And asking, when the answer is not read at once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* The queue: what is in a record reaches the host, wherever it lies in the ring and however full that is. */
+/* The queue: a record's content reaches the host, at any place in the ring and however full that is. */
 #include "kamailio/queue_rig.h"
 
 /* ---- fields -------------------------------------------------------------------------------------------------------- */

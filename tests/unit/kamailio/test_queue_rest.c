@@ -1,5 +1,5 @@
-/* The queue at rest: whether it sleeps, naps or looks again at once when the ring is empty, and that nothing is left lying
- * by it. A sleeping queue must be woken; otherwise it sees by itself what comes. */
+/* The queue at rest: whether it sleeps, naps or looks again at once when the ring is empty, and that no record stays
+ * unread. A sleeping queue must be woken; otherwise it notices records by itself. */
 #include "kamailio/queue_rig.h"
 
 #include <sys/resource.h>

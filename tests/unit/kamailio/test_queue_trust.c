@@ -375,7 +375,7 @@ static void test_a_header_that_is_wrong_is_refused(void **state)
     assert_refused("not a ring of evapid's");
     t.header->magic ^= 1;
     t.header->version++;
-    assert_refused("the ring's version is another than ours");
+    assert_refused("the ring's version differs from ours");
     t.header->version--;
     static const uint64_t capacities[] = { 0, CAPACITY / 2, CAPACITY * 2, CAPACITY - 1, CAPACITY + 8, UINT64_MAX };
     for (size_t i = 0; i < sizeof(capacities) / sizeof(*capacities); i++) {

@@ -1,5 +1,5 @@
-/* A reload, in an evapid that has nothing but listeners and doors: what it does within one turn of the loop, and that it
- * changes nothing when memory runs out at any point. With clients and Kamailio it is in tests/system/operations/test_reload.py. */
+/* A reload in an evapid with only listeners and doors: what it does within one turn of the loop, and that it changes
+ * nothing if memory runs out at any point. tests/system/operations/test_reload.py tests it with clients and Kamailio. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,14 +28,14 @@
 
 static char directory[] = "/tmp/evapid-reload-XXXXXX";
 static struct evapid evapid;
-static int holders[PORTS]; /* sockets that keep a port for us, and take nothing */
+static int holders[PORTS]; /* sockets that reserve a port for us, and accept nothing */
 static uint16_t ports[PORTS];
 
 /* ---- the rig ------------------------------------------------------------------------------------------------------ */
 
 static void *some_memory(size_t size)
 {
-    return malloc(size); /* the limit holds for jansson, too */
+    return malloc(size); /* the limit also affects jansson */
 }
 
 static void hold_port(int i)
@@ -50,7 +50,7 @@ static void hold_port(int i)
     ports[i] = ntohs(any.sin_port);
 }
 
-/* A file with a listener at each of the ports for which there is a digit; rest follows behind a comma. */
+/* A file with a listener at each port that `at` has a digit for; rest follows the list. */
 static void write_config(const char *at, const char *sockets, const char *rest)
 {
     FILE *file = fopen("evapid.json", "w");
@@ -118,7 +118,7 @@ static unsigned count_descriptors(void)
     return count;
 }
 
-/* Without a connection, which would make a client. */
+/* Without a connection, because that would make a client. */
 static bool is_listened_on(uint16_t port)
 {
     char line[256];
@@ -139,7 +139,7 @@ static mode_t mode_of(const char *path)
     return lstat(path, &file) == 0 ? file.st_mode & 07777 : 0;
 }
 
-/* All that a reload could have changed. */
+/* Everything that a reload could change. */
 static json_t *snapshot(void)
 {
     unsigned slices = 0;
@@ -255,7 +255,7 @@ static void test_the_second_socket_that_can_not_be_moved_leaves_the_first_as_it_
     assert_int_equal(mkdir("k2", 0700), 0);
     write_config("01", "2", "");
     assert_string_equal(reload_config(&evapid, "evapid.json", &outcome),
-                        "k2: there is a file of that name, and it is no socket");
+                        "k2: a file of that name exists and is not a socket");
     assert_int_equal(rmdir("k2"), 0);
     json_t *now = snapshot();
     assert_true(json_equal(before, now));

@@ -1,4 +1,5 @@
-/* The acceptor: who waits is taken, so many at a time, and want of descriptors is told apart from all else. */
+/* The acceptor: waiting connections are accepted, a limited number at a time, and a lack of descriptors is told apart
+ * from other errors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Access to a listener: allow and deny, clients counted by where they come from, and the pace. */
+/* Access to a listener: allow and deny, clients counted by their origin, and the rate of connections. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -70,7 +70,7 @@ static void test_deny_wins_over_allow(void **state)
     access.allow.count = 0;
     assert_true(admits(&access, "192.0.2.1:1"));
     assert_false(admits(&access, "10.1.2.3:1"));
-    list_add(&access.allow, "10.1.2.3"); /* more exact, and yet */
+    list_add(&access.allow, "10.1.2.3"); /* more specific, but denied */
     assert_false(admits(&access, "10.1.2.3:1"));
 }
 
@@ -98,7 +98,7 @@ static void test_an_ipv4_address_and_an_ipv6_64_are_origins(void **state)
     assert_true(same_origin("[2001:db8::1]:1", "[2001:db8::ffff:ffff:ffff:ffff]:1"));
     assert_false(same_origin("[2001:db8::1]:1", "[2001:db8:0:1::1]:1"));
     assert_true(same_origin("[fe80::1]:1", "[fe80::1]:2"));
-    assert_false(same_origin("[fe80::1]:1", "[fe80::2]:1")); /* all of the link are in fe80::/64 */
+    assert_false(same_origin("[fe80::1]:1", "[fe80::2]:1")); /* all hosts of the link are in fe80::/64 */
 }
 
 static void test_clients_are_counted_by_origin(void **state)
@@ -136,9 +136,9 @@ static void test_without_memory_an_origin_is_not_counted(void **state)
         assert_int_equal(origin_clients(table, &known), entered);
         assert_int_equal(table != NULL, entered);
     }
-    assert_in_range(calls, 3, 6); /* it takes more than one */
+    assert_in_range(calls, 3, 6); /* one allocation is not enough */
     memory_limit(0);
-    assert_true(origin_enter(&table, &known)); /* one more of the same takes none */
+    assert_true(origin_enter(&table, &known)); /* one more of the same origin needs none */
     assert_false(origin_enter(&table, &other));
     memory_limit(-1);
     assert_int_equal(origin_clients(table, &known), 2);
@@ -176,13 +176,13 @@ static void test_the_pace_comes_back_with_time_and_never_exceeds_a_second_s_wort
     struct bucket bucket = { 0 };
     assert_int_equal(taken(&bucket, 10, 1000), 10);
     assert_int_equal(taken(&bucket, 10, 1450), 4);
-    assert_int_equal(taken(&bucket, 10, 1500), 1); /* the half that was left, and another */
+    assert_int_equal(taken(&bucket, 10, 1500), 1); /* the remaining half, and another */
     assert_int_equal(taken(&bucket, 10, 2499), 9);
     assert_int_equal(taken(&bucket, 10, 3499), 10);
     assert_int_equal(taken(&bucket, 10, 1000000), 10);
 }
 
-/* However often it is asked in between, as many pass as the time allows. */
+/* However often refused, as many pass as the time allows. */
 static void test_refusals_take_nothing_from_the_pace(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Addresses: what is read, what is refused and why, and that what is printed can be read again. */
+/* Addresses: what is read, what is refused and why, and that printed addresses can be read again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ static struct sockaddr_storage parsed(const char *text)
 {
     static int before = 0x5a;
     struct sockaddr_storage address;
-    memset(&address, before++, sizeof(address)); /* what was there before must not shine through */
+    memset(&address, before++, sizeof(address)); /* earlier content must not show */
     const char *why = address_parse(text, &address);
     if (why != NULL)
         fail_msg("%s: %s", text, why);
@@ -99,7 +99,7 @@ static void test_good_addresses_and_how_they_are_printed(void **state)
     }
 }
 
-/* A text that is printed names the interface as well, or the same address on two interfaces would look the same. */
+/* A printed address names the interface too: else the same address on two interfaces would look the same. */
 static void test_a_scope_is_printed_and_read_again(void **state)
 {
     (void)state;
@@ -178,7 +178,7 @@ static void test_what_is_no_address_is_refused_with_the_reason(void **state)
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct sockaddr_storage address;
-        char *text = strdup(bad[i].text); /* so that the sanitizer sees its end */
+        char *text = strdup(bad[i].text); /* lets the sanitizer see its end */
         const char *why = address_parse(text, &address);
         if (why == NULL || strcmp(why, bad[i].why) != 0)
             fail_msg("\"%s\": %s; expected: %s", bad[i].text, why == NULL ? "read" : why, bad[i].why);
@@ -186,7 +186,7 @@ static void test_what_is_no_address_is_refused_with_the_reason(void **state)
     }
 }
 
-/* Not taken for an address without a scope, which would be another one. */
+/* It must not count as an address without a scope, which would be another address. */
 static void test_a_scope_that_is_no_interface_is_refused(void **state)
 {
     (void)state;
@@ -231,7 +231,7 @@ static void test_the_same_address_in_two_scopes_is_two_addresses(void **state)
     assert_false(address_equal(&a, &b));
 }
 
-/* A peer of another family has a name all the same. */
+/* A peer of another family still has a name. */
 static void test_a_host_of_another_family_is_shown_as_a_question_mark(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* Whose connection makes way, when there are too many. */
+/* Which user loses a connection if there are too many. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
-/* Doors: how the file of a Unix socket comes to be, so that at no time somebody may connect whom it will keep out.
+/* Doors: how the file of a Unix socket is made, so that at no time a user can connect whom it will exclude.
  *
- * chmod and chown are this program's own, in place of the C library's: they look at the file before they do it. */
+ * chmod and chown are this program's own, in place of the C library's: they look at the file first. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,11 +29,11 @@ static unsigned opened;
 
 static struct {
     unsigned calls;
-    mode_t before; /* the file's mode when the call came */
-    int connected; /* what connecting gave then: 0 or an errno */
+    mode_t before; /* the file's mode at the call */
+    int connected; /* the result of connecting at that moment: 0 or an errno */
     uid_t owner;
     gid_t group;
-    int error; /* to fail with, 0: it is done */
+    int error; /* to fail with; 0: it is done */
 } change_of_mode, change_of_group;
 
 static mode_t mode_of_file(void)
@@ -67,7 +67,7 @@ int chown(const char *file, uid_t owner, gid_t group)
 {
     assert_string_equal(file, path);
     assert_true(change_of_mode.calls == 0 ||
-                mode_of_file() == 0600); /* a right that the file gives is for its new group */
+                mode_of_file() == 0600); /* a right of the file is then for its new group */
     change_of_group.calls++;
     change_of_group.before = mode_of_file();
     change_of_group.owner = owner;
@@ -137,7 +137,7 @@ static void test_nobody_may_connect_before_the_file_has_its_mode(void **state)
         const mode_t before = umask(umasks[i]);
         change_of_mode.calls = 0;
         assert_null(open_door(&rules));
-        assert_int_equal(umask(before), umasks[i]); /* it is as it was */
+        assert_int_equal(umask(before), umasks[i]); /* the file has its old state */
         assert_int_equal(change_of_mode.calls, 1);
         assert_int_equal(change_of_mode.before, 0);
         assert_true(change_of_mode.connected == EACCES ||
@@ -183,19 +183,19 @@ static void test_a_mode_that_cannot_be_given_leaves_no_file(void **state)
     assert_int_equal(access(path, F_OK), -1);
 }
 
-/* The file of somebody else that stands in the way is no file of ours. */
+/* Somebody else's file in the way is not ours. */
 static void test_a_file_in_the_way_stays(void **state)
 {
     (void)state;
     const struct door_access rules = { .mode = 0660, .group = DOOR_OWN_GROUP };
     const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    assert_string_equal(open_door(&rules), "there is a file of that name, and it is no socket");
+    assert_string_equal(open_door(&rules), "a file of that name exists and is not a socket");
     assert_int_equal(mode_of_file(), 0600);
     close(fd);
     unlink(path);
 }
 
-/* Who starts evapid by hand has to know which folder is missing, and for whom to make it. */
+/* A user who starts evapid by hand must learn which folder is missing, and whose it must be. */
 static void test_a_folder_that_is_missing_is_named_with_the_command_that_makes_it(void **state)
 {
     (void)state;
@@ -215,7 +215,7 @@ static void test_a_file_where_the_folder_is_to_be_is_named(void **state)
     char below[sizeof(directory) + 16], expected[256];
     const int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     snprintf(below, sizeof(below), "%s/door", path);
-    snprintf(expected, sizeof(expected), "%s is no folder, or lies below a file", path);
+    snprintf(expected, sizeof(expected), "%s is not a folder, or lies below a file", path);
     assert_string_equal(open_door_at(below, &rules), expected);
     close(fd);
     unlink(path);
@@ -269,7 +269,7 @@ static void test_another_mode_and_group_are_given_or_all_is_as_it_was(void **sta
     change_of_group.error = EPERM;
     assert_string_equal(door_prepare(&change, &loop, &door, path, &others),
                         "cannot give it to group 54321 (group): Operation not permitted");
-    assert_int_equal(change_of_group.before, 0600); /* what both allow */
+    assert_int_equal(change_of_group.before, 0600); /* what both modes allow */
     assert_int_equal(mode_of_file(), 0660);
     forget_changes();
     assert_null(door_prepare(&change, &loop, &door, path, &others));
@@ -312,7 +312,7 @@ static void test_a_door_moves_or_stays_where_it_is(void **state)
     assert_int_equal(access(first, F_OK), -1);
     assert_string_equal(door.path, path);
     uv_run(&loop, UV_RUN_NOWAIT);
-    assert_int_equal(opened, 1); /* who came when it was prepared; of those that were at the other door, nobody */
+    assert_int_equal(opened, 1); /* a client of the prepared door; the other door had none */
     assert_int_equal(try_to_connect(), 0);
     TURN_UNTIL_OPENED(2);
 }

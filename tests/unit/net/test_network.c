@@ -16,7 +16,7 @@ static struct network parsed(const char *text)
 {
     static int before = 0x5a;
     struct network network;
-    memset(&network, before++, sizeof(network)); /* what was there before must not shine through */
+    memset(&network, before++, sizeof(network)); /* earlier content must not show */
     const char *why = network_parse(text, &network);
     if (why != NULL)
         fail_msg("%s: %s", text, why);
@@ -88,7 +88,7 @@ static void test_every_prefix_is_read_and_bits_behind_it_are_refused(void **stat
 {
     (void)state;
     static const char *const behind =
-        "the address has bits behind the prefix: write the first address of the network, or a longer prefix";
+        "the address has bits after the prefix: write the first address of the network, or a longer prefix";
     for (unsigned prefix = 0; prefix <= 128; prefix++) {
         char text[80];
         snprintf(text, sizeof(text), "::/%u", prefix);
@@ -125,12 +125,12 @@ static void test_what_is_no_network_is_refused_with_the_reason(void **state)
         { "[::1]", "not an IPv6 address" },
         { "fe80::1%lo", "not an IPv6 address" },
         { "2001:db8:::/32", "not an IPv6 address" },
-        { "10.0.0.0/", "the prefix behind / is missing" },
-        { "10.0.0.0/8 ", "the prefix behind / is not a number" },
-        { "10.0.0.0/08", "the prefix behind / begins with a 0" },
-        { "10.0.0.0/-8", "the prefix behind / is not a number" },
-        { "10.0.0.0/+8", "the prefix behind / is not a number" },
-        { "10.0.0.0/8/8", "the prefix behind / is not a number" },
+        { "10.0.0.0/", "the prefix after / is missing" },
+        { "10.0.0.0/8 ", "the prefix after / is not a number" },
+        { "10.0.0.0/08", "the prefix after / begins with a 0" },
+        { "10.0.0.0/-8", "the prefix after / is not a number" },
+        { "10.0.0.0/+8", "the prefix after / is not a number" },
+        { "10.0.0.0/8/8", "the prefix after / is not a number" },
         { "10.0.0.0/255.0.0.0", "the prefix of an IPv4 network is at most 32" },
         { "0.0.0.0/33", "the prefix of an IPv4 network is at most 32" },
         { "0.0.0.0/4294967296", "the prefix of an IPv4 network is at most 32" },
@@ -226,7 +226,7 @@ static void test_widening_clears_the_bits_behind_the_prefix(void **state)
             assert_int_equal(wide.bytes[bit / 8] >> (7 - bit % 8) & 1, bit < prefix ? was : 0);
         }
         const struct network again = network_widen(wide, 128);
-        assert_memory_equal(&again, &wide, sizeof(wide)); /* it is never narrowed */
+        assert_memory_equal(&again, &wide, sizeof(wide)); /* it is never made smaller */
     }
 }
 

@@ -1,4 +1,4 @@
-/* Reading a report to its end, as whoever has asked does. */
+/* Reads a report to its end, as its requester does. */
 #ifndef EVAPID_TESTS_REPORT_RIG_H
 #define EVAPID_TESTS_REPORT_RIG_H
 
@@ -8,7 +8,7 @@
 
 #include "views/report.h"
 
-/* What it says, and in how many slices; NULL: there was no memory. Closes it. */
+/* Its content, and in how many slices it came; NULL: memory was short. Closes it. */
 static inline json_t *read_report(struct report *report, unsigned *slices)
 {
     char *text = NULL;
@@ -32,7 +32,7 @@ static inline json_t *read_report(struct report *report, unsigned *slices)
     json_malloc_t own_malloc = NULL;
     json_free_t own_free = NULL;
     json_get_alloc_funcs(&own_malloc, &own_free);
-    json_set_alloc_funcs(malloc, free); /* who reads it has memory */
+    json_set_alloc_funcs(malloc, free); /* the reader has memory */
     json_t *read = failed ? NULL : json_loadb(text, length, 0, NULL);
     json_set_alloc_funcs(own_malloc, own_free);
     free(text);

@@ -1,5 +1,4 @@
-/* What evapid answers to a process of Kamailio: the clients page by page whatever their order, and as much as there is room
- * for. */
+/* evapid's answers to a process of Kamailio: the clients page by page, whatever their order, and as many as fit. */
 #include "bus/bus_rig.h"
 
 #include "views/answer.h"
@@ -16,7 +15,7 @@ static const struct status_subject *subject(void)
 
 static unsigned char frame[WIRE_HEADER + WIRE_ANSWER_MAX];
 
-/* What an answer about clients says: their indexes in its order, and the numbers beside them. */
+/* An answer about clients: their indexes in its order, and the numbers beside them. */
 struct page {
     uint64_t indexes[ANSWER_CLIENTS_MAX];
     unsigned count;
@@ -67,7 +66,7 @@ static int backwards(const struct client *a, const struct client *b)
     return a->index < b->index ? 1 : -1;
 }
 
-/* Clients stand in the hash as they came; those of an evapid before may have come in any order. */
+/* The hash has clients in order of arrival; inherited ones may have come in any order. */
 static void check_pages(void)
 {
     for (uint32_t after = 0; after <= 5; after++) {
@@ -96,7 +95,7 @@ static void test_clients_come_page_by_page(void **state)
         hang_up(&peers[i]);
 }
 
-/* Whatever the room is: there is none for any answer, or one that is whole and says how many it leaves out. */
+/* With any room there is either no answer, or a whole one that says how many clients it leaves out. */
 static void test_an_answer_takes_the_room_that_there_is(void **state)
 {
     (void)state;
@@ -123,7 +122,7 @@ static void test_an_answer_takes_the_room_that_there_is(void **state)
         hang_up(&peers[i]);
 }
 
-/* More listeners than an answer holds: it has those that there is room for. */
+/* More listeners than fit: the answer has those that fit. */
 static void test_a_status_is_good_whatever_there_is(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* The text format of Prometheus: what is written, byte by byte, and that without memory there is none. */
+/* The text format of Prometheus: its bytes, and that there is no text if memory is short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,7 +46,7 @@ static void test_no_byte_of_a_label_ends_it(void **state)
     assert_text(&out, "# HELP a b\n# TYPE a gauge\na{x=\"\\\"\\\\\\\\x0a} 1\\\\x7f\\\\xff~ \"} 1\n");
 }
 
-/* Each bucket counts what is shorter, too; the last one is all, and so is the count. */
+/* Each bucket includes the shorter ones; the last one counts all, and equals the count. */
 static void test_the_buckets_of_a_histogram_add_up(void **state)
 {
     (void)state;

@@ -1,4 +1,4 @@
-/* The metrics: all of them or none when memory runs out, and when clients could work with this evapid. */
+/* The metrics: all of them, or none if memory runs out; and when clients could work with this evapid. */
 #include "bus/bus_rig.h"
 
 #include "views/metrics.h"
@@ -47,7 +47,7 @@ static void test_the_metrics_are_whole_or_there_are_none(void **state)
         memory_limit(-1);
         if (text == NULL)
             continue;
-        assert_true(length > whole - 100 && length < whole + 100); /* the numbers differ in their digits */
+        assert_true(length > whole - 100 && length < whole + 100); /* the numbers have different digits */
         assert_non_null(strstr(text, "\nprocess_max_fds "));
         free(text);
         break;

@@ -1,4 +1,4 @@
-/* Which clients a request is about, in which order; and what was counted since a reset. */
+/* Which clients a request asks for, in which order; and the counts since a reset. */
 #include "bus/bus_rig.h"
 
 #include "base/state.h"
@@ -17,7 +17,7 @@ static struct peer connect_from(const char *address)
     return admitted(peer);
 }
 
-/* The indexes that are chosen, as text, and of how many. */
+/* The chosen indexes as text, and the number they were chosen from. */
 static void assert_chosen(const struct selection *selection, const char *expected)
 {
     char text[256] = "";

@@ -1,4 +1,4 @@
-/* The status, when memory runs out while it is put together: all of it, or none. */
+/* The status while memory runs out: all of it, or none. */
 #include "bus/bus_rig.h"
 
 #include <jansson.h>
@@ -6,8 +6,7 @@
 #include "views/report_rig.h"
 #include "views/status.h"
 
-static long
-    left; /* of jansson's calls, the one behind so many gets no memory; negative: it has been, or there is none */
+static long left; /* how many of jansson's allocations succeed before one fails; negative: all that follow succeed */
 
 static void *some_memory(size_t size)
 {
@@ -102,7 +101,7 @@ static void test_a_status_is_whole_or_there_is_none(void **state)
     hang_up(&b);
 }
 
-/* Each client is there once, in its place, but for one that has gone since the report was begun. */
+/* Each client appears once, in its place, except one that has gone since the report was begun. */
 static void test_a_report_leaves_out_who_goes_while_it_is_written(void **state)
 {
     (void)state;

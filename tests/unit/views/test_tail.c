@@ -1,4 +1,4 @@
-/* Looking on: what is shown, that it is bounded, and that whatever is not shown is counted. */
+/* Tails: what is shown, that it is bounded, and that everything not shown is counted. */
 #include "bus/bus_rig.h"
 
 #include <jansson.h>
@@ -19,7 +19,7 @@ static struct tail *begin(bool out, bool in, const char *tag)
     return tail;
 }
 
-/* Take what waits: the payloads one behind the other with a bar in between, and those that were not shown as [N]. */
+/* Take what waits: the payloads separated by bars, and the number of those not shown as [N]. */
 static void assert_shown(struct tail *tail, const char *expected)
 {
     char shown[1024] = "";
@@ -128,8 +128,8 @@ static void test_what_does_not_fit_is_counted_and_told_in_its_place(void **state
     tail_close(&tails, tail);
 }
 
-/* As JSON some payloads are much longer than they are; the least favourable ones fit into an empty queue, and no length at
- * all goes over its end. */
+/* As JSON some payloads are much longer than before. The worst ones fit into an empty queue, and no length exceeds its
+ * end. */
 static void test_no_payload_goes_over_the_end_of_the_queue(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* The endpoint on a loop: another address, one that can't be had, what is answered before somebody else takes over, and what
- * there is no memory for. */
+/* The endpoint on a loop: another address, one that cannot be had, what is answered before another evapid takes over,
+ * and short memory. */
 #include "bus/bus_rig.h"
 
 #include "base/holding.h"
@@ -21,7 +21,7 @@ static void prepare(void)
     };
 }
 
-/* A socket at a free port of the loopback, and its address: evapid may have it too, as long as nobody listens. */
+/* A socket at a free port of the loopback, and its address. evapid can have that port too while nobody listens. */
 static int any_socket(struct sockaddr_storage *address)
 {
     const int on = 1;
@@ -36,7 +36,7 @@ static int any_socket(struct sockaddr_storage *address)
     return fd;
 }
 
-/* An address that no other process gets while the test runs; held until the end. */
+/* An address that no other process gets during the test; held until its end. */
 static struct sockaddr_storage free_address(void)
 {
     struct sockaddr_storage address;
@@ -60,7 +60,7 @@ static struct http *open_at(const struct sockaddr_storage *address)
     return http;
 }
 
-/* A connection, or -1: nobody listens there. */
+/* A connection; -1: nobody listens there. */
 static int visit(const struct sockaddr_storage *address)
 {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -76,7 +76,7 @@ static void run_some_turns(void)
         uv_run(bus->loop, UV_RUN_NOWAIT);
 }
 
-/* What has come is the answer to the request. Closes the connection. */
+/* The answer to the request has arrived. Closes the connection. */
 static void assert_answered(int fd, bool expected)
 {
     char answer[1024];
@@ -99,7 +99,7 @@ static void test_another_address_takes_the_place_of_the_first(void **state)
     assert_null(http_reconfigure(&http, bus->loop, &first, &subject));
     struct http *const one = http;
     assert_null(http_reconfigure(&http, bus->loop, &first, &subject));
-    assert_ptr_equal(http, one); /* which is left as it is */
+    assert_ptr_equal(http, one); /* this one stays as it is */
     assert_null(http_reconfigure(&http, bus->loop, &second, &subject));
     assert_int_equal(visit(&first), -1);
     const int fd = visit(&second);
@@ -134,7 +134,7 @@ static void test_an_address_that_cannot_be_had_leaves_the_first_as_it_is(void **
     run_some_turns();
 }
 
-/* Who has connected, and whose connection has been taken, is answered though the loop does not run any more. */
+/* An accepted connection is answered even though the loop no longer runs. */
 static void test_who_has_connected_is_answered_before_somebody_else_takes_over(void **state)
 {
     (void)state;
@@ -166,7 +166,7 @@ static void test_the_socket_goes_over_under_its_name(void **state)
     assert_true(http_hold(http, &holdings));
     const int inherited = dup(holdings_take(&holdings, "metrics"));
     assert_true(inherited >= 0);
-    http_close(http); /* the one that leaves */
+    http_close(http); /* the leaving one */
     struct http *successor = http_open(bus->loop, &address, inherited, &subject, &why);
     assert_non_null(successor);
     const int fd = visit(&address);
