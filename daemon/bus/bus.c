@@ -75,10 +75,10 @@ static void bus_on_failed(struct client *client)
     roster_delist(bus_of(client), client);
 }
 
-static void bus_on_sends(struct client *client)
+static void bus_on_commit(struct client *client)
 {
     struct bus *bus = bus_of(client);
-    bus->upstream.sends(bus->upstream.owner);
+    bus->upstream.commit(bus->upstream.owner);
 }
 
 static void bus_on_gone(struct client *client)
@@ -241,7 +241,7 @@ void bus_open(struct bus *bus, uv_loop_t *loop, struct ledger *ledger)
                                       .ended = bus_on_ended,
                                       .failed = bus_on_failed,
                                       .gone = bus_on_gone,
-                                      .sends = bus_on_sends,
+                                      .commit = bus_on_commit,
                                       .postpone = bus_on_postponed,
                                       .ledger = ledger,
                                       .totals = &bus->totals,
@@ -300,7 +300,7 @@ static int by_tag_order(const void *a, const void *b)
 }
 
 /* Give the clients their tags, in the order in which they had got them. */
-static void bus_take_tags(struct bus *bus)
+static void bus_restore_tags(struct bus *bus)
 {
     size_t count = 0;
     struct client **clients = malloc((HASH_COUNT(bus->roster.clients) + 1) * sizeof(struct client *));
@@ -317,10 +317,10 @@ static void bus_take_tags(struct bus *bus)
     free(clients);
 }
 
-void bus_take_books(struct bus *bus, const struct event_counts *events)
+void bus_restore_books(struct bus *bus, const struct event_counts *events)
 {
     const struct ledger_header *header = bus->ledger->header;
-    bus_take_tags(bus);
+    bus_restore_tags(bus);
     bus->last_index = header->last_index;
     bus->accepted = header->accepted;
     bus->closed = header->closed;

@@ -42,7 +42,7 @@ void bus_admit(struct bus *bus, struct client *client);
 void bus_readmit(struct bus *bus, struct client *client);
 
 /* Give the event to its receivers, and show it to the observers. Returns how many were meant to get it. After an event that did not
- * come from the ring, call upstream.sends, so that it counts in the ledger. */
+ * come from the ring, call upstream.commit, so that it counts in the ledger. */
 uint32_t bus_issue(struct bus *bus, const struct event *event);
 
 /* The observer looks on from now on; or no more. It is the caller's. */
@@ -67,7 +67,7 @@ void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes);
 void bus_settle_gone(struct bus *bus);
 
 /* All clients have been adopted, with all their tags and queues: the books are those of the ledger. */
-void bus_take_books(struct bus *bus, const struct event_counts *events);
+void bus_restore_books(struct bus *bus, const struct event_counts *events);
 
 /* Write what a successor needs of the runs and of a client, or read it back. Call flush_turn before: clients that it did
  * not reach are saved as if they read slowly. False: it makes no sense. */

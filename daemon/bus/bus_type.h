@@ -17,7 +17,7 @@
 
 /* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag got its first
- * receiver, or lost its last. admitted: the number of receivers changed. sends: as in struct client_host. */
+ * receiver, or lost its last. admitted: the number of receivers changed. commit: as in struct client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);
@@ -26,7 +26,7 @@ struct bus_upstream {
     void (*gone)(void *owner, struct client *client);
     void (*present)(void *owner, uint64_t tag_hash, bool present);
     void (*admitted)(void *owner);
-    void (*sends)(void *owner);
+    void (*commit)(void *owner);
 };
 
 /* Somebody looks on as events and messages pass, and changes nothing. event: one was given to its receivers, so many. message: one

@@ -112,7 +112,7 @@ struct client *shed_make_room(struct bus *bus, const struct event *event)
     const size_t cost = shed_cost(bus, event);
     if (cost <= limit && shed_queue_memory() <= limit - cost)
         return event->guest;
-    bus->upstream.sends(bus->upstream.owner);
+    bus->upstream.commit(bus->upstream.owner);
     flush_turn(bus); /* what can be sent need not be shed, and the runs let go of it */
     if (shed_queue_memory() + cost > limit - free_part) {
         log_limited(

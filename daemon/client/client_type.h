@@ -42,16 +42,16 @@ struct ledger_slot;
 struct state_in;
 struct state_out;
 
-/* What a client asks of its host. message: take the message (true) or leave it with the client, who then reads no more
- * until client_resume. ended: nothing more will come. failed: nothing more can be sent. gone: the socket is closed. sends: bytes are
- * about to be sent although events are being read from the ring: those that have been are to be committed (ledger.h). postpone: it
- * has something, for which there is no time in this turn: client_attend in one of the next. */
+/* What a client asks of its host. message: take the message (true), or leave it with the client, which then reads no more until
+ * client_resume. ended: nothing more will come. failed: nothing more can be sent. gone: the socket is closed. commit: bytes are about
+ * to be sent while events are being read from the ring, so commit those that have been read (ledger.h). postpone: the socket is ready,
+ * but this turn has no time: call client_attend in a later one. */
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
     void (*failed)(struct client *client);
     void (*gone)(struct client *client);
-    void (*sends)(struct client *client);
+    void (*commit)(struct client *client);
     void (*postpone)(struct client *client);
     bool admits; /* somebody is there who may let clients in */
     struct ledger *ledger;

@@ -38,7 +38,7 @@ static bool output_has_room(struct client *client, size_t size)
             return false;
         if (client->state == CLIENT_ADMITTING || client->output.full)
             return pace_make_room(client, size);
-        client->host->sends(client);
+        client->host->commit(client);
         output_flush(client);
     }
     return !client->subscription.failed;

@@ -19,7 +19,7 @@ uint32_t publish(struct bus *bus, const struct address_label *to, const char *by
 
 void publish_commit(struct bus *bus)
 {
-    bus->upstream.sends(bus->upstream.owner);
+    bus->upstream.commit(bus->upstream.owner);
 }
 
 struct publication *publication_open(const struct address_label *to)

@@ -112,7 +112,7 @@ static void upstream_admitted(void *owner)
     hold_publish_clients(owner);
 }
 
-static void upstream_sends(void *owner)
+static void upstream_commit(void *owner)
 {
     const struct kamailio *kamailio = owner;
     if (kamailio->attachment.queue != NULL)
@@ -130,7 +130,7 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
                                   .gone = upstream_settle,
                                   .present = upstream_present,
                                   .admitted = upstream_admitted,
-                                  .sends = upstream_sends };
+                                  .commit = upstream_commit };
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */

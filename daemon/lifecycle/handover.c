@@ -187,7 +187,7 @@ const char *handover_load(struct evapid *evapid, struct state_in *in, struct hol
     if (!load_bus(evapid, in, holdings))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;
-    bus_take_books(bus, &events);
+    bus_restore_books(bus, &events);
     if (!load_links(evapid, in, holdings) || !state_finish(in))
         return "the state of the links makes no sense";
     say_unknown(in);

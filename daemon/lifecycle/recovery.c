@@ -78,7 +78,7 @@ static void recover_clients(struct evapid *evapid, struct holdings *holdings, ui
         kept += goes_on;
         closed += !goes_on;
     }
-    bus_take_books(&evapid->bus, &events);
+    bus_restore_books(&evapid->bus, &events);
     log_line(LEVEL_WARNING, SUBJECT,
              "evapid was killed: %u clients go on, %u are closed; events lost: %llu, messages: %llu", kept, closed,
              (unsigned long long)evapid->bus.totals.dropped[DROP_LOST],

@@ -57,7 +57,7 @@ static void on_gone(struct client *client)
     host.gone++;
 }
 
-static void on_sends(struct client *client)
+static void on_commit(struct client *client)
 {
     assert(client->state != CLIENT_GONE);
 }
@@ -76,7 +76,7 @@ static const struct client_host client_host = { .message = on_message,
                                                 .ended = on_ended,
                                                 .failed = on_failed,
                                                 .gone = on_gone,
-                                                .sends = on_sends,
+                                                .commit = on_commit,
                                                 .postpone = on_postpone,
                                                 .polls = &polls,
                                                 .ledger = &ledger,

@@ -1,4 +1,4 @@
-"""The eight promises of docs/architecture.md, each by its number."""
+"""The promises of docs/architecture.md, each by its number."""
 
 import fcntl
 import os

@@ -174,7 +174,7 @@ static inline void on_admitted(void *owner)
     up.admitted = bus->roster.receiver_count;
 }
 
-static inline void on_sends(void *owner)
+static inline void on_commit(void *owner)
 {
     assert_ptr_equal(owner, &up);
     bus_commit(bus, 0, 0);
@@ -605,7 +605,7 @@ static inline int set_up(void **state)
                                            .gone = on_gone,
                                            .present = on_present,
                                            .admitted = on_admitted,
-                                           .sends = on_sends };
+                                           .commit = on_commit };
     return listening < 0 && open_listening() != 0;
 }
 

@@ -89,7 +89,7 @@ static bool load(int memfd)
     assert_true(!good || in.unknown_count == 0);
     if (good) {
         const struct event_counts events = bus->events;
-        bus_take_books(bus, &events);
+        bus_restore_books(bus, &events);
     }
     good = state_close(&in) && good;
     if (good)
