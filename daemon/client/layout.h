@@ -52,7 +52,7 @@ struct layout {
 /* Read the description of the file in memory[0..size), whose first bytes are mapped. False: it contradicts itself. */
 bool layout_read(struct layout *layout, const void *memory, uint64_t size);
 
-/* Do fields lie in the same places in both? */
+/* Are the fields in the same places in both? */
 bool layout_is_same(const struct layout *a, const struct layout *b);
 
 /* The field of this name, or NULL. */

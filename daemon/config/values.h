@@ -23,7 +23,7 @@ struct value_kind {
 /* The rule for one key's value. */
 struct value_rule {
     const struct value_kind *kind;
-    uint64_t least, most; /* a number or mode, bytes of a path, elements of a list; most is also the last word's */
+    uint64_t least, most; /* number, mode, bytes of a path, elements of a list; most: also the last word's number */
     const char *(*word)(unsigned); /* the word for a number, from 0 */
     const char *unit;              /* of a number, if the key's name does not tell it; else NULL */
     size_t width;                  /* bytes where it is stored */

@@ -110,7 +110,7 @@ void attachment_depart(struct kamailio *kamailio, struct worker *worker, const c
     attachment->departed++;
 }
 
-/* At the end of a turn, let go the departed workers whose writing has been read. */
+/* At the end of a turn, release departed workers once everything that they had written has been read. */
 static void attachment_settle_departed(struct kamailio *kamailio)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX && kamailio->attachment.departed > 0; i++) {

@@ -64,8 +64,8 @@ void attachment_lose_queue(struct kamailio *kamailio, const char *why);
 /* Continue in this state. */
 void attachment_go_on(struct kamailio *kamailio, enum attachment_state state);
 
-/* This evapid started with clients of a Kamailio that is not attached. If it is not back in BACK_MS, it counts as
- * gone. */
+/* A Kamailio that is not attached may still live: this evapid has just started with its clients, or has abandoned its
+ * attachment. If it is not back in BACK_MS, it counts as gone. */
 void attachment_await_return(struct kamailio *kamailio);
 
 /* The attachment cannot be taken over. It ends, but its workers live, and run all messages that were sent to them

@@ -44,7 +44,8 @@ bool seat_open(struct kamailio *kamailio, struct client *client);
 /* Pass on the client's message. False: not now; the seat asks the client again when the worker's window opens. */
 bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *bytes, size_t length);
 
-/* The client's input has ended, or it has gone. If nothing is pending, take the next step. May free the seat. */
+/* The client's input has ended, or it has gone. Once nothing is pending, finish the client, post its connection-closed,
+ * or free the seat. */
 void seat_settle(struct kamailio *kamailio, struct seat *seat);
 
 /* The route of a post has run. */

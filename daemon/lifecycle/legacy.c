@@ -9,7 +9,7 @@
 
 #define SUBJECT "handover"
 
-static const char *const ledger_names[] = { LEGACY_LEDGER, "ledger-2" }; /* alternate if one is made from another */
+static const char *const ledger_names[] = { LEGACY_LEDGER, "ledger-2" }; /* in turn: one is made from the other */
 
 bool legacy_is_stored(const char *name)
 {
