@@ -2,8 +2,8 @@
  *
  *     evapid [-t | -r] -c FILE
  *
- * Exit status: 0 stopped by a signal, or the configuration is good (-t); 1 the configuration is bad, or it could not
- * start; 2 the command line is wrong. */
+ * Exit status: 0 stopped by a signal, or the configuration is good (-t); 1 the configuration is bad, or evapid could
+ * not start; 2 the command line is wrong. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,7 +36,7 @@
 #define STOP_CHECK_MS 20U
 /* How soon evapid offers more to a slow reader of its log or notices; one that reads nothing is tried once a second. */
 #define AGAIN_MS 10U
-#define DESCRIPTORS_LEAST 16U /* with fewer there is not even a loop: libuv aborts for want of its first pipe */
+#define DESCRIPTORS_LEAST 16U /* with fewer not even a loop can start: libuv aborts without its first pipe */
 #define DESCRIPTORS_KEPT 512U /* for workers, control connections, listeners and the loop itself */
 
 enum { EXIT_FINE = 0, EXIT_BROKEN = 1, EXIT_USAGE = 2 };
@@ -51,7 +51,7 @@ struct process {
     uint64_t stop_deadline_ms;
 };
 
-static struct process process; /* one for the process, zero at the start */
+static struct process process; /* zero at the start */
 
 static const char usage[] = "Usage: evapid [-t | -r] -c FILE\n"
                             "The event bus between Kamailio and the programs that take part in its routing.\n"
@@ -66,7 +66,7 @@ static const char usage[] = "Usage: evapid [-t | -r] -c FILE\n"
                             "Exit status: 0 stopped by SIGTERM or SIGINT, or the configuration is good;\n"
                             "1 the configuration is bad, or evapid could not start; 2 wrong command line.\n";
 
-/* Say so when fewer clients can connect than may. */
+/* Warn if descriptors limit the number of clients below max_clients. */
 static void warn_of_few_descriptors(const struct config *config)
 {
     struct rlimit limit;
@@ -93,11 +93,11 @@ static void process_finish(struct process *p)
     uv_close((uv_handle_t *)&p->interrupt, NULL);
     uv_close((uv_handle_t *)&p->hang_up, NULL);
     bus_close(&p->evapid.bus);
-    figures_publish(&p->evapid.kamailio); /* what is read until there is an evapid again */
+    figures_publish(&p->evapid.kamailio); /* read until an evapid runs again */
     kamailio_close(&p->evapid.kamailio);
     control_close(&p->evapid.control);
     http_close(p->evapid.http);
-    store_forget_all(); /* or else who comes next would take it for that of one that was killed */
+    store_forget_all(); /* otherwise the next evapid would take it for the legacy of a killed one */
 }
 
 static void process_on_stopping(uv_timer_t *timer)
@@ -118,25 +118,26 @@ static void process_on_stopping(uv_timer_t *timer)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-/* The end of this process, but not of what it was: nothing is closed, for it goes on elsewhere. */
+/* End this process, but close nothing: the successor continues with it. */
 static _Noreturn void process_leave(void)
 {
     log_tick(true);
     exit(EXIT_FINE);
 }
 
-/* Nothing is on its way within a turn any more. */
+/* Complete everything that a turn has begun. */
 static void process_stand_still(struct process *p)
 {
-    http_settle(p->evapid.http); /* first: an answer may have something read from the ring */
+    http_settle(p->evapid.http); /* first, because an answer may read from the ring */
     kamailio_flush(&p->evapid.kamailio);
-    seat_finish_placing(&p->evapid.kamailio); /* these two after all that could begin them anew */
+    seat_finish_placing(&p->evapid.kamailio); /* these two come after everything that could start them again */
     flush_settle_leaving(&p->evapid.bus);
     flush_turn(&p->evapid.bus);
     figures_publish(&p->evapid.kamailio);
 }
 
-/* The service manager ends us, perhaps to start us again: leave everything with it. Returns when it can't be. */
+/* The service manager ends us, perhaps to start us again: leave everything in its store. Returns if that is not
+ * possible. */
 static void process_leave_in_store(struct process *p)
 {
     struct holdings holdings = { 0 };
@@ -152,7 +153,7 @@ static void process_leave_in_store(struct process *p)
     if (unkept > 0)
         log_line(LEVEL_WARNING, SUBJECT,
                  "%u clients are disconnected: the service manager has no place for them (FDSTORE)", unkept);
-    /* If nobody comes for it, that is what is lost: it is said by the only one that knows. */
+    /* If no successor comes, this is lost; only we know it, so log it. */
     const struct tally *totals = &p->evapid.bus.totals;
     log_line(
         LEVEL_NOTICE, SUBJECT,
@@ -166,7 +167,7 @@ static void process_leave_in_store(struct process *p)
     process_leave();
 }
 
-/* Somebody on fd wants to take over. Returns why he does not. */
+/* The process on fd wants to take over. Returns why it may not. */
 static const char *process_on_replace(void *owner, int fd)
 {
     struct process *p = owner;
@@ -192,7 +193,7 @@ static const char *process_on_replace(void *owner, int fd)
     return why;
 }
 
-/* Accept nobody any more, begin nothing, and give what is under way its time to end. A second signal ends at once. */
+/* Accept nobody, start nothing, and give running work its time to end. A second signal ends evapid immediately. */
 static void process_on_signal(uv_signal_t *handle, int number)
 {
     struct process *p = handle->data;
@@ -212,7 +213,7 @@ static void process_on_signal(uv_signal_t *handle, int number)
 
 /* ---- reload ----------------------------------------------------------------------------------------------------- */
 
-/* The service manager is told when it begins (sd_notify(3), RELOADING=1), and that it has ended, whatever came of it. */
+/* Tell the service manager that a reload begins (sd_notify(3), RELOADING=1). READY=1 ends it, whatever the outcome. */
 static void process_say_reloading(void)
 {
     notify_state("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)histogram_clock_ns() / 1000);
@@ -249,10 +250,10 @@ static void process_on_hang_up(uv_signal_t *handle, int number)
 
 static void process_on_again(uv_timer_t *timer)
 {
-    (void)timer; /* the turn's end does it */
+    (void)timer; /* the turn's end does the work */
 }
 
-/* There is more to do: the loop does not sleep. */
+/* There is more to do: keeps the loop from sleeping. */
 static void process_on_more(uv_idle_t *more)
 {
     (void)more;
@@ -262,8 +263,8 @@ static void process_on_turn_end(uv_prepare_t *prepare)
 {
     struct process *p = prepare->data;
     flush_attend(&p->evapid.bus);
-    control_serve(&p->evapid.control);   /* what it changes goes out with the rest */
-    kamailio_flush(&p->evapid.kamailio); /* before the clients: routes run while they are served */
+    control_serve(&p->evapid.control);   /* its changes go out with the rest */
+    kamailio_flush(&p->evapid.kamailio); /* before the clients: routes run while clients are served */
     flush_turn(&p->evapid.bus);
     control_flush(&p->evapid.control);
     figures_publish(&p->evapid.kamailio);
@@ -298,7 +299,8 @@ static void process_on_watchdog(uv_timer_t *timer)
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
 
-/* Every client is a descriptor: take as many as we may have. Returns NULL, or that there are too few to begin at all. */
+/* Every client needs a descriptor: raise the limit as far as allowed. Returns NULL, or that it is too low to start at
+ * all. */
 static const char *raise_descriptor_limit(void)
 {
     static char why[128];
@@ -315,7 +317,8 @@ static const char *raise_descriptor_limit(void)
     return NULL;
 }
 
-/* What is asked for before the loop can do it comes later: a SIGTERM is to end the bus in order, and a SIGHUP not at all. */
+/* Hold signals until the loop can handle them: SIGTERM must end the bus gracefully, and SIGHUP must not end it at
+ * all. */
 static void hold_signals(bool hold)
 {
     sigset_t held;
@@ -349,8 +352,8 @@ static void process_start_clocks(struct process *p)
         uv_timer_start(&p->watchdog, process_on_watchdog, watchdog_us / 2000, watchdog_us / 2000);
 }
 
-/* Come by the descriptors of an evapid before us, and open with them. *predecessor: the connection to the one that runs, which
- * waits until we run. Returns NULL, or what is wrong, and with what. */
+/* Get the descriptors of an evapid before us, and open with them. *predecessor: the connection to the running evapid,
+ * which waits until we run. Returns NULL, or what is wrong, with its subject in *subject. */
 static const char *process_open(struct process *p, bool replace, int *predecessor, const char **subject)
 {
     struct holdings holdings = { 0 };
@@ -376,7 +379,7 @@ static const char *process_open(struct process *p, bool replace, int *predecesso
     return why == NULL && replace ? replace_begin(*predecessor) : why;
 }
 
-/* From here on all is ours. Returns NULL, or that the evapid before us goes on. */
+/* From here on everything is ours. Returns NULL, or why the evapid before us continues. */
 static const char *process_begin(struct process *p, int predecessor)
 {
     const char *why = NULL;
@@ -398,7 +401,7 @@ static const char *process_begin(struct process *p, int predecessor)
     return NULL;
 }
 
-/* Nothing but what we have made ourselves may be closed when it fails: the rest may still be another's. */
+/* After a failure, close only what we have made ourselves: the rest may still be another evapid's. */
 static int process_run(struct process *p, bool replace)
 {
     const char *subject = NULL;
@@ -420,7 +423,7 @@ static int process_run(struct process *p, bool replace)
     uv_run(&p->evapid.loop, UV_RUN_DEFAULT);
     uv_loop_close(&p->evapid.loop);
     ledger_close(&p->evapid.ledger);
-    store_settle(); /* it is to have let go of all before another evapid is started */
+    store_settle(); /* it must have released everything before another evapid is started */
     notify_close();
     log_tick(true);
     return EXIT_FINE;
@@ -438,7 +441,7 @@ int main(int argc, char **argv)
     bool replace = false;
     char error[CONFIG_ERROR];
     if (!standard_open())
-        return EXIT_BROKEN; /* there is nobody to tell it to */
+        return EXIT_BROKEN; /* there is nowhere to report it */
     hold_signals(true);
     for (int option; (option = getopt_long(argc, argv, "c:trVh", options, NULL)) != -1;) {
         switch (option) {
@@ -457,7 +460,7 @@ int main(int argc, char **argv)
     if (test)
         hold_signals(false);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* a log that may not grow any more is as one on a full disk */
+    signal(SIGXFSZ, SIG_IGN); /* a log that has reached the file size limit is treated like a full disk */
     process.config_path = path;
     watch_prepare();
     log_open(LEVEL_INFO);

@@ -23,7 +23,7 @@ static struct bus *bus_of(const struct client *client)
     return (struct bus *)((char *)(uintptr_t)client->host - offsetof(struct bus, host));
 }
 
-/* A successor counts on from there. */
+/* A successor continues from these counts. */
 static void bus_note_counts(const struct bus *bus)
 {
     struct ledger_header *header = bus->ledger->header;
@@ -110,7 +110,7 @@ static void bus_on_tag(void *owner, uint64_t hash, bool present)
 
 /* ---- life of a client ------------------------------------------------------------------------------------------ */
 
-/* Indexes grow; after 2^31 - 1 (an int in the routing script) they begin anew, passing over those in use. */
+/* Indexes count up; after 2^31 - 1 (an int in the routing script) they start again at 1, skipping those in use. */
 static uint32_t bus_next_index(struct bus *bus)
 {
     do
@@ -119,7 +119,7 @@ static uint32_t bus_next_index(struct bus *bus)
     return bus->last_index;
 }
 
-/* No queue may be longer than all together. */
+/* No queue may exceed the limit for all queues. */
 static void bus_bound_queue(const struct bus *bus, struct client_limits *limits)
 {
     if (limits->max_queued_bytes > bus->max_total_queued_bytes)
@@ -190,7 +190,7 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 {
     const struct tag *now = client->tagging.tag;
     if (now != NULL && tag_find(&bus->tags, tag, tag_length) == now)
-        return; /* it keeps its place among those of the tag */
+        return; /* it keeps its place among the tag's clients */
     if (tag_length == 0)
         tag_remove(&bus->tags, client);
     else if (!tag_give(&bus->tags, client, tag, tag_length))
@@ -201,13 +201,13 @@ void bus_tag(struct bus *bus, struct client *client, const char *tag, size_t tag
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
-/* Nobody looks on most of the time. */
+/* Most of the time nobody observes. */
 __attribute__((noinline)) static void bus_show_event(const struct bus *bus, const struct event *event,
                                                      uint32_t receivers)
 {
     struct event shown = *event;
     const struct observer *observer = NULL;
-    shown.guest = NULL; /* it may be gone by now */
+    shown.guest = NULL; /* it may be freed by now */
     DL_FOREACH(bus->observers, observer)
     observer->event(observer->owner, &shown, receivers);
 }
@@ -299,7 +299,7 @@ static int by_tag_order(const void *a, const void *b)
            ((*left)->slot->tag_order < (*right)->slot->tag_order);
 }
 
-/* Give the clients their tags, in the order in which they had got them. */
+/* Give the clients their tags back, in the order in which they had got them. */
 static void bus_restore_tags(struct bus *bus)
 {
     size_t count = 0;
@@ -385,7 +385,7 @@ void bus_save_client(struct client *client, struct state_out *out)
     state_put_end(out);
 }
 
-/* A client that gets events goes on where it stood in its run: it doesn't begin to follow it. */
+/* A client that gets events continues at its place in its run: it does not start to follow it. */
 bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in)
 {
     const bool listed = state_take(in, "listed", 0) == 1;

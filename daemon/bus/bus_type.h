@@ -1,4 +1,4 @@
-/* What the bus is; its parts say what is done with it: bus.h, delivery.h, shed.h, flush.h, roster.h, tag.h. */
+/* The data of the bus. Its parts say what is done with it: bus.h, delivery.h, shed.h, flush.h, roster.h, tag.h. */
 #ifndef EVAPID_BUS_TYPE_H
 #define EVAPID_BUS_TYPE_H
 
@@ -15,9 +15,10 @@
 #include "events/run.h"
 #include "events/waits.h"
 
-/* What the bus tells Kamailio's side. opened: a client has come; it is upstream's to release (bus_release) once it is gone.
- * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag got its first
- * receiver, or lost its last. admitted: the number of receivers changed. commit: as in struct client_host. */
+/* What the bus tells Kamailio's side. opened: a client has come; upstream releases it (bus_release) after it is gone.
+ * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag
+ * got its first receiver, or lost its last. admitted: the number of receivers changed. commit: as in struct
+ * client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);
@@ -29,8 +30,8 @@ struct bus_upstream {
     void (*commit)(void *owner);
 };
 
-/* Somebody looks on as events and messages pass, and changes nothing. event: one was given to its receivers, so many. message: one
- * of a client's was handed on to Kamailio's side. */
+/* It watches events and messages, and changes nothing. event: one was given to so many receivers. message: a client's
+ * message was passed to Kamailio's side. */
 struct observer {
     void *owner;
     void (*event)(void *owner, const struct event *event, uint32_t receivers);
@@ -43,23 +44,23 @@ struct roster {
     struct client *clients;   /* uthash by index: all that are not freed */
     struct client *receivers; /* list of those that get events */
     uint32_t receiver_count;
-    struct client *dirty;     /* list of those that have something to send beside what the runs have */
+    struct client *dirty;     /* list of those with something to send besides what the runs hold */
     struct client *postponed; /* list of those whose sockets were ready when a turn had no more time */
     struct client *leaving;   /* list of those that are to be closed */
 };
 
 /* flush.h */
 struct flush {
-    struct slice polls; /* of what comes from clients in this turn */
-    uint32_t cut_off;   /* clients, for being slow, in this turn */
-    bool behind;        /* some clients were not reached in the last turn; they come first in this one */
+    struct slice polls; /* time for input from clients in this turn */
+    uint32_t cut_off;   /* clients cut off as slow in this turn */
+    bool behind;        /* the last turn did not reach some clients; they come first in this one */
 };
 
 struct bus {
     uv_loop_t *loop;
     struct client_host host;
     struct bus_upstream upstream;
-    struct run runs[FRAMINGS]; /* what receivers follow, by their framing */
+    struct run runs[FRAMINGS]; /* followed by receivers, one per framing */
     struct roster roster;
     struct tag_index tags;
     struct flush flush;
@@ -71,7 +72,7 @@ struct bus {
     struct event_counts events;
     uint32_t last_index;
     uint64_t accepted, closed; /* clients */
-    uint32_t lost;             /* clients that were taken over without their sockets */
+    uint32_t lost;             /* clients taken over without their sockets */
     char scratch[CLIENT_SCRATCH];
 };
 

@@ -1,4 +1,4 @@
-/* One path for every event: who receives it, and what happens to a client that can't take it. */
+/* One path for every event: who receives it, and what happens to a client that cannot take it. */
 #include "bus/delivery.h"
 
 #include <utlist.h>
@@ -28,7 +28,7 @@ static void delivery_refused(struct bus *bus, struct client *client, size_t size
         return;
     }
     if (reason == DROP_CLOSED)
-        return; /* its socket has just failed, which was logged */
+        return; /* its socket has just failed, and that was logged */
     client_subject(client, subject);
     log_limited(&unfit, LEVEL_WARNING, subject, "an event of %zu bytes is dropped: %s (max_queued_bytes %zu)", size,
                 reason == DROP_LARGE ? "it is larger than the queue may be" : "no memory", client->out.limit);
@@ -36,8 +36,8 @@ static void delivery_refused(struct bus *bus, struct client *client, size_t size
 
 /* ---- to every client ------------------------------------------------------------------------------------------- */
 
-/* An event of size bytes is about to be appended, and may be too much for somebody who follows the run. Whoever can't take
- * it follows no more; returns whether any of those is to go on after it. */
+/* An event of size bytes is about to be appended, and may be too much for a follower of the run. Followers that cannot
+ * take it leave the run. Returns whether any of them follows again after the event. */
 static bool delivery_review(struct bus *bus, struct run *run, size_t size)
 {
     struct client *client = NULL;
@@ -62,7 +62,7 @@ static bool delivery_review(struct bus *bus, struct run *run, size_t size)
     return skipped;
 }
 
-/* There was no memory to append an event: nobody who follows the run gets it. */
+/* There was no memory to append an event: none of the run's followers gets it. */
 static void delivery_count_unappended(struct bus *bus, const struct run *run, size_t size)
 {
     struct client *client = NULL;
@@ -77,7 +77,7 @@ static void delivery_append(struct bus *bus, struct run *run, const struct paylo
 {
     const size_t size = framing_size(run->framing, payload_length(payload));
     if (size == 0)
-        return; /* without framing there is nothing to be sent of an empty event */
+        return; /* an empty event without framing has no bytes to send */
     struct tally *totals = bus->host.totals;
     run_offer(run);
     totals->relayed += run->skipped;
@@ -97,13 +97,13 @@ static void delivery_append(struct bus *bus, struct run *run, const struct paylo
 
 /* ---- to some --------------------------------------------------------------------------------------------------- */
 
-/* An event for a few: framed when the first client of that framing gets it. */
+/* An event for a few, framed when the first client of a framing gets it. */
 struct parcel {
     const struct payload *payload;
     struct chunk *chunks[FRAMINGS];
 };
 
-/* The event in that framing, NULL when there is no memory. */
+/* The event in this framing; NULL: no memory. */
 static struct chunk *parcel_chunk(struct parcel *parcel, enum framing framing)
 {
     if (parcel->chunks[framing] == NULL)
@@ -118,7 +118,7 @@ static void parcel_clear(struct parcel *parcel)
             chunk_unref(parcel->chunks[framing]);
 }
 
-/* False: the client is none that gets it. */
+/* False: the client does not receive the event. */
 static bool delivery_give_to(struct bus *bus, struct client *client, struct parcel *parcel, const struct client *guest)
 {
     enum drop_reason reason = DROP_MEMORY;
@@ -153,7 +153,7 @@ static uint32_t delivery_multicast(struct bus *bus, struct parcel *parcel, const
     uint32_t receivers = 0;
     struct client *client = tag != NULL ? tag->first : NULL;
     while (client != NULL) {
-        struct client *next = client->tagging.next; /* a slow client leaves the tag, and may take the tag with it */
+        struct client *next = client->tagging.next; /* a slow client leaves the tag, which may be freed with it */
         receivers += delivery_give_to(bus, client, parcel, guest);
         client = next;
     }

@@ -9,7 +9,7 @@
 #include "client/output.h"
 #include "client/pace.h"
 
-#define CUT_OFF_MOST 500U /* clients that are cut off at once in a turn: some milliseconds */
+#define CUT_OFF_MOST 500U /* clients cut off immediately in one turn: some milliseconds */
 
 static struct log_limit slow = { .kind = "clients: disconnected for being slow" };
 
@@ -23,7 +23,7 @@ static void flush_client(struct client *client)
         client_flush(client);
 }
 
-/* The end of a turn for those who follow the runs. One that was not sent everything keeps its place. */
+/* Send to the followers of the runs at the end of a turn. One that was not sent everything keeps its place. */
 static void flush_receivers(struct bus *bus, struct slice *slice)
 {
     struct client *client = NULL;
@@ -45,7 +45,7 @@ static void flush_receivers(struct bus *bus, struct slice *slice)
     }
 }
 
-/* Those that the turn before had no time for come first. */
+/* Clients for which the last turn had no time come first. */
 static void flush_dirty(struct bus *bus, struct slice *slice)
 {
     while (bus->roster.dirty != NULL && !slice_is_over(slice)) {
@@ -74,7 +74,7 @@ void flush_finish(struct bus *bus, struct client *client)
 {
     roster_delist(bus, client);
     if (!outq_is_empty(&client->out))
-        roster_mark_dirty(bus, client); /* what it was given in this turn */
+        roster_mark_dirty(bus, client); /* events that it was given in this turn */
     client_finish(client);
 }
 

@@ -1,4 +1,4 @@
-/* Choosing one of those who carry a tag. */
+/* Choosing one of a tag's clients. */
 #include "bus/group.h"
 
 #include <stdint.h>
@@ -6,17 +6,17 @@
 #include "bus/tag.h"
 #include "client/client.h"
 
-/* How well a client can take the event: the lower the better. */
+/* How well a client can take the event; lower is better. */
 enum fitness {
-    FIT,        /* nothing speaks against it */
-    STRUGGLING, /* it is slow, or has ended its side; there is room */
+    FIT,        /* no problem */
+    STRUGGLING, /* there is room, but it is slow or has ended its side */
     FULL        /* its policy will decide */
 };
 
 struct choice {
     struct client *client;
     enum fitness fitness;
-    size_t queued; /* bytes; 0 where that does not matter */
+    size_t queued; /* bytes; 0 if that does not matter */
 };
 
 static enum fitness fitness_of(const struct client *client, size_t length)
@@ -26,7 +26,7 @@ static enum fitness fitness_of(const struct client *client, size_t length)
     return client->pace.slow_since_ms != 0 || client->state == CLIENT_FINISHING ? STRUGGLING : FIT;
 }
 
-/* Is it better than the one before? Of equals the first stays, whose turn comes earlier. */
+/* Is this client better than the best so far? Among equals the first stays, because its turn comes earlier. */
 static void consider(struct choice *best, struct client *client, bool by_queue, size_t length)
 {
     const struct choice choice = { .client = client,
@@ -36,7 +36,7 @@ static void consider(struct choice *best, struct client *client, bool by_queue, 
         *best = choice;
 }
 
-/* Nobody can be better. */
+/* No client can be better. */
 static bool is_best(const struct choice *choice)
 {
     return choice->fitness == FIT && choice->queued == 0;
@@ -50,7 +50,7 @@ struct client *group_choose(struct tag *tag, const struct client *guest, size_t 
     if (first == NULL || first->unicast_mode == UNICAST_FIRST)
         return first;
     const bool by_queue = first->unicast_mode == UNICAST_LEAST_QUEUED;
-    struct choice best = { .client = first, .fitness = FULL, .queued = SIZE_MAX }; /* until one is looked at */
+    struct choice best = { .client = first, .fitness = FULL, .queued = SIZE_MAX }; /* before the first is considered */
     struct client *const begin = tag->turn != NULL ? tag->turn : tag->first;
     struct client *client = begin;
     do {

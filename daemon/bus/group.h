@@ -1,8 +1,8 @@
-/* A group: the clients of one tag, and which of them a unicast is for.
+/* A group: the clients of one tag, and which of them gets a unicast.
  *
- * What holds for a tag is the mode of the listener to which that of its clients has connected that has carried the tag
- * longest, of those that get events. The modes that take turns pass over who can't keep up or is about to go, as long as
- * another can take the event; and a client that comes or goes changes nothing in whose turn it is. */
+ * Of the tag's clients that get events, take the one that has had the tag longest: its listener's mode counts for the
+ * tag. The modes that take turns skip clients that cannot keep up or are about to go, as long as another can take the
+ * event. Joining or leaving clients don't change whose turn it is. */
 #ifndef EVAPID_GROUP_H
 #define EVAPID_GROUP_H
 
@@ -11,8 +11,8 @@
 struct client;
 struct tag;
 
-/* The client that is to get an event of length bytes, of which guest counts as a receiver (bus.h); the next one is then
- * another's turn. NULL: nobody gets it. */
+/* Choose the client for an event of length bytes. guest counts as a receiver (client_receives). Then it is the next
+ * client's turn. NULL: nobody gets the event. */
 struct client *group_choose(struct tag *tag, const struct client *guest, size_t length);
 
 #endif

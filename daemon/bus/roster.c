@@ -1,5 +1,5 @@
-/* Who is here, and whose turn comes. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+/* All clients, and the lists of those whose turn comes. */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table unchanged */
 #include "bus/roster.h"
 
 #include <utlist.h>

@@ -1,4 +1,4 @@
-/* Who goes short when memory for queues does. */
+/* Freeing memory for queues when it is short. */
 #include "bus/shed.h"
 
 #include <uthash.h>
@@ -9,9 +9,9 @@
 #include "client/books.h"
 #include "client/pace.h"
 
-#define SHED_PART 16U /* this part of the limit is free then, so that it is not the next event's turn again */
-/* Clients whose queues are shorter than the longest one by no more than this part of it are cut with it: they wait for the same chunks,
- * and those are freed only when nobody waits for them. */
+#define SHED_PART 16U /* this part of the limit is then free, so that the next event need not shed again */
+/* Queues that are shorter than the longest by at most this part of it are cut with it: they share chunks, which are
+ * freed only when no queue holds them. */
 #define PEERS_PART 8U
 
 static struct log_limit crowded = { .kind = "bus: short of memory for queues" };
@@ -22,7 +22,7 @@ size_t shed_queue_memory(void)
     return chunk_memory() + outq_memory();
 }
 
-/* What the event would add: to the runs, or in chunks of its own. */
+/* Memory that the event would add, to the runs or in chunks of its own. */
 static size_t shed_cost(const struct bus *bus, const struct event *event)
 {
     const size_t length = payload_length(event->payload);
@@ -51,7 +51,7 @@ static size_t shed_longest_queue(const struct bus *bus)
     return longest;
 }
 
-/* There is no other way to have the memory back than to let the frame go of which the client has got a part. */
+/* The only way to get this memory back is to drop the half-sent frame, and so the connection. */
 static void shed_break_off(struct client *client)
 {
     char subject[CLIENT_SUBJECT];
@@ -62,8 +62,8 @@ static void shed_break_off(struct client *client)
     client_drop(client, DROP_SLOW);
 }
 
-/* Of what waits for the client, part goes: whole events by its policy; if it has none left, all, with the connection. It
- * may be freed. */
+/* Drop part of the client's queue: whole events, by its policy. If it holds no whole event, close the connection. This
+ * may free the client. */
 static void shed_client(struct bus *bus, struct client *client)
 {
     const bool parts = outq_bytes(&client->out) > outq_begun(&client->out);
@@ -75,7 +75,7 @@ static void shed_client(struct bus *bus, struct client *client)
         shed_break_off(client);
 }
 
-/* Shed until the queues take no more than that, or nothing waits. Each step leaves less to be shed. */
+/* Shed until the queues take at most this much memory, or nothing waits. Each step leaves less to shed. */
 static void shed_until(struct bus *bus, size_t memory)
 {
     struct client *client = NULL;
@@ -94,7 +94,7 @@ static void shed_until(struct bus *bus, size_t memory)
     }
 }
 
-/* Is there room whatever the event costs? Nearly always: the exact cost need not be known then. */
+/* Is there room whatever the event costs? Nearly always; then its exact cost need not be computed. */
 static inline bool shed_is_far_off(const struct bus *bus, size_t length)
 {
     const size_t most =
@@ -113,7 +113,7 @@ struct client *shed_make_room(struct bus *bus, const struct event *event)
     if (cost <= limit && shed_queue_memory() <= limit - cost)
         return event->guest;
     bus->upstream.commit(bus->upstream.owner);
-    flush_turn(bus); /* what can be sent need not be shed, and the runs let go of it */
+    flush_turn(bus); /* what can be sent need not be shed, and the runs free it */
     if (shed_queue_memory() + cost > limit - free_part) {
         log_limited(
             &crowded, LEVEL_WARNING, "bus",

@@ -1,5 +1,5 @@
-/* Shedding: what waits for all clients together may take max_total_queued_bytes of memory, each event once, however many clients
- * wait for it. When an event would exceed that, the clients for which the most waits are cut short, so that it reaches the others. */
+/* Shedding: all queues together may take max_total_queued_bytes of memory. Each event counts once, however many clients
+ * wait for it. If an event would exceed that, the longest queues are cut, so that it reaches the other clients. */
 #ifndef EVAPID_SHED_H
 #define EVAPID_SHED_H
 
@@ -7,11 +7,10 @@
 
 #include "bus/bus_type.h"
 
-/* Make sure that there is memory for the event. Any client may be closed by that: returns the event's guest, or NULL if it has
- * none or no longer. */
+/* Make room for the event. This may close any client: returns the event's guest, or NULL if it has none any more. */
 struct client *shed_make_room(struct bus *bus, const struct event *event);
 
-/* Bytes of memory that all that waits for clients takes, each event once. */
+/* Bytes of memory that all queues take; each event counts once. */
 size_t shed_queue_memory(void);
 
 #endif

@@ -1,5 +1,5 @@
 /* The tag index. */
-#define HASH_NONFATAL_OOM 1 /* uthash: an allocation that fails leaves the table as it was */
+#define HASH_NONFATAL_OOM 1 /* uthash: a failed allocation leaves the table unchanged */
 #include "bus/tag.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Counting. */
+/* Counting events and messages. */
 #include "client/books.h"
 
 #include "client/ledger.h"

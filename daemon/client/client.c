@@ -1,4 +1,4 @@
-/* One client's socket: reading messages off it, sending frames to it, and the states between accept and close. */
+/* One client's socket: reading messages, sending frames, and the states between accept and close. */
 #include "client/client.h"
 
 #include <errno.h>
@@ -33,7 +33,7 @@ const char *client_state_name(enum client_state state)
     return names[state];
 }
 
-/* Every change of state passes here. */
+/* The only place where the state changes. */
 static void client_enter(struct client *client, enum client_state state)
 {
     client->state = state;
@@ -43,7 +43,7 @@ static void client_enter(struct client *client, enum client_state state)
 
 /* ---- input ----------------------------------------------------------------------------------------------------- */
 
-/* Nothing more will come: by the peer's will (why NULL) or because the socket or the stream is broken. */
+/* Nothing more will come: the peer ended it (why NULL), or the socket or the stream is broken. */
 static void client_end_input(struct client *client, const char *why)
 {
     char subject[CLIENT_SUBJECT];
@@ -62,7 +62,7 @@ static void client_heed(struct client *client, struct input_verdict verdict)
         client_end_input(client, verdict.why);
 }
 
-/* What has come meanwhile is read first: it is not the client's fault when evapid has not had the time. */
+/* First read what has come meanwhile: the client is not late if evapid had no time to read. */
 void client_check_deadline(struct client *client)
 {
     for (size_t before = 0; input_is_late(client) && client->input.end - client->input.start > before;) {
@@ -94,7 +94,7 @@ bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *r
     const bool blocked = output_is_blocked(client);
     const bool given = output_give(client, chunk, reason);
     if (output_is_blocked(client) != blocked)
-        client_watch(client); /* room was made by sending */
+        client_watch(client); /* sending made room */
     return given;
 }
 
@@ -118,7 +118,7 @@ void client_flush(struct client *client)
 
 /* ---- the socket ------------------------------------------------------------------------------------------------ */
 
-/* A client that waits to be admitted has hung up. If it has sent nothing it is forgotten; if it has, it waits on. */
+/* A client that waits for admission has hung up. If it has sent nothing it is forgotten; otherwise it waits on. */
 static void client_hung_up(struct client *client)
 {
     int unread = 0;
@@ -127,10 +127,10 @@ static void client_hung_up(struct client *client)
     if (client->input.over && client->input.bytes == NULL) {
         client->host->ended(client);
         if (client->state == CLIENT_ADMITTING)
-            client_watch(client); /* for nothing any more */
+            client_watch(client); /* nothing is watched any more */
         return;
     }
-    uv_poll_stop(&client->poll); /* else it would be told so again and again */
+    uv_poll_stop(&client->poll); /* otherwise libuv would report it again and again */
     client->watched = 0;
 }
 
@@ -140,7 +140,7 @@ static void client_serve(struct client *client, int status, int events)
         client_hung_up(client);
         return;
     }
-    /* An error makes both a read and a write say what it is. */
+    /* After an error, both a read and a write report it. */
     if (output_is_blocked(client) && (status < 0 || (events & UV_WRITABLE) != 0)) {
         waits_refresh(client->host->waits);
         client_flush(client);
@@ -158,8 +158,8 @@ static bool turn_is_full(struct slice *polls)
     return slice_is_over(polls);
 }
 
-/* Thousands may have something at once. A client for which this turn has no time is postponed and not watched: libuv would ask for
- * it again and again within the turn. */
+/* Thousands of clients may be ready at once. A client for which this turn has no time is postponed and not watched,
+ * because libuv would report it again and again within the turn. */
 static void client_on_poll(uv_poll_t *poll, int status, int events)
 {
     struct client *client = poll->data;
@@ -184,7 +184,7 @@ void client_attend(struct client *client)
     client_serve(client, 0, events);
 }
 
-/* Wait for just what the state allows. */
+/* Watch for exactly the events that the state allows. */
 static void client_watch(struct client *client)
 {
     int events = 0;
@@ -196,7 +196,7 @@ static void client_watch(struct client *client)
     if (output_is_blocked(client) && client->state != CLIENT_ADMITTING)
         events |= UV_WRITABLE;
     if (events == client->watched)
-        return; /* libuv would ask the kernel anew */
+        return; /* otherwise libuv would ask the kernel again */
     client->watched = events;
     client->unwatched = false;
     if (events == 0) {
@@ -224,7 +224,7 @@ static void client_set_keepalive(struct client *client, const struct client_limi
     if (client->keepalive_idle_s == limits->keepalive_idle_s &&
         client->keepalive_interval_s == limits->keepalive_interval_s &&
         client->keepalive_probes == limits->keepalive_probes)
-        return; /* as the socket has it already */
+        return; /* the socket has them already */
     client->keepalive_idle_s = limits->keepalive_idle_s;
     client->keepalive_interval_s = limits->keepalive_interval_s;
     client->keepalive_probes = limits->keepalive_probes;
@@ -243,7 +243,7 @@ static void client_set_socket_options(struct client *client, const struct client
     client_set_keepalive(client, limits);
 }
 
-/* What can change at any time and concerns nothing that is under way. */
+/* The limits that can change at any time without affecting anything under way. */
 static void client_take_limits(struct client *client, const struct client_limits *limits)
 {
     input_set_limits(client, limits);
@@ -253,7 +253,7 @@ static void client_take_limits(struct client *client, const struct client_limits
     client->admission_timeout_ms = limits->admission_timeout_ms;
 }
 
-/* A client on fd; the rest of it is the caller's to fill in. NULL: there is no memory, or the socket is of no use. */
+/* A client on fd; the caller fills in the rest. NULL: no memory, or the socket is unusable. */
 static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *slot, const struct client_limits *limits,
                                  const struct client_host *host)
 {
@@ -320,7 +320,7 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     struct client *client = client_new(loop, fd, slot, limits, host);
     if (client == NULL) {
         if (fd >= 0)
-            close(fd); /* without a word to the peer: somebody else may have it, too */
+            close(fd); /* without a shutdown: another evapid may have the connection, too */
         return NULL;
     }
     client->since_ms = slot->since_ms;
@@ -336,7 +336,7 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
     return client;
 }
 
-/* Does it wait to be let in for the first time, and is somebody there who could? */
+/* Does it wait for its first admission while somebody could admit it? */
 static bool client_may_be_admitted(const struct client *client)
 {
     return client->host->admits && client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_NEW;
@@ -348,7 +348,7 @@ void client_time_admission(struct client *client)
     client->admit_by_ms = runs ? uv_now(client->poll.loop) + client->admission_timeout_ms : 0;
 }
 
-/* The time that it may wait to be admitted is another: it began when it began. */
+/* Change the time for the admission. It counts from the same start as before. */
 static void client_set_admission(struct client *client, uint32_t timeout_ms)
 {
     const uint64_t by_ms = client->admit_by_ms + timeout_ms;
@@ -396,7 +396,7 @@ void client_readmit(struct client *client)
     if (client->state != CLIENT_OPEN && client->state != CLIENT_FINISHING)
         return;
     ledger_note_standing(client->slot, STANDING_AGAIN);
-    client->due = 0; /* it is neither sent to nor heard before it is admitted */
+    client->due = 0; /* until it is admitted, nothing is sent or read */
     client_enter(client, CLIENT_ADMITTING);
 }
 
@@ -464,7 +464,7 @@ void client_discard(struct client *client)
 
 void client_abandon(struct client *client)
 {
-    client->host = NULL; /* freed when the poll is closed, which there is none of without a socket */
+    client->host = NULL; /* tells the poll's callback to free it; without a socket there is no poll */
     if (client->fd >= 0) {
         uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
         close(client->fd);
@@ -511,14 +511,14 @@ void client_save(struct client *client, struct state_out *out)
     state_put_end(out);
 }
 
-/* Its socket was not handed over: nothing more comes or goes. */
+/* Its socket was not handed over: nothing more is read or sent. */
 static void client_lose(struct client *client)
 {
     input_stop(client);
     output_stop(client);
     client->out.followed = false;
     books_count_dropped(client, DROP_LOST, outq_clear(&client->out));
-    const struct tally *tally = client->tally; /* what the run had for it, too */
+    const struct tally *tally = client->tally; /* includes what the run held for it */
     books_count_dropped(client, DROP_LOST, tally->relayed - tally->delivered - tally_dropped(tally));
 }
 

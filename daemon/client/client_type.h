@@ -1,19 +1,19 @@
 /* A client: one TCP connection of an application, from accept to the last of its messages.
  *
- * It owns the socket, the bytes that have come and are no message yet, and the frames that wait to be sent. It knows
- * framing but neither Kamailio nor the other clients: what it finds it tells its host (struct client_host, the bus), who
- * says when it may read and what it gets.
+ * It owns the socket, the bytes that are not yet a message, and the frames that wait to be sent. It knows framing, but
+ * neither Kamailio nor other clients. It reports to its host (struct client_host, the bus), which decides when it may
+ * read and what it gets.
  *
  *     ADMITTING ──admit──▶ OPEN ──input ends──▶ FINISHING ──finish──▶ FLUSHING ──all sent──▶ GONE
  *         ▲                 │ readmit              │ readmit            ▲
  *         └─────────────────┴──────────────────────┘        finish: from OPEN and FINISHING; ADMITTING goes to GONE
  *
- * ADMITTING: nothing is read and nothing is sent; what the route that admits it has for it waits. OPEN: both. FINISHING:
- * the peer has ended its side, or the socket failed; what it has sent is still being worked on, and answers still reach a
- * peer that only half-closed. FLUSHING: nothing more is taken either way, the queue is being sent. GONE: the socket is
- * closed; the struct lives on until its host lets go of it (client_free).
+ * ADMITTING: nothing is read or sent; events from the route that admits it wait. OPEN: reading and sending. FINISHING:
+ * the peer has ended its side, or the socket failed; its messages are still worked on, and a peer that only half-closed
+ * still gets the answers. FLUSHING: nothing more is read or queued; the queue is being sent. GONE: the socket is
+ * closed; the struct lives until the host frees it (client_free).
  *
- * This is what is known of it, and the questions that this answers; what happens to it is in client.h. */
+ * This header has its data and simple queries; client.h says what happens to it. */
 #ifndef EVAPID_CLIENT_TYPE_H
 #define EVAPID_CLIENT_TYPE_H
 
@@ -42,10 +42,10 @@ struct ledger_slot;
 struct state_in;
 struct state_out;
 
-/* What a client asks of its host. message: take the message (true), or leave it with the client, which then reads no more until
- * client_resume. ended: nothing more will come. failed: nothing more can be sent. gone: the socket is closed. commit: bytes are about
- * to be sent while events are being read from the ring, so commit those that have been read (ledger.h). postpone: the socket is ready,
- * but this turn has no time: call client_attend in a later one. */
+/* What a client asks of its host. message: take the message (true), or leave it with the client, which then reads no
+ * more until client_resume. ended: no more input will come. failed: nothing more can be sent. gone: the socket is
+ * closed. commit: bytes are about to be sent while events are being read from the ring, so commit those that have been
+ * read (ledger.h). postpone: the socket is ready, but this turn has no time: call client_attend in a later one. */
 struct client_host {
     bool (*message)(struct client *client, const char *bytes, size_t length);
     void (*ended)(struct client *client);
@@ -53,11 +53,11 @@ struct client_host {
     void (*gone)(struct client *client);
     void (*commit)(struct client *client);
     void (*postpone)(struct client *client);
-    bool admits; /* somebody is there who may let clients in */
+    bool admits; /* somebody is there who may admit clients */
     struct ledger *ledger;
-    struct tally *totals; /* of all clients; kept beside each client's own */
-    struct waits *waits;  /* likewise: for how long events have waited */
-    struct slice *polls;  /* likewise: the time for what comes from them in a turn; until_ns 0: nothing has yet */
+    struct tally *totals; /* of all clients, besides each client's own */
+    struct waits *waits;  /* of all clients: how long events have waited */
+    struct slice *polls;  /* of all clients: the time for their input in a turn; until_ns 0: none has been used */
     char *scratch;        /* CLIENT_SCRATCH bytes that every client reads into */
 };
 
@@ -70,7 +70,7 @@ struct client_output {
 /* subscription.h */
 struct subscription {
     struct run *skipped_by; /* the run that skips it until half of its queue is free; NULL: none does */
-    uint64_t skipped_since; /* events that the run had offered when what it has missed was last counted */
+    uint64_t skipped_since; /* skipped_by's offered events when the missed ones were last counted */
     bool failed;            /* nothing more can be sent: the peer will never read again */
 };
 
@@ -78,10 +78,10 @@ struct subscription {
 struct pace {
     enum slow_policy policy;
     uint64_t slow_since_ms; /* wall clock, milliseconds of the epoch; 0: it is not slow */
-    uint64_t slow_dropped;  /* DROP_SLOW of its books when it became slow */
+    uint64_t slow_dropped;  /* its books' DROP_SLOW when it became slow */
 };
 
-/* The bus's: in which of its lists the client is (roster.h). */
+/* The bus's: the lists in which the client is (roster.h). */
 struct roster_place {
     bool receives; /* it gets events */
     bool dirty;    /* it has something to send in this turn */
@@ -97,11 +97,11 @@ struct roster_place {
 /* The tag index's (tag.h). */
 struct tagging {
     struct tag *tag; /* NULL: none */
-    bool has_turn;   /* it was taken over, and the next event for one of its tag begins with it */
+    bool has_turn;   /* it was taken over, and the next event for its tag goes to it first */
     struct client *prev, *next;
 };
 
-#define CLIENT_SCRATCH 65536U /* bytes that one read takes at most */
+#define CLIENT_SCRATCH 65536U /* most bytes of one read */
 
 struct client {
     uint32_t index; /* unique for evapid's life, from 1 */
@@ -110,25 +110,25 @@ struct client {
     const struct transport *transport;
     int fd; /* -1 when GONE */
     uv_poll_t poll;
-    int watched;    /* what poll waits for, enum uv_poll_event */
-    int due;        /* what poll has said, and there was no time for */
-    bool unwatched; /* the kernel would not: it is asked again in a second */
+    int watched;    /* events that poll waits for, enum uv_poll_event */
+    int due;        /* events that poll reported, but there was no time */
+    bool unwatched; /* the kernel had no room to watch: tried again in a second */
     char address[EVAPID_ADDRESS_MAX];
     uint16_t port;
     struct network origin; /* where it comes from, as its listener counts it (origin.h) */
     uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
-    uint64_t admit_by_ms; /* loop time; 0: it has been admitted once, may wait for ever, or nobody could admit it now */
+    uint64_t admit_by_ms;  /* loop time; 0: it was admitted once, may wait for ever, or nobody can admit it now */
     uint32_t admission_timeout_ms;
-    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: not known */
+    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: unknown */
     struct tally *tally;                                               /* in the ledger */
-    struct ledger_slot *slot;                                          /* likewise */
+    struct ledger_slot *slot;                                          /* in the ledger */
 
     struct client_input input;
     struct outq out;
     struct client_output output;
     struct subscription subscription;
     struct pace pace;
-    uint64_t deadline_ms; /* FLUSHING: closed at this loop time, sent or not */
+    uint64_t deadline_ms; /* FLUSHING: closed at this loop time, even if not all is sent */
     uint32_t linger_ms;
 
     struct listener *listener;
@@ -137,7 +137,7 @@ struct client {
     struct tagging tagging;
     UT_hash_handle hh; /* by index */
 
-    void *seat; /* the host's own */
+    void *seat; /* the host's */
 };
 
 /* Is it in a state in which clients get events? */
@@ -147,19 +147,20 @@ static inline bool client_may_receive(const struct client *client)
            !client->roster.leaving;
 }
 
-/* Likewise, of an event that is issued when guest is about to be admitted? It gets it then, too, and sees it once it is. */
+/* The same, for an event issued while guest is about to be admitted: guest gets it too, and it is sent once guest is
+ * admitted. */
 static inline bool client_receives(const struct client *client, const struct client *guest)
 {
     return client_may_receive(client) || (client == guest && client->state == CLIENT_ADMITTING);
 }
 
-/* Has it messages that wait for the host? */
+/* Do messages of it wait for the host? */
 static inline bool client_holds(const struct client *client)
 {
     return client->input.held;
 }
 
-/* What its log lines are about: "client 12". */
+/* The subject of its log lines: "client 12". */
 #define CLIENT_SUBJECT 32
 static inline void client_subject(const struct client *client, char out[CLIENT_SUBJECT])
 {

@@ -1,4 +1,4 @@
-/* Finding messages in what comes. */
+/* Finding messages in the bytes that come. */
 #include "client/input.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include "client/ledger.h"
 #include "evapid/histogram.h"
 
-/* The first room for an unfinished message; it grows as bytes come, not as they are promised. */
+/* The first buffer for an unfinished message. It grows as bytes come, not with the announced length. */
 #define INPUT_FIRST 4096U
 
 static const struct input_verdict goes_on = { .over = false };
@@ -20,7 +20,7 @@ static const struct input_verdict has_ended = { .over = true };
 
 static struct log_limit bad_input = { .kind = "clients: malformed input" };
 
-/* Is there an unfinished message, and is it being read on? */
+/* Is there an unfinished message that is being read? */
 static bool input_is_awaited(const struct client *client)
 {
     const struct client_input *input = &client->input;
@@ -38,12 +38,12 @@ void input_time(struct client *client)
     input->since_ms = awaited ? now : 0;
 }
 
-/* Drop the input buffer's front, and the buffer when it is empty: idle clients keep none. */
+/* Remove the front of the input buffer, and the buffer if it is empty: idle clients have none. */
 static void input_use(struct client *client, size_t used)
 {
     struct client_input *input = &client->input;
     if (used > 0)
-        input->spent_ms = input->since_ms = 0; /* another message begins behind it */
+        input->spent_ms = input->since_ms = 0; /* after this, another message begins */
     input->start += used;
     if (input->start < input->end)
         return;
@@ -53,9 +53,9 @@ static void input_use(struct client *client, size_t used)
     input->max_message_bytes = input->later_message_bytes;
 }
 
-#define BEGINNING 16U /* so many bytes show what a client speaks */
+#define BEGINNING 16U /* enough bytes to recognise what a client speaks */
 
-/* Show the first bytes of what came: a NUL too, at which a text would end. */
+/* Show the first bytes that came, including a NUL, at which text would end. */
 static void show_beginning(const char *bytes, size_t length, char out[BEGINNING * 4 + 1])
 {
     size_t used = 0;
@@ -66,8 +66,8 @@ static void show_beginning(const char *bytes, size_t length, char out[BEGINNING 
     }
 }
 
-/* The stream cannot be understood behind offset: what was understood is still worked on, then the client is closed. bytes are what
- * has come from there on, which may be little. */
+/* The stream cannot be understood from offset on. What came before is still worked on; then the client is closed. bytes
+ * begin at offset; there may be few. */
 static void input_reject(struct client *client, enum netstring_status status, const struct netstring *frame,
                          const char *bytes, size_t length, uint64_t offset)
 {
@@ -83,7 +83,7 @@ static void input_reject(struct client *client, enum netstring_status status, co
         "\"%s\"; closing it",
         client->address, client->port, (unsigned long long)offset, (unsigned char)bytes[frame->at],
         netstring_reason(status), input->max_message_bytes, beginning);
-    input_use(client, input->end - input->start); /* done with, all of it: none of it counts as thrown away */
+    input_use(client, input->end - input->start); /* drop all of it; it does not count as a lost message */
 }
 
 static bool input_offer(struct client *client, const char *bytes, size_t length)
@@ -97,8 +97,8 @@ static bool input_offer(struct client *client, const char *bytes, size_t length)
     return true;
 }
 
-/* Find messages in bytes and offer them, until one is not taken or none is whole. Returns the bytes done with. *verdict
- * changes when the input is over by that. */
+/* Find messages in bytes and offer them, until the host refuses one or none is complete. Returns the bytes used up.
+ * Sets *verdict if this ends the input. */
 static size_t input_parse(struct client *client, const char *bytes, size_t length, struct input_verdict *verdict)
 {
     struct client_input *input = &client->input;
@@ -127,7 +127,7 @@ static size_t input_parse(struct client *client, const char *bytes, size_t lengt
     return used;
 }
 
-/* Keep bytes that came into the scratch and are not used up. */
+/* Keep bytes in the scratch that are not used up. */
 static bool input_keep(struct client *client, const char *bytes, size_t length)
 {
     struct client_input *input = &client->input;
@@ -145,7 +145,7 @@ static bool input_keep(struct client *client, const char *bytes, size_t length)
     return true;
 }
 
-/* Make room behind the bytes that are kept: move them to the front, then double up to what the frame needs. */
+/* Make room after the kept bytes: move them to the front, then double the buffer, up to what the frame needs. */
 static bool input_make_room(struct client *client)
 {
     struct client_input *input = &client->input;
@@ -168,7 +168,7 @@ static bool input_make_room(struct client *client)
     return true;
 }
 
-/* Offer what is kept. */
+/* Offer the kept bytes. */
 static struct input_verdict input_parse_kept(struct client *client)
 {
     struct client_input *input = &client->input;
@@ -185,7 +185,7 @@ static void input_lose(struct client *client, size_t length, enum message_loss r
     books_count_lost_message(client, reason);
 }
 
-/* Bytes that wait to be handed on are about to be thrown away: count the whole messages in them. */
+/* Bytes that the host has not taken are about to be dropped: count the complete messages in them. */
 static void input_lose_all(struct client *client, const char *bytes, size_t length, enum message_loss reason)
 {
     const struct client_input *input = &client->input;
@@ -235,7 +235,7 @@ static struct input_verdict input_take(struct client *client)
         input_use(client, input->end - input->start);
         return (struct input_verdict){ .over = true, .why = why };
     }
-    input->read_ns = histogram_clock_ns(); /* one for all messages that the read has brought */
+    input->read_ns = histogram_clock_ns(); /* one time for all messages of this read */
     if (!kept)
         return input_take_scratch(client, (size_t)n);
     input->end += (size_t)n;

@@ -1,4 +1,4 @@
-/* Reading a description, and copying by it. */
+/* Reading a description, and copying with it. */
 #include "client/layout.h"
 
 #include <string.h>

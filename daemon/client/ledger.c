@@ -9,7 +9,7 @@
 
 #include "base/state.h"
 
-#define LEDGER_MAGIC_OLD 0x676c646970617665U /* of those that did not describe themselves: "evapidlg" */
+#define LEDGER_MAGIC_OLD 0x676c646970617665U /* of ledgers that did not describe themselves: "evapidlg" */
 
 static off_t segment_offset(uint32_t segment)
 {
@@ -33,7 +33,7 @@ static bool ledger_map_segment(struct ledger *ledger, uint32_t segment)
     return ledger->segments[segment] != NULL;
 }
 
-/* Put the free slots of a segment into the list, the first one in front. */
+/* Put the free slots of a segment at the front of the list, in order. */
 static void ledger_list_free(struct ledger *ledger, uint32_t segment)
 {
     for (uint32_t i = LEDGER_SEGMENT; i-- > 0;) {
@@ -52,7 +52,7 @@ static bool ledger_grow(struct ledger *ledger)
         !ledger_map_segment(ledger, segment))
         return false;
     ledger->header->segments++;
-    for (uint32_t i = LEDGER_SEGMENT; i-- > 0;) { /* it is all zero: only the list is missing */
+    for (uint32_t i = LEDGER_SEGMENT; i-- > 0;) { /* the memory is all zero: only the list is missing */
         ledger->segments[segment][i].next = ledger->free;
         ledger->free = segment * LEDGER_SEGMENT + i;
     }
@@ -81,7 +81,7 @@ const char *ledger_open(struct ledger *ledger)
 
 /* ---- one that another evapid has begun ------------------------------------------------------------------------- */
 
-/* The ledger before ours: all of its file, for us to read. */
+/* The ledger before ours: the whole file, for reading. */
 struct original {
     const char *memory;
     uint64_t bytes;
@@ -89,7 +89,7 @@ struct original {
     uint64_t segments;
 };
 
-/* Map the file, and see what it says of itself. Returns NULL, or why it can't be read. */
+/* Map the file, and read its description. Returns NULL, or why it cannot be read. */
 static const char *original_map(struct original *from, int memfd)
 {
     struct stat file;
@@ -125,7 +125,7 @@ static const char *original_map(struct original *from, int memfd)
     return NULL;
 }
 
-/* Go on in the memory of that ledger, which is laid out as ours would be. */
+/* Continue in the memory of that ledger, whose layout is ours. */
 static const char *ledger_map(struct ledger *ledger, int memfd)
 {
     *ledger = (struct ledger){ .memfd = memfd, .free = LEDGER_NONE };
@@ -141,7 +141,7 @@ static const char *ledger_map(struct ledger *ledger, int memfd)
     return NULL;
 }
 
-/* A field that we don't know, so many times. */
+/* A field that we don't know occurs so many times. */
 static void note_unknown(struct ledger *ledger, const struct layout_field *field, uint64_t times)
 {
     if (ledger->unknown_count == LEDGER_UNKNOWN_MAX)
@@ -151,7 +151,7 @@ static void note_unknown(struct ledger *ledger, const struct layout_field *field
     unknown->bytes = field->size * times;
 }
 
-/* Copy what both know of a part. False: a number does not fit. */
+/* Copy the fields of a part that both know. False: a number does not fit. */
 static bool copy_part(void *part, const struct original *from, const char *source, enum layout_part which)
 {
     for (uint32_t i = 0; i < ledger_layout.file.field_count; i++) {
@@ -171,7 +171,7 @@ static const char *source_slot(const struct original *from, uint32_t number)
            (size_t)(number % file->segment_slots) * file->slot_bytes;
 }
 
-/* Copy all slots, which keep their numbers: a state names them. */
+/* Copy all slots under the same numbers, because a state refers to them. */
 static const char *copy_slots(struct ledger *ledger, const struct original *from)
 {
     const uint32_t count = (uint32_t)(from->segments * from->layout.file.segment_slots);
@@ -201,7 +201,7 @@ static const char *copy_slots(struct ledger *ledger, const struct original *from
     return NULL;
 }
 
-/* Have the word of the original by which it changes hands. Its header stays mapped for that. */
+/* Find the original's `offer`, which decides who owns it. The original's header stays mapped for that. */
 static const char *keep_offer(struct ledger *ledger, const struct original *from, int memfd)
 {
     const struct layout_field *offer = layout_find(&from->layout, LAYOUT_HEADER, "offer");
@@ -215,7 +215,7 @@ static const char *keep_offer(struct ledger *ledger, const struct original *from
     return NULL;
 }
 
-/* A ledger of our own, with what the original says. */
+/* Make a ledger of our own with the contents of the original. */
 static const char *ledger_make(struct ledger *ledger, const struct original *from, int memfd)
 {
     const char *why = ledger_open(ledger);
@@ -311,13 +311,13 @@ void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *ne
     memcpy(slot->address, newcomer->address, sizeof(slot->address));
 }
 
-/* What a ledger says comes from another process: it may lack its NUL. */
+/* A name read from a ledger comes from another process, and may lack its NUL. */
 void ledger_note_listener(struct ledger_slot *slot, const char *name)
 {
     snprintf(slot->listener, sizeof(slot->listener), "%s", name);
 }
 
-/* We may be killed anywhere: a tag has its length when it is whole. */
+/* We may be killed anywhere: set a tag's length only when the tag is complete. */
 void ledger_note_tag(struct ledger *ledger, struct ledger_slot *slot, const char *tag, uint8_t length)
 {
     slot->tag_length = 0;
@@ -371,8 +371,8 @@ void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, cons
     header->batch++;
 }
 
-/* The page of the last commit. Without its ring it is the later one; with it the one before, if the ring's tail has not come
- * to the later one's. */
+/* The page of the last commit: the later page. But if its ring is there, and the ring's tail has not reached that
+ * page's, the page before. */
 static const struct ledger_page *ledger_last_page(const struct ledger_header *header, uint64_t instance, uint64_t tail)
 {
     const bool later = header->pages[1].batch > header->pages[0].batch;
@@ -382,7 +382,7 @@ static const struct ledger_page *ledger_last_page(const struct ledger_header *he
     return begun && (before->instance != instance || before->tail == tail) ? before : page;
 }
 
-/* Undo what the slot says of a batch that was not committed. */
+/* Undo the slot's changes of a batch that was not committed. */
 static void slot_undo(struct ledger_slot *slot)
 {
     slot->tally.relayed = slot->mark.relayed;
@@ -408,7 +408,7 @@ struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uin
         slot->follows = slot->passed = false;
         slot->mark.batch = 0;
     }
-    /* A commit that did not count never will: the next one takes its place. */
+    /* A commit that did not count never will: the next one replaces it. */
     header->batch = page->batch + 1;
     for (int i = 0; i < 2; i++)
         if (header->pages[i].batch > page->batch)

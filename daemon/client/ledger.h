@@ -1,18 +1,18 @@
-/* The ledger: what of each client must outlive evapid, in memory that does.
+/* The ledger: the part of each client that must outlive evapid, in memory that does.
  *
- * It lies in a memfd, of which the service manager keeps a descriptor, or which is handed to the successor. A client's
- * slot says who it is, whether its stream stands between two frames, and its books. So a client whose connection was kept
- * can go on although evapid was killed, and what was in evapid's memory can be counted as lost.
+ * It is a memfd. The service manager keeps a descriptor of it, or it is handed to the successor. A client's slot says
+ * who it is, whether its stream is between two frames, and holds its books. So a client whose connection was kept can
+ * continue even if evapid was killed, and what was in evapid's memory can be counted as lost.
  *
  *     header │ segment: LEDGER_SEGMENT slots │ segment │ ...
  *
- * Events that were read from the ring and are in memory only exist twice for a moment: the ring still has them until its
- * tail moves on. What they change in the books therefore counts from the commit on that comes with the tail: a slot keeps
- * what it was before the batch (mark), the header has one page for the commit before and one for the next. Deliveries
- * count at once.
+ * Events that were read from the ring exist twice for a moment: in evapid's memory, and in the ring until its tail
+ * moves. So their changes to the books count only from the commit that moves the tail. A slot keeps its values from
+ * before the batch (mark), and the header has one page for the last commit and one for the next. Deliveries count
+ * immediately.
  *
- * The memory is ours alone. It describes itself (layout.h): a successor of another version makes a ledger of its own of it. A
- * field that comes or goes has a row in ledger_fields.c, and there is no padding that a field could hide in. */
+ * The memory is ours alone. It describes itself (layout.h): a successor of another version makes a ledger of its own
+ * from it. Each new or removed field changes a row in ledger_fields.c. There is no padding that could hide a field. */
 #ifndef EVAPID_LEDGER_H
 #define EVAPID_LEDGER_H
 
@@ -31,13 +31,13 @@
 struct state_in;
 struct state_out;
 
-/* Events that came from the ring, or were published at the control socket, by their kind. */
+/* Events from the ring or the control socket, by kind. */
 struct event_counts {
     uint64_t relay, multicast, unicast;
-    uint64_t no_receiver; /* of these, how many nobody was there to get */
+    uint64_t no_receiver; /* how many of these had no receiver */
 };
 
-/* What a slot was before the batch. */
+/* A slot's values before the batch. */
 struct ledger_mark {
     uint64_t batch;
     uint64_t relayed, run_since;
@@ -46,11 +46,11 @@ struct ledger_mark {
     unsigned char unused[6];
 };
 
-/* What a client is to Kamailio's routes. */
+/* A client's standing with Kamailio's routes. */
 enum standing {
-    STANDING_NEW,      /* no connection-new route has let it in yet */
+    STANDING_NEW,      /* no connection-new route has admitted it yet */
     STANDING_ADMITTED, /* one has */
-    STANDING_AGAIN     /* the one of an earlier Kamailio has, and that of the present one not yet */
+    STANDING_AGAIN     /* an earlier Kamailio's route has, the present one's not yet */
 };
 
 struct ledger_slot {
@@ -60,31 +60,31 @@ struct ledger_slot {
     enum standing standing;
     uint16_t port;
     uint8_t tag_length;
-    bool follows;      /* it gets what is appended to its framing's run */
-    bool passed;       /* it is skipped by that run (pace.h) */
-    bool input_begun;  /* bytes have been read that are in memory only */
-    bool output_begun; /* a part of an event has been sent */
-    bool closed;       /* its connection has ended, and is counted as closed: its seat is still there */
+    bool follows;      /* it gets the events appended to its framing's run */
+    bool passed;       /* that run skips it (pace.h) */
+    bool input_begun;  /* bytes were read that are only in memory */
+    bool output_begun; /* part of an event has been sent */
+    bool closed;       /* its connection has ended and is counted as closed; its seat is still there */
     char tag[EVAPID_TAG_MAX];
     char address[EVAPID_ADDRESS_MAX];
     char listener[ADDRESS_TEXT];
     struct network peer; /* where it comes from, as its listener counts it */
     unsigned char unused[4];
-    uint64_t tag_order; /* clients of a tag stand in this order */
-    uint64_t cookie;    /* SO_COOKIE: which socket it is */
+    uint64_t tag_order; /* clients of a tag are in this order */
+    uint64_t cookie;    /* SO_COOKIE: identifies the socket */
     uint64_t since_ms;
-    uint64_t connected_ns; /* likewise, by CLOCK_MONOTONIC */
-    uint64_t origin;       /* position of the socket's stream (transport.h) when nothing had been sent */
-    uint64_t offered;      /* during a write of all that is queued: bytes that will have been sent then; else 0 */
-    uint64_t run_since;    /* follows, passed: events of the run that are in its books */
-    uint64_t written;      /* messages that a worker has been sent whole */
+    uint64_t connected_ns; /* the same, by CLOCK_MONOTONIC */
+    uint64_t origin;       /* position of the socket's stream (transport.h) before anything was sent */
+    uint64_t offered;   /* while all that is queued is being written: delivered bytes once all of it is sent; else 0 */
+    uint64_t run_since; /* follows, passed: events of the run that are in its books */
+    uint64_t written;   /* messages that were sent to a worker completely */
     struct tally tally;
     struct ledger_mark mark;
 };
 
 struct ledger_page {
     uint64_t batch;
-    uint64_t instance, tail; /* of the ring: this page counts when the ring's tail is that */
+    uint64_t instance, tail; /* of the ring: this page counts once the ring's tail is here */
     uint64_t run_events[FRAMINGS], run_offered[FRAMINGS];
     struct event_counts events;
 };
@@ -94,33 +94,33 @@ struct ledger_page {
 #define LEDGER_NONE UINT32_MAX
 
 #define LEDGER_MAGIC 0x326c646970617665U /* "evapidl2" in memory */
-#define LEDGER_FIELDS_AT 4096U           /* where the description of the fields lies */
+#define LEDGER_FIELDS_AT 4096U           /* place of the description of the fields */
 #define LEDGER_HEADER 16384U             /* bytes before the first segment */
 #define LEDGER_SEGMENT_BYTES (((LEDGER_SEGMENT * sizeof(struct ledger_slot)) + 4095) & ~(size_t)4095)
 
 struct ledger_header {
     struct layout_file file;
-    uint64_t batch;       /* of what is written now */
-    uint64_t state;       /* number of the state that goes with this ledger; 0: none */
+    uint64_t batch;       /* the one being written */
+    uint64_t state;       /* number of the state that belongs to this ledger; 0: none */
     uint64_t instance;    /* of the ring that is kept with it; 0: none */
     uint64_t clients_end; /* 1: clients are closed when the Kamailio of that ring has gone (keep_clients) */
-    uint64_t tag_orders;  /* given out */
+    uint64_t tag_orders;  /* numbers given out */
     uint32_t last_index;
-    uint32_t segments;      /* that the file has */
-    _Atomic uint32_t offer; /* while one evapid takes over from another: whose it is (replace.h) */
+    uint32_t segments;      /* in the file */
+    _Atomic uint32_t offer; /* during a hand-over: which evapid owns it (replace.h) */
     unsigned char unused[4];
     uint64_t accepted, closed;
-    struct tally gone; /* the sum of those whose slots are free again */
+    struct tally gone; /* sum of the clients whose slots are free again */
     struct meter meter;
     struct ledger_page pages[2];
 };
 
 #define LEDGER_UNKNOWN_MAX 16U
 
-/* Fields of an adopted ledger that we don't know. */
+/* A field of an adopted ledger that we don't know. */
 struct ledger_unknown {
     char name[LAYOUT_NAME];
-    uint64_t bytes; /* in all */
+    uint64_t bytes; /* total */
 };
 
 struct ledger {
@@ -128,41 +128,41 @@ struct ledger {
     struct ledger_header *header;
     struct ledger_slot *segments[LEDGER_SEGMENTS];
     uint32_t free;           /* number of a free slot, LEDGER_NONE: none */
-    _Atomic uint32_t *offer; /* that of the ledger which was adopted; NULL: that one has none */
-    void *origin;            /* the header of the ledger that this one was made of; NULL: of none */
+    _Atomic uint32_t *offer; /* that of the adopted ledger; NULL: it has none */
+    void *origin;            /* header of the ledger from which this one was made; NULL: none */
     size_t origin_bytes;
     struct ledger_unknown unknown[LEDGER_UNKNOWN_MAX];
     unsigned unknown_count;
 };
 
-/* What the ledger says of itself. */
+/* The ledger's description of itself. */
 extern const struct layout ledger_layout;
 
-/* Begin an empty ledger. NULL, or why it can't. */
+/* Begin an empty ledger. Returns NULL, or why it cannot. */
 const char *ledger_open(struct ledger *ledger);
 
-/* Take over the ledger in the memfd, which is closed on failure. When it is of another layout, ours is a new one with what it
- * says, and the memfd is closed, too: ledger_was_made. NULL, or why it can't be read. */
+/* Take over the ledger in the memfd. If its layout differs, its contents are copied into a new ledger of ours
+ * (ledger_was_made). The memfd is closed then, and after a failure. Returns NULL, or why it cannot be read. */
 const char *ledger_adopt(struct ledger *ledger, int memfd);
 
-/* Is it a new ledger, that another one has been copied to? */
+/* Is it a new ledger, made from another one? */
 static inline bool ledger_was_made(const struct ledger *ledger)
 {
     return ledger->origin != NULL;
 }
 
-/* From now on we write there, and nobody else: it says so. */
+/* From now on only we write it; put our version there. */
 void ledger_own(struct ledger *ledger);
 
-/* A successor has looked at it, and has listed its free slots in an order of its own: list them again. */
+/* A successor tried to take over and has listed the free slots in its own order: list them again. */
 void ledger_go_on(struct ledger *ledger);
 
 void ledger_close(struct ledger *ledger);
 
-/* A slot that is all zero but for index; NULL when there is no memory. Its tally is in use from here on. */
+/* A slot that is zero except for index; NULL: no memory. Its tally may be used from now on. */
 struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index);
 
-/* Who has come. */
+/* A new client. */
 struct ledger_newcomer {
     enum framing framing;
     const char *address; /* EVAPID_ADDRESS_MAX bytes */
@@ -172,20 +172,21 @@ struct ledger_newcomer {
     uint64_t origin, cookie; /* of the socket and its stream */
 };
 
-/* Write down who the slot's client is. */
+/* Write the new client into the slot. */
 void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *newcomer);
 
-/* The client is no more: its books count among those of the gone. */
+/* The client is freed: add its books to those of the gone. */
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot);
 
-/* The number of a slot that is in use, by which a successor finds it; and the slot of a number, NULL: it is not in use. */
+/* ledger_number: the number of a used slot, by which a successor finds it. ledger_at: the slot of a number, NULL: it is
+ * not in use. */
 uint32_t ledger_number(const struct ledger *ledger, const struct ledger_slot *slot);
 struct ledger_slot *ledger_at(const struct ledger *ledger, uint32_t number);
 
-/* The slot after this one that is in use, the first for NULL; NULL: there is no more. */
+/* The next used slot, or the first one for NULL. NULL: there are no more. */
 struct ledger_slot *ledger_next(struct ledger *ledger, const struct ledger_slot *slot);
 
-/* Something is about to change in the slot that counts from the next commit on. */
+/* Call it before a change of the slot that counts from the next commit. */
 static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot *slot)
 {
     if (slot->mark.batch == ledger->header->batch)
@@ -196,24 +197,25 @@ static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot 
     slot->mark.passed = slot->passed;
     for (int i = 0; i < DROP_REASONS; i++)
         slot->mark.dropped[i] = slot->tally.dropped[i];
-    atomic_signal_fence(memory_order_seq_cst); /* we may be killed anywhere: the mark is whole before it counts */
+    atomic_signal_fence(memory_order_seq_cst); /* we may be killed anywhere: the mark must be whole before it counts */
     slot->mark.batch = ledger->header->batch;
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* Bytes of input are in memory only, or are about to be; or there are none any more. */
+/* Are there bytes of input only in memory, or about to be? */
 static inline void ledger_note_input(struct ledger_slot *slot, bool begun)
 {
     slot->input_begun = begun;
 }
 
-/* A part of an event has been sent, or may have been; or none has. */
+/* Has part of an event been sent, or may it have been? */
 static inline void ledger_note_output(struct ledger_slot *slot, bool begun)
 {
     slot->output_begun = begun;
 }
 
-/* All that is queued is being written, and so many bytes will have been sent then; 0: it is not all, or that is over. */
+/* All that is queued is being written; bytes: delivered bytes once all is sent. 0: it is not all, or the write is
+ * over. */
 static inline void ledger_note_offered(struct ledger_slot *slot, uint64_t bytes)
 {
     slot->offered = bytes;
@@ -230,13 +232,13 @@ static inline void ledger_note_since(struct ledger_slot *slot, uint64_t events)
     slot->run_since = events;
 }
 
-/* Its connection has ended, and is counted as closed; or not. */
+/* Has its connection ended, and is it counted as closed? */
 static inline void ledger_note_closed(struct ledger_slot *slot, bool closed)
 {
     slot->closed = closed;
 }
 
-/* A worker has been sent so many of its messages whole; or so many of those that it was sent are taken back. */
+/* written: so many messages were sent to a worker completely. unwritten: so many of those were taken back. */
 static inline void ledger_note_written(struct ledger_slot *slot, uint64_t messages)
 {
     slot->written += messages;
@@ -250,10 +252,10 @@ static inline void ledger_note_unwritten(struct ledger_slot *slot, uint64_t mess
 /* The name of the listener at which it connected. */
 void ledger_note_listener(struct ledger_slot *slot, const char *name);
 
-/* Its tag is another; length 0: it has none. */
+/* Give the client this tag; length 0: none. */
 void ledger_note_tag(struct ledger *ledger, struct ledger_slot *slot, const char *tag, uint8_t length);
 
-/* It gets what is appended to the run; or is skipped by it. */
+/* Does it get the events appended to the run? Does the run skip it? */
 static inline void ledger_note_follows(struct ledger_slot *slot, bool follows)
 {
     slot->follows = follows;
@@ -264,16 +266,16 @@ static inline void ledger_note_passed(struct ledger_slot *slot, bool passed)
     slot->passed = passed;
 }
 
-/* The listener that the client had come to, by its name. */
+/* The name of the listener at which the client connected. */
 const char *ledger_listener_name(struct ledger_slot *slot);
 
-/* All that was read from the ring of that instance up to tail is in memory: the caller moves the ring's tail now. */
+/* Everything read from this instance's ring up to tail is in memory. The caller moves the ring's tail after this. */
 void ledger_commit(struct ledger *ledger, uint64_t instance, uint64_t tail, const struct run runs[FRAMINGS],
                    const struct event_counts *events);
 
-/* After an evapid that was killed: bring every slot to the last commit, which is that of the ring's tail if there is such a
- * ring (instance, else 0), and relayed up to date. Returns what events had come. What the slots' clients were not sent is not
- * counted as dropped yet. */
+/* After an evapid was killed: restore every slot to the last commit, and bring relayed up to date. If the ring
+ * (instance, else 0) is there, its tail tells which commit was the last. Returns the counts of events. Events that were
+ * not sent are not counted as dropped yet. */
 struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uint64_t tail);
 
 /* Write them for a successor, and read them. */

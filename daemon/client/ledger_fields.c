@@ -16,7 +16,7 @@
 #define SLOT_BYTES(member) FIELD(LAYOUT_SLOT, ledger_slot, member, LAYOUT_BYTES)
 #define SLOT_OWN(member) FIELD(LAYOUT_SLOT, ledger_slot, member, LAYOUT_OWN)
 
-/* The fields of a struct within a part. NOLINTBEGIN(bugprone-macro-parentheses): the name of a member can't stand in some */
+/* The fields of a struct within a part. NOLINTBEGIN(bugprone-macro-parentheses): a member's name can't be in parentheses */
 #define TALLY(one, tally)                                                                                              \
     one(tally.relayed), one(tally.delivered), one(tally.delivered_bytes), one(tally.dropped[DROP_SLOW]),               \
         one(tally.dropped[DROP_CLOSED]), one(tally.dropped[DROP_LARGE]), one(tally.dropped[DROP_MEMORY]),              \

@@ -18,11 +18,11 @@
 #include "net/acceptor.h"
 
 #define BACKLOG 511
-#define ACCEPT_BATCH 64 /* connections taken in one loop turn: the clients that are there come first */
+#define ACCEPT_BATCH 64 /* connections accepted in one loop turn: connected clients come first */
 
-static const char socket_name[] = "listener-"; /* and its number: in the holdings and the store */
+static const char socket_name[] = "listener-"; /* followed by its number, in the holdings and the store */
 
-/* One for each reason, so that a flood of one kind hides no other. */
+/* One for each reason, so that a flood of one kind does not hide the others. */
 static struct log_limit refusals[REFUSALS] = {
     [REFUSAL_FULL] = { .kind = "listeners: clients refused, max_clients" },
     [REFUSAL_DENIED] = { .kind = "listeners: clients refused, not allowed" },
@@ -104,7 +104,7 @@ struct listener *listener_revive(struct listeners *all, const struct sockaddr_st
     return listener;
 }
 
-/* Nobody needs a listener that is closed and has no clients. */
+/* Free a listener that is closed and has no clients. */
 static void listener_free(struct listener *listener)
 {
     listener->all->refused_before += listener_refused(listener);
@@ -112,8 +112,8 @@ static void listener_free(struct listener *listener)
     free(listener);
 }
 
-/* Why that peer can't connect now. Those who may not connect at all take nothing from the others' limits; and only a
- * connection that nothing else speaks against counts for the pace. */
+/* Why this peer cannot connect now. Peers that are not allowed at all don't use up the others' limits. Only a
+ * connection that passes all other checks counts for the rate. */
 static enum refusal listener_objection(struct listener *listener, const struct sockaddr_storage *peer)
 {
     const struct access *access = listener->access;
@@ -162,7 +162,7 @@ static void listener_log_refusal(const struct listener *listener, enum refusal r
                     port);
 }
 
-/* Closed at once, so that the application sees a refusal and not silence. */
+/* Close it immediately, so that the application sees a refusal instead of silence. */
 static void listener_refuse(struct listener *listener, int fd, const struct sockaddr_storage *peer,
                             enum refusal refusal)
 {
@@ -227,7 +227,7 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
         listener_pause(listener, error);
 }
 
-/* Take clients, or wait for the next tick when the kernel has no room to watch for them. */
+/* Accept clients, or wait for the next tick if the kernel has no room to watch the socket. */
 static void listener_watch(struct listener *listener)
 {
     const bool watched = watch_start(listener->poll, UV_READABLE, listener_on_poll) == 0;
@@ -246,7 +246,7 @@ static void listener_drop_socket(struct listener *listener)
     listener->fd = -1;
 }
 
-/* The socket of the evapid before us at that address, if it has left one. */
+/* Use the socket that the evapid before us left at this address, if any. */
 static bool listener_take_spare(struct listener *listener)
 {
     struct spare_socket *spare = NULL;
@@ -261,8 +261,8 @@ static bool listener_take_spare(struct listener *listener)
     return false;
 }
 
-/* Whoever leaves lets another socket have the same port, at its own address or one that overlaps it; or not any more. A
- * socket that the evapid before us had, and nobody has asked for, leaves too. */
+/* Leaving listeners, and spares that no listener has used, let another socket have the same port, at the same address
+ * or an overlapping one; or no longer. */
 static void listeners_share_port(const struct listeners *all, uint16_t port, bool share)
 {
     const struct listener *listener = NULL;
@@ -285,7 +285,7 @@ static void listeners_drop_spare(struct listeners *all, struct spare_socket *spa
     free(spare);
 }
 
-/* The spares that made way: whoever connects is not to be taken to one of them any more. */
+/* Close the spares that made way: the kernel must not give them any more connections. */
 static void listeners_drop_spares_behind(struct listeners *all, const struct sockaddr_storage *address)
 {
     struct spare_socket *spare = NULL;
@@ -313,7 +313,7 @@ int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *
     return fd;
 }
 
-/* A socket that listens, and a handle to watch it by. NULL, or why there is none. */
+/* Get a listening socket and a handle to watch it. Returns NULL, or why it cannot. */
 static const char *listener_take_socket(struct listener *listener)
 {
     if (!listener_take_spare(listener))
@@ -340,8 +340,8 @@ void listener_mark(struct listener *listener, bool leaves)
     listener->leaves = leaves;
 }
 
-/* The listener at an address that nobody listens at now: one whose address could not be had up to now, one that is closed and
- * has clients, or a new one. NULL: there is no memory for that. */
+/* The listener for an address at which nobody listens now: one whose address was not available so far, a closed one
+ * that has clients, or a new one. NULL: no memory. */
 static struct listener *listener_of_old(struct listeners *all, const struct sockaddr_storage *address)
 {
     static const struct client_limits no_limits;
@@ -449,7 +449,7 @@ void listener_turn_away(struct listener *listener, const struct client *client)
                 client->address, client->port, listener->limits.admission_timeout_ms);
 }
 
-/* What the kernel says of the peer: what a client has of its address is text. */
+/* Ask the kernel for the peer: the client itself only has its address as text. */
 bool listener_denies(const struct listener *listener, const struct client *client)
 {
     struct sockaddr_storage peer;
@@ -551,7 +551,7 @@ void listeners_expect(const struct listeners *all)
 {
     const struct listener *listener = NULL;
     uint64_t clients = 0;
-    unsigned sockets = 1; /* the metrics' */
+    unsigned sockets = 1; /* the metrics' socket */
     DL_FOREACH(all->first, listener)
     {
         if (listener->state == LISTENER_CLOSED)
@@ -612,7 +612,7 @@ void listeners_save(const struct listeners *all, struct state_out *out)
     state_put(out, "refused-before", all->refused_before);
 }
 
-/* One that the configuration doesn't have: the module's goes on, of any other only its clients do. */
+/* A listener that is not in the configuration: the module's is reopened; any other only stands for its clients. */
 static struct listener *listener_load(struct listeners *all, const char *name, const struct client_limits *limits,
                                       const struct access *access, uint32_t max_clients, bool goes_on)
 {
@@ -620,7 +620,7 @@ static struct listener *listener_load(struct listeners *all, const char *name, c
     if (listener == NULL || !goes_on)
         return listener;
     listener->max_clients = max_clients;
-    listener->state = LISTENER_IDLE; /* tried again every second, should it fail now */
+    listener->state = LISTENER_IDLE; /* tried again every second, if it fails now */
     const char *why = listener_start(listener);
     if (why != NULL)
         log_line(LEVEL_ERROR, listener->subject, "%s; trying again every second", why);

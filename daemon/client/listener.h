@@ -1,7 +1,7 @@
 /* Listeners: the TCP addresses at which clients connect.
  *
- * They come from evapid's own configuration, and one from the module (Kamailio's bind_addr). Each has its framing and
- * limits. A listener that cannot have its address is tried again every second. */
+ * They come from evapid's own configuration, and one comes from the module (Kamailio's bind_addr). Each has its framing
+ * and limits. A listener whose address is not available is tried again every second. */
 #ifndef EVAPID_LISTENER_H
 #define EVAPID_LISTENER_H
 
@@ -21,11 +21,11 @@ struct state_out;
 
 enum listener_source { LISTENER_CONFIG, LISTENER_MODULE };
 enum listener_state {
-    LISTENER_IDLE,      /* not begun, or its address could not be had: tried again */
-    LISTENER_PREPARED,  /* has its address, and takes nobody yet: a reload is under way */
-    LISTENER_LISTENING, /* takes clients */
-    LISTENER_PAUSED,    /* out of descriptors: takes clients again in a second */
-    LISTENER_CLOSED     /* no more clients; lives on while some are connected */
+    LISTENER_IDLE,      /* not started, or its address is not available: tried again */
+    LISTENER_PREPARED,  /* has its address, but accepts nobody yet: a reload is under way */
+    LISTENER_LISTENING, /* accepts clients */
+    LISTENER_PAUSED,    /* out of descriptors: accepts again in a second */
+    LISTENER_CLOSED     /* accepts no more clients; lives on while some are connected */
 };
 
 struct listener {
@@ -38,21 +38,21 @@ struct listener {
     enum listener_source source;
     enum listener_state state;
     struct listeners *all;
-    int fd;                 /* -1 when there is none */
-    uint32_t number;        /* of the socket, as it is called in the store and in a hand-over; 0: not yet */
-    uv_poll_t *poll;        /* NULL when there is no socket */
-    uint32_t clients;       /* that have a place: connected now, or gone and not released yet */
+    int fd;                 /* -1: none */
+    uint32_t number;        /* of the socket, its name in the store and in a hand-over; 0: not yet */
+    uv_poll_t *poll;        /* NULL: there is no socket */
+    uint32_t clients;       /* with a place: connected, or gone but not released yet */
     uint32_t gone;          /* of these */
-    struct origin *origins; /* clients by where they come from; uthash */
-    struct bucket bucket;   /* of those that are accepted */
+    struct origin *origins; /* clients by origin; uthash */
+    struct bucket bucket;   /* limits the rate of accepted clients */
     uint64_t accepted, refused[REFUSALS];
-    bool exhausted;             /* the last accept found no descriptor, which has been logged */
-    bool leaves;                /* the configuration that a reload is about to take has no place for it */
-    enum listener_state before; /* PREPARED: what it was */
+    bool exhausted;             /* the last accept found no descriptor, and that was logged */
+    bool leaves;                /* it is not in the configuration that a reload is about to apply */
+    enum listener_state before; /* PREPARED: the state before */
     struct listener *prev, *next;
 };
 
-/* A listening socket of the evapid before us that no listener has asked for yet. */
+/* A listening socket of the evapid before us that no listener uses yet. */
 struct spare_socket {
     int fd;
     uint32_t number;
@@ -60,8 +60,7 @@ struct spare_socket {
     struct spare_socket *next;
 };
 
-/* Whom listeners tell that somebody has connected, and may. connected: take over fd. False: there was no memory for that, and
- * fd is closed. */
+/* Told about each connection that is allowed. connected: take over fd. False: no memory, and fd is closed. */
 struct listener_host {
     void *owner;
     bool (*connected)(void *owner, struct listener *listener, int fd, const struct sockaddr_storage *peer);
@@ -72,104 +71,105 @@ struct listeners {
     uv_loop_t *loop;
     struct listener_host host;
     struct spare_socket *spares; /* list */
-    const int *other_leaving;    /* a listening socket that is no listener's and leaves, too; NULL: there is none */
+    const int *other_leaving;    /* a leaving listening socket that is not a listener's; NULL: none */
     uint32_t last_number;
-    uint64_t refused_before; /* by listeners that have gone */
+    uint64_t refused_before; /* by listeners that are freed */
 };
 
-/* Add a listener that is not listening yet; access outlives it. NULL when there is no memory. */
+/* Add a listener that does not listen yet; access outlives it. NULL: no memory. */
 struct listener *listener_add(struct listeners *all, const struct sockaddr_storage *address,
                               const struct client_limits *limits, const struct access *access, uint32_t max_clients,
                               enum listener_source source);
 
-/* Make the listener that was closed at that address, and still has clients, the module's, and one that is to begin again.
- * NULL: there is none. */
+/* Reopen a closed listener at this address, which still has clients, as the module's. The caller starts it. NULL: there
+ * is none. */
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
                                  const struct client_limits *limits, const struct access *access, uint32_t max_clients);
 
-/* What it is from now on, also for a client that connects a moment later. access outlives it. */
+/* Apply these values, also to clients that connect a moment later. access outlives it. */
 void listener_set(struct listener *listener, const struct client_limits *limits, const struct access *access,
                   uint32_t max_clients, enum listener_source source);
 
-/* Begin to listen. NULL, or why it can't: text that stays valid until the next call. */
+/* Listen. Returns NULL, or why it cannot: text that is valid until the next call. */
 const char *listener_start(struct listener *listener);
 
-/* For a reload: does it leave? */
+/* For a reload: is it going to leave? */
 void listener_mark(struct listener *listener, bool leaves);
 
-/* Likewise: have a listener at that address, but take nobody yet. One that leaves is no obstacle. NULL: it is PREPARED,
- * and before the loop runs it is either told what it is (listener_set) and begins, or all those that are prepared are
- * cancelled; or why the address can't be had. */
+/* For a reload: prepare a listener at this address that accepts nobody yet. Leaving listeners don't block the address.
+ * Returns NULL: it is PREPARED, or why the address is not available. Before the loop runs, the caller either sets its
+ * values (listener_set) and begins it, or cancels all that are prepared. */
 const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address);
 void listener_begin(struct listener *listener);
 void listeners_cancel(struct listeners *all);
 
-/* Take no more clients. The listener is freed when its last client has gone. */
+/* Accept no more clients. The listener is freed when its last client is released. */
 void listener_stop(struct listener *listener);
 
-/* Count one more client of that origin (client.origin). False, and nothing has changed, when there is no memory. */
+/* Count one more client of this origin (client.origin). False: no memory; nothing has changed. */
 bool listener_enter(struct listener *listener, const struct network *origin);
 
-/* A client that was counted has not come to be. */
+/* A counted client could not be created. */
 void listener_leave(struct listener *listener, const struct network *origin);
 
-/* A client that was counted has gone. It keeps its place as long as anything is kept of it, so that whoever comes and goes
- * while routes hang can't have more kept than max_clients. */
+/* note_gone: a counted client has gone. It keeps its place until it is released, because evapid still stores it. So
+ * peers that come and go while routes hang cannot make evapid store more than max_clients. release: its place is
+ * free. */
 void listener_note_gone(struct listener *listener);
 void listener_release(struct listener *listener, const struct network *origin);
 
-/* A client that no route has let in is about to be closed for that: count and log it. */
+/* A client is about to be closed because no route has admitted it: count and log it. */
 void listener_turn_away(struct listener *listener, const struct client *client);
 
-/* Was the client denied, or not allowed, if it connected now? A listener that is closed denies nobody. */
+/* Would the client be refused, as denied or not allowed, if it connected now? A closed listener denies nobody. */
 bool listener_denies(const struct listener *listener, const struct client *client);
 
-/* A client that the listener denies is about to be closed for that: count and log it. */
+/* A client is about to be closed because the listener denies it: count and log it. */
 void listener_revoke(struct listener *listener, const struct client *client);
 
-/* Connections that were refused, and clients turned away or closed for that, whatever the reason. */
+/* Connections that were refused, plus clients that were turned away or closed as denied. */
 uint64_t listener_refused(const struct listener *listener);
 
-/* Likewise of all listeners that there have been. */
+/* The same for all listeners, including freed ones. */
 uint64_t listeners_refused(const struct listeners *all);
 
-/* Does it listen at an address that the internet may reach, with no network that is allowed? */
+/* Does it listen at an address that the internet may reach, without any allowed network? */
 bool listener_is_exposed(const struct listener *listener);
 
-/* What to warn of then: "listener 192.0.2.1:8448: " goes before it. */
+/* The warning for that; "listener 192.0.2.1:8448: " goes before it. */
 #define LISTENER_EXPOSED "reachable from public networks and no allow is set: whoever can reach it gets every event"
 
-/* The listener at that address that is not closed, or NULL. */
+/* The listener at this address that is not closed, or NULL. */
 struct listener *listener_find(const struct listeners *all, const struct sockaddr_storage *address);
 
 /* Tell the store how many clients may come. */
 void listeners_expect(const struct listeners *all);
 
-/* Once a second: begin again what could not be begun or was paused. */
+/* Call it once a second: start listeners that could not start or are paused. */
 void listeners_tick(struct listeners *all);
 
 /* Stop all. */
 void listeners_stop(struct listeners *all);
 
-/* A listening socket; -1 and errno when there is none. Those that leave, and spares, are no obstacle, though their address is
- * the same or overlaps, "0.0.0.0:8448" and "127.0.0.1:8448": the kernel has both at a time if both want that, and so the one
- * is kept until the other is certain. */
+/* Open a listening socket; -1: none, see errno. Leaving listeners and spares don't block it, even if their address is
+ * the same or overlaps, like "0.0.0.0:8448" and "127.0.0.1:8448". The kernel allows both sockets at once if both ask
+ * for it. So the old one is kept until the new one is certain. */
 int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address);
 
-/* Take the listening sockets out of the holdings: who begins to listen at such an address goes on with that socket, and
- * with the connections that wait in it. Nobody has asked for the rest: close them. */
+/* inherit: take the listening sockets out of the holdings. A listener that starts at such an address continues with
+ * that socket and the connections that wait in it. drop_spares: close the sockets that no listener has used. */
 void listeners_inherit(struct listeners *all, struct holdings *holdings);
 void listeners_drop_spares(struct listeners *all);
 
-/* A listener of that name that is closed, and stands for the clients that it had; NULL: no memory, or it is no name. */
+/* Make a closed listener of this name, for the clients that it had. NULL: no memory, or the name is invalid. */
 struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits,
                                    const struct access *access);
 
-/* The listener of that name, closed or not, or NULL. */
+/* The listener of this name, closed or not, or NULL. */
 struct listener *listener_named(const struct listeners *all, const char *name);
 
-/* Write all for a successor; read them back, behind those of the configuration. module_may: the one that the module had
- * declared is opened again, and is then *module. False: it makes no sense. */
+/* Write all for a successor; read them back, after those of the configuration. module_may: reopen the listener that the
+ * module had declared, and return it in *module. False: the state is invalid. */
 void listeners_save(const struct listeners *all, struct state_out *out);
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
                     const struct access *access, bool module_may, struct listener **module);
@@ -179,7 +179,7 @@ bool listeners_hold(const struct listeners *all, struct holdings *holdings);
 
 const char *listener_name(const struct listener *listener);
 
-/* As the status has it. */
+/* As shown in the status. */
 const char *listener_state_name(enum listener_state state);
 
 #endif

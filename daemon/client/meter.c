@@ -1,4 +1,4 @@
-/* Adding up what Kamailio's processes have counted. */
+/* Adding up what Kamailio's processes count. */
 #include "client/meter.h"
 
 #include <stdatomic.h>
@@ -6,16 +6,16 @@
 void meter_begin(struct meter *meter, uint64_t instance)
 {
     if (meter->instance == instance)
-        return; /* it was read already, perhaps by the evapid before us */
+        return; /* it is being read already, perhaps since the evapid before us */
     meter->instance = instance;
     meter->seen_full = meter->seen_large = 0;
     meter->seen_starts = (struct histogram){ .sum_ns = 0 };
 }
 
-#define COUNT_MAX (UINT64_MAX / HISTOGRAM_BUCKETS) /* the buckets of a histogram can be added up */
+#define COUNT_MAX (UINT64_MAX / HISTOGRAM_BUCKETS) /* so that a histogram's buckets can be added up */
 
-/* Add to total by how much the count has grown beyond the most that was seen, as far as the total may grow. One that goes
- * back a little is right: a refusal that is tried again is taken out of the count (queue_forgive). */
+/* Add to total by how much the count exceeds the highest value seen; total grows to `most` at most. A count may go back
+ * a little: a refusal that is tried again is taken back (queue_forgive). */
 static void catch_up(uint64_t *total, uint64_t *seen, uint64_t now, uint64_t most)
 {
     if (now <= *seen)

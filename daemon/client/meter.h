@@ -1,8 +1,8 @@
 /* The meter: how long things take, and what Kamailio's processes count in the ring, as counts that only grow.
  *
- * It lies in the ledger, so that it goes on where the evapid before us was, however that ended. What the ring has
- * begins at 0 with each Kamailio, and anybody there may write anything into it: the meter adds up by how much it has
- * grown beyond the most that it had. */
+ * It is in the ledger, so that it continues where the last evapid was, however that ended. The ring's counts start at 0
+ * with each Kamailio, and its processes may write anything there. So the meter adds only what exceeds the highest value
+ * seen. */
 #ifndef EVAPID_METER_H
 #define EVAPID_METER_H
 
@@ -14,20 +14,20 @@
 struct meter {
     struct histogram
         queue_wait;             /* of each event that a client's kernel has taken: since it was taken out of the ring */
-    struct histogram admission; /* of each client that was let in: since its connection was taken */
-    struct histogram route_start;         /* of each message whose route has begun: since it had been read whole */
-    uint64_t refused_full, refused_large; /* records that Kamailio's processes found no room for, or too large */
+    struct histogram admission; /* of each admitted client: since its connection was accepted */
+    struct histogram route_start;         /* of each message whose route has begun: since it had been read completely */
+    uint64_t refused_full, refused_large; /* records of Kamailio's processes that found no room, or were too large */
 
-    /* The most that the ring of that instance had. */
+    /* The highest values seen in that instance's ring. */
     uint64_t instance;
     uint64_t seen_full, seen_large;
     struct histogram seen_starts; /* of all its workers */
 };
 
-/* From now on that ring is read. One that is another's than the last has been counted from nothing. */
+/* From now on this ring is read. The ring of a new instance is counted from 0. */
 void meter_begin(struct meter *meter, uint64_t instance);
 
-/* Bring the counts up to what the ring has now. */
+/* Add what the ring's counts have grown by. */
 void meter_read(struct meter *meter, const struct ring_header *ring);
 
 #endif

@@ -1,4 +1,4 @@
-/* Queueing, and sending. */
+/* Queueing and sending. */
 #include "client/output.h"
 
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include "client/subscription.h"
 #include "events/waits.h"
 
-#define FLUSH_IOVECS 256      /* pieces that one system call sends at most */
-#define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn: the others come next */
+#define FLUSH_IOVECS 256      /* most pieces of one system call */
+#define FLUSH_BUDGET 1048576U /* bytes for one client in one loop turn, before others are served */
 
 /* ---- into the queue --------------------------------------------------------------------------------------------- */
 
@@ -30,7 +30,7 @@ void output_refuse(struct client *client, enum drop_reason reason)
     books_count_refused(client, reason);
 }
 
-/* Is there room in the queue? If need be, room is made by sending, or as the client's policy has it. */
+/* Is there room in the queue? If not, make some by sending, or as the client's policy says. */
 static bool output_has_room(struct client *client, size_t size)
 {
     while (client->subscription.skipped_by != NULL || size > outq_room(&client->out)) {
@@ -68,7 +68,7 @@ bool output_can_take(struct client *client, size_t size, enum drop_reason *reaso
 
 static void output_note_sent(struct client *client, size_t bytes)
 {
-    ledger_note_output(client->slot, true); /* should we be killed before all is noted */
+    ledger_note_output(client->slot, true); /* we may be killed before everything is noted */
     waits_sent(client->host->waits);
     books_count_sent(client, outq_sent(&client->out, bytes), bytes);
     ledger_note_output(client->slot, outq_begun(&client->out) > 0);
@@ -76,8 +76,8 @@ static void output_note_sent(struct client *client, size_t bytes)
     pace_note_sent(client);
 }
 
-/* Should we be killed while the kernel takes what is offered: what it has taken is known by the stream's position, and if
- * that is all there was, it was whole events. */
+/* We may be killed while the kernel takes the bytes. The stream's position then tells how many it took. If those are
+ * all that was queued, only whole events were sent. */
 static void output_note_offered(struct client *client, const struct iovec *iov, int count)
 {
     size_t bytes = 0;
@@ -86,7 +86,7 @@ static void output_note_offered(struct client *client, const struct iovec *iov, 
     ledger_note_offered(client->slot, bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0);
 }
 
-/* How many of the iovecs to send, so as not to go far over the budget. */
+/* How many of the iovecs to send without going far over the budget. */
 static int within_budget(const struct iovec *iov, int count, size_t budget)
 {
     int n = 0;

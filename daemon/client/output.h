@@ -1,6 +1,6 @@
 /* A client's output: events into its queue, and the queue into its socket.
  *
- * It owns struct client_output. What follows for the client's state from what was sent is the caller's to do (client.h). */
+ * It owns struct client_output. The caller changes the client's state according to what was sent (client.h). */
 #ifndef EVAPID_OUTPUT_H
 #define EVAPID_OUTPUT_H
 
@@ -9,24 +9,26 @@
 
 #include "client/client_type.h"
 
-/* Queue an event for a client that gets events. If there is no room, make some by sending. False: it did not fit (*reason says
- * why) and is counted as dropped. */
+/* Queue an event for a client that gets events. If there is no room, make some by sending. False: it did not fit
+ * (*reason says why) and is counted as dropped. */
 bool output_give(struct client *client, struct chunk *chunk, enum drop_reason *reason);
 
-/* Is there room for an event of size bytes, framed, that is about to be appended to the run? If not, make some by sending. False:
- * it does not fit (*reason says why) and is counted as given and dropped. The caller sees to it that the client doesn't get it. */
+/* Is there room for an event of size bytes, framed, that is about to be appended to the run? If not, make some by
+ * sending. False: it does not fit (*reason says why) and is counted as given and dropped. The caller makes sure that
+ * the client does not get it. */
 bool output_can_take(struct client *client, size_t size, enum drop_reason *reason);
 
-/* An event is meant for the client, and the client doesn't get it: count it. */
+/* An event is meant for the client, but the client does not get it: count it. */
 void output_refuse(struct client *client, enum drop_reason reason);
 
 /* Send what the kernel takes now, up to a limit that leaves time for others. */
 void output_flush(struct client *client);
 
-/* The socket was writable when there was no time for the client: an event that finds no room may try to make some again. */
+/* The socket was writable when there was no time for the client: the next event that finds no room may try to send
+ * again. */
 void output_note_writable(struct client *client);
 
-/* What is left waits until the socket is writable, as in the evapid before us. */
+/* The rest waits until the socket is writable, as in the evapid before us. */
 void output_restore(struct client *client, bool blocked);
 
 /* The connection has ended. */

@@ -7,8 +7,8 @@
 #include "client/books.h"
 #include "client/subscription.h"
 
-#define SLOW_PART 2U /* slow: more than this part of the limit waits; what is dropped leaves as much */
-#define CALM_PART 8U /* no longer: at most this part */
+#define SLOW_PART 2U /* slow: more than this part of the limit waits; dropping leaves this part */
+#define CALM_PART 8U /* no longer slow: at most this part waits */
 
 static struct log_limit falling = { .kind = "clients: slow" };
 static struct log_limit rising = { .kind = "clients: no longer slow" };
@@ -57,7 +57,7 @@ void pace_note(struct client *client)
 
 /* ---- drop-oldest ------------------------------------------------------------------------------------------------ */
 
-/* A frame that has been begun is sent whole: when the event has no room behind that one, nothing is dropped for it. */
+/* A half-sent frame is always completed. If the event does not fit after it, drop nothing for the event. */
 bool pace_make_room(struct client *client, size_t size)
 {
     const size_t limit = client->out.limit;

@@ -16,7 +16,7 @@ void subscription_follow(struct client *client, struct run *run)
     books_note_given(client);
 }
 
-/* Bring the books up to date with what the run skipped it for. */
+/* Add the events for which the run skipped it to the books. */
 static void subscription_count_skipped(struct client *client)
 {
     struct subscription *subscription = &client->subscription;
@@ -57,7 +57,8 @@ void subscription_resume(struct client *client)
     subscription_follow(client, run);
 }
 
-/* Without memory the event that is being sent may stay torn. Only the end of the connection tells the peer so. */
+/* Without memory, the event that is being sent may stay incomplete. Only closing the connection shows this to the
+ * peer. */
 void subscription_leave(struct client *client)
 {
     subscription_end_skip(client);
@@ -89,7 +90,7 @@ const struct tally *subscription_tally(struct client *client)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-/* What it missed is counted first: the successor has these books too, and they are still ours if that one fails. */
+/* Count the missed events first: the successor uses these books, and so do we if it fails. */
 void subscription_save(struct client *client, struct state_out *out)
 {
     const struct subscription *subscription = &client->subscription;

@@ -1,4 +1,4 @@
-/* The terms on which a client is here: what a listener gives all of its clients, as the configuration says it. */
+/* A client's terms: what a listener gives all of its clients, as configured. */
 #ifndef EVAPID_TERMS_H
 #define EVAPID_TERMS_H
 
@@ -7,18 +7,18 @@
 
 #include "events/framing.h"
 
-/* What becomes of a client whose queue is full (pace.h). */
+/* What happens to a client whose queue is full (pace.h). */
 enum slow_policy {
     SLOW_DISCONNECT,  /* it is cut off */
     SLOW_DROP_NEWEST, /* it gets no more events until half of its queue is free */
     SLOW_DROP_OLDEST  /* the older half of its queue is dropped */
 };
 
-/* Which client of a tag a unicast is for (group.h). */
+/* Which client of a tag gets a unicast (group.h). */
 enum unicast_mode {
-    UNICAST_FIRST,       /* the one that has carried the tag longest, whatever it is about */
+    UNICAST_FIRST,       /* the one that has had the tag longest, whatever waits for it */
     UNICAST_ROUND_ROBIN, /* one after the other */
-    UNICAST_LEAST_QUEUED /* the one for which the fewest bytes wait; of several, one after the other */
+    UNICAST_LEAST_QUEUED /* the one with the fewest queued bytes; among several, one after the other */
 };
 
 /* "first", "round-robin" or "least-queued". */
@@ -33,11 +33,11 @@ struct client_limits {
     enum framing framing;
     size_t max_message_bytes, max_queued_bytes;
     enum slow_policy slow_policy;
-    enum unicast_mode unicast_mode; /* of tags for which it speaks (group.h) */
-    uint32_t message_timeout_ms;    /* for a message to become whole, once it has begun; 0: none */
-    uint32_t linger_ms;             /* for a FLUSHING client to read what it is still sent */
+    enum unicast_mode unicast_mode; /* of tags for which this listener decides (group.h) */
+    uint32_t message_timeout_ms;    /* for a message to become complete, once it has begun; 0: none */
+    uint32_t linger_ms;             /* for a FLUSHING client to read the rest of its queue */
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
-    uint32_t admission_timeout_ms; /* to be let in for the first time, while somebody could; 0: for ever */
+    uint32_t admission_timeout_ms; /* for the first admission, while somebody could admit it; 0: for ever */
 };
 
 #endif

@@ -2,7 +2,7 @@
 #include "client/transport.h"
 
 #include <errno.h>
-#include <linux/tcp.h> /* the C library's struct tcp_info ends before the counts of bytes */
+#include <linux/tcp.h> /* the C library's struct tcp_info ends before the byte counts */
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -21,8 +21,8 @@ static ssize_t tcp_write(int fd, const struct iovec *iov, int count)
     return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* Closing a socket that has unread input makes the kernel send a reset, which may overtake what was written last: read
- * that input away first, as much as one read takes. */
+/* Closing a socket with unread input makes the kernel send a reset, which may overtake the last bytes written. So read
+ * that input away first, up to 256 KiB. */
 static int tcp_close(int fd)
 {
     char unread[4096];
@@ -32,7 +32,7 @@ static int tcp_close(int fd)
     return close(fd);
 }
 
-/* The kernel gives all of it in one call, so that no segment is counted twice or not at all. */
+/* One call returns all counts, so that no segment is counted twice or missed. */
 static uint64_t tcp_position(int fd)
 {
     struct tcp_info info = { 0 };

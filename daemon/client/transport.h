@@ -1,5 +1,5 @@
-/* The seam between a client and its wire: how bytes go in and out of a connected socket. Plain TCP today; TLS and
- * WebSocket would be further structs of this kind, which neither the client's framing nor the bus could tell apart. */
+/* Between a client and its wire: how bytes enter and leave a connected socket. Today plain TCP. TLS and WebSocket would
+ * be further structs of this kind; framing and bus would not notice. */
 #ifndef EVAPID_TRANSPORT_H
 #define EVAPID_TRANSPORT_H
 
@@ -10,9 +10,9 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-/* read, write and close return as read(2), writev(2) and close(2) do on a socket that doesn't block: bytes, 0 at the end of
- * the input, or -1 with errno. position: how many bytes the kernel has ever taken to send, 0 when it can't tell. cookie: a
- * number that no other socket of this host has, 0 likewise. */
+/* read, write and close return what read(2), writev(2) and close(2) return on a non-blocking socket: bytes, 0 at the
+ * end of the input, or -1 with errno. position: how many bytes the kernel has ever taken to send, 0: unknown. cookie: a
+ * number that no other socket of this host has, 0: unknown. */
 struct transport {
     ssize_t (*read)(int fd, void *bytes, size_t room);
     ssize_t (*write)(int fd, const struct iovec *iov, int count);
@@ -23,11 +23,11 @@ struct transport {
 
 extern const struct transport transport_tcp;
 
-/* A TCP socket that listens at the address, of IPv6 for IPv6 alone. shared: beside another one of ours that overlaps with it. -1,
- * and errno, if it can't be had. */
+/* Open a TCP socket that listens at the address; an IPv6 one takes IPv6 only. shared: it may overlap with another
+ * shared socket of ours. -1: it cannot, see errno. */
 int transport_listen(const struct sockaddr_storage *address, int backlog, bool shared);
 
-/* Let another one that is shared overlap with this one, or not any more: it keeps those that it has let. */
+/* May another shared socket overlap with this one from now on? Sockets that already do stay. */
 void transport_share(int fd, bool share);
 
 #endif

@@ -1,4 +1,4 @@
-/* Reading the configuration: the file as a whole, its objects and its listeners. keys.c has what each key may be. */
+/* Reading the configuration: the file as a whole, its objects and its listeners. keys.c has a row for each key. */
 #include "config/config.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ static bool set_default(struct reading *in, const struct key *key, void *base)
     return good;
 }
 
-/* Give the keys of an object their defaults, and those of the objects that are in it by default. */
+/* Give the keys of an object their defaults, including the objects in it that exist by default. */
 static bool set_defaults(struct reading *in, const char *object, void *base)
 {
     for (const struct key *key = keys; key->name != NULL; key++) {
@@ -40,12 +40,12 @@ static bool set_defaults(struct reading *in, const char *object, void *base)
 
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base);
 
-/* base: the struct in which the key's row says where. */
+/* base: the struct to which the key's offset refers. */
 static bool read_key(struct reading *in, const struct key *key, json_t *value, void *base)
 {
     const struct value_rule *rule = &key_model(key)->rule;
     if (rule->kind == &value_objects)
-        return true; /* read_listeners */
+        return true; /* read_listeners reads it */
     if (rule->kind != &value_object)
         return rule->kind->read(in, value, rule, (char *)base + key->offset);
     if (key->by_default == NULL && !set_defaults(in, key->name, base))
@@ -53,7 +53,7 @@ static bool read_key(struct reading *in, const struct key *key, json_t *value, v
     return read_object(in, key->name, value, base);
 }
 
-/* name: as the rows have it, "" for all of the file. */
+/* name: as in the table's rows, "" for the whole file. */
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base)
 {
     const char *member = NULL;
@@ -123,7 +123,7 @@ static bool read_listeners(struct reading *in, json_t *array, struct config *con
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
-/* Listeners come last: they begin from the limits that the rest of the file sets. */
+/* Listeners come last: they start with the limits that the rest of the file sets. */
 static bool read_root(struct reading *in, json_t *root, struct config *config)
 {
     if (!set_defaults(in, "", config) || !read_object(in, "", root, config))
@@ -135,7 +135,7 @@ static bool read_root(struct reading *in, json_t *root, struct config *config)
     return read_listeners(in, json_object_get(root, "listeners"), config);
 }
 
-/* The file's text with a NUL behind it, or NULL with the reason in error. */
+/* The file's text with a NUL after it; NULL: error says why. */
 static char *load(const char *path, size_t *length, char error[CONFIG_ERROR])
 {
     FILE *file = fopen(path, "re");
@@ -154,7 +154,7 @@ static char *load(const char *path, size_t *length, char error[CONFIG_ERROR])
     return text;
 }
 
-/* What no key says, and what a key without a default leaves. */
+/* Set what has no key, and the keys without a default. */
 static void clear(struct config *config)
 {
     *config = (struct config){

@@ -1,5 +1,5 @@
-/* The configuration: one JSON file, in which #, // and block comments count as white space. docs/configuration.md has
- * every key, and so has the table in keys.c, with ranges and defaults. */
+/* The configuration: one JSON file, in which #, // and block comments count as white space. docs/configuration.md and
+ * the table in keys.c list every key, with range and default. */
 #ifndef EVAPID_CONFIG_H
 #define EVAPID_CONFIG_H
 

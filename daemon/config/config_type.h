@@ -1,4 +1,4 @@
-/* The configuration as evapid has it in memory; config.h reads it, keys.h has a row for each key of the file. */
+/* The configuration in memory. config.h reads it; keys.h has a row for each key of the file. */
 #ifndef EVAPID_CONFIG_TYPE_H
 #define EVAPID_CONFIG_TYPE_H
 
@@ -25,13 +25,13 @@ struct config {
     struct door_access kamailio_access, control_access;
     bool module_listener;        /* the module may declare a listener */
     struct client_limits limits; /* of listeners that do not set their own, and of the module's */
-    struct access access;        /* likewise */
+    struct access access;        /* of the same listeners */
     struct config_listener *listeners;
     size_t listener_count;
     size_t max_total_queued_bytes;                    /* memory of the queues of all clients */
-    size_t worker_window_frames, worker_window_bytes; /* events that an evapi worker may have before it has run them */
+    size_t worker_window_frames, worker_window_bytes; /* messages that a worker may have whose routes have not ended */
     uint32_t shutdown_grace_ms, attach_hold_ms;
-    struct sockaddr_storage metrics; /* where HTTP is spoken; AF_UNSPEC: nowhere */
+    struct sockaddr_storage metrics; /* where HTTP is served; AF_UNSPEC: nowhere */
     enum log_level log_level;
 };
 

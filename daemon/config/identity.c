@@ -1,4 +1,4 @@
-/* Looking names up: here, among the answers that there have been, and of the system. */
+/* Looking names up: in this machine's files, among earlier answers, or by asking the system. */
 #include "config/identity.h"
 
 #include <grp.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the system has answered, where it did not have it from this machine's own files. */
+/* An answer of the system that is not in this machine's own files. */
 struct answer {
     enum identity_kind kind;
     uint32_t id;
@@ -28,7 +28,7 @@ static bool find_answer(enum identity_kind kind, const char *name, uint32_t *id)
     return false;
 }
 
-/* Without memory it is only not known later. */
+/* Without memory the name is merely unknown later. */
 static void keep_answer(enum identity_kind kind, const char *name, uint32_t id)
 {
     uint32_t known = 0;

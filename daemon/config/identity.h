@@ -1,7 +1,7 @@
-/* Identities: the numbers of users and groups by their names.
+/* Identities: the numbers of users and groups, by name.
  *
- * Whoever asks the system for a name may have to wait for a directory service. At the start evapid has that time, later it
- * has not: then a name is one of this machine's own files, or one that the system has answered before. */
+ * Asking the system for a name may mean waiting for a directory service. evapid has time for that only at its start.
+ * Later a name must be in this machine's own files, or have been answered before. */
 #ifndef EVAPID_IDENTITY_H
 #define EVAPID_IDENTITY_H
 
@@ -10,10 +10,10 @@
 
 enum identity_kind { IDENTITY_USER, IDENTITY_GROUP };
 
-/* The number of the user or group of that name. False: nobody knows it. */
+/* The number of the user or group of this name. False: it is unknown. */
 bool identity_find(enum identity_kind kind, const char *name, uint32_t *id);
 
-/* From now on, don't wait for anybody. */
+/* From now on, never ask the system. */
 void identity_stop_asking(void);
 bool identity_asks(void);
 

@@ -1,4 +1,4 @@
-/* The table of the keys. */
+/* The table of keys. */
 #include "config/keys.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ static const char *log_level_word(unsigned number)
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-/* What a value may be. */
+/* The rule for a value. */
 #define OBJECT .rule.kind = (&value_object)
 #define OBJECTS .rule.kind = (&value_objects)
 #define NUMBER(from, to) .rule.kind = &value_number, .rule.least = (from), .rule.most = (to)
@@ -51,16 +51,16 @@ static const char *log_level_word(unsigned number)
 #define USERS .rule.kind = &value_users, .rule.most = DOOR_USERS_MAX
 #define OVERRIDES(other) .overrides = (other)
 
-/* Its default, as in the file. */
+/* The default, as written in the file. */
 #define DEFAULT(text) .by_default = (text)
 #define QUOTED(text) "\"" text "\""
 
-/* Where it is kept. */
+/* The place in memory. */
 #define KEPT(type, member) .offset = offsetof(struct type, member), .rule.width = sizeof(((struct type *)0)->member)
 #define CONFIG(member) KEPT(config, member)
 #define LISTENER(member) KEPT(config_listener, member)
 
-/* What a reload does. */
+/* The effect of a reload. */
 #define AT_ONCE .reload = RELOAD_AT_ONCE
 #define NEW_CLIENTS .reload = RELOAD_NEW_CLIENTS
 #define ALL_CLIENTS .reload = RELOAD_ALL_CLIENTS
@@ -153,7 +153,7 @@ const struct key keys[] = {
 
 /* ---- looking a key up -------------------------------------------------------------------------------------------- */
 
-/* Where in a path the key's own name begins. */
+/* Where the key's own name begins in a path. */
 static const char *own_name(const char *path)
 {
     const char *dot = strrchr(path, '.');
@@ -181,6 +181,6 @@ const struct key *key_model(const struct key *key)
         return key;
     const struct key *model = keys;
     while (strcmp(model->name, key->overrides) != 0)
-        model++; /* it is there: test_keys.c */
+        model++; /* it exists: test_keys.c */
     return model;
 }

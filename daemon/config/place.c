@@ -1,4 +1,4 @@
-/* A walk through JSON text that jansson has already accepted: it only has to find its way, not to check. */
+/* Walking through JSON text that jansson has accepted: this only finds the way, and does not check. */
 #include "config/place.h"
 
 #include <stdbool.h>
@@ -12,7 +12,7 @@ static const char *skip_string(const char *at)
     return *at == '"' ? at + 1 : at;
 }
 
-/* Blank a block comment that begins at at. Returns its end, NULL when it has none. */
+/* Blank a block comment that begins at `at`. Returns its end; NULL: it has none. */
 static char *blank_block(char *at, const char *end)
 {
     *at++ = ' ';
@@ -57,7 +57,7 @@ static const char *skip_space(const char *at)
     return at + strspn(at, " \t\r\n");
 }
 
-/* Pass over one value, however deep. */
+/* Skip one value, however deeply nested. */
 static const char *skip_value(const char *at)
 {
     unsigned depth = 0;
@@ -80,15 +80,15 @@ static const char *skip_value(const char *at)
     return at;
 }
 
-/* The bytes of *path that the key at name of length bytes stands for, 0: it is another. A key may hold dots and brackets
- * itself. */
+/* How many bytes of path the key at name, of length bytes, matches; 0: it is another key. A key itself may contain dots
+ * and brackets. */
 static size_t match_key(const char *path, const char *name, size_t length)
 {
     const bool same = strncmp(path, name, length) == 0;
     return same && (path[length] == '\0' || path[length] == '.' || path[length] == '[') ? length : 0;
 }
 
-/* The value of the longest key that path begins with; *used is set to its length. */
+/* The value of the longest key with which path begins; *used: that key's length. */
 static const char *find_key(const char *object, const char *path, size_t *used)
 {
     const char *found = NULL;
@@ -121,7 +121,8 @@ static const char *find_element(const char *array, unsigned index)
     return *at == ']' || *at == '\0' ? NULL : at;
 }
 
-/* The value that the first part of *path names within value, NULL when it is not there; *path is moved behind that part. */
+/* The value within `value` that the first part of *path names; NULL: it is not there. *path is moved after that
+ * part. */
 static const char *step_into(const char *value, const char **path)
 {
     const char *part = *path;

@@ -1,4 +1,4 @@
-/* The path of the value at hand, and errors with its place. */
+/* The path of the current value, and errors with its place. */
 #include "config/reading.h"
 
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-/* Reading: where in the file the reader is, so that an error can name the place. */
+/* Reading: the reader's place in the file, so that an error can name it. */
 #ifndef EVAPID_READING_H
 #define EVAPID_READING_H
 
@@ -9,23 +9,23 @@
 struct reading {
     const char *file;
     const char *text;  /* comments blanked */
-    char *error;       /* where an error is to be written */
+    char *error;       /* buffer for an error */
     size_t error_room; /* bytes of it */
-    char path[128];    /* the key of the value at hand: "listeners[0].max_clients" */
+    char path[128];    /* the key of the current value: "listeners[0].max_clients" */
 };
 
 /* Write the error "FILE:LINE:COLUMN: KEY: what is wrong". Always false, for the caller to return. */
 __attribute__((format(printf, 2, 3))) bool reading_fail(const struct reading *in, const char *format, ...);
 
-/* Go into the value called name; returns what reading_leave takes to come back. */
+/* Enter the value of this name. Returns the argument for reading_leave. */
 size_t reading_enter(struct reading *in, const char *name);
 
-/* Go into that element of the array at hand. */
+/* Enter this element of the current array. Returns the same. */
 size_t reading_enter_element(struct reading *in, size_t index);
 
 void reading_leave(struct reading *in, size_t outer);
 
-/* Is it an object, an array, a string? If not, that is an error. */
+/* Is it an object, an array, a string? If not, write an error. */
 bool reading_is_object(const struct reading *in, const json_t *value);
 bool reading_is_array(const struct reading *in, const json_t *value);
 bool reading_is_string(const struct reading *in, const json_t *value);

@@ -38,7 +38,7 @@ static bool read_boolean(struct reading *in, const json_t *value, const struct v
     return json_is_boolean(value) || reading_fail(in, "expected true or false, found %s", reading_type_name(value));
 }
 
-/* All that the rule allows: "a", "b" or "c". */
+/* All words that the rule allows: "a", "b" or "c". */
 static void list_words(const struct value_rule *rule, char out[WORDS_ROOM])
 {
     size_t n = 0;
@@ -102,7 +102,7 @@ static bool read_mode(struct reading *in, const json_t *value, const struct valu
 
 /* ---- lists, users and groups ------------------------------------------------------------------------------------- */
 
-/* An empty list of those who may connect can't be meant; without the key, all may. */
+/* An empty `allow` list would let nobody connect, so it must be a mistake. Without the key everybody may. */
 static bool has_enough_networks(const struct reading *in, const json_t *array, const struct value_rule *rule)
 {
     if (json_array_size(array) < rule->least)
@@ -133,7 +133,7 @@ static bool read_networks(struct reading *in, const json_t *array, const struct 
     return true;
 }
 
-/* A name that this machine knows, or a number. kind: "user" or "group". */
+/* Read a name that this machine knows, or a number. */
 static bool read_identity(struct reading *in, const json_t *value, enum identity_kind kind, uint32_t *id)
 {
     static const struct value_rule numbers = { .least = 0, .most = UINT32_MAX - 1, .width = sizeof(*id) };

@@ -22,8 +22,8 @@ static struct log_limit corruptions = { .kind = "kamailio: corrupt queues" };
 
 /* ---- detaching -------------------------------------------------------------------------------------------------- */
 
-/* A Kamailio has gone: the clients that it had let in go with it, if it has asked for that (keep_clients 0). The ledger keeps
- * what it has asked for, because evapid may be killed before the clients have read what is still theirs. */
+/* A Kamailio has gone. If it asked for that (keep_clients 0), the clients that it had admitted are closed. The ledger
+ * keeps this wish, because evapid may be killed before the clients have read what is queued for them. */
 static void attachment_end_clients(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
@@ -42,8 +42,8 @@ void attachment_await_return(struct kamailio *kamailio)
     attachment->back_by_ms = uv_now(kamailio->loop) + BACK_MS;
 }
 
-/* Kamailio lives and will attach again. Its workers may still answer for the old links; a new session number makes evapid ignore
- * that. */
+/* Kamailio lives and will attach again. Its workers may still answer on behalf of the old links; with a new session
+ * number evapid ignores those answers. */
 static void attachment_end_session(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
@@ -73,7 +73,7 @@ static void attachment_detached(struct kamailio *kamailio, const char *why)
 static void attachment_lose_worker(struct kamailio *kamailio, struct worker *worker, const char *why)
 {
     struct attachment *attachment = &kamailio->attachment;
-    /* One that lives runs all that it has been sent. */
+    /* After abandon, the workers live and run everything that was sent to them. */
     const uint64_t begun = attachment->abandoned ? UINT64_MAX : progress_begun(kamailio, worker);
     attachment->workers[worker->index] = NULL;
     const bool last = --attachment->workers_attached == 0;
@@ -86,7 +86,7 @@ static void attachment_lose_worker(struct kamailio *kamailio, struct worker *wor
         seat_place_all(kamailio);
 }
 
-/* An attached worker has gone, and what had been written by then has been read. */
+/* An attached worker has gone, and everything written by then has been read. */
 static void attachment_let_go(struct kamailio *kamailio, struct worker *worker, const char *why)
 {
     struct attachment *attachment = &kamailio->attachment;
@@ -110,7 +110,7 @@ void attachment_depart(struct kamailio *kamailio, struct worker *worker, const c
     attachment->departed++;
 }
 
-/* The end of a turn: those of the workers that have gone of which all has been read. */
+/* At the end of a turn, release departed workers once everything that they had written has been read. */
 static void attachment_settle_departed(struct kamailio *kamailio)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX && kamailio->attachment.departed > 0; i++) {
@@ -120,7 +120,7 @@ static void attachment_settle_departed(struct kamailio *kamailio)
     }
 }
 
-/* A ring that holds nonsense is not read any further, and its Kamailio is not let in again. */
+/* A corrupt ring is not read any further, and its Kamailio is refused. */
 void attachment_on_corrupt(void *owner, uint64_t at, const char *why)
 {
     struct kamailio *kamailio = owner;
@@ -165,7 +165,8 @@ const char *attachment_open_queue(struct kamailio *kamailio, int memfd, int wake
     return why;
 }
 
-/* The service manager keeps the ring, so that it is read to its end should evapid and Kamailio both be killed. */
+/* Store the ring with the service manager, so that it is read to its end even if evapid and Kamailio are both
+ * killed. */
 static void attachment_keep_queue(const struct kamailio *kamailio, uint64_t instance)
 {
     kamailio->bus->ledger->header->instance = instance;
@@ -174,11 +175,11 @@ static void attachment_keep_queue(const struct kamailio *kamailio, uint64_t inst
     store_keep(kamailio->attachment.queue->wake_fd, "ring-wake");
 }
 
-/* Take over the ring of a Kamailio that is new to us. NULL, or why it can't be read. */
+/* Begin to read the ring of a new Kamailio. Returns NULL, or why it cannot be read. */
 static const char *attachment_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd)
 {
     struct attachment *attachment = &kamailio->attachment;
-    /* All has been read that processes of the Kamailio before had written by the HELLO. */
+    /* The gate delayed this HELLO until all that the last Kamailio had written before it was read. */
     if (attachment->queue != NULL) {
         meter_read(&kamailio->bus->ledger->header->meter, attachment->queue->ring.header);
         queue_close(attachment->queue);
@@ -229,7 +230,7 @@ const char *attachment_begin(struct kamailio *kamailio, const struct wire_hello 
         clients_before = atomic_load(&queue_presence(attachment->queue)->expected);
     }
     if (another) {
-        attachment_end_clients(kamailio); /* evapid was not there when the one before went */
+        attachment_end_clients(kamailio); /* the last Kamailio went while no evapid ran */
         seat_forget_workers(kamailio);
     }
     ledger->clients_end = !hello->keep_clients;
@@ -390,7 +391,7 @@ void attachment_abandon(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
     if (attachment->queue == NULL) {
-        store_forget("ring"); /* that of the next attachment gets these names */
+        store_forget("ring"); /* the next attachment's ring uses these names */
         store_forget("ring-wake");
         attachment->instance = 0;
     }

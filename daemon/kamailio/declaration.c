@@ -1,4 +1,4 @@
-/* Declaring the module's listener, and telling both logs what came of it. */
+/* Opening the module's listener, and reporting the result in both logs. */
 #include "kamailio/declaration.h"
 
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 #define SUBJECT "kamailio"
 #define CLIENTS_MAX 1000000U
 
-/* Tell the module's log too what concerns the author of kamailio.cfg. */
+/* Log it, and tell the module's log too: it concerns the author of kamailio.cfg. */
 __attribute__((format(printf, 3, 4))) static void notify(struct worker *worker, uint8_t level, const char *format, ...)
 {
     static const enum log_level levels[] = { LEVEL_INFO, LEVEL_WARNING, LEVEL_ERROR };
@@ -41,7 +41,7 @@ static void declaration_warn(struct worker *worker, const struct listener *liste
         notify(worker, WIRE_NOTICE_WARNING, "listener %s: " LISTENER_EXPOSED, listener->name);
 }
 
-/* Add the listener that was declared, and begin to listen; *why says why that was in vain. False: there is no memory. */
+/* Add the declared listener and start it; *why says why it could not start. False: no memory. */
 static bool declaration_open(struct declaration *declaration, const char **why)
 {
     const struct config *config = declaration->config;
@@ -59,7 +59,7 @@ static bool declaration_open(struct declaration *declaration, const char **why)
     return true;
 }
 
-/* Open the listener that kamailio.cfg asks for, or take over its values. */
+/* Open the listener that kamailio.cfg asks for, or give its values to one that is open. */
 static bool declaration_apply(struct declaration *declaration, struct worker *worker)
 {
     const enum framing framing = declaration->framing;
@@ -120,7 +120,7 @@ static bool declaration_read(struct declaration *declaration, struct worker *wor
 bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
 {
     const bool taken = declaration_read(declaration, worker, hello);
-    listeners_drop_spares(declaration->listeners); /* nobody will ask for them any more */
+    listeners_drop_spares(declaration->listeners); /* nobody can ask for them any more */
     return taken;
 }
 

@@ -1,5 +1,5 @@
-/* Writing the totals into the ring. Some twenty stores into memory that nobody else writes, once in a turn: nothing is added
- * up per event for it, and no client is looked at. */
+/* Writing the totals into the ring: some twenty stores a turn, into memory that nobody else writes. It adds no work per
+ * event or per client. */
 #include "kamailio/figures.h"
 
 #include "bus/shed.h"

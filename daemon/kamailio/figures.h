@@ -4,7 +4,7 @@
 
 #include "kamailio/kamailio_type.h"
 
-/* The end of a loop turn, when all that it did has been counted: write them into the ring, if there is one. */
+/* Write the totals into the ring, if there is one. Call it at the end of a turn, when everything has been counted. */
 void figures_publish(const struct kamailio *kamailio);
 
 #endif

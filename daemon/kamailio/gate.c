@@ -1,4 +1,4 @@
-/* Who is at Kamailio's socket, who may attach, and who has to make room. */
+/* Who is connected to Kamailio's socket, who may attach, and who has to make room. */
 #include "kamailio/gate.h"
 
 #include <stdio.h>
@@ -43,7 +43,7 @@ static void gate_refuse(struct worker *worker, uint32_t pid, const char *why)
     worker_refuse(worker, why);
 }
 
-/* The last one has just come, and is one too many: the oldest of the user who has most leaves. */
+/* The last stranger is one too many: close the oldest stranger of the user who has the most. */
 static void drop_oldest(struct kamailio *kamailio)
 {
     uid_t users[STRANGERS_MAX + 1] = { 0 };
@@ -95,7 +95,7 @@ void gate_serve(struct kamailio *kamailio)
     struct worker *next = NULL;
     if (gate->waiting == 0)
         return;
-    gate->waiting = 0; /* those that wait on are counted again */
+    gate->waiting = 0; /* those that still wait are counted again */
     gate->asking = true;
     DL_FOREACH_SAFE(gate->strangers, stranger, next)
     if (stranger->state == WORKER_WAITING)
@@ -120,7 +120,7 @@ void gate_close(struct kamailio *kamailio)
 
 /* ---- HELLO ------------------------------------------------------------------------------------------------------ */
 
-/* Why this HELLO can't be accepted, NULL when it can. reason holds a text that had to be made. */
+/* Why this HELLO cannot be accepted, or NULL. reason is a buffer for a composed text. */
 static const char *gate_objection(const struct kamailio *kamailio, const struct wire_hello *hello, char reason[128])
 {
     if (kamailio->stopping)
@@ -155,7 +155,8 @@ static bool gate_welcome(const struct kamailio *kamailio, struct worker *worker)
     return worker_say(worker, frame, wire_write_welcome(frame, sizeof(frame), &welcome));
 }
 
-/* Must evapid first read what departed workers, or the Kamailio before, have written? Then the HELLO waits (gate_serve). */
+/* Must evapid first read what departed workers, or the last Kamailio, have written? Then the HELLO waits
+ * (gate_serve). */
 static bool gate_must_read_before(struct kamailio *kamailio, struct worker *worker, const struct wire_hello *hello)
 {
     const bool another = kamailio->attachment.state == DETACHED && kamailio->attachment.instance != hello->instance;

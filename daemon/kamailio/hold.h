@@ -1,6 +1,6 @@
-/* The hold: after an attachment the events in the ring wait until the clients that they are for are there (again). Those that
- * are connected must have been announced to the new Kamailio; after a restart of evapid those that were connected before must
- * have come back. For attach_hold_ms at the most. */
+/* The hold: after an attachment the events in the ring wait until their clients are ready. Connected clients must first
+ * be announced to the new Kamailio. After a restart of evapid, the earlier clients must also come back. A hold lasts
+ * attach_hold_ms at most. */
 #ifndef EVAPID_HOLD_H
 #define EVAPID_HOLD_H
 
@@ -14,18 +14,18 @@ void hold_close(struct kamailio *kamailio);
 
 bool hold_is_on(const struct kamailio *kamailio);
 
-/* Events wait for the clients, those that are there and those that were before, when there are any of either. */
+/* Let events wait for the connected clients and for clients_before earlier ones. If there are neither, don't hold. */
 void hold_begin(struct kamailio *kamailio, uint32_t clients_before);
 
-/* End it if all are there; end it whoever is there. */
+/* hold_check: end the hold if all clients are ready. hold_end: end it in any case. */
 void hold_check(struct kamailio *kamailio);
 void hold_end(struct kamailio *kamailio, const char *why);
 
-/* Say in the ring how many clients there are. While they are waited for, the next evapid would have to wait for those who
- * were here before, too. */
+/* Publish in the ring how many clients there are. During a hold this includes the expected ones: if this evapid ends,
+ * the next one has to wait for them too. */
 void hold_publish_clients(const struct kamailio *kamailio);
 
-/* What a successor goes on with: how many clients are expected, and how many milliseconds are left. */
+/* What a successor continues with: how many clients are expected, and how many milliseconds are left. */
 void hold_expect(struct kamailio *kamailio, uint32_t clients);
 uint64_t hold_left_ms(const struct kamailio *kamailio);
 void hold_go_on(struct kamailio *kamailio, uint64_t left_ms);

@@ -1,4 +1,4 @@
-/* Handing on what routes say and what clients send, turn by turn. */
+/* Passing on what routes send and what clients send, turn by turn. */
 #include "kamailio/kamailio.h"
 
 #include "bus/flush.h"
@@ -39,8 +39,8 @@ static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record
     kamailio->resume_wanted = true;
 }
 
-/* Ahead of its turn, a tag or a close only concerns a client that is being admitted: its admission is what the events in
- * the ring wait for. For the others it comes again, behind the events that were issued before it. */
+/* A tag or a close that is read ahead only matters for a client that is being admitted: the events in the ring wait for
+ * its admission. For other clients it comes again, after the events that were issued before it. */
 static void kamailio_on_control(void *owner, const struct ring_record *record, const char *tag, bool ahead)
 {
     struct kamailio *kamailio = owner;
@@ -54,7 +54,7 @@ static void kamailio_on_control(void *owner, const struct ring_record *record, c
     }
     struct client *client = record->target <= INT32_MAX ? roster_find(kamailio->bus, (uint32_t)record->target) : NULL;
     if (client == NULL || (ahead && client->state != CLIENT_ADMITTING))
-        return; /* it has gone meanwhile, or its turn comes */
+        return; /* it has gone, or the record comes again in its turn */
     if (record->type == RING_TAG)
         bus_tag(kamailio->bus, client, tag, record->tag_length);
     else
@@ -78,7 +78,7 @@ static void kamailio_on_commit(void *owner, uint64_t tail)
     bus_commit(kamailio->bus, kamailio->attachment.instance, tail);
 }
 
-/* Should we be killed: a message that its worker has is not lost. */
+/* A message that has reached its worker is not lost if we are killed. */
 static void kamailio_on_written(struct worker *worker, struct post *post)
 {
     (void)worker;
@@ -118,7 +118,7 @@ static void upstream_commit(void *owner)
     if (kamailio->attachment.queue != NULL)
         queue_commit(kamailio->attachment.queue);
     else
-        bus_commit(kamailio->bus, 0, 0); /* events that came otherwise */
+        bus_commit(kamailio->bus, 0, 0); /* events that came another way */
 }
 
 struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
@@ -195,10 +195,10 @@ void kamailio_tick(struct kamailio *kamailio)
     door_tick(&kamailio->door);
     gate_tick(kamailio);
     attachment_tick(kamailio);
-    kamailio->resume_wanted = true; /* for a message that there was no memory to post */
+    kamailio->resume_wanted = true; /* for messages that could not be posted for lack of memory */
 }
 
-/* What routes say of what has begun still counts (control records); events are left in the ring for the next evapid. */
+/* Control records for routes that have begun still count; events stay in the ring for the next evapid. */
 void kamailio_stop(struct kamailio *kamailio)
 {
     const bool silent = publish_presence(kamailio) == NULL;

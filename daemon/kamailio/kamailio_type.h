@@ -1,4 +1,4 @@
-/* What is known of Kamailio's side of evapid; kamailio.h and the headers of its parts say what is done with it. */
+/* The data of Kamailio's side of evapid. kamailio.h and the headers of its parts say what is done with it. */
 #ifndef EVAPID_KAMAILIO_TYPE_H
 #define EVAPID_KAMAILIO_TYPE_H
 
@@ -22,41 +22,42 @@ struct status_subject;
 
 enum attachment_state {
     DETACHED,
-    GATHERING, /* some of its workers are here, the others are given a moment */
+    GATHERING, /* some workers are here; the others get GATHER_MS */
     ATTACHED
 };
 
-/* A Kamailio that has gone, of whose queue not all has been read yet: only then may clients go with it (keep_clients 0). */
+/* A Kamailio that has gone. Its clients may be closed (keep_clients 0) only when its queue has been read to the
+ * mark. */
 struct kamailio_gone {
     bool pending;
     struct kamailio_mark mark;
 };
 
-/* The Kamailio that is attached, or was last (attachment.h). */
+/* The attached Kamailio, or the last one (attachment.h). */
 struct attachment {
     enum attachment_state state;
-    uint32_t session; /* of this evapid: in presence, and in what routes send back */
+    uint32_t session; /* this evapid's number, in presence and in what routes send back */
     uint64_t instance;
     uint32_t pid;
     uint64_t since_ms; /* wall clock */
     struct kamailio_gone gone;
-    uint64_t back_by_ms; /* loop time: if it is not back by then, it has gone; 0: it is here, or known to have */
+    uint64_t back_by_ms; /* loop time: if it is not back by then, it has gone; 0: it is attached, or gone for good */
     uint16_t workers_declared, workers_attached;
-    uint16_t departed; /* of the attached: they have gone, and what they had written is being read */
+    uint16_t departed; /* attached workers that have gone, while evapid reads what they had written */
     char module_version[32], kamailio_version[64];
     struct worker *workers[EVAPID_WORKERS_MAX];
-    bool corrupt; /* the ring of corrupt_instance can't be read: that Kamailio is not let in again */
+    bool corrupt; /* the ring of corrupt_instance cannot be read; that Kamailio is refused */
     uint64_t corrupt_instance;
     struct queue *queue; /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
-    uint64_t rings;      /* that have been read one after the other */
-    const char *queue_lost; /* why that of the evapid before us could not be taken over; NULL: nothing of that */
-    bool abandoned; /* the links end though their processes live: these run all that they have been sent whole */
+    uint64_t rings;      /* read so far, one after the other */
+    const char *queue_lost; /* why the last evapid's queue could not be taken over; NULL: it could, or there was none */
+    bool abandoned; /* the links end though their processes live: those run everything that was sent to them whole */
     uv_timer_t gather;
 };
 
 /* hold.h */
 struct hold {
-    uint32_t expected; /* admitted clients that a held queue waits for */
+    uint32_t expected; /* admitted clients for which a held queue waits */
     uv_timer_t timer;
 };
 
@@ -64,23 +65,23 @@ struct hold {
 struct seats {
     uint32_t announced;    /* seats in ANNOUNCED */
     struct seat *unplaced; /* list: seats without a worker */
-    bool placing;          /* some of them are still to be given one in the turns that follow */
-    struct seat *serving;  /* the seat whose turn it is among the waiting */
+    bool placing;          /* some of them get a worker in the next turns */
+    struct seat *serving;  /* the waiting seat whose turn it is */
 };
 
 /* gate.h */
 struct gate {
-    struct worker *strangers; /* list, the oldest first: links that are no worker's */
-    uint32_t count, waiting;  /* strangers; those of them that may be waiting */
-    bool asking;              /* the question that is heard now is to be answered */
+    struct worker *strangers; /* list, the oldest first */
+    uint32_t count, waiting;  /* strangers; at most so many of them wait */
+    bool asking;              /* the QUERY that is being handled may be answered */
 };
 
 /* publish.h */
 struct published {
-    uint32_t tags_removed; /* from the presence, since it was looked at how many places they have left there */
+    uint32_t tags_removed; /* from the presence, since the last check of the places that they leave there */
 };
 
-/* Answers whoever has asked, about that (answer.h). answer NULL: nobody is answered. */
+/* Answers a QUERY about the subject (answer.h). answer NULL: nobody is answered. */
 struct kamailio_answerer {
     void (*answer)(struct worker *worker, const struct wire_query *query);
     const struct status_subject *subject;

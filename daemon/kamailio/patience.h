@@ -1,8 +1,8 @@
-/* Patience: not to sleep yet, because more is likely to come within microseconds.
+/* Patience: wait a moment before sleeping, because more is likely to come within microseconds.
  *
- * To be woken costs whoever brings more a system call, and the time that a sleeping processor takes. While events or
- * answers come closer to each other than that, it is better to look again by oneself. Whether they do is learnt from the
- * last times: each time in vain doubles how often it is left out, and one success forgets that. So a quiet bus sleeps. */
+ * Waking us costs the sender a system call, plus the time in which a sleeping processor wakes. While events or answers
+ * come faster than that, it is better to look again. Experience decides: each failure doubles how often we then skip
+ * the wait, and one success resets that. So a quiet bus sleeps. */
 #ifndef EVAPID_PATIENCE_H
 #define EVAPID_PATIENCE_H
 
@@ -13,12 +13,12 @@
 #define PATIENCE_LEFT_OUT_MAX 256U /* times */
 
 struct patience {
-    uint64_t until_ns; /* 0: nothing is waited for */
-    unsigned left_out; /* so many times more it is not tried */
-    unsigned penalty;  /* times that the last failure cost */
+    uint64_t until_ns; /* 0: not waiting */
+    unsigned left_out; /* skip the wait so many more times */
+    unsigned penalty;  /* how many skips the last failure cost */
 };
 
-/* Something may come soon. now_ns is any clock that only grows. */
+/* Something may come soon. now_ns: any clock that only grows. */
 static inline void patience_begin(struct patience *patience, uint64_t now_ns)
 {
     if (patience->until_ns != 0)
@@ -37,7 +37,7 @@ static inline void patience_rewarded(struct patience *patience)
     patience->until_ns = 0;
 }
 
-/* Nothing has come yet. False: it is time to sleep. */
+/* Nothing has come yet. False: sleep now. */
 static inline bool patience_lasts(struct patience *patience, uint64_t now_ns)
 {
     if (patience->until_ns == 0)

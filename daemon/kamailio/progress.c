@@ -1,4 +1,4 @@
-/* Reading on, and being woken. */
+/* Reading ahead, and asking to be woken. */
 #include "kamailio/progress.h"
 
 void progress_catch_up(struct kamailio *kamailio)
@@ -30,10 +30,10 @@ void progress_await_done(struct kamailio *kamailio, const struct worker *worker)
 {
     struct queue *queue = kamailio->attachment.queue;
     if (queue == NULL)
-        return; /* it was not taken over: the link is about to end */
+        return; /* the queue was not taken over: the link is about to end */
     struct ring_worker *slot = &queue->ring.header->workers[worker->index];
     atomic_store_explicit(&slot->awaited, worker->last_sequence, memory_order_seq_cst);
-    queue_tick(queue); /* it may have ended already, and not have woken us */
+    queue_tick(queue); /* the route may have ended already without waking us */
 }
 
 uint64_t progress_begun(const struct kamailio *kamailio, const struct worker *worker)

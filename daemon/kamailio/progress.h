@@ -1,4 +1,4 @@
-/* How far evapid has read what Kamailio's processes write into the ring, and how far their routes are. */
+/* How far evapid has read the ring that Kamailio's processes write, and how far their routes are. */
 #ifndef EVAPID_PROGRESS_H
 #define EVAPID_PROGRESS_H
 
@@ -7,23 +7,25 @@
 
 #include "kamailio/kamailio_type.h"
 
-/* Read what routes have said and nobody has woken us for, as far as a loop turn goes. */
+/* Read what routes have written without waking us, up to one turn's batch. */
 void progress_catch_up(struct kamailio *kamailio);
 
-/* Likewise, and say where all ends that they have said up to now. Has all before that been read? */
+/* catch_up_to: the same, and return the end of everything written before the call. has_read: has everything before the
+ * mark been read? */
 struct kamailio_mark progress_catch_up_to(struct kamailio *kamailio);
 bool progress_has_read(const struct kamailio *kamailio, struct kamailio_mark mark);
 
-/* Where all ends that has been written up to now. */
+/* The end of everything written up to now. */
 struct kamailio_mark progress_mark(const struct kamailio *kamailio);
 
-/* Somebody waits for the end of what this worker has been posted: be woken by it. */
+/* Wake us when the last post of this worker is done. */
 void progress_await_done(struct kamailio *kamailio, const struct worker *worker);
 
-/* The last sequence number of which the worker has begun the route. */
+/* The last sequence number whose route the worker has begun. */
 uint64_t progress_begun(const struct kamailio *kamailio, const struct worker *worker);
 
-/* A worker begins, whose frames are numbered from 1. Only now: the link before has been settled with the old value. */
+/* A worker begins, and its frames are numbered from 1. Call it only after the link before has been settled: that needs
+ * the old value. */
 void progress_begin(struct kamailio *kamailio, uint16_t index);
 
 #endif

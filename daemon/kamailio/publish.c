@@ -1,4 +1,4 @@
-/* Writing the presence. */
+/* Writing the presence into the ring. */
 #include "kamailio/publish.h"
 
 struct presence *publish_presence(const struct kamailio *kamailio)
@@ -30,7 +30,7 @@ void publish_all(struct kamailio *kamailio)
     atomic_store(&presence->session, kamailio->attachment.session);
 }
 
-/* Tags that come and go leave places in the set that lengthen every look at it: now and then it is written anew. */
+/* Removed tags leave places in the set that slow every lookup down: now and then the set is rewritten. */
 static void publish_removed_tag(struct kamailio *kamailio, struct presence *presence, uint64_t hash)
 {
     struct published *published = &kamailio->published;

@@ -1,4 +1,4 @@
-/* Draining the ring. */
+/* Reading the ring. */
 #include "kamailio/queue.h"
 
 #include <errno.h>
@@ -18,8 +18,8 @@
 #include "base/watch.h"
 
 #define BATCH_RECORDS 1024U
-#define BATCH_BYTES 65536U /* of one loop turn, a chunk full: clients are flushed in between */
-#define BATCH_WORK 20000U  /* likewise, clients that were given an event each: some milliseconds */
+#define BATCH_BYTES 65536U /* of one loop turn, one chunk's size: clients are flushed in between */
+#define BATCH_WORK 20000U  /* the same, clients given an event, counted per event: some milliseconds */
 
 static void queue_on_turn(uv_idle_t *turn);
 static void queue_on_closed(uv_handle_t *handle);
@@ -56,7 +56,7 @@ static void queue_note_high_water(struct queue *queue)
         queue->high_water = used;
 }
 
-/* The bytes of the ring from position at on. */
+/* length bytes of the ring from position at. */
 static struct payload queue_payload(struct queue *queue, uint64_t at, size_t length)
 {
     if (queue->taken_ns == 0)
@@ -69,8 +69,8 @@ static struct payload queue_payload(struct queue *queue, uint64_t at, size_t len
                              .taken_ns = queue->taken_ns };
 }
 
-/* Copy the record's tag out of the ring, then hand the record over: what the ring holds may change under our eyes, what
- * was copied does not. The payload is copied by the host, straight to where clients are sent it from. */
+/* Copy the record's tag out of the ring, then pass the record on: the ring may change while we look, the copy cannot.
+ * The host copies the payload, directly to where it is sent from. */
 static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_record *record)
 {
     char tag[EVAPID_TAG_MAX];
@@ -84,7 +84,7 @@ static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_
     queue->host.event(queue->host.owner, record, tag, &payload);
 }
 
-/* All before that position has been handed over in its turn. A host may have held the queue while it was. */
+/* Everything before this position has been passed on in its turn. The host may have held the queue meanwhile. */
 static void queue_pass(struct queue *queue, uint64_t position)
 {
     queue->ring.tail = position;
@@ -92,8 +92,7 @@ static void queue_pass(struct queue *queue, uint64_t position)
         queue->ahead = position;
 }
 
-/* Read one record: at tail, or while held the next one that has not been looked at. Returns its size, 0 when there is
- * none. */
+/* Read one record: at tail, or while held, the next unread one. Returns its size, 0: there is none. */
 static size_t queue_step(struct queue *queue)
 {
     const bool held = queue->state == QUEUE_HELD;
@@ -106,7 +105,7 @@ static size_t queue_step(struct queue *queue)
     if (read != RING_RECORD)
         return 0;
     queue_note_high_water(queue);
-    /* Sequence numbers begin anew with each link, so that a done must not be heard twice. */
+    /* Sequence numbers start again with each link, so a done must not be passed on twice. */
     const bool heard = record.type == RING_DONE && (int64_t)(queue->ahead - at) > 0;
     patience_rewarded(record.type == RING_DONE ? &queue->answers : &queue->events);
     if (held)
@@ -123,7 +122,7 @@ static uint64_t queue_position(const struct queue *queue)
     return queue->state == QUEUE_HELD ? queue->ahead : queue->ring.tail;
 }
 
-/* Look again in a while, without having to be woken. What comes meanwhile goes to the clients together. */
+/* Look again in a moment, without having to be woken. Clients get what comes meanwhile together. */
 static void queue_nap(struct queue *queue)
 {
     const struct itimerspec while_ = { .it_value = { .tv_nsec = PATIENCE_NS } };
@@ -143,13 +142,13 @@ static void queue_on_nap_over(uv_poll_t *nap, int status, int events)
         uv_idle_start(&queue->turn, queue_on_turn);
 }
 
-/* The ring is empty, and bytes have been read just now. */
+/* The ring is empty; this turn has read so many bytes. */
 static void queue_rest(struct queue *queue, size_t bytes)
 {
     const uint64_t now_ns = uv_hrtime();
     if (patience_lasts(&queue->answers, now_ns)) {
         if (bytes == 0)
-            sched_yield(); /* whoever else wants this processor, perhaps the worker, gets it before we look again */
+            sched_yield(); /* let others use this processor, perhaps the worker, before we look again */
         return;
     }
     if (bytes > 0)
@@ -174,13 +173,13 @@ void queue_await_answers(struct queue *queue, bool awaited, bool posted)
     uv_idle_start(&queue->turn, queue_on_turn);
 }
 
-/* Has so much been read that the rest is another turn's? */
+/* Must the rest wait for another turn? */
 static bool batch_is_full(const struct queue_batch *batch)
 {
     return batch->records >= BATCH_RECORDS || batch->bytes >= BATCH_BYTES || batch->work >= BATCH_WORK;
 }
 
-/* Read records until the batch is full. Returns the bytes of them; *emptied says that there are no more. */
+/* Read records until the batch is full. Returns their bytes; *emptied: there are no more. */
 static size_t queue_read(struct queue *queue, struct queue_batch *batch, bool *emptied)
 {
     const size_t before = batch->bytes;
@@ -209,7 +208,7 @@ void queue_read_batch(struct queue *queue)
 {
     bool emptied = false;
     queue_read(queue, &queue->looks, &emptied);
-    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* nonsense is found when it is read */
+    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* corruption is reported when it is read */
         queue_note_high_water(queue);
 }
 
@@ -217,7 +216,7 @@ uint64_t queue_end(struct queue *queue)
 {
     if (!queue_reads(queue))
         return queue->ring.tail;
-    uv_idle_start(&queue->turn, queue_on_turn); /* nobody need wake us for it */
+    uv_idle_start(&queue->turn, queue_on_turn); /* read it without being woken */
     ring_refresh(&queue->ring);
     return queue->ring.head;
 }
@@ -234,7 +233,7 @@ static void queue_on_turn(uv_idle_t *turn)
     bool emptied = false;
     queue->napping = false;
     if (queue->host.busy != NULL && queue->host.busy(queue->host.owner))
-        return; /* and it is looked at again in the next turn */
+        return; /* the next turn looks again */
     const size_t bytes = queue_read(queue, &batch, &emptied);
     if (emptied && queue_reads(queue))
         queue_rest(queue, bytes);
@@ -242,14 +241,14 @@ static void queue_on_turn(uv_idle_t *turn)
         queue->host.crowded(queue->host.owner);
 }
 
-/* Has somebody shut it down? It is readable for ever then, and there is nothing to read. */
+/* Has somebody shut the wake down? Then it stays readable, with nothing to read. */
 static bool is_shut(int wake_fd)
 {
     struct pollfd end = { .fd = wake_fd, .events = POLLRDHUP };
     return poll(&end, 1, 0) > 0 && (end.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
-/* Reading it does not wait: what it is has been looked at when the queue was opened. */
+/* Reading cannot block: wake_objection has checked what kind of socket it is. */
 static void queue_on_wake(uv_poll_t *wake, int status, int events)
 {
     struct queue *queue = wake->data;
@@ -265,8 +264,8 @@ static void queue_on_wake(uv_poll_t *wake, int status, int events)
     uv_idle_start(&queue->turn, queue_on_turn);
 }
 
-/* NULL, or why that is no end of a pair of Unix datagram sockets. Anything else could have us wait when it is read, or say that
- * it can be read for ever. */
+/* NULL, or why this is not one end of a pair of Unix datagram sockets. Anything else could block us when we read it, or
+ * stay readable without end. */
 static const char *wake_objection(int fd)
 {
     int domain = 0;
@@ -278,8 +277,8 @@ static const char *wake_objection(int fd)
     return is_shut(fd) ? "its wake has been shut down: restart Kamailio" : NULL;
 }
 
-/* Can a ring be so many bytes long? That keeps out memory of huge pages too, whose size is always a multiple of them: its
- * owner can take such a page away again, and if there is none left then, who reads there gets SIGBUS. */
+/* Can a ring have this size? This also refuses huge-page memory, whose size is always a multiple of the page: its owner
+ * can remove such a page again, and if no other page is free then, reading it raises SIGBUS. */
 static bool is_ring_size(off_t bytes)
 {
     const off_t capacity = bytes - (off_t)RING_DATA_OFFSET;
@@ -305,7 +304,7 @@ static const char *queue_map(struct queue *queue, int memfd)
     return why;
 }
 
-/* Without a timer there are no naps; the ring is read all the same. */
+/* Without a timer there are no naps, but the ring is still read. */
 static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
 {
     queue->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -325,13 +324,13 @@ static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
     queue->nap_fd = -1;
 }
 
-/* When the kernel has no room for that, the ring is read once a second, and it is asked again. */
+/* If the kernel has no room to watch the wake, queue_tick reads the ring once a second and tries again. */
 static void queue_watch_wake(struct queue *queue)
 {
     queue->unwatched = watch_start(&queue->wake, UV_READABLE, queue_on_wake) != 0;
 }
 
-/* Both descriptors are good: watch them. */
+/* Both descriptors are valid: watch them. */
 static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
 {
     if (!watch_has_room(loop, queue->wake_fd) || uv_poll_init(loop, &queue->wake, queue->wake_fd) != 0)
@@ -407,7 +406,7 @@ static void queue_on_closed(uv_handle_t *handle)
 
 void queue_close(struct queue *queue)
 {
-    queue->state = QUEUE_CORRUPT; /* nothing reads it any more */
+    queue->state = QUEUE_CORRUPT; /* nothing is read any more */
     uv_close((uv_handle_t *)&queue->wake, queue_on_closed);
     uv_close((uv_handle_t *)&queue->turn, queue_on_closed);
     if (queue->nap_fd >= 0) {

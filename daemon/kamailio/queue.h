@@ -1,11 +1,12 @@
-/* The queue: evapid's reading of the ring that Kamailio's processes write (evapid/ring.h).
+/* The queue: evapid's reading end of the ring that Kamailio's processes write (evapid/ring.h).
  *
- * It maps the ring, sleeps until its wake can be read, and hands every record to its host in the order in which they were issued. A
- * batch a loop turn, so that clients are served in between.
+ * It maps the ring, sleeps until its wake is readable, and passes every record to its host in the order of issue. A
+ * loop turn reads one batch, so that clients are served in between.
  *
- * While it is held, events stay in the ring, where they survive even evapid's death, but control records are read ahead
- * of them: they are what a hold waits for (a client's admission). A close or a tag that was read ahead comes again in its
- * place among the events, because only the host knows whether it could wait for that; a done does not. */
+ * While it is held, events stay in the ring, where they survive even if evapid is killed. Control records are read
+ * ahead of them, because a hold waits for what they say (a client's admission). A close or a tag that was read ahead is
+ * passed again at its place among the events: only the host knows whether it could be handled early. A done is passed
+ * only once. */
 #ifndef EVAPID_QUEUE_H
 #define EVAPID_QUEUE_H
 
@@ -17,10 +18,10 @@
 #include "events/framing.h"
 #include "kamailio/patience.h"
 
-/* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done, read
- * ahead of its turn or in it. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the ring
- * cannot be read any further than position at; the queue has stopped. commit: all before tail has been handed over, and is
- * about to be consumed. busy: clients have their turn before more is read; NULL: never. */
+/* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done,
+ * read ahead or in its turn. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the
+ * ring cannot be read beyond position at; the queue has stopped. commit: everything before tail has been passed on, and
+ * is about to be consumed. busy: clients must be served before more is read; NULL: never. */
 struct state_in;
 struct state_out;
 
@@ -36,11 +37,11 @@ struct queue_host {
 
 enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
 
-/* What is read in one go. */
+/* What one batch has read. */
 struct queue_batch {
     unsigned records;
     size_t bytes;
-    size_t work; /* clients that were given an event each (queue_note_work) */
+    size_t work; /* clients that were given an event, counted per event (queue_note_work) */
 };
 
 struct queue {
@@ -50,16 +51,16 @@ struct queue {
     int memfd;      /* ours, closed with the queue */
     size_t bytes;   /* of the mapping */
     uint64_t ahead; /* control records before this position have been read ahead */
-    int wake_fd;    /* the same: one end of a pair of datagram sockets, Kamailio sends by the other */
+    int wake_fd;    /* ours too: one end of a pair of datagram sockets; Kamailio sends on the other */
     uv_poll_t wake;
     bool unwatched;            /* the kernel had no room to watch the wake */
-    uv_idle_t turn;            /* active while there is more to read: the loop then does not sleep */
-    struct patience events;    /* behind events come more: napping, they are gathered */
-    struct patience answers;   /* behind a message to a worker comes its route's answer: looking again at once */
-    uint64_t taken_ns;         /* when the first event was taken of those that are handed over now; 0: none was */
-    struct queue_batch looks;  /* read in this turn beside its own batch, because somebody looked */
-    struct queue_batch *batch; /* that is being read; NULL: none is */
-    bool awaited;              /* an answer is: nothing may be left lying for the time of a nap */
+    uv_idle_t turn;            /* active while there is more to read, so that the loop does not sleep */
+    struct patience events;    /* more events come after events: nap, and gather them */
+    struct patience answers;   /* a route's answer comes soon after its message: look again immediately */
+    uint64_t taken_ns;         /* when the first event of this batch was taken; 0: none was */
+    struct queue_batch looks;  /* read in this turn besides its own batch, because somebody looked */
+    struct queue_batch *batch; /* the one being read; NULL: none is */
+    bool awaited;              /* clients wait for an answer: don't nap */
     int nap_fd;                /* a timerfd, -1: no naps */
     bool napping;
     uv_poll_t nap;
@@ -67,46 +68,47 @@ struct queue {
     unsigned open_handles; /* freed when all are closed */
 };
 
-/* Map the memfd and begin to read, held; both descriptors are the queue's from here on, also on failure. Returns NULL and
- * sets *why when it can't. */
+/* Map the memfd and begin to read, held. Both descriptors belong to the queue, also after a failure. Returns NULL and
+ * sets *why if it cannot. */
 struct queue *queue_open(uv_loop_t *loop, int memfd, int wake_fd, const struct queue_host *host, const char **why);
 
-/* Bytes that wait in it now. */
+/* Bytes that wait in it. */
 size_t queue_used(const struct queue *queue);
 
-/* The end of a turn: are routes at work whose answers clients wait for, and have some been set to work just now? */
+/* The end of a turn. awaited: clients wait for routes that run. posted: messages were sent to workers just now. */
 void queue_await_answers(struct queue *queue, bool awaited, bool posted);
 
 void queue_hold(struct queue *queue);
 void queue_resume(struct queue *queue);
 
-/* Consume what has been handed over up to now, though the turn goes on. */
+/* Consume what has been passed on so far, in the middle of a turn. */
 void queue_commit(struct queue *queue);
 
-/* Write it for a successor, beside its two descriptors; or read it into a queue that was just opened with them, and is then
- * as it was: held, running or corrupt. Returns NULL, or why it is not that queue; queue NULL: pass over what is said of it. */
+/* save: write the queue for a successor; its two descriptors go separately. load: read it into a queue just opened with
+ * them, which is then held, running or corrupt as before. Returns NULL, or why it is not the same queue. queue NULL:
+ * skip the fields. */
 void queue_save(const struct queue *queue, struct state_out *out);
 const char *queue_load(struct queue *queue, struct state_in *in);
 
-/* Hand over what there is, and look how much there is then: somebody wants to know (queue_used). In one turn of the loop that
- * is no more than a batch, beside the turn's own, however often it is asked for. */
+/* Pass on what there is, and update queue_used. However often it is called, it reads at most one batch in a turn,
+ * besides the turn's own. */
 void queue_read_batch(struct queue *queue);
 
-/* From within an event: so many clients were given it, one by one. A batch has a bound for that too. */
+/* During an event: so many clients were given it one by one. A batch limits that too. */
 void queue_note_work(struct queue *queue, uint32_t clients);
 
-/* The position behind all that has been written up to now; it is going to be read turn by turn. And has all before such a
- * position been handed over (held: its control records)? When nothing is read any more: yes. */
+/* queue_end: the position after everything written so far; the next turns read up to it. queue_has_read: has everything
+ * before that position been passed on (held: its control records)? True if nothing is read any more. */
 uint64_t queue_end(struct queue *queue);
 bool queue_has_read(const struct queue *queue, uint64_t end);
 
-/* Once a second: read what a producer wrote that was killed before it could wake us. */
+/* Call it once a second: read what a producer wrote that was killed before it could wake us. */
 void queue_tick(struct queue *queue);
 
 /* Unmap and free it. */
 void queue_close(struct queue *queue);
 
-/* What evapid publishes back. */
+/* The presence that evapid publishes in this ring. */
 static inline struct presence *queue_presence(const struct queue *queue)
 {
     return &queue->ring.header->presence;

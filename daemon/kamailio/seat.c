@@ -13,7 +13,7 @@
 #include "client/ledger.h"
 #include "kamailio/progress.h"
 
-/* Every change of state passes here. */
+/* The only place where a seat's state changes. */
 static void seat_enter(struct kamailio *kamailio, struct seat *seat, enum seat_state state)
 {
     struct seats *seats = &kamailio->seats;
@@ -60,7 +60,7 @@ static void seat_remove_unplaced(struct kamailio *kamailio, struct seat *seat)
     DL_DELETE(seats->unplaced, seat); /* NOLINT(clang-analyzer-core.NullDereference): it is in that list */
 }
 
-/* Put a seat on a worker that stood among those that have none. */
+/* Move a seat from the unplaced ones to a worker. */
 static void seat_join(struct kamailio *kamailio, struct seat *seat, struct worker *worker)
 {
     struct worker_seats *served = &worker->seats;
@@ -70,7 +70,7 @@ static void seat_join(struct kamailio *kamailio, struct seat *seat, struct worke
     served->count++;
 }
 
-/* Take the seat off its worker, or off the list of those that have none. */
+/* Remove the seat from its worker, or from the unplaced ones. */
 static void seat_unlink(struct kamailio *kamailio, struct seat *seat)
 {
     struct worker_seats *served = NULL;
@@ -165,7 +165,7 @@ static void seat_say_closed(struct kamailio *kamailio, struct seat *seat)
     seat_post(kamailio, seat, post);
 }
 
-/* In turn with the others: messages that came back from a dead worker, then those that the client holds. */
+/* Serve a seat in its turn: first messages that came back from a dead worker, then those that the client holds. */
 static void seat_serve(struct kamailio *kamailio, struct seat *seat)
 {
     struct seats *seats = &kamailio->seats;
@@ -221,7 +221,7 @@ static void seat_admit(struct kamailio *kamailio, struct seat *seat)
     seat_serve(kamailio, seat);
 }
 
-/* A post comes off its link: the seat's own two go back to it. */
+/* A post leaves its link: the announcement and the farewell return to their seat. */
 static void seat_keep_post(struct seat *seat, struct post *post)
 {
     if (post->type == WIRE_NEW) {
@@ -254,7 +254,7 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
     const bool unsaid = client_holds(client) || seat->returned != NULL;
     if (client->state != CLIENT_GONE) {
         if (client->input.over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
-            flush_finish(kamailio->bus, client); /* comes back here when the client is gone */
+            flush_finish(kamailio->bus, client); /* this calls us again once the client is gone */
         else if (client->input.over && seat->in_flight > 0)
             progress_await_done(kamailio, seat->worker);
         return;
@@ -269,7 +269,7 @@ void seat_settle(struct kamailio *kamailio, struct seat *seat)
 
 /* ---- places ---------------------------------------------------------------------------------------------------- */
 
-/* The worker that the client is for, or the one with the fewest clients; NULL when it is not there. */
+/* The only worker that may serve the seat, or the one with the fewest clients; NULL: there is none. */
 static struct worker *worker_for(const struct kamailio *kamailio, const struct seat *seat)
 {
     struct worker *best = NULL;
@@ -294,13 +294,13 @@ static void seat_place(struct kamailio *kamailio, struct seat *seat, struct work
         seat_serve(kamailio, seat);
 }
 
-/* A client that is only being flushed has been closed by a Kamailio that is no more: the new one need not hear of it. */
+/* A client that is only being flushed was closed by a Kamailio that has gone: the new one is not told about it. */
 static bool seat_wants_place(const struct seat *seat)
 {
     return seat->state != SEAT_WAITING || (seat->client->state != CLIENT_FLUSHING && !seat->client->roster.leaving);
 }
 
-/* With thousands of clients that is long work, which goes on in the turns that follow (slice.h). */
+/* With thousands of clients this takes long, and goes on in the next turns (slice.h). */
 static void seat_place_some(struct kamailio *kamailio)
 {
     struct seats *seats = &kamailio->seats;
@@ -308,7 +308,7 @@ static void seat_place_some(struct kamailio *kamailio)
     struct seat *next = NULL;
     struct slice slice = slice_begin();
     if (kamailio->stopping)
-        return; /* no route begins any more */
+        return; /* no route is started any more */
     DL_FOREACH_SAFE(seats->unplaced, seat, next)
     {
         struct worker *worker = worker_for(kamailio, seat);
@@ -351,8 +351,8 @@ void seat_forget_workers(struct kamailio *kamailio)
     seat->only_place = 0;
 }
 
-/* A post whose route had begun when the worker died: a message's is never begun again, a connection-new's must be. If the worker
- * lives, it still runs the route, and what the client says next waits for this worker. */
+/* A post whose route had begun when the worker went. A message never starts a second route; a connection-new must. If
+ * the worker lives, it still runs the route, and the client's next messages wait for that worker. */
 static void seat_break_off(struct kamailio *kamailio, struct post *post)
 {
     if (kamailio->attachment.abandoned && post->type != WIRE_CLOSED)
@@ -365,11 +365,11 @@ static void seat_break_off(struct kamailio *kamailio, struct post *post)
     seat_keep_post(post->seat, post);
 }
 
-/* A post whose route had not begun: taken back, the last one first. */
+/* A post whose route had not begun. Call it for the last post first. */
 static void seat_take_back(struct kamailio *kamailio, struct post *post)
 {
     struct seat *seat = post->seat;
-    if (post->sequence == 0) { /* no event */
+    if (post->sequence == 0) { /* not an event */
         free(post);
         return;
     }
@@ -402,7 +402,7 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
     }
 }
 
-/* Messages that came back from a dead worker go to no other. */
+/* Drop messages that came back from a dead worker: no other worker gets them. */
 static void seat_drop_returned(struct seat *seat)
 {
     struct post *post = NULL;
@@ -437,7 +437,7 @@ void seat_free_all(struct kamailio *kamailio)
 {
     while (kamailio->seats.unplaced != NULL)
         seat_free(kamailio,
-                  kamailio->seats.unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it takes it off that list */
+                  kamailio->seats.unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it is removed from that list */
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
@@ -457,7 +457,7 @@ void seat_save(const struct seat *seat, struct state_out *out)
     }
 }
 
-/* The seat stands among those that have no worker: give it the one that it had. */
+/* The seat is among the unplaced ones: give it back its worker. */
 static bool seat_load_place(struct kamailio *kamailio, struct seat *seat, uint64_t place)
 {
     struct worker *worker = place > 0 && place <= EVAPID_WORKERS_MAX ? kamailio->attachment.workers[place - 1] : NULL;
@@ -519,7 +519,7 @@ static struct seat *seat_of(const struct kamailio *kamailio, uint64_t index)
     return client != NULL ? client->seat : NULL;
 }
 
-/* A post on the link: the seat's own two are taken from it, where it has just been given both. */
+/* A post on the link. A new seat has just been given an announcement and a farewell; those two are taken from it. */
 static struct post *seat_load_post(struct seat *seat, enum wire_type type, struct wire_text message)
 {
     struct post *post = NULL;

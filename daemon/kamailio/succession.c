@@ -1,4 +1,4 @@
-/* Saving the attachment, and going on with it. */
+/* Saving the attachment, and continuing it. */
 #include "kamailio/succession.h"
 
 #include <stdio.h>
@@ -62,7 +62,7 @@ bool succession_load(struct kamailio *kamailio, struct state_in *in, struct hold
     return !in->at.failed;
 }
 
-/* One that is corrupt is read no more, and nobody could open it again: that it was is all that a successor needs. */
+/* A corrupt queue is never read or opened again: a successor only needs to know that it was corrupt. */
 static bool has_readable_queue(const struct kamailio *kamailio)
 {
     return kamailio->attachment.queue != NULL && kamailio->attachment.queue->state != QUEUE_CORRUPT;
@@ -98,8 +98,8 @@ static const char *succession_open_queue(struct kamailio *kamailio, struct holdi
     return "it was not kept";
 }
 
-/* The presence in the ring is as the evapid before us has left it, and true, if all clients have come over. Without the ring
- * there is no attachment any more, which ends when all is ours (succession_settle). */
+/* The presence in the ring is as the last evapid left it, and correct if all clients came over. Without the ring the
+ * attachment ends, once everything is ours (succession_settle). */
 static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const char *unopened = succession_open_queue(kamailio, holdings);
@@ -113,7 +113,7 @@ static void succession_load_queue(struct kamailio *kamailio, struct state_in *in
     }
 }
 
-/* What is on its way to a worker; the records stand in the order of the workers. */
+/* The posts on the way to a worker; the records are in the order of the workers. */
 static bool load_link(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
 {
     state_take_record(in, "worker");
@@ -143,7 +143,7 @@ bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struc
     return true;
 }
 
-/* How many of the links were not kept? */
+/* How many links were not kept? */
 static unsigned count_lost_links(const struct kamailio *kamailio)
 {
     unsigned lost = 0;

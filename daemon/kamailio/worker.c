@@ -23,7 +23,7 @@ void worker_watch(struct worker *worker)
 {
     const int events = UV_READABLE | (worker->blocked ? UV_WRITABLE : 0);
     if (events == worker->watched || worker->state == WORKER_DEPARTED)
-        return; /* libuv would ask the kernel anew */
+        return; /* otherwise libuv would ask the kernel again */
     worker->watched = watch_start(&worker->poll, events, worker_on_poll) == 0 ? events : 0;
 }
 
@@ -113,7 +113,7 @@ static void worker_take_query(struct worker *worker, size_t body)
         worker->host->bad_hello(worker, &hello);
 }
 
-/* Look for a whole HELLO in the input, or a QUERY. */
+/* Look for a complete HELLO or QUERY in the input. */
 static void worker_parse(struct worker *worker)
 {
     struct wire_hello hello = { 0 };
@@ -139,7 +139,7 @@ static void worker_parse(struct worker *worker)
     const int memfd = worker->passed[0];
     const int wake_fd = worker->passed[1];
     worker->passed[0] = worker->passed[1] = -1;
-    passed_allow(worker->fd, false); /* it has no more to hand over */
+    passed_allow(worker->fd, false); /* it has no more descriptors to send */
     worker->host->hello(worker, &hello, memfd, wake_fd);
 }
 
@@ -205,7 +205,7 @@ void worker_depart(struct worker *worker, const char *why, struct kamailio_mark 
     worker->watched = 0;
     uv_poll_stop(&worker->poll);
     lifetime_forget(&worker->lifetime);
-    shutdown(worker->fd, SHUT_RDWR); /* whoever takes it over finds it at its end */
+    shutdown(worker->fd, SHUT_RDWR); /* a successor that inherits the link finds it ended */
 }
 
 /* ---- out ------------------------------------------------------------------------------------------------------- */
@@ -300,7 +300,7 @@ static int worker_gather(const struct worker *worker, struct iovec iov[FLUSH_IOV
     return n;
 }
 
-/* bytes more have been written: move unsent on, and forget what was no event. */
+/* bytes more have been written: advance unsent, and free posts that are not events. */
 static void worker_sent(struct worker *worker, size_t bytes)
 {
     bytes += worker->unsent_sent;
@@ -331,7 +331,7 @@ void worker_flush(struct worker *worker)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            worker->blocked = errno == EAGAIN; /* else reading says that it has gone */
+            worker->blocked = errno == EAGAIN; /* other errors show when we read */
             break;
         }
         worker_sent(worker, (size_t)n);

@@ -1,9 +1,9 @@
-/* Giving a client its listener again. */
+/* Returning a client to its listener. */
 #include "lifecycle/adoption.h"
 
 #include <unistd.h>
 
-/* The listener that the client of a slot had come to. */
+/* The listener at which the slot's client had connected. */
 static struct listener *listener_of(struct evapid *evapid, struct ledger_slot *slot)
 {
     const char *name = ledger_listener_name(slot);

@@ -1,4 +1,4 @@
-/* What an evapid is. */
+/* The parts of one evapid. */
 #ifndef EVAPID_EVAPID_H
 #define EVAPID_EVAPID_H
 
@@ -22,7 +22,7 @@ struct evapid {
     struct control control;
     struct status_subject subject;
     struct turn turn;
-    struct http *http; /* NULL: there is none */
+    struct http *http; /* NULL: metrics are off */
 };
 
 #endif

@@ -1,4 +1,4 @@
-/* Writing down how evapid stands, and standing so again. */
+/* Saving an evapid's state, and continuing from it. */
 #include "lifecycle/handover.h"
 
 #include <sys/random.h>
@@ -16,7 +16,7 @@
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------- */
 
-/* Each in a record of its own, by whoever owns it. */
+/* Write each part in a record of its own; its owner fills it in. */
 static void save_all(struct evapid *evapid, uint64_t number, struct state_out *out)
 {
     state_put(out, "number", number);
@@ -165,7 +165,7 @@ static bool load_links(struct evapid *evapid, struct state_in *in, struct holdin
     return loaded;
 }
 
-/* What we can't go on with, for we don't know what it means. */
+/* Log the fields that we don't know: we cannot continue with them. */
 static void say_unknown(const struct state_in *in)
 {
     for (unsigned i = 0; i < in->unknown_count; i++)

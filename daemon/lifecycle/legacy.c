@@ -1,4 +1,4 @@
-/* Taking a ledger and a state, or doing without. */
+/* Taking over a ledger and a state, or continuing without them. */
 #include "lifecycle/legacy.h"
 
 #include <string.h>
@@ -9,7 +9,7 @@
 
 #define SUBJECT "handover"
 
-static const char *const ledger_names[] = { LEGACY_LEDGER, "ledger-2" }; /* in turn, when one is made of the other */
+static const char *const ledger_names[] = { LEGACY_LEDGER, "ledger-2" }; /* in turn: one is made from the other */
 
 bool legacy_is_stored(const char *name)
 {
@@ -20,8 +20,8 @@ bool legacy_is_stored(const char *name)
     return true;
 }
 
-/* The ledger of the evapid before us; -1: there is none. There may be two after a start that broke off, of which one is as
- * good as the other. *name: what it is called in the store. */
+/* The ledger of the evapid before us; -1: there is none. After a start that broke off there may be two, and either will
+ * do. *name: its name in the store. */
 static int take_ledger(struct holdings *holdings, const char **name)
 {
     const int memfd = holdings_take(holdings, "%s", ledger_names[0]);
@@ -34,7 +34,8 @@ static int take_ledger(struct holdings *holdings, const char **name)
     return memfd;
 }
 
-/* Our ledger was made of one that is stored under that name: it takes that one's place, and there is always one of them. */
+/* Our ledger was made from the one stored under this name, and replaces it there. At any time at least one of them is
+ * stored. */
 static void exchange_ledger(const struct ledger *ledger, const char *name)
 {
     for (unsigned i = 0; i < ledger->unknown_count; i++)
@@ -45,8 +46,8 @@ static void exchange_ledger(const struct ledger *ledger, const char *name)
     store_forget("%s", name);
 }
 
-/* The ledger of the evapid before us, or a new one, which is none to replace somebody with. Returns NULL, or why there is
- * none; *adopted says which it is. */
+/* Open the ledger of the evapid before us, or else a new one. A new one cannot replace a running evapid whose ledger is
+ * unusable. Returns NULL, or why there is no ledger. *adopted: it is the old one. */
 static const char *open_ledger(struct evapid *evapid, struct holdings *holdings, bool replace, bool *adopted)
 {
     const char *name = ledger_names[0];
@@ -67,7 +68,7 @@ static const char *open_ledger(struct evapid *evapid, struct holdings *holdings,
     return why;
 }
 
-/* The state that goes with the ledger. A state of an earlier time is none. Returns NULL, or why it can't be used. */
+/* Open the state that belongs to the ledger; an older state is not used. Returns NULL, or why it cannot be used. */
 static const char *open_state(struct evapid *evapid, struct holdings *holdings, struct state_in *in)
 {
     const int memfd = holdings_take(holdings, "state");
@@ -93,8 +94,8 @@ void legacy_forget(struct evapid *evapid)
         store_forget(LEGACY_WORKER_LINK "%u", i);
 }
 
-/* Without a state nobody can go on with the doors and links of the evapid before us. As long as anybody has them open, we
- * can't have the doors, and workers don't come back. */
+/* Without a state we cannot continue with the doors and worker links of the evapid before us. While they stay open
+ * anywhere, we cannot open the doors, and workers don't come back. */
 static void drop_brought(struct evapid *evapid, struct holdings *holdings)
 {
     struct holding *holding = NULL;

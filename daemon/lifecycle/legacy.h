@@ -1,4 +1,4 @@
-/* The legacy: what the evapid before us has left in the holdings: its ledger, and a state that goes with it. */
+/* The legacy: what the evapid before us has left in the holdings: its ledger, and a state that belongs to it. */
 #ifndef EVAPID_LEGACY_H
 #define EVAPID_LEGACY_H
 
@@ -8,30 +8,31 @@
 #include "base/state.h"
 #include "lifecycle/evapid.h"
 
-/* What things are called in the holdings. */
+/* The names of things in the holdings. */
 #define LEGACY_LEDGER "ledger"
 #define LEGACY_KAMAILIO_DOOR "kamailio-socket"
 #define LEGACY_CONTROL_DOOR "control-socket"
 #define LEGACY_WORKER_LINK "worker-"
 
 struct legacy {
-    bool adopted; /* the ledger is its */
-    bool stated;  /* and there is a state, which is being read */
+    bool adopted; /* the ledger is the old one */
+    bool stated;  /* there is also a state, which is being read */
     struct state_in in;
 };
 
-/* Is there its ledger, and a state that goes with it? Opens a ledger in any case, but replaces nobody with a new one. Returns NULL, or
- * why nothing can be begun with that. */
+/* Take over the old ledger, and the state that belongs to it. Without an old ledger a new one is opened. But to replace
+ * a running evapid both must be usable. Returns NULL, or why we cannot start. */
 const char *legacy_open(struct evapid *evapid, struct holdings *holdings, bool replace, struct legacy *legacy);
 void legacy_close(struct legacy *legacy);
 
-/* Is the descriptor of that name in the store all the time, and not only for a hand-over? */
+/* Is the descriptor of this name always in the store, and not only for a hand-over? */
 bool legacy_is_stored(const char *name);
 
-/* What was stored for the hand-over alone has been taken, or is of no use: whatever becomes of us, it is not used twice. */
+/* What was stored only for the hand-over has been taken, or is useless. Remove it, so that it is never used twice, even
+ * if we end now. */
 void legacy_forget(struct evapid *evapid);
 
-/* Nobody knows what to do with what is left. */
+/* Close the remaining holdings, which no part of evapid uses, and remove them from the store. */
 void legacy_drop_rest(struct holdings *holdings);
 
 #endif

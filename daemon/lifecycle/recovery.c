@@ -1,4 +1,4 @@
-/* Going on after a kill. */
+/* Continuing after a kill. */
 #include "lifecycle/recovery.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 #define SUBJECT "handover"
 
-/* Does the client's stream stand between two frames both ways? Says in the slot what of it had been sent. */
+/* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. */
 static bool stream_is_whole(struct ledger_slot *slot, int fd)
 {
     struct tally *tally = &slot->tally;
@@ -20,13 +20,13 @@ static bool stream_is_whole(struct ledger_slot *slot, int fd)
         return false;
     if (slot->offered == 0 || sent != slot->offered)
         return sent == tally->delivered_bytes && !slot->output_begun;
-    tally->delivered = tally->relayed - tally_dropped(tally); /* all that was offered, which was all that there was */
+    tally->delivered = tally->relayed - tally_dropped(tally); /* the whole queue was offered, and sent */
     tally->delivered_bytes = sent;
     ledger_note_output(slot, false);
     return true;
 }
 
-/* What of the client was in memory is lost; the messages that a worker has are run all the same. */
+/* What was in memory for the client is lost. Messages that a worker has are still run. */
 static void count_lost(struct ledger_slot *slot)
 {
     struct tally *tally = &slot->tally;
@@ -35,7 +35,7 @@ static void count_lost(struct ledger_slot *slot)
     tally->messages_dropped[LOSS_LOST] += tally_messages_waiting(tally);
 }
 
-/* The client of a slot goes on, or it is over. Returns which. */
+/* Continue with the client of a slot, or close it. Returns whether it continues. */
 static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int fd)
 {
     char subject[32];
@@ -69,7 +69,7 @@ static void recover_clients(struct evapid *evapid, struct holdings *holdings, ui
     struct ledger_slot *next = NULL;
     for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = next) {
         next = ledger_next(ledger, slot);
-        if (slot->closed) { /* and only its seat was still there */
+        if (slot->closed) { /* only its seat was left */
             count_lost(slot);
             ledger_release(ledger, slot);
             continue;
@@ -85,7 +85,7 @@ static void recover_clients(struct evapid *evapid, struct holdings *holdings, ui
              (unsigned long long)evapid->bus.totals.messages_dropped[LOSS_LOST]);
 }
 
-/* Clients that were about to be let in by a Kamailio that was new to them: they get what waits for them all the same. */
+/* Clients that a new Kamailio was about to admit again: the events that wait in the ring are for them, too. */
 static uint32_t count_readmitting(const struct bus *bus)
 {
     uint32_t count = 0;
@@ -103,7 +103,7 @@ void evapid_recover(struct evapid *evapid, struct holdings *holdings)
         why = succession_reopen_queue(&evapid->kamailio, instance, holdings, &tail);
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
-    if (why != NULL) { /* those of the next one get these names */
+    if (why != NULL) { /* the next ring uses these names */
         store_forget("ring");
         store_forget("ring-wake");
     }

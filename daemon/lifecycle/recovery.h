@@ -1,5 +1,5 @@
-/* Recovery: evapid was killed, and there is no state. Clients whose streams stand between two frames go on by the ledger, the others
- * are closed, and what was in memory counts as lost. */
+/* Recovery: evapid was killed, and there is no state. Clients whose streams are between two frames continue, as the
+ * ledger describes them. The others are closed, and what was in memory counts as lost. */
 #ifndef EVAPID_RECOVERY_H
 #define EVAPID_RECOVERY_H
 

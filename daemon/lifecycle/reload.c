@@ -1,4 +1,4 @@
-/* Preparing another configuration, and taking it over or leaving all as it was. */
+/* Preparing another configuration, and then applying it or leaving everything as it was. */
 #include "lifecycle/reload.h"
 
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "bus/flush.h"
 
-/* What is about to come. */
+/* The change being prepared. */
 struct change {
     struct evapid *evapid;
     const struct config *config;
@@ -34,7 +34,7 @@ static bool prepare_listener(const struct change *change, const struct sockaddr_
     return why == NULL || fail(change, "listener ", name, why);
 }
 
-/* Those of the file that nobody listens at yet. */
+/* Prepare the file's listeners at addresses where nobody listens yet. */
 static bool prepare_listeners(const struct change *change)
 {
     const struct config *config = change->config;
@@ -47,7 +47,7 @@ static bool prepare_listeners(const struct change *change)
     return true;
 }
 
-/* One that the module has declared, and only now may have. */
+/* Prepare the listener that the module has declared, if only the new configuration allows it. */
 static bool prepare_declared(const struct change *change)
 {
     const struct declaration *declaration = &change->evapid->kamailio.declaration;
@@ -57,7 +57,7 @@ static bool prepare_declared(const struct change *change)
     return prepare_listener(change, &declaration->address);
 }
 
-/* Last, because files are seen by others while they are changed. */
+/* Last, because others can see files while they are changed. */
 static bool prepare_doors(struct change *change)
 {
     struct evapid *evapid = change->evapid;
@@ -83,7 +83,7 @@ static const struct config_listener *config_of(const struct config *config, cons
     return NULL;
 }
 
-/* Behind all that can fail: it is had at once. */
+/* After everything else that can fail, because this takes effect immediately. */
 static bool change_metrics(struct change *change)
 {
     struct evapid *evapid = change->evapid;
@@ -103,7 +103,7 @@ static bool has_place(const struct change *change, const struct listener *listen
            declaration_claims(&change->evapid->kamailio.declaration, change->config, &listener->address);
 }
 
-/* All that is to be had is had, or nothing has changed. */
+/* True: everything is prepared. False: nothing has changed. */
 static bool prepare(struct change *change)
 {
     struct evapid *evapid = change->evapid;
@@ -121,7 +121,8 @@ static bool prepare(struct change *change)
 
 /* ---- what can't ------------------------------------------------------------------------------------------------- */
 
-/* What the listener is from now on. One that has no place is closed; clients that it has stay, by the limits for all. */
+/* Apply the listener's new values. If the configuration no longer has it, close it; its clients stay, under the limits
+ * for all. */
 static void commit_listener(struct evapid *evapid, struct listener *listener)
 {
     const struct config *config = &evapid->config;
@@ -155,7 +156,7 @@ static void commit_listeners(struct evapid *evapid, struct reload_outcome *outco
         if (listener->state != LISTENER_CLOSED && listener_is_exposed(listener))
             log_line(LEVEL_WARNING, listener->subject, LISTENER_EXPOSED);
     }
-    listeners_tick(&evapid->listeners); /* those that have gone without clients are forgotten now */
+    listeners_tick(&evapid->listeners); /* frees removed listeners that have no clients */
 }
 
 unsigned reload_clients(struct evapid *evapid)
@@ -177,8 +178,8 @@ unsigned reload_clients(struct evapid *evapid)
     return closed;
 }
 
-/* Whoever refers to the configuration refers to the evapid's, into which the other one comes; only the listeners, some of
- * which are of the one before, are told. */
+/* Everything refers to evapid's own struct config, so the new contents are copied there. Only listeners have copies,
+ * and pointers into the old one, so each gets its new values. */
 static void commit(struct change *change, struct reload_outcome *outcome)
 {
     struct evapid *evapid = change->evapid;
@@ -194,7 +195,7 @@ static void commit(struct change *change, struct reload_outcome *outcome)
 
 /* ---- the file --------------------------------------------------------------------------------------------------- */
 
-/* A pipe would be waited for. */
+/* Reading a pipe would block. */
 static bool is_file(const char *path)
 {
     struct stat file;

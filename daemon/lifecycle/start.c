@@ -1,4 +1,4 @@
-/* Opening all that an evapid is, in its order. */
+/* Opening all parts of an evapid, in order. */
 #include "lifecycle/start.h"
 
 #include <unistd.h>
@@ -13,7 +13,8 @@
 
 #define SUBJECT "handover"
 
-/* All are there before one begins: what none of them asks for may leave for one that overlaps it. */
+/* Add all listeners before one starts: an inherited socket that none of them uses may then make way for one that
+ * overlaps it. */
 static const char *open_listeners(struct evapid *evapid, const char **subject)
 {
     struct listener *listener = NULL;
@@ -48,7 +49,7 @@ static const char *open_http(struct evapid *evapid, int inherited, const char **
     return why;
 }
 
-/* The metrics' socket of the evapid before us goes on if it is where ours is to be, and makes way for others if not. */
+/* Continue with the inherited metrics socket if its address is ours. Otherwise it makes way for other sockets. */
 static const char *open_tcp(struct evapid *evapid, struct holdings *holdings, const char **subject)
 {
     const int metrics = holdings_take(holdings, "metrics");
@@ -79,7 +80,8 @@ static const char *open_doors(struct evapid *evapid, struct inherited_door kamai
                          (struct kamailio_answerer){ .answer = answer_query, .subject = &evapid->subject }, kamailio);
 }
 
-/* Doors and listeners first, since they may fail for what can be set right; then what the evapid before us has left. */
+/* First open doors and listeners, because their errors can be put right. Then take over what the evapid before us has
+ * left. */
 static const char *open_all(struct evapid *evapid, struct holdings *holdings, struct legacy *legacy,
                             const char **subject)
 {

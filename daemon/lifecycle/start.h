@@ -1,4 +1,4 @@
-/* The start of an evapid: alone, after a hand-over, or after a kill. */
+/* Starting an evapid: on its own, after a hand-over, or after a kill. */
 #ifndef EVAPID_START_H
 #define EVAPID_START_H
 
@@ -7,9 +7,9 @@
 #include "base/holding.h"
 #include "lifecycle/evapid.h"
 
-/* Open evapid with what is in the holdings, of which nothing need be there; but to replace an evapid that runs, all of it must.
- * Returns NULL, or what is wrong, and with what in *subject. Then nothing has been taken over, and the process is to end without
- * closing anything. */
+/* Open evapid with what is in the holdings. They may lack anything, except when we replace a running evapid. Returns
+ * NULL, or what is wrong, with its subject in *subject. Then nothing has been taken over, and the process must end
+ * without closing anything. */
 const char *evapid_start(struct evapid *evapid, struct holdings *holdings, bool replace, const char **subject);
 
 #endif
