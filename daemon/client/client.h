@@ -78,6 +78,7 @@ void client_discard(struct client *client);
 /* The same for an adopted client: nothing is sent to the peer, and the slot stays as it is, because another evapid may
  * still use both. */
 void client_abandon(struct client *client);
+
 /* Call it once a second: watch the socket again if the kernel had no room before. */
 void client_tick(struct client *client);
 

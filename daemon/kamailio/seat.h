@@ -74,6 +74,7 @@ unsigned seat_close_all(struct kamailio *kamailio);
 
 /* evapid ends, and all clients and workers have gone: free the seats that are left. */
 void seat_free_all(struct kamailio *kamailio);
+
 /* Write the seat for a successor, and read it into the seat that its client has been given. False: the state is
  * invalid. */
 void seat_save(const struct seat *seat, struct state_out *out);
