@@ -16,7 +16,7 @@ void roster_remove(struct bus *bus, struct client *client);
 /* The client with this index, or NULL. */
 struct client *roster_find(const struct bus *bus, uint32_t index);
 
-/* Does the client receive events from now on? */
+/* enlist: the client receives events from now on. delist: it receives none any more. */
 void roster_enlist(struct bus *bus, struct client *client);
 void roster_delist(struct bus *bus, struct client *client);
 
@@ -24,7 +24,7 @@ void roster_delist(struct bus *bus, struct client *client);
  * place. */
 bool roster_restore(struct bus *bus, struct client *client);
 
-/* Does the client have something to send that is not in its run? */
+/* dirty: the client has something to send that is not in its run. clean: it has nothing like that any more. */
 void roster_mark_dirty(struct bus *bus, struct client *client);
 void roster_mark_clean(struct bus *bus, struct client *client);
 
