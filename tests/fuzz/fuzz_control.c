@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bus/flush.h"
+#include "bus/roster.h"
 #include "control/control.h"
 #include "control/publication.h"
 #include "evapid/netstring.h"

@@ -16,6 +16,7 @@
 #include <utlist.h>
 
 #include "../unit/memory.h"
+#include "bus/flush.h"
 #include "client/subscription.h"
 #include "views/answer.h"
 #include "kamailio/figures.h"
