@@ -435,9 +435,9 @@ unsigned seat_close_all(struct kamailio *kamailio)
 
 void seat_free_all(struct kamailio *kamailio)
 {
-    while (kamailio->seats.unplaced != NULL)
-        seat_free(kamailio,
-                  kamailio->seats.unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it is removed from that list */
+    const struct seats *seats = &kamailio->seats;
+    while (seats->unplaced != NULL)
+        seat_free(kamailio, seats->unplaced); /* NOLINT(clang-analyzer-unix.Malloc): it is removed from that list */
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
