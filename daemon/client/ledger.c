@@ -388,7 +388,7 @@ static void slot_undo(struct ledger_slot *slot)
     slot->tally.relayed = slot->mark.relayed;
     slot->run_since = slot->mark.run_since;
     slot->follows = slot->mark.follows;
-    slot->passed = slot->mark.passed;
+    slot->skipped = slot->mark.skipped;
     for (int i = 0; i < DROP_REASONS; i++)
         slot->tally.dropped[i] = slot->mark.dropped[i];
 }
@@ -400,12 +400,12 @@ struct event_counts ledger_recover(struct ledger *ledger, uint64_t instance, uin
     for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = ledger_next(ledger, slot)) {
         if (slot->mark.batch > page->batch)
             slot_undo(slot);
-        const uint64_t run = slot->passed ? page->run_offered[slot->framing] : page->run_events[slot->framing];
-        if (slot->follows || slot->passed)
+        const uint64_t run = slot->skipped ? page->run_offered[slot->framing] : page->run_events[slot->framing];
+        if (slot->follows || slot->skipped)
             slot->tally.relayed += run - slot->run_since;
-        if (slot->passed)
+        if (slot->skipped)
             slot->tally.dropped[DROP_SLOW] += run - slot->run_since;
-        slot->follows = slot->passed = false;
+        slot->follows = slot->skipped = false;
         slot->mark.batch = 0;
     }
     /* A commit that did not count never will: the next one replaces it. */

@@ -42,7 +42,7 @@ struct ledger_mark {
     uint64_t batch;
     uint64_t relayed, run_since;
     uint64_t dropped[DROP_REASONS];
-    bool follows, passed;
+    bool follows, skipped;
     unsigned char unused[6];
 };
 
@@ -61,7 +61,7 @@ struct ledger_slot {
     uint16_t port;
     uint8_t tag_length;
     bool follows;      /* it gets the events appended to its framing's run */
-    bool passed;       /* that run skips it (pace.h) */
+    bool skipped;      /* that run skips it (pace.h) */
     bool input_begun;  /* bytes were read that are only in memory */
     bool output_begun; /* part of an event has been sent */
     bool closed;       /* its connection has ended and is counted as closed; its seat is still there */
@@ -76,7 +76,7 @@ struct ledger_slot {
     uint64_t connected_ns; /* the same, by CLOCK_MONOTONIC */
     uint64_t origin;       /* position of the socket's stream (transport.h) before anything was sent */
     uint64_t offered;   /* while all that is queued is being written: delivered bytes once all of it is sent; else 0 */
-    uint64_t run_since; /* follows, passed: events of the run that are in its books */
+    uint64_t run_since; /* follows, skipped: events of the run that are in its books */
     uint64_t written;   /* messages that were sent to a worker completely */
     struct tally tally;
     struct ledger_mark mark;
@@ -194,7 +194,7 @@ static inline void ledger_touch(const struct ledger *ledger, struct ledger_slot 
     slot->mark.relayed = slot->tally.relayed;
     slot->mark.run_since = slot->run_since;
     slot->mark.follows = slot->follows;
-    slot->mark.passed = slot->passed;
+    slot->mark.skipped = slot->skipped;
     for (int i = 0; i < DROP_REASONS; i++)
         slot->mark.dropped[i] = slot->tally.dropped[i];
     atomic_signal_fence(memory_order_seq_cst); /* we may be killed anywhere: the mark must be whole before it counts */
@@ -261,9 +261,9 @@ static inline void ledger_note_follows(struct ledger_slot *slot, bool follows)
     slot->follows = follows;
 }
 
-static inline void ledger_note_passed(struct ledger_slot *slot, bool passed)
+static inline void ledger_note_skipped(struct ledger_slot *slot, bool skipped)
 {
-    slot->passed = passed;
+    slot->skipped = skipped;
 }
 
 /* The name of the listener at which the client connected. */

@@ -65,7 +65,7 @@ static const struct layout_field fields[] = {
     SLOT_NUMBER(port),
     SLOT_NUMBER(tag_length),
     SLOT_NUMBER(follows),
-    SLOT_NUMBER(passed),
+    SLOT_NUMBER(skipped),
     SLOT_NUMBER(input_begun),
     SLOT_NUMBER(output_begun),
     SLOT_NUMBER(closed),
@@ -94,7 +94,7 @@ static const struct layout_field fields[] = {
     SLOT_NUMBER(mark.dropped[DROP_MEMORY]),
     SLOT_NUMBER(mark.dropped[DROP_LOST]),
     SLOT_NUMBER(mark.follows),
-    SLOT_NUMBER(mark.passed),
+    SLOT_NUMBER(mark.skipped),
     SLOT_OWN(mark.unused),
 };
 

@@ -34,7 +34,7 @@ void subscription_skip(struct client *client, struct run *run)
     subscription->skipped_by = run;
     subscription->skipped_since = run->offered;
     ledger_note_since(client->slot, subscription->skipped_since);
-    ledger_note_passed(client->slot, true);
+    ledger_note_skipped(client->slot, true);
     run_begin_skip(run);
 }
 
@@ -45,7 +45,7 @@ static void subscription_end_skip(struct client *client)
         return;
     subscription_count_skipped(client);
     ledger_touch(client->host->ledger, client->slot);
-    ledger_note_passed(client->slot, false);
+    ledger_note_skipped(client->slot, false);
     run_end_skip(subscription->skipped_by);
     subscription->skipped_by = NULL;
 }

@@ -60,10 +60,8 @@ static void attachment_detached(struct kamailio *kamailio, const char *why)
     bus_set_admits(kamailio->bus, false);
     uv_timer_stop(&attachment->gather);
     log_limited(&detachments, LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", attachment->pid, why);
-    if (attachment->queue != NULL) {
-        publish_attached(kamailio, false);
-        hold_end(kamailio, "Kamailio has gone");
-    }
+    publish_attached(kamailio, false);
+    hold_end(kamailio, "Kamailio has gone");
     if (attachment->abandoned)
         attachment_end_session(kamailio);
     else
@@ -364,7 +362,7 @@ bool attachment_load_worker(struct kamailio *kamailio, uint16_t index, int fd, s
     return worker_load(worker, index, in);
 }
 
-void attachment_reopen_queue(struct kamailio *kamailio, uint64_t instance)
+void attachment_set_instance(struct kamailio *kamailio, uint64_t instance)
 {
     struct attachment *attachment = &kamailio->attachment;
     attachment->instance = instance;

@@ -57,8 +57,8 @@ bool attachment_load_worker(struct kamailio *kamailio, uint16_t index, int fd, s
 /* Begin to read a ring; the queue starts held. Returns NULL, or why it cannot be read. */
 const char *attachment_open_queue(struct kamailio *kamailio, int memfd, int wake_fd);
 
-/* reopen: the opened ring belongs to this instance. lose: the ring cannot be taken over; close it and remember why. */
-void attachment_reopen_queue(struct kamailio *kamailio, uint64_t instance);
+/* set_instance: the opened ring belongs to this instance. lose: the ring cannot be taken over; close it and remember why. */
+void attachment_set_instance(struct kamailio *kamailio, uint64_t instance);
 void attachment_lose_queue(struct kamailio *kamailio, const char *why);
 
 /* Continue in this state. */

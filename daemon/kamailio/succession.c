@@ -189,7 +189,7 @@ const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance
     const char *why = succession_open_queue(kamailio, holdings);
     if (why != NULL)
         return why;
-    attachment_reopen_queue(kamailio, instance);
+    attachment_set_instance(kamailio, instance);
     *tail = kamailio->attachment.queue->ring.tail;
     return NULL;
 }
