@@ -10,7 +10,7 @@
 #include "client/listener.h"
 #include "config/config.h"
 #include "kamailio/declaration.h"
-#include "kamailio/queue.h"
+#include "kamailio/intake.h"
 #include "kamailio/worker.h"
 #include "net/door.h"
 

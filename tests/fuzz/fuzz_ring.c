@@ -1,5 +1,5 @@
 /* Fuzzing the ring's reader, in memory of its own: a ring of the smallest size whose header and records come from the
- * input, while it is read as daemon/kamailio/queue.c reads it.
+ * input, while it is read as daemon/kamailio/intake.c reads it.
  *
  * Whatever is in the ring, the reader stays within its memory, never goes back, writes to nothing but its own fields, and
  * what it accepts is a record that was wholly there. As long as nobody scribbles, it is what was pushed. */

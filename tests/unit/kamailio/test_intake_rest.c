@@ -1,6 +1,6 @@
 /* The queue at rest: whether it sleeps, naps or looks again at once when the ring is empty, and that no record stays
  * unread. A sleeping queue must be woken; otherwise it notices records by itself. */
-#include "kamailio/queue_rig.h"
+#include "kamailio/intake_rig.h"
 
 #include <sys/resource.h>
 

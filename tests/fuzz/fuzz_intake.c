@@ -1,4 +1,4 @@
-/* Fuzzing the queue: daemon/kamailio/queue.c with a real sealed memfd, on a real loop, held and resumed at any time, while its
+/* Fuzzing the queue: daemon/kamailio/intake.c with a real sealed memfd, on a real loop, held and resumed at any time, while its
  * ring is pushed to and scribbled on.
  *
  * Records that nobody scribbled on are handed over whole and in order: events and control records in their turn, control
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "input.h"
-#include "kamailio/queue.h"
+#include "kamailio/intake.h"
 
 #define CAPACITY EVAPID_RING_MIN
 #define PUSHED_MAX 4096

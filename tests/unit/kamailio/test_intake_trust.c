@@ -3,7 +3,7 @@
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
-#include "kamailio/queue_rig.h"
+#include "kamailio/intake_rig.h"
 #include "memory.h"
 
 /* ---- corrupt rings --------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /* Reading the ring. */
-#include "kamailio/queue.h"
+#include "kamailio/intake.h"
 
 #include <errno.h>
 #include <fcntl.h>

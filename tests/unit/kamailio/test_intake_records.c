@@ -1,5 +1,5 @@
 /* The queue: a record's content reaches the host, at any place in the ring and however full that is. */
-#include "kamailio/queue_rig.h"
+#include "kamailio/intake_rig.h"
 
 /* ---- fields -------------------------------------------------------------------------------------------------------- */
 

@@ -7,8 +7,8 @@
  * ahead of them, because a hold waits for what they say (a client's admission). A close or a tag that was read ahead is
  * passed again at its place among the events: only the host knows whether it could be handled early. A done is passed
  * only once. */
-#ifndef EVAPID_QUEUE_H
-#define EVAPID_QUEUE_H
+#ifndef EVAPID_INTAKE_H
+#define EVAPID_INTAKE_H
 
 #include <stdbool.h>
 #include <stdint.h>

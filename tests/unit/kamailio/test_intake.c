@@ -1,5 +1,5 @@
 /* The queue: records of a real ring reach the host in order and once, held or not, however evapid falls asleep. */
-#include "kamailio/queue_rig.h"
+#include "kamailio/intake_rig.h"
 
 /* ---- order, held and running --------------------------------------------------------------------------------------- */
 

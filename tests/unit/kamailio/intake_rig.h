@@ -1,6 +1,6 @@
 /* What the tests of the queue share: a real ring, its producer, and a host that remembers the records it gets. */
-#ifndef EVAPID_TEST_QUEUE_RIG_H
-#define EVAPID_TEST_QUEUE_RIG_H
+#ifndef EVAPID_TEST_INTAKE_RIG_H
+#define EVAPID_TEST_INTAKE_RIG_H
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "kamailio/queue.h"
+#include "kamailio/intake.h"
 
 #define CAPACITY EVAPID_RING_MIN
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
