@@ -147,8 +147,8 @@ void attachment_tick(struct kamailio *kamailio)
             worker_watch(attachment->workers[i]);
             worker_watch_process(attachment->workers[i]); /* last: it may have ended */
         }
-    if (attachment->queue != NULL)
-        queue_tick(attachment->queue);
+    if (attachment->intake != NULL)
+        intake_tick(attachment->intake);
     if (attachment->back_by_ms != 0 && uv_now(kamailio->loop) >= attachment->back_by_ms)
         attachment_end_clients(kamailio);
 }
@@ -159,7 +159,7 @@ const char *attachment_open_queue(struct kamailio *kamailio, int memfd, int wake
 {
     struct attachment *attachment = &kamailio->attachment;
     const char *why = NULL;
-    attachment->queue = queue_open(kamailio->loop, memfd, wake_fd, &kamailio->queue_host, &why);
+    attachment->intake = intake_open(kamailio->loop, memfd, wake_fd, &kamailio->intake_host, &why);
     return why;
 }
 
@@ -169,8 +169,8 @@ static void attachment_keep_queue(const struct kamailio *kamailio, uint64_t inst
 {
     kamailio->bus->ledger->header->instance = instance;
     meter_begin(&kamailio->bus->ledger->header->meter, instance);
-    store_keep(kamailio->attachment.queue->memfd, "ring");
-    store_keep(kamailio->attachment.queue->wake_fd, "ring-wake");
+    store_keep(kamailio->attachment.intake->memfd, "ring");
+    store_keep(kamailio->attachment.intake->wake_fd, "ring-wake");
 }
 
 /* Begin to read the ring of a new Kamailio. Returns NULL, or why it cannot be read. */
@@ -178,9 +178,9 @@ static const char *attachment_take_queue(struct kamailio *kamailio, uint64_t ins
 {
     struct attachment *attachment = &kamailio->attachment;
     /* The gate delayed this HELLO until all that the last Kamailio had written before it was read. */
-    if (attachment->queue != NULL) {
-        meter_read(&kamailio->bus->ledger->header->meter, attachment->queue->ring.header);
-        queue_close(attachment->queue);
+    if (attachment->intake != NULL) {
+        meter_read(&kamailio->bus->ledger->header->meter, attachment->intake->ring.header);
+        intake_close(attachment->intake);
         store_forget("ring");
         store_forget("ring-wake");
     }
@@ -218,14 +218,14 @@ const char *attachment_begin(struct kamailio *kamailio, const struct wire_hello 
     struct ledger_header *ledger = kamailio->bus->ledger->header;
     const bool another = ledger->instance != hello->instance;
     uint32_t clients_before = 0;
-    if (attachment->queue != NULL && attachment->instance == hello->instance) {
+    if (attachment->intake != NULL && attachment->instance == hello->instance) {
         passed_close(memfd);
         passed_close(wake_fd);
     } else {
         const char *why = attachment_take_queue(kamailio, hello->instance, memfd, wake_fd);
         if (why != NULL)
             return why;
-        clients_before = atomic_load(&queue_presence(attachment->queue)->expected);
+        clients_before = atomic_load(&intake_presence(attachment->intake)->expected);
     }
     if (another) {
         attachment_end_clients(kamailio); /* the last Kamailio went while no evapid ran */
@@ -248,7 +248,7 @@ const char *attachment_begin(struct kamailio *kamailio, const struct wire_hello 
     log_limited(&attachments, LEVEL_NOTICE, SUBJECT,
                 "attached: pid %u, Kamailio %s, module %s, %u workers, queue of %zu bytes with %zu waiting",
                 attachment->pid, attachment->kamailio_version, attachment->module_version, attachment->workers_declared,
-                attachment->queue->ring.capacity, queue_used(attachment->queue));
+                attachment->intake->ring.capacity, intake_used(attachment->intake));
     return NULL;
 }
 
@@ -300,9 +300,9 @@ void attachment_drop(struct kamailio *kamailio, const char *why)
 static void attachment_close_queue(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
-    if (attachment->queue != NULL)
-        queue_close(attachment->queue);
-    attachment->queue = NULL;
+    if (attachment->intake != NULL)
+        intake_close(attachment->intake);
+    attachment->intake = NULL;
 }
 
 void attachment_close(struct kamailio *kamailio)
@@ -388,7 +388,7 @@ void attachment_go_on(struct kamailio *kamailio, enum attachment_state state)
 void attachment_abandon(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
-    if (attachment->queue == NULL) {
+    if (attachment->intake == NULL) {
         store_forget("ring"); /* the next attachment's ring uses these names */
         store_forget("ring-wake");
         attachment->instance = 0;

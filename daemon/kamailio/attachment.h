@@ -14,7 +14,7 @@
 #define BACK_MS 5000U  /* how long evapid expects a Kamailio back that may still live (attachment_await_return) */
 #define GATHER_MS 250U /* how long evapid waits for an attaching Kamailio's next worker before it spreads the clients */
 
-/* Begin with no Kamailio attached; the caller has set kamailio.queue_host and worker_host. Returns NULL, or why it
+/* Begin with no Kamailio attached; the caller has set kamailio.intake_host and worker_host. Returns NULL, or why it
  * cannot. */
 const char *attachment_open(struct kamailio *kamailio);
 
@@ -54,7 +54,7 @@ bool attachment_load(struct kamailio *kamailio, struct state_in *in);
 /* Read a worker with its link fd; -1: the link was not kept. False: the state is invalid, or memory ran out. */
 bool attachment_load_worker(struct kamailio *kamailio, uint16_t index, int fd, struct state_in *in);
 
-/* Begin to read a ring; the queue starts held. Returns NULL, or why it cannot be read. */
+/* Begin to read a ring; the intake starts held. Returns NULL, or why it cannot be read. */
 const char *attachment_open_queue(struct kamailio *kamailio, int memfd, int wake_fd);
 
 /* set_instance: the opened ring belongs to this instance. lose: the ring cannot be taken over; close it and remember why. */

@@ -50,9 +50,9 @@ static void publish_input(struct figures *figures, const struct tally *totals)
 
 void figures_publish(const struct kamailio *kamailio)
 {
-    if (kamailio->attachment.queue == NULL)
+    if (kamailio->attachment.intake == NULL)
         return;
-    struct figures *figures = &kamailio->attachment.queue->ring.header->figures;
+    struct figures *figures = &kamailio->attachment.intake->ring.header->figures;
     const struct bus *bus = kamailio->bus;
     publish_clients(figures, bus);
     publish_events(figures, &bus->events);

@@ -11,7 +11,7 @@ static struct log_limit shortfalls = { .kind = "kamailio: holds that have waited
 
 bool hold_is_on(const struct kamailio *kamailio)
 {
-    return kamailio->attachment.queue != NULL && kamailio->attachment.queue->state == QUEUE_HELD;
+    return kamailio->attachment.intake != NULL && kamailio->attachment.intake->state == INTAKE_HELD;
 }
 
 void hold_publish_clients(const struct kamailio *kamailio)
@@ -27,8 +27,8 @@ void hold_end(struct kamailio *kamailio, const char *why)
         return;
     uv_timer_stop(&kamailio->hold.timer);
     log_limited(&ends, LEVEL_INFO, SUBJECT, "%s: delivering the %zu bytes of events that waited", why,
-                queue_used(kamailio->attachment.queue));
-    queue_resume(kamailio->attachment.queue);
+                intake_used(kamailio->attachment.intake));
+    intake_resume(kamailio->attachment.intake);
     hold_publish_clients(kamailio);
 }
 
@@ -53,14 +53,14 @@ static void hold_on_over(uv_timer_t *timer)
 void hold_begin(struct kamailio *kamailio, uint32_t clients_before)
 {
     struct hold *hold = &kamailio->hold;
-    const bool backlog = queue_used(kamailio->attachment.queue) > 0;
+    const bool backlog = intake_used(kamailio->attachment.intake) > 0;
     hold->expected = clients_before > 0 ? clients_before : backlog;
     if (kamailio->config->attach_hold_ms == 0 || (hold->expected == 0 && kamailio->seats.unplaced == NULL)) {
-        queue_resume(kamailio->attachment.queue);
+        intake_resume(kamailio->attachment.intake);
         hold_publish_clients(kamailio);
         return;
     }
-    queue_hold(kamailio->attachment.queue);
+    intake_hold(kamailio->attachment.intake);
     hold_publish_clients(kamailio);
     uv_timer_start(&kamailio->hold.timer, hold_on_over, kamailio->config->attach_hold_ms, 0);
 }

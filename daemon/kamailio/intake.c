@@ -21,224 +21,225 @@
 #define BATCH_BYTES 65536U /* of one loop turn, one chunk's size: clients are flushed in between */
 #define BATCH_WORK 20000U  /* the same, clients given an event, counted per event: some milliseconds */
 
-static void queue_on_turn(uv_idle_t *turn);
-static void queue_on_closed(uv_handle_t *handle);
+static void intake_on_turn(uv_idle_t *turn);
+static void intake_on_closed(uv_handle_t *handle);
 
-static bool queue_reads(const struct queue *queue)
+static bool intake_reads(const struct intake *intake)
 {
-    return queue->state == QUEUE_RUNNING || queue->state == QUEUE_HELD;
+    return intake->state == INTAKE_RUNNING || intake->state == INTAKE_HELD;
 }
 
-void queue_commit(struct queue *queue)
+void intake_commit(struct intake *intake)
 {
-    queue->host.commit(queue->host.owner, queue->ring.tail);
-    ring_release(&queue->ring);
+    intake->host.commit(intake->host.owner, intake->ring.tail);
+    ring_release(&intake->ring);
 }
 
-static void queue_fail(struct queue *queue, uint64_t at, const char *why)
+static void intake_fail(struct intake *intake, uint64_t at, const char *why)
 {
-    queue->state = QUEUE_CORRUPT;
-    queue_commit(queue);
-    uv_idle_stop(&queue->turn);
-    uv_poll_stop(&queue->wake);
-    queue->host.corrupt(queue->host.owner, at, why);
+    intake->state = INTAKE_CORRUPT;
+    intake_commit(intake);
+    uv_idle_stop(&intake->turn);
+    uv_poll_stop(&intake->wake);
+    intake->host.corrupt(intake->host.owner, at, why);
 }
 
-size_t queue_used(const struct queue *queue)
+size_t intake_used(const struct intake *intake)
 {
-    return (size_t)(queue->ring.head - queue->ring.tail);
+    return (size_t)(intake->ring.head - intake->ring.tail);
 }
 
-static void queue_note_high_water(struct queue *queue)
+static void intake_note_high_water(struct intake *intake)
 {
-    const size_t used = queue_used(queue);
-    if (used > queue->high_water)
-        queue->high_water = used;
+    const size_t used = intake_used(intake);
+    if (used > intake->high_water)
+        intake->high_water = used;
 }
 
 /* length bytes of the ring from position at. */
-static struct payload queue_payload(struct queue *queue, uint64_t at, size_t length)
+static struct payload intake_payload(struct intake *intake, uint64_t at, size_t length)
 {
-    if (queue->taken_ns == 0)
-        queue->taken_ns = histogram_clock_ns();
-    const unsigned char *records = ring_records(queue->ring.header);
-    const size_t place = (size_t)at & (queue->ring.capacity - 1);
-    const size_t first = length < queue->ring.capacity - place ? length : queue->ring.capacity - place;
+    if (intake->taken_ns == 0)
+        intake->taken_ns = histogram_clock_ns();
+    const unsigned char *records = ring_records(intake->ring.header);
+    const size_t place = (size_t)at & (intake->ring.capacity - 1);
+    const size_t first = length < intake->ring.capacity - place ? length : intake->ring.capacity - place;
     return (struct payload){ .part = { records + place, records },
                              .length = { first, length - first },
-                             .taken_ns = queue->taken_ns };
+                             .taken_ns = intake->taken_ns };
 }
 
 /* Copy the record's tag out of the ring, then pass the record on: the ring may change while we look, the copy cannot.
  * The host copies the payload, directly to where it is sent from. */
-static void queue_hand_over(struct queue *queue, uint64_t at, const struct ring_record *record)
+static void intake_hand_over(struct intake *intake, uint64_t at, const struct ring_record *record)
 {
     char tag[EVAPID_TAG_MAX];
     at += sizeof(*record);
-    ring_copy(&queue->ring, at, tag, record->tag_length);
+    ring_copy(&intake->ring, at, tag, record->tag_length);
     if (ring_type_is_control(record->type)) {
-        queue->host.control(queue->host.owner, record, tag, queue->state == QUEUE_HELD);
+        intake->host.control(intake->host.owner, record, tag, intake->state == INTAKE_HELD);
         return;
     }
-    const struct payload payload = queue_payload(queue, at + record->tag_length, record->payload_length);
-    queue->host.event(queue->host.owner, record, tag, &payload);
+    const struct payload payload = intake_payload(intake, at + record->tag_length, record->payload_length);
+    intake->host.event(intake->host.owner, record, tag, &payload);
 }
 
-/* Everything before this position has been passed on in its turn. The host may have held the queue meanwhile. */
-static void queue_pass(struct queue *queue, uint64_t position)
+/* Everything before this position has been passed on in its turn. The host may have held the intake meanwhile. */
+static void intake_pass(struct intake *intake, uint64_t position)
 {
-    queue->ring.tail = position;
-    if (queue->state == QUEUE_HELD && (int64_t)(queue->ahead - position) < 0)
-        queue->ahead = position;
+    intake->ring.tail = position;
+    if (intake->state == INTAKE_HELD && (int64_t)(intake->ahead - position) < 0)
+        intake->ahead = position;
 }
 
 /* Read one record: at tail, or while held, the next unread one. Returns its size, 0: there is none. */
-static size_t queue_step(struct queue *queue)
+static size_t intake_step(struct intake *intake)
 {
-    const bool held = queue->state == QUEUE_HELD;
-    const uint64_t at = held ? queue->ahead : queue->ring.tail;
+    const bool held = intake->state == INTAKE_HELD;
+    const uint64_t at = held ? intake->ahead : intake->ring.tail;
     struct ring_record record;
     const char *why = NULL;
-    const enum ring_read read = ring_peek(&queue->ring, at, &record, &why);
+    const enum ring_read read = ring_peek(&intake->ring, at, &record, &why);
     if (read == RING_CORRUPT)
-        queue_fail(queue, at, why);
+        intake_fail(intake, at, why);
     if (read != RING_RECORD)
         return 0;
-    queue_note_high_water(queue);
+    intake_note_high_water(intake);
     /* Sequence numbers start again with each link, so a done must not be passed on twice. */
-    const bool heard = record.type == RING_DONE && (int64_t)(queue->ahead - at) > 0;
-    patience_rewarded(record.type == RING_DONE ? &queue->answers : &queue->events);
+    const bool heard = record.type == RING_DONE && (int64_t)(intake->ahead - at) > 0;
+    patience_rewarded(record.type == RING_DONE ? &intake->answers : &intake->events);
     if (held)
-        queue->ahead = at + record.size;
+        intake->ahead = at + record.size;
     if (held ? ring_type_is_control(record.type) : !heard)
-        queue_hand_over(queue, at, &record);
-    if (!held && queue_reads(queue))
-        queue_pass(queue, at + record.size);
+        intake_hand_over(intake, at, &record);
+    if (!held && intake_reads(intake))
+        intake_pass(intake, at + record.size);
     return record.size;
 }
 
-static uint64_t queue_position(const struct queue *queue)
+static uint64_t intake_position(const struct intake *intake)
 {
-    return queue->state == QUEUE_HELD ? queue->ahead : queue->ring.tail;
+    return intake->state == INTAKE_HELD ? intake->ahead : intake->ring.tail;
 }
 
 /* Look again in a moment, without having to be woken. Clients get what comes meanwhile together. */
-static void queue_nap(struct queue *queue)
+static void intake_nap(struct intake *intake)
 {
     const struct itimerspec while_ = { .it_value = { .tv_nsec = PATIENCE_NS } };
-    timerfd_settime(queue->nap_fd, 0, &while_, NULL);
-    queue->napping = true;
-    uv_idle_stop(&queue->turn);
+    timerfd_settime(intake->nap_fd, 0, &while_, NULL);
+    intake->napping = true;
+    uv_idle_stop(&intake->turn);
 }
 
-static void queue_on_nap_over(uv_poll_t *nap, int status, int events)
+static void intake_on_nap_over(uv_poll_t *nap, int status, int events)
 {
-    struct queue *queue = nap->data;
+    struct intake *intake = nap->data;
     uint64_t count = 0;
     (void)status;
     (void)events;
-    queue->napping = false;
-    if (read(queue->nap_fd, &count, sizeof(count)) == (ssize_t)sizeof(count) && queue_reads(queue))
-        uv_idle_start(&queue->turn, queue_on_turn);
+    intake->napping = false;
+    if (read(intake->nap_fd, &count, sizeof(count)) == (ssize_t)sizeof(count) && intake_reads(intake))
+        uv_idle_start(&intake->turn, intake_on_turn);
 }
 
 /* The ring is empty; this turn has read so many bytes. */
-static void queue_rest(struct queue *queue, size_t bytes)
+static void intake_rest(struct intake *intake, size_t bytes)
 {
     const uint64_t now_ns = uv_hrtime();
-    if (patience_lasts(&queue->answers, now_ns)) {
+    if (patience_lasts(&intake->answers, now_ns)) {
         if (bytes == 0)
             sched_yield(); /* let others use this processor, perhaps the worker, before we look again */
         return;
     }
     if (bytes > 0)
-        patience_begin(&queue->events, now_ns);
-    if (patience_lasts(&queue->events, now_ns) && queue->nap_fd >= 0 && !queue->awaited)
-        queue_nap(queue);
-    else if (ring_sleep(&queue->ring, queue_position(queue)))
-        uv_idle_stop(&queue->turn);
+        patience_begin(&intake->events, now_ns);
+    if (patience_lasts(&intake->events, now_ns) && intake->nap_fd >= 0 && !intake->awaited)
+        intake_nap(intake);
+    else if (ring_sleep(&intake->ring, intake_position(intake)))
+        uv_idle_stop(&intake->turn);
 }
 
-void queue_await_answers(struct queue *queue, bool awaited, bool posted)
+void intake_await_answers(struct intake *intake, bool awaited, bool posted)
 {
-    queue->awaited = awaited;
-    queue->looks = (struct queue_batch){ .records = 0 };
-    if (!awaited || !queue_reads(queue))
+    intake->awaited = awaited;
+    intake->looks = (struct intake_batch){ .records = 0 };
+    if (!awaited || !intake_reads(intake))
         return;
     if (posted)
-        patience_begin(&queue->answers, uv_hrtime());
-    if (uv_is_active((const uv_handle_t *)&queue->turn) || (queue->answers.until_ns == 0 && !queue->napping))
+        patience_begin(&intake->answers, uv_hrtime());
+    if (uv_is_active((const uv_handle_t *)&intake->turn) || (intake->answers.until_ns == 0 && !intake->napping))
         return;
-    ring_wake(&queue->ring);
-    uv_idle_start(&queue->turn, queue_on_turn);
+    ring_wake(&intake->ring);
+    uv_idle_start(&intake->turn, intake_on_turn);
 }
 
 /* Must the rest wait for another turn? */
-static bool batch_is_full(const struct queue_batch *batch)
+static bool batch_is_full(const struct intake_batch *batch)
 {
     return batch->records >= BATCH_RECORDS || batch->bytes >= BATCH_BYTES || batch->work >= BATCH_WORK;
 }
 
 /* Read records until the batch is full. Returns their bytes; *emptied: there are no more. */
-static size_t queue_read(struct queue *queue, struct queue_batch *batch, bool *emptied)
+static size_t intake_read(struct intake *intake, struct intake_batch *batch, bool *emptied)
 {
     const size_t before = batch->bytes;
     *emptied = false;
-    queue->taken_ns = 0;
-    queue->batch = batch;
-    while (!*emptied && queue_reads(queue) && !batch_is_full(batch)) {
-        const size_t size = queue_step(queue);
+    intake->taken_ns = 0;
+    intake->batch = batch;
+    while (!*emptied && intake_reads(intake) && !batch_is_full(batch)) {
+        const size_t size = intake_step(intake);
         *emptied = size == 0;
         batch->bytes += size;
         batch->records++;
     }
-    queue->batch = NULL;
-    if (queue_reads(queue))
-        queue_commit(queue);
+    intake->batch = NULL;
+    if (intake_reads(intake))
+        intake_commit(intake);
     return batch->bytes - before;
 }
 
-void queue_note_work(struct queue *queue, uint32_t clients)
+void intake_note_work(struct intake *intake, uint32_t clients)
 {
-    if (queue->batch != NULL)
-        queue->batch->work += clients;
+    if (intake->batch != NULL)
+        intake->batch->work += clients;
 }
 
-void queue_read_batch(struct queue *queue)
+void intake_read_batch(struct intake *intake)
 {
     bool emptied = false;
-    queue_read(queue, &queue->looks, &emptied);
-    if (queue_reads(queue) && ring_refresh(&queue->ring)) /* corruption is reported when it is read */
-        queue_note_high_water(queue);
+    intake_read(intake, &intake->looks, &emptied);
+    if (intake_reads(intake) && ring_refresh(&intake->ring)) /* corruption is reported when it is read */
+        intake_note_high_water(intake);
 }
 
-uint64_t queue_end(struct queue *queue)
+uint64_t intake_end(struct intake *intake)
 {
-    if (!queue_reads(queue))
-        return queue->ring.tail;
-    uv_idle_start(&queue->turn, queue_on_turn); /* read it without being woken */
-    ring_refresh(&queue->ring);
-    return queue->ring.head;
+    if (!intake_reads(intake))
+        return intake->ring.tail;
+    uv_idle_start(&intake->turn, intake_on_turn); /* read it without being woken */
+    ring_refresh(&intake->ring);
+    return intake->ring.head;
 }
 
-bool queue_has_read(const struct queue *queue, uint64_t end)
+bool intake_has_read(const struct intake *intake, uint64_t end)
 {
-    return !queue_reads(queue) || (int64_t)(queue_position(queue) - end) >= 0;
+    return !intake_reads(intake) || (int64_t)(intake_position(intake) - end) >= 0;
 }
 
-static void queue_on_turn(uv_idle_t *turn)
+static void intake_on_turn(uv_idle_t *turn)
 {
-    struct queue *queue = turn->data;
-    struct queue_batch batch = { .records = 0 };
+    struct intake *intake = turn->data;
+    struct intake_batch batch = { .records = 0 };
     bool emptied = false;
-    queue->napping = false;
-    if (queue->host.busy != NULL && queue->host.busy(queue->host.owner))
+    intake->napping = false;
+    if (intake->host.busy != NULL && intake->host.busy(intake->host.owner))
         return; /* the next turn looks again */
-    const size_t bytes = queue_read(queue, &batch, &emptied);
-    if (emptied && queue_reads(queue))
-        queue_rest(queue, bytes);
-    if (queue->state == QUEUE_HELD && queue_used(queue) > queue->ring.capacity - ring_reserve(queue->ring.capacity) / 2)
-        queue->host.crowded(queue->host.owner);
+    const size_t bytes = intake_read(intake, &batch, &emptied);
+    if (emptied && intake_reads(intake))
+        intake_rest(intake, bytes);
+    if (intake->state == INTAKE_HELD &&
+        intake_used(intake) > intake->ring.capacity - ring_reserve(intake->ring.capacity) / 2)
+        intake->host.crowded(intake->host.owner);
 }
 
 /* Has somebody shut the wake down? Then it stays readable, with nothing to read. */
@@ -249,19 +250,19 @@ static bool is_shut(int wake_fd)
 }
 
 /* Reading cannot block: wake_objection has checked what kind of socket it is. */
-static void queue_on_wake(uv_poll_t *wake, int status, int events)
+static void intake_on_wake(uv_poll_t *wake, int status, int events)
 {
-    struct queue *queue = wake->data;
+    struct intake *intake = wake->data;
     char byte = 0;
     bool curtailed = false;
     (void)events;
-    const ssize_t n = passed_receive(queue->wake_fd, &byte, sizeof(byte), NULL, 0, &curtailed);
+    const ssize_t n = passed_receive(intake->wake_fd, &byte, sizeof(byte), NULL, 0, &curtailed);
     const bool nothing = n < 0 && (errno == EAGAIN || errno == EINTR);
-    if (status < 0 || n == 0 || (n < 0 && !nothing) || (nothing && is_shut(queue->wake_fd))) {
-        queue_fail(queue, queue->ring.tail, "its wake has been shut down");
+    if (status < 0 || n == 0 || (n < 0 && !nothing) || (nothing && is_shut(intake->wake_fd))) {
+        intake_fail(intake, intake->ring.tail, "its wake has been shut down");
         return;
     }
-    uv_idle_start(&queue->turn, queue_on_turn);
+    uv_idle_start(&intake->turn, intake_on_turn);
 }
 
 /* NULL, or why this is not one end of a pair of Unix datagram sockets. Anything else could block us when we read it, or
@@ -286,7 +287,7 @@ static bool is_ring_size(off_t bytes)
            (capacity & (capacity - 1)) == 0;
 }
 
-static const char *queue_map(struct queue *queue, int memfd)
+static const char *intake_map(struct intake *intake, int memfd)
 {
     struct stat file;
     const int seals = fcntl(memfd, F_GET_SEALS);
@@ -294,158 +295,158 @@ static const char *queue_map(struct queue *queue, int memfd)
         return "its memory is not sealed against a change of size";
     if (fstat(memfd, &file) != 0 || !is_ring_size(file.st_size))
         return "its memory is of no size that a ring can have";
-    queue->bytes = (size_t)file.st_size;
-    void *memory = mmap(NULL, queue->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    intake->bytes = (size_t)file.st_size;
+    void *memory = mmap(NULL, intake->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
     if (memory == MAP_FAILED)
         return strerror(errno);
-    const char *why = ring_open(&queue->ring, memory, queue->bytes);
+    const char *why = ring_open(&intake->ring, memory, intake->bytes);
     if (why != NULL)
-        munmap(memory, queue->bytes);
+        munmap(memory, intake->bytes);
     return why;
 }
 
 /* Without a timer there are no naps, but the ring is still read. */
-static void queue_open_nap(struct queue *queue, uv_loop_t *loop)
+static void intake_open_nap(struct intake *intake, uv_loop_t *loop)
 {
-    queue->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (queue->nap_fd >= 0 &&
-        (!watch_has_room(loop, queue->nap_fd) || uv_poll_init(loop, &queue->nap, queue->nap_fd) != 0)) {
-        close(queue->nap_fd);
-        queue->nap_fd = -1;
+    intake->nap_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (intake->nap_fd >= 0 &&
+        (!watch_has_room(loop, intake->nap_fd) || uv_poll_init(loop, &intake->nap, intake->nap_fd) != 0)) {
+        close(intake->nap_fd);
+        intake->nap_fd = -1;
     }
-    if (queue->nap_fd < 0)
+    if (intake->nap_fd < 0)
         return;
-    queue->open_handles++;
-    queue->nap.data = queue;
-    if (watch_start(&queue->nap, UV_READABLE, queue_on_nap_over) == 0)
+    intake->open_handles++;
+    intake->nap.data = intake;
+    if (watch_start(&intake->nap, UV_READABLE, intake_on_nap_over) == 0)
         return;
-    uv_close((uv_handle_t *)&queue->nap, queue_on_closed);
-    close(queue->nap_fd);
-    queue->nap_fd = -1;
+    uv_close((uv_handle_t *)&intake->nap, intake_on_closed);
+    close(intake->nap_fd);
+    intake->nap_fd = -1;
 }
 
-/* If the kernel has no room to watch the wake, queue_tick reads the ring once a second and tries again. */
-static void queue_watch_wake(struct queue *queue)
+/* If the kernel has no room to watch the wake, intake_tick reads the ring once a second and tries again. */
+static void intake_watch_wake(struct intake *intake)
 {
-    queue->unwatched = watch_start(&queue->wake, UV_READABLE, queue_on_wake) != 0;
+    intake->unwatched = watch_start(&intake->wake, UV_READABLE, intake_on_wake) != 0;
 }
 
 /* Both descriptors are valid: watch them. */
-static const char *queue_watch(struct queue *queue, uv_loop_t *loop)
+static const char *intake_watch(struct intake *intake, uv_loop_t *loop)
 {
-    if (!watch_has_room(loop, queue->wake_fd) || uv_poll_init(loop, &queue->wake, queue->wake_fd) != 0)
+    if (!watch_has_room(loop, intake->wake_fd) || uv_poll_init(loop, &intake->wake, intake->wake_fd) != 0)
         return "no memory";
-    uv_idle_init(loop, &queue->turn);
-    queue->open_handles = 2;
-    queue->wake.data = queue;
-    queue->turn.data = queue;
-    queue_watch_wake(queue);
-    uv_idle_start(&queue->turn, queue_on_turn);
-    queue_open_nap(queue, loop);
+    uv_idle_init(loop, &intake->turn);
+    intake->open_handles = 2;
+    intake->wake.data = intake;
+    intake->turn.data = intake;
+    intake_watch_wake(intake);
+    uv_idle_start(&intake->turn, intake_on_turn);
+    intake_open_nap(intake, loop);
     return NULL;
 }
 
-struct queue *queue_open(uv_loop_t *loop, int memfd, int wake_fd, const struct queue_host *host, const char **why)
+struct intake *intake_open(uv_loop_t *loop, int memfd, int wake_fd, const struct intake_host *host, const char **why)
 {
-    struct queue *queue = calloc(1, sizeof(*queue));
-    *why = queue == NULL ? "no memory" : wake_objection(wake_fd);
+    struct intake *intake = calloc(1, sizeof(*intake));
+    *why = intake == NULL ? "no memory" : wake_objection(wake_fd);
     if (*why == NULL)
-        *why = queue_map(queue, memfd);
+        *why = intake_map(intake, memfd);
     if (*why == NULL) {
-        queue->host = *host;
-        queue->memfd = memfd;
-        queue->wake_fd = wake_fd;
-        queue->ahead = queue->ring.tail;
-        queue->state = QUEUE_HELD;
-        *why = queue_watch(queue, loop);
+        intake->host = *host;
+        intake->memfd = memfd;
+        intake->wake_fd = wake_fd;
+        intake->ahead = intake->ring.tail;
+        intake->state = INTAKE_HELD;
+        *why = intake_watch(intake, loop);
         if (*why != NULL)
-            munmap(queue->ring.header, queue->bytes);
+            munmap(intake->ring.header, intake->bytes);
     }
     if (*why != NULL) {
         passed_close(memfd);
         passed_close(wake_fd);
-        free(queue);
+        free(intake);
         return NULL;
     }
-    queue_note_high_water(queue);
-    return queue;
+    intake_note_high_water(intake);
+    return intake;
 }
 
-void queue_hold(struct queue *queue)
+void intake_hold(struct intake *intake)
 {
-    if (queue->state != QUEUE_RUNNING)
+    if (intake->state != INTAKE_RUNNING)
         return;
-    queue->state = QUEUE_HELD;
-    if ((int64_t)(queue->ahead - queue->ring.tail) < 0)
-        queue->ahead = queue->ring.tail;
+    intake->state = INTAKE_HELD;
+    if ((int64_t)(intake->ahead - intake->ring.tail) < 0)
+        intake->ahead = intake->ring.tail;
 }
 
-void queue_resume(struct queue *queue)
+void intake_resume(struct intake *intake)
 {
-    if (queue->state != QUEUE_HELD)
+    if (intake->state != INTAKE_HELD)
         return;
-    queue->state = QUEUE_RUNNING;
-    uv_idle_start(&queue->turn, queue_on_turn);
+    intake->state = INTAKE_RUNNING;
+    uv_idle_start(&intake->turn, intake_on_turn);
 }
 
-void queue_tick(struct queue *queue)
+void intake_tick(struct intake *intake)
 {
-    if (!queue_reads(queue))
+    if (!intake_reads(intake))
         return;
-    if (queue->unwatched)
-        queue_watch_wake(queue);
-    uv_idle_start(&queue->turn, queue_on_turn);
+    if (intake->unwatched)
+        intake_watch_wake(intake);
+    uv_idle_start(&intake->turn, intake_on_turn);
 }
 
-static void queue_on_closed(uv_handle_t *handle)
+static void intake_on_closed(uv_handle_t *handle)
 {
-    struct queue *queue = handle->data;
-    if (--queue->open_handles == 0)
-        free(queue);
+    struct intake *intake = handle->data;
+    if (--intake->open_handles == 0)
+        free(intake);
 }
 
-void queue_close(struct queue *queue)
+void intake_close(struct intake *intake)
 {
-    queue->state = QUEUE_CORRUPT; /* nothing is read any more */
-    uv_close((uv_handle_t *)&queue->wake, queue_on_closed);
-    uv_close((uv_handle_t *)&queue->turn, queue_on_closed);
-    if (queue->nap_fd >= 0) {
-        uv_close((uv_handle_t *)&queue->nap, queue_on_closed);
-        close(queue->nap_fd);
+    intake->state = INTAKE_CORRUPT; /* nothing is read any more */
+    uv_close((uv_handle_t *)&intake->wake, intake_on_closed);
+    uv_close((uv_handle_t *)&intake->turn, intake_on_closed);
+    if (intake->nap_fd >= 0) {
+        uv_close((uv_handle_t *)&intake->nap, intake_on_closed);
+        close(intake->nap_fd);
     }
-    close(queue->wake_fd);
-    close(queue->memfd);
-    munmap(queue->ring.header, queue->bytes);
+    close(intake->wake_fd);
+    close(intake->memfd);
+    munmap(intake->ring.header, intake->bytes);
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-void queue_save(const struct queue *queue, struct state_out *out)
+void intake_save(const struct intake *intake, struct state_out *out)
 {
-    state_put(out, "state", (uint64_t)queue->state);
-    state_put(out, "ahead", queue->ahead);
-    state_put(out, "high-water", queue->high_water);
+    state_put(out, "state", (uint64_t)intake->state);
+    state_put(out, "ahead", intake->ahead);
+    state_put(out, "high-water", intake->high_water);
 }
 
-const char *queue_load(struct queue *queue, struct state_in *in)
+const char *intake_load(struct intake *intake, struct state_in *in)
 {
-    const uint64_t state = state_take(in, "state", QUEUE_CORRUPT + 1);
-    const uint64_t ahead = state_take(in, "ahead", queue != NULL ? queue->ring.tail : 0);
+    const uint64_t state = state_take(in, "state", INTAKE_CORRUPT + 1);
+    const uint64_t ahead = state_take(in, "ahead", intake != NULL ? intake->ring.tail : 0);
     const size_t high_water = (size_t)state_take(in, "high-water", 0);
-    if (state > QUEUE_CORRUPT || in->at.failed)
+    if (state > INTAKE_CORRUPT || in->at.failed)
         state_fail(in);
-    if (queue == NULL || in->at.failed)
+    if (intake == NULL || in->at.failed)
         return "it is not there";
-    const uint64_t waiting = queue->ring.head - queue->ring.tail;
-    if ((int64_t)(ahead - queue->ring.tail) > 0 && ahead - queue->ring.tail > waiting)
+    const uint64_t waiting = intake->ring.head - intake->ring.tail;
+    if ((int64_t)(ahead - intake->ring.tail) > 0 && ahead - intake->ring.tail > waiting)
         return "it is another one";
-    queue->state = (enum queue_state)state;
-    queue->ahead = ahead;
-    if (high_water > queue->high_water)
-        queue->high_water = high_water;
-    if (queue->state == QUEUE_CORRUPT) {
-        uv_idle_stop(&queue->turn);
-        uv_poll_stop(&queue->wake);
+    intake->state = (enum intake_state)state;
+    intake->ahead = ahead;
+    if (high_water > intake->high_water)
+        intake->high_water = high_water;
+    if (intake->state == INTAKE_CORRUPT) {
+        uv_idle_stop(&intake->turn);
+        uv_poll_stop(&intake->wake);
     }
     return NULL;
 }

@@ -1,4 +1,4 @@
-/* The queue: evapid's reading end of the ring that Kamailio's processes write (evapid/ring.h).
+/* The intake: evapid's reading end of the ring that Kamailio's processes write (evapid/ring.h).
  *
  * It maps the ring, sleeps until its wake is readable, and passes every record to its host in the order of issue. A
  * loop turn reads one batch, so that clients are served in between.
@@ -23,9 +23,9 @@ struct state_out;
 
 /* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done,
  * read ahead or in its turn. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the
- * ring cannot be read beyond position at; the queue has stopped. commit: everything before tail has been passed on, and
+ * ring cannot be read beyond position at; the intake has stopped. commit: everything before tail has been passed on, and
  * is about to be consumed. busy: clients must be served before more is read; NULL: never. */
-struct queue_host {
+struct intake_host {
     void *owner;
     bool (*busy)(void *owner);
     void (*event)(void *owner, const struct ring_record *record, const char *tag, const struct payload *payload);
@@ -35,83 +35,83 @@ struct queue_host {
     void (*commit)(void *owner, uint64_t tail);
 };
 
-enum queue_state { QUEUE_RUNNING, QUEUE_HELD, QUEUE_CORRUPT };
+enum intake_state { INTAKE_RUNNING, INTAKE_HELD, INTAKE_CORRUPT };
 
 /* What one batch has read. */
-struct queue_batch {
+struct intake_batch {
     unsigned records;
     size_t bytes;
-    size_t work; /* clients that were given an event, counted per event (queue_note_work) */
+    size_t work; /* clients that were given an event, counted per event (intake_note_work) */
 };
 
-struct queue {
-    enum queue_state state;
-    struct queue_host host;
+struct intake {
+    enum intake_state state;
+    struct intake_host host;
     struct ring_reader ring;
-    int memfd;      /* ours, closed with the queue */
+    int memfd;      /* ours, closed with the intake */
     size_t bytes;   /* of the mapping */
     uint64_t ahead; /* control records before this position have been read ahead */
     int wake_fd;    /* ours too: one end of a pair of datagram sockets; Kamailio sends on the other */
     uv_poll_t wake;
-    bool unwatched;            /* the kernel had no room to watch the wake */
-    uv_idle_t turn;            /* active while there is more to read, so that the loop does not sleep */
-    struct patience events;    /* more events come after events: nap, and gather them */
-    struct patience answers;   /* a route's answer comes soon after its message: look again immediately */
-    uint64_t taken_ns;         /* when the first event of this batch was taken; 0: none was */
-    struct queue_batch looks;  /* read in this turn besides its own batch, because somebody looked */
-    struct queue_batch *batch; /* the one being read; NULL: none is */
-    bool awaited;              /* clients wait for an answer: don't nap */
-    int nap_fd;                /* a timerfd, -1: no naps */
+    bool unwatched;             /* the kernel had no room to watch the wake */
+    uv_idle_t turn;             /* active while there is more to read, so that the loop does not sleep */
+    struct patience events;     /* more events come after events: nap, and gather them */
+    struct patience answers;    /* a route's answer comes soon after its message: look again immediately */
+    uint64_t taken_ns;          /* when the first event of this batch was taken; 0: none was */
+    struct intake_batch looks;  /* read in this turn besides its own batch, because somebody looked */
+    struct intake_batch *batch; /* the one being read; NULL: none is */
+    bool awaited;               /* clients wait for an answer: don't nap */
+    int nap_fd;                 /* a timerfd, -1: no naps */
     bool napping;
     uv_poll_t nap;
     size_t high_water;     /* most bytes found waiting */
     unsigned open_handles; /* freed when all are closed */
 };
 
-/* Map the memfd and begin to read, held. Both descriptors belong to the queue, also after a failure. Returns NULL and
+/* Map the memfd and begin to read, held. Both descriptors belong to the intake, also after a failure. Returns NULL and
  * sets *why if it cannot. */
-struct queue *queue_open(uv_loop_t *loop, int memfd, int wake_fd, const struct queue_host *host, const char **why);
+struct intake *intake_open(uv_loop_t *loop, int memfd, int wake_fd, const struct intake_host *host, const char **why);
 
 /* Bytes that wait in it. */
-size_t queue_used(const struct queue *queue);
+size_t intake_used(const struct intake *intake);
 
 /* The end of a turn. awaited: clients wait for routes that run. posted: messages were sent to workers just now. */
-void queue_await_answers(struct queue *queue, bool awaited, bool posted);
+void intake_await_answers(struct intake *intake, bool awaited, bool posted);
 
-void queue_hold(struct queue *queue);
-void queue_resume(struct queue *queue);
+void intake_hold(struct intake *intake);
+void intake_resume(struct intake *intake);
 
 /* Consume what has been passed on so far, in the middle of a turn. */
-void queue_commit(struct queue *queue);
+void intake_commit(struct intake *intake);
 
-/* save: write the queue for a successor; its two descriptors go separately. load: read it into a queue just opened with
- * them, which is then held, running or corrupt as before. Returns NULL, or why it is not the same queue. queue NULL:
+/* save: write the intake for a successor; its two descriptors go separately. load: read it into a intake just opened with
+ * them, which is then held, running or corrupt as before. Returns NULL, or why it is not the same intake. intake NULL:
  * skip the fields. */
-void queue_save(const struct queue *queue, struct state_out *out);
-const char *queue_load(struct queue *queue, struct state_in *in);
+void intake_save(const struct intake *intake, struct state_out *out);
+const char *intake_load(struct intake *intake, struct state_in *in);
 
-/* Pass on what there is, and update queue_used. However often it is called, it reads at most one batch in a turn,
+/* Pass on what there is, and update intake_used. However often it is called, it reads at most one batch in a turn,
  * besides the turn's own. */
-void queue_read_batch(struct queue *queue);
+void intake_read_batch(struct intake *intake);
 
 /* During an event: so many clients were given it one by one. A batch limits that too. */
-void queue_note_work(struct queue *queue, uint32_t clients);
+void intake_note_work(struct intake *intake, uint32_t clients);
 
-/* queue_end: the position after everything written so far; the next turns read up to it. queue_has_read: has everything
+/* intake_end: the position after everything written so far; the next turns read up to it. intake_has_read: has everything
  * before that position been passed on (held: its control records)? True if nothing is read any more. */
-uint64_t queue_end(struct queue *queue);
-bool queue_has_read(const struct queue *queue, uint64_t end);
+uint64_t intake_end(struct intake *intake);
+bool intake_has_read(const struct intake *intake, uint64_t end);
 
 /* Call it once a second: read what a producer wrote that was killed before it could wake us. */
-void queue_tick(struct queue *queue);
+void intake_tick(struct intake *intake);
 
 /* Unmap and free it. */
-void queue_close(struct queue *queue);
+void intake_close(struct intake *intake);
 
 /* The presence that evapid publishes in this ring. */
-static inline struct presence *queue_presence(const struct queue *queue)
+static inline struct presence *intake_presence(const struct intake *intake)
 {
-    return &queue->ring.header->presence;
+    return &intake->ring.header->presence;
 }
 
 #endif

@@ -27,7 +27,7 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
                                  .guest = has_guest ? roster_find(kamailio->bus, (uint32_t)record->target) : NULL };
     const uint32_t receivers = bus_issue(kamailio->bus, &event);
     if (event.kind == EVENT_MULTICAST)
-        queue_note_work(kamailio->attachment.queue, receivers);
+        intake_note_work(kamailio->attachment.intake, receivers);
 }
 
 static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record *record)
@@ -115,8 +115,8 @@ static void upstream_admitted(void *owner)
 static void upstream_commit(void *owner)
 {
     const struct kamailio *kamailio = owner;
-    if (kamailio->attachment.queue != NULL)
-        queue_commit(kamailio->attachment.queue);
+    if (kamailio->attachment.intake != NULL)
+        intake_commit(kamailio->attachment.intake);
     else
         bus_commit(kamailio->bus, 0, 0); /* events that came another way */
 }
@@ -150,13 +150,13 @@ const char *kamailio_open(struct kamailio *kamailio, uv_loop_t *loop, const stru
                                                   .bad_hello = gate_on_bad_hello,
                                                   .lost = gate_on_lost,
                                                   .written = kamailio_on_written };
-    kamailio->queue_host = (struct queue_host){ .owner = kamailio,
-                                                .busy = kamailio_on_busy,
-                                                .event = kamailio_on_event,
-                                                .control = kamailio_on_control,
-                                                .crowded = kamailio_on_crowded,
-                                                .corrupt = attachment_on_corrupt,
-                                                .commit = kamailio_on_commit };
+    kamailio->intake_host = (struct intake_host){ .owner = kamailio,
+                                                  .busy = kamailio_on_busy,
+                                                  .event = kamailio_on_event,
+                                                  .control = kamailio_on_control,
+                                                  .crowded = kamailio_on_crowded,
+                                                  .corrupt = attachment_on_corrupt,
+                                                  .commit = kamailio_on_commit };
     hold_open(kamailio);
     const char *why = attachment_open(kamailio);
     if (why != NULL)
@@ -186,8 +186,8 @@ void kamailio_flush(struct kamailio *kamailio)
         worker_flush(worker);
     }
     kamailio->resume_wanted = false;
-    if (kamailio->attachment.queue != NULL)
-        queue_await_answers(kamailio->attachment.queue, awaited, posted);
+    if (kamailio->attachment.intake != NULL)
+        intake_await_answers(kamailio->attachment.intake, awaited, posted);
 }
 
 void kamailio_tick(struct kamailio *kamailio)
@@ -207,7 +207,7 @@ void kamailio_stop(struct kamailio *kamailio)
     if (silent)
         return;
     publish_attached(kamailio, false);
-    queue_hold(kamailio->attachment.queue);
+    intake_hold(kamailio->attachment.intake);
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->attachment.workers[i] != NULL)
             progress_await_done(kamailio, kamailio->attachment.workers[i]);

@@ -3,7 +3,7 @@
  *
  * It is the bus's upstream: it gives a new client to a worker, announces it there (connection-new), and admits it when
  * that route has run. The client's messages follow in order, and its connection-closed comes last. It is also the
- * queue's host: it passes what routes send to the bus, in the order in which they sent it. */
+ * intake's host: it passes what routes send to the bus, in the order in which they sent it. */
 #ifndef EVAPID_KAMAILIO_H
 #define EVAPID_KAMAILIO_H
 

@@ -48,8 +48,9 @@ struct attachment {
     struct worker *workers[EVAPID_WORKERS_MAX];
     bool corrupt; /* the ring of corrupt_instance cannot be read; that Kamailio is refused */
     uint64_t corrupt_instance;
-    struct queue *queue; /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
-    uint64_t rings;      /* read so far, one after the other */
+    struct intake
+        *intake;    /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
+    uint64_t rings; /* read so far, one after the other */
     const char *queue_lost; /* why the last evapid's queue could not be taken over; NULL: it could, or there was none */
     bool abandoned; /* the links end though their processes live: those run everything that was sent to them whole */
     uv_timer_t gather;
@@ -95,7 +96,7 @@ struct kamailio {
     struct declaration declaration;
     struct door door;
     struct worker_host worker_host;
-    struct queue_host queue_host;
+    struct intake_host intake_host;
     struct gate gate;
     struct attachment attachment;
     struct seats seats;

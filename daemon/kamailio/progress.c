@@ -3,14 +3,14 @@
 
 void progress_catch_up(struct kamailio *kamailio)
 {
-    if (kamailio->attachment.queue != NULL)
-        queue_read_batch(kamailio->attachment.queue);
+    if (kamailio->attachment.intake != NULL)
+        intake_read_batch(kamailio->attachment.intake);
 }
 
 struct kamailio_mark progress_mark(const struct kamailio *kamailio)
 {
-    struct queue *queue = kamailio->attachment.queue;
-    return (struct kamailio_mark){ .ring = kamailio->attachment.rings, .end = queue != NULL ? queue_end(queue) : 0 };
+    struct intake *intake = kamailio->attachment.intake;
+    return (struct kamailio_mark){ .ring = kamailio->attachment.rings, .end = intake != NULL ? intake_end(intake) : 0 };
 }
 
 struct kamailio_mark progress_catch_up_to(struct kamailio *kamailio)
@@ -22,29 +22,29 @@ struct kamailio_mark progress_catch_up_to(struct kamailio *kamailio)
 
 bool progress_has_read(const struct kamailio *kamailio, struct kamailio_mark mark)
 {
-    const struct queue *queue = kamailio->attachment.queue;
-    return queue == NULL || mark.ring != kamailio->attachment.rings || queue_has_read(queue, mark.end);
+    const struct intake *intake = kamailio->attachment.intake;
+    return intake == NULL || mark.ring != kamailio->attachment.rings || intake_has_read(intake, mark.end);
 }
 
 void progress_await_done(struct kamailio *kamailio, const struct worker *worker)
 {
-    struct queue *queue = kamailio->attachment.queue;
-    if (queue == NULL)
-        return; /* the queue was not taken over: the link is about to end */
-    struct ring_worker *slot = &queue->ring.header->workers[worker->index];
+    struct intake *intake = kamailio->attachment.intake;
+    if (intake == NULL)
+        return; /* the intake was not taken over: the link is about to end */
+    struct ring_worker *slot = &intake->ring.header->workers[worker->index];
     atomic_store_explicit(&slot->awaited, worker->last_sequence, memory_order_seq_cst);
-    queue_tick(queue); /* the route may have ended already without waking us */
+    intake_tick(intake); /* the route may have ended already without waking us */
 }
 
 uint64_t progress_begun(const struct kamailio *kamailio, const struct worker *worker)
 {
-    const struct ring_worker *slot = &kamailio->attachment.queue->ring.header->workers[worker->index];
+    const struct ring_worker *slot = &kamailio->attachment.intake->ring.header->workers[worker->index];
     return atomic_load_explicit(&slot->started, memory_order_acquire);
 }
 
 void progress_begin(struct kamailio *kamailio, uint16_t index)
 {
-    struct ring_worker *slot = &kamailio->attachment.queue->ring.header->workers[index];
+    struct ring_worker *slot = &kamailio->attachment.intake->ring.header->workers[index];
     atomic_store(&slot->started, 0);
     atomic_store(&slot->awaited, 0);
 }

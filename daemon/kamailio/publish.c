@@ -3,8 +3,8 @@
 
 struct presence *publish_presence(const struct kamailio *kamailio)
 {
-    const struct queue *queue = kamailio->attachment.queue;
-    return kamailio->stopping || queue == NULL ? NULL : queue_presence(queue);
+    const struct intake *intake = kamailio->attachment.intake;
+    return kamailio->stopping || intake == NULL ? NULL : intake_presence(intake);
 }
 
 static void publish_tags(struct kamailio *kamailio, struct presence *presence)
@@ -62,7 +62,7 @@ void publish_clients(const struct kamailio *kamailio, uint32_t clients, uint32_t
 
 void publish_attached(const struct kamailio *kamailio, bool attached)
 {
-    const struct queue *queue = kamailio->attachment.queue;
-    if (queue != NULL)
-        atomic_store(&queue_presence(queue)->attached, attached);
+    const struct intake *intake = kamailio->attachment.intake;
+    if (intake != NULL)
+        atomic_store(&intake_presence(intake)->attached, attached);
 }

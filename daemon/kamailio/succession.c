@@ -62,10 +62,10 @@ bool succession_load(struct kamailio *kamailio, struct state_in *in, struct hold
     return !in->at.failed;
 }
 
-/* A corrupt queue is never read or opened again: a successor only needs to know that it was corrupt. */
+/* A corrupt intake is never read or opened again: a successor only needs to know that it was corrupt. */
 static bool has_readable_queue(const struct kamailio *kamailio)
 {
-    return kamailio->attachment.queue != NULL && kamailio->attachment.queue->state != QUEUE_CORRUPT;
+    return kamailio->attachment.intake != NULL && kamailio->attachment.intake->state != INTAKE_CORRUPT;
 }
 
 void succession_save_links(const struct kamailio *kamailio, struct state_out *out)
@@ -78,7 +78,7 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
         }
     if (has_readable_queue(kamailio)) {
         state_put_record(out, "queue");
-        queue_save(kamailio->attachment.queue, out);
+        intake_save(kamailio->attachment.intake, out);
         state_put_end(out);
     }
     state_put(out, "attachment", (uint64_t)kamailio->attachment.state);
@@ -103,7 +103,7 @@ static const char *succession_open_queue(struct kamailio *kamailio, struct holdi
 static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
 {
     const char *unopened = succession_open_queue(kamailio, holdings);
-    const char *unloaded = queue_load(kamailio->attachment.queue, in);
+    const char *unloaded = intake_load(kamailio->attachment.intake, in);
     const char *why = unopened != NULL ? unopened : unloaded;
     if (why != NULL) {
         attachment_lose_queue(kamailio, why);
@@ -177,8 +177,8 @@ bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
                         holdings_add(holdings, kamailio->attachment.workers[i]->fd, "worker-%u", i));
     if (!has_readable_queue(kamailio))
         return held;
-    return held && holdings_add(holdings, kamailio->attachment.queue->memfd, "ring") &&
-           holdings_add(holdings, kamailio->attachment.queue->wake_fd, "ring-wake");
+    return held && holdings_add(holdings, kamailio->attachment.intake->memfd, "ring") &&
+           holdings_add(holdings, kamailio->attachment.intake->wake_fd, "ring-wake");
 }
 
 /* ---- after a kill ----------------------------------------------------------------------------------------------- */
@@ -190,14 +190,14 @@ const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance
     if (why != NULL)
         return why;
     attachment_set_instance(kamailio, instance);
-    *tail = kamailio->attachment.queue->ring.tail;
+    *tail = kamailio->attachment.intake->ring.tail;
     return NULL;
 }
 
 void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
 {
     attachment_await_return(kamailio);
-    if (kamailio->attachment.queue == NULL)
+    if (kamailio->attachment.intake == NULL)
         return;
     publish_all(kamailio);
     publish_attached(kamailio, false);
@@ -205,6 +205,6 @@ void succession_go_on_alone(struct kamailio *kamailio, uint32_t awaited)
         hold_begin(kamailio, awaited + kamailio->bus->roster.receiver_count);
         return;
     }
-    queue_resume(kamailio->attachment.queue);
+    intake_resume(kamailio->attachment.intake);
     hold_publish_clients(kamailio);
 }

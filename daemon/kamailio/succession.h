@@ -7,7 +7,7 @@
 #include "kamailio/kamailio.h"
 
 /* save and load: the attachment and its workers, with their sockets. After them come the clients with their seats, then
- * save_links and load_links: the queue, the posts on the way to workers, and the waiting seats. Only then is Kamailio
+ * save_links and load_links: the intake, the posts on the way to workers, and the waiting seats. Only then is Kamailio
  * attached. hold: add the sockets to the holdings. False: the state is invalid (hold: no memory). */
 void succession_save(const struct kamailio *kamailio, struct state_out *out);
 bool succession_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
@@ -15,7 +15,7 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
 bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings);
 bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings);
 
-/* Everything loaded is ours now, and sockets may be used. If the queue or a link could not be taken over, the
+/* Everything loaded is ours now, and sockets may be used. If the intake or a link could not be taken over, the
  * attachment ends. Its workers live, and attach again. They run the messages that were sent to them whole, as after a
  * kill; the others go to the workers that attach. */
 void succession_settle(struct kamailio *kamailio);

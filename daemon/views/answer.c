@@ -71,14 +71,14 @@ static void put_workers(struct wire_cursor *c, const struct kamailio *kamailio)
 static void put_ring(struct wire_cursor *c, const struct kamailio *kamailio)
 {
     static const char *const states[] = { "running", "held", "corrupt" };
-    const struct queue *queue = kamailio->attachment.queue;
-    if (queue == NULL)
+    const struct intake *intake = kamailio->attachment.intake;
+    if (intake == NULL)
         return;
     answer_put_struct(c, "ring");
-    put_string(c, "state", states[queue->state]);
-    answer_put_number(c, "capacity", queue->ring.capacity);
-    answer_put_number(c, "used", queue_used(queue));
-    answer_put_number(c, "high_water", queue->high_water);
+    put_string(c, "state", states[intake->state]);
+    answer_put_number(c, "capacity", intake->ring.capacity);
+    answer_put_number(c, "used", intake_used(intake));
+    answer_put_number(c, "high_water", intake->high_water);
     answer_put_number(c, "stale", kamailio->stale);
     answer_put_end(c);
 }

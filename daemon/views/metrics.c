@@ -260,17 +260,17 @@ static void expose_workers(struct exposition *out, const struct kamailio *kamail
 
 static void expose_ring(struct exposition *out, const struct kamailio *kamailio, const struct meter *meter)
 {
-    const struct queue *queue = kamailio->attachment.queue;
+    const struct intake *intake = kamailio->attachment.intake;
     exposition_gauge(out, "evapid_ring_capacity_bytes", "Size of Kamailio's queue; 0: there is none.",
-                     queue != NULL ? queue->ring.capacity : 0);
+                     intake != NULL ? intake->ring.capacity : 0);
     exposition_gauge(out, "evapid_ring_used_bytes", "Bytes that wait in Kamailio's queue.",
-                     queue != NULL ? queue_used(queue) : 0);
+                     intake != NULL ? intake_used(intake) : 0);
     exposition_gauge(out, "evapid_ring_high_water_bytes", "The most bytes that evapid has found waiting there.",
-                     queue != NULL ? queue->high_water : 0);
+                     intake != NULL ? intake->high_water : 0);
     exposition_gauge(out, "evapid_ring_held", "Whether events wait there for the clients to be there.",
-                     queue != NULL && queue->state == QUEUE_HELD);
+                     intake != NULL && intake->state == INTAKE_HELD);
     exposition_gauge(out, "evapid_ring_corrupt", "Whether it can't be read any more: Kamailio must be restarted.",
-                     queue != NULL && queue->state == QUEUE_CORRUPT);
+                     intake != NULL && intake->state == INTAKE_CORRUPT);
     exposition_family(out, "evapid_ring_refused_total", "counter",
                       "Events and commands of scripts that found no room in it or were too large.");
     exposition_value(out, LABELS({ "reason", "full" }), meter->refused_full);
@@ -337,8 +337,8 @@ char *metrics_describe(const struct status_subject *subject, size_t *length)
     struct census census = take_census(subject);
     if (census.crowds == NULL)
         return NULL;
-    if (subject->kamailio->attachment.queue != NULL)
-        meter_read(meter, subject->kamailio->attachment.queue->ring.header);
+    if (subject->kamailio->attachment.intake != NULL)
+        meter_read(meter, subject->kamailio->attachment.intake->ring.header);
     expose_evapid(&out, subject);
     expose_crowds(&out, &census);
     expose_listeners(&out, subject->listeners);

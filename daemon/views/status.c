@@ -153,17 +153,17 @@ static json_t *describe_workers(const struct kamailio *kamailio)
 
 static json_t *describe_ring(const struct kamailio *kamailio)
 {
-    const struct queue *queue = kamailio->attachment.queue;
+    const struct intake *intake = kamailio->attachment.intake;
     static const char *const states[] = { "running", "held", "corrupt" };
-    if (queue == NULL)
+    if (intake == NULL)
         return json_null();
-    const struct ring_header *header = queue->ring.header;
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[queue->state], "capacity",
-                     (json_int_t)queue->ring.capacity, "used", (json_int_t)queue_used(queue), "high_water",
-                     (json_int_t)queue->high_water, "refused_full",
+    const struct ring_header *header = intake->ring.header;
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[intake->state], "capacity",
+                     (json_int_t)intake->ring.capacity, "used", (json_int_t)intake_used(intake), "high_water",
+                     (json_int_t)intake->high_water, "refused_full",
                      (json_int_t)atomic_load_explicit(&header->refused_full, memory_order_relaxed), "refused_large",
                      (json_int_t)atomic_load_explicit(&header->refused_large, memory_order_relaxed), "stale",
-                     (json_int_t)kamailio->stale, "held", queue->state == QUEUE_HELD);
+                     (json_int_t)kamailio->stale, "held", intake->state == INTAKE_HELD);
 }
 
 json_t *describe_kamailio(const struct kamailio *kamailio)

@@ -1,8 +1,8 @@
-/* Fuzzing the queue: daemon/kamailio/intake.c with a real sealed memfd, on a real loop, held and resumed at any time, while its
+/* Fuzzing the intake: daemon/kamailio/intake.c with a real sealed memfd, on a real loop, held and resumed at any time, while its
  * ring is pushed to and scribbled on.
  *
  * Records that nobody scribbled on are handed over whole and in order: events and control records in their turn, control
- * records ahead of it while the queue is held, a done once. Whatever is scribbled, the queue stops at most once, hands
+ * records ahead of it while the intake is held, a done once. Whatever is scribbled, the intake stops at most once, hands
  * over nothing after that, and what it hands over lies in the ring. */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +21,8 @@
 static uv_loop_t loop;
 static struct ring_header *ring;
 static struct ring_lane lane;
-static struct queue *queue;
-static int wake[2]; /* ours, and the queue's */
+static struct intake *intake;
+static int wake[2]; /* ours, and the intake's */
 static unsigned corrupt;
 static uint8_t on_record; /* what the host does within a call: hold, resume, nothing */
 
@@ -37,9 +37,9 @@ static struct {
 static void within(void)
 {
     if (on_record % 8 == 1)
-        queue_hold(queue);
+        intake_hold(intake);
     if (on_record % 8 == 2)
-        queue_resume(queue);
+        intake_resume(intake);
     on_record /= 8;
 }
 
@@ -68,7 +68,7 @@ static void on_event(void *owner, const struct ring_record *record, const char *
 {
     char *bytes = malloc(record->payload_length + 1U);
     (void)owner;
-    assert(bytes != NULL && corrupt == 0 && queue->state == QUEUE_RUNNING);
+    assert(bytes != NULL && corrupt == 0 && intake->state == INTAKE_RUNNING);
     assert(payload_length(payload) == record->payload_length && record->tag_length <= EVAPID_TAG_MAX);
     framing_write(FRAMING_RAW, bytes, payload);
     if (pushed.trusted) {
@@ -85,7 +85,7 @@ static void on_event(void *owner, const struct ring_record *record, const char *
 static void on_control(void *owner, const struct ring_record *record, const char *tag, bool ahead)
 {
     (void)owner;
-    assert(corrupt == 0 && ring_type_is_control(record->type) && ahead == (queue->state == QUEUE_HELD));
+    assert(corrupt == 0 && ring_type_is_control(record->type) && ahead == (intake->state == INTAKE_HELD));
     if (pushed.trusted && ahead)
         check_ahead(record);
     else if (pushed.trusted)
@@ -98,8 +98,8 @@ static void on_control(void *owner, const struct ring_record *record, const char
 static void on_crowded(void *owner)
 {
     (void)owner;
-    assert(queue->state == QUEUE_HELD);
-    queue_resume(queue);
+    assert(intake->state == INTAKE_HELD);
+    intake_resume(intake);
 }
 
 static void on_commit(void *owner, uint64_t tail)
@@ -111,7 +111,7 @@ static void on_corrupt(void *owner, uint64_t at, const char *why)
 {
     (void)owner;
     (void)at;
-    assert(!pushed.trusted && why != NULL && queue->state == QUEUE_CORRUPT);
+    assert(!pushed.trusted && why != NULL && intake->state == INTAKE_CORRUPT);
     corrupt++;
 }
 
@@ -138,7 +138,7 @@ static void do_scribble(struct input *in)
 {
     size_t taken = 0;
     const size_t offset = input_number(in, 2);
-    const uint64_t at = input_below(in, 2) == 0 ? queue->ring.tail + offset % 256 : offset;
+    const uint64_t at = input_below(in, 2) == 0 ? intake->ring.tail + offset % 256 : offset;
     const uint8_t *bytes = input_take(in, 1 + input_below(in, 40), &taken);
     ring_write(ring, CAPACITY, at, bytes, taken);
     pushed.trusted = false;
@@ -156,28 +156,28 @@ static void do_scribble_header(struct input *in)
 /* Turn by turn, read all that has been written up to now. */
 static void drain(void)
 {
-    const uint64_t until = queue_end(queue);
+    const uint64_t until = intake_end(intake);
     for (;;) {
         if (corrupt == 0)
-            queue_read_batch(queue);
-        if (queue_has_read(queue, until))
+            intake_read_batch(intake);
+        if (intake_has_read(intake, until))
             return;
-        queue_await_answers(queue, false, false);
+        intake_await_answers(intake, false, false);
     }
 }
 
 static void do_step(struct input *in)
 {
     switch (input_below(in, 12)) {
-    case 0: queue_hold(queue); break;
-    case 1: queue_resume(queue); break;
+    case 0: intake_hold(intake); break;
+    case 1: intake_resume(intake); break;
     case 2: drain(); break;
     case 3:
         if (corrupt == 0)
-            queue_read_batch(queue);
+            intake_read_batch(intake);
         break;
-    case 4: queue_tick(queue); break;
-    case 5: queue_await_answers(queue, input_below(in, 2) == 1, input_below(in, 2) == 1); break;
+    case 4: intake_tick(intake); break;
+    case 5: intake_await_answers(intake, input_below(in, 2) == 1, input_below(in, 2) == 1); break;
     case 6: on_record = (uint8_t)input_number(in, 1); break;
     case 7: do_scribble(in); break;
     case 8: do_scribble_header(in); break;
@@ -190,7 +190,7 @@ static void do_step(struct input *in)
 
 static void begin(struct input *in)
 {
-    static const struct queue_host host = {
+    static const struct intake_host host = {
         .event = on_event, .control = on_control, .crowded = on_crowded, .corrupt = on_corrupt, .commit = on_commit
     };
     static const uint64_t starts[] = { 0, CAPACITY - 8, 1UL << 32, UINT64_MAX - 7, UINT64_MAX - CAPACITY + 1 };
@@ -207,25 +207,25 @@ static void begin(struct input *in)
     pushed.count = pushed.turn = pushed.ahead = 0;
     pushed.trusted = true;
     assert(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, wake) == 0);
-    queue = queue_open(&loop, memfd, wake[1], &host, &why);
-    assert(queue != NULL && why == NULL);
+    intake = intake_open(&loop, memfd, wake[1], &host, &why);
+    assert(intake != NULL && why == NULL);
 }
 
-/* Everything is handed over in the end, and a queue that has stopped has said so once. */
+/* Everything is handed over in the end, and an intake that has stopped has said so once. */
 static void end(void)
 {
     on_record = 0;
-    queue_resume(queue);
+    intake_resume(intake);
     for (int i = 0; i < 3; i++)
         drain();
     if (pushed.trusted) {
         while (pushed.turn < pushed.count && pushed.types[pushed.turn] == RING_DONE && pushed.turn < pushed.ahead)
             pushed.turn++;
-        assert(pushed.turn == pushed.count && queue_used(queue) == 0);
+        assert(pushed.turn == pushed.count && intake_used(intake) == 0);
         assert(atomic_load(&ring->tail) == lane.head);
     }
-    assert(corrupt == (queue->state == QUEUE_CORRUPT));
-    queue_close(queue);
+    assert(corrupt == (intake->state == INTAKE_CORRUPT));
+    intake_close(intake);
     close(wake[0]);
     uv_run(&loop, UV_RUN_DEFAULT);
     munmap(ring, ring_bytes(CAPACITY));

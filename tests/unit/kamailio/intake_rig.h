@@ -1,4 +1,4 @@
-/* What the tests of the queue share: a real ring, its producer, and a host that remembers the records it gets. */
+/* What the tests of the intake share: a real ring, its producer, and a host that remembers the records it gets. */
 #ifndef EVAPID_TEST_INTAKE_RIG_H
 #define EVAPID_TEST_INTAKE_RIG_H
 
@@ -42,7 +42,7 @@ static struct {
     size_t capacity;
     struct ring_header *header;
     struct ring_lane *lane;
-    struct queue *queue;
+    struct intake *intake;
 
     struct got *got; /* GOT_MAX */
     size_t count;
@@ -116,13 +116,13 @@ static inline void on_corrupt(void *owner, uint64_t at, const char *why)
 /* Read in turns all that has been written so far. */
 static inline void drain(void)
 {
-    struct queue *queue = t.queue; /* a record may close it */
-    const uint64_t end = queue_end(queue);
+    struct intake *intake = t.intake; /* a record may close it */
+    const uint64_t end = intake_end(intake);
     for (;;) {
-        queue_read_batch(queue);
-        if (queue_has_read(queue, end))
+        intake_read_batch(intake);
+        if (intake_has_read(intake, end))
             return;
-        queue_await_answers(queue, false, false);
+        intake_await_answers(intake, false, false);
     }
 }
 
@@ -134,12 +134,12 @@ static inline void on_commit(void *owner, uint64_t tail)
     t.committed = tail;
 }
 
-static const struct queue_host host = { .owner = &t,
-                                        .event = on_event,
-                                        .control = on_control,
-                                        .crowded = on_crowded,
-                                        .corrupt = on_corrupt,
-                                        .commit = on_commit };
+static const struct intake_host host = { .owner = &t,
+                                         .event = on_event,
+                                         .control = on_control,
+                                         .crowded = on_crowded,
+                                         .corrupt = on_corrupt,
+                                         .commit = on_commit };
 
 /* A ring in a memfd with these seals, not read yet. */
 static inline void make_ring(size_t capacity, int seals)
@@ -158,15 +158,15 @@ static inline void make_ring(size_t capacity, int seals)
     assert_int_equal(ring_make(t.header, t.lane, capacity), 0);
 }
 
-/* The queue gets its own descriptors, as over a Unix socket. */
+/* The intake gets its own descriptors, as over a Unix socket. */
 static const char *try_queue(void)
 {
     const char *why = "";
     const int memfd = fcntl(t.memfd, F_DUPFD_CLOEXEC, 0);
     const int wake_fd = fcntl(t.wake_fd, F_DUPFD_CLOEXEC, 0);
-    t.queue = queue_open(&t.loop, memfd, wake_fd, &host, &why);
-    assert_int_equal(t.queue == NULL, why != NULL);
-    if (t.queue == NULL) { /* both are closed */
+    t.intake = intake_open(&t.loop, memfd, wake_fd, &host, &why);
+    assert_int_equal(t.intake == NULL, why != NULL);
+    if (t.intake == NULL) { /* both are closed */
         assert_int_equal(fcntl(memfd, F_GETFD), -1);
         assert_int_equal(fcntl(wake_fd, F_GETFD), -1);
     }
@@ -187,8 +187,8 @@ static inline void run_closed(void)
 
 static inline void stop_queue(void)
 {
-    queue_close(t.queue);
-    t.queue = NULL;
+    intake_close(t.intake);
+    t.intake = NULL;
     run_closed();
 }
 
@@ -200,7 +200,7 @@ static inline int set_up(void **state)
     return t.got == NULL || uv_loop_init(&t.loop) != 0;
 }
 
-/* A ring of the smallest size, and a queue that reads it, held at first as always. */
+/* A ring of the smallest size, and an intake that reads it, held at first as always. */
 static inline int set_up_queue(void **state)
 {
     if (set_up(state) != 0)
@@ -213,7 +213,7 @@ static inline int set_up_queue(void **state)
 static inline int tear_down(void **state)
 {
     (void)state;
-    if (t.queue != NULL)
+    if (t.intake != NULL)
         stop_queue();
     const int busy = uv_loop_close(&t.loop);
     free(t.kept);
@@ -284,7 +284,7 @@ static inline void push_done(uint32_t number)
 
 static inline bool is_napping(void)
 {
-    return t.queue != NULL && t.queue->napping;
+    return t.intake != NULL && t.intake->napping;
 }
 
 /* Run the loop until it would sleep for longer than a nap. */
@@ -296,7 +296,7 @@ static inline void settle(void)
         uv_run(&t.loop, is_napping() ? UV_RUN_ONCE : UV_RUN_NOWAIT);
         idle = is_napping() || (uv_loop_alive(&t.loop) && uv_backend_timeout(&t.loop) == 0) ? 0 : idle + 1;
         if (++turns > 100000)
-            fail_msg("the queue does not come to rest");
+            fail_msg("the intake does not come to rest");
     }
 }
 

@@ -1,4 +1,4 @@
-/* The queue: records of a real ring reach the host in order and once, held or not, however evapid falls asleep. */
+/* The intake: records of a real ring reach the host in order and once, held or not, however evapid falls asleep. */
 #include "kamailio/intake_rig.h"
 
 /* ---- order, held and running --------------------------------------------------------------------------------------- */
@@ -6,7 +6,7 @@
 static void test_records_come_in_the_order_in_which_they_were_issued(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     push_event(1);
     push_close(2);
     push_event(3);
@@ -29,10 +29,10 @@ static void test_a_queue_begins_held(void **state)
     push_event(1);
     settle();
     assert_got("");
-    assert_int_equal(t.queue->state, QUEUE_HELD);
+    assert_int_equal(t.intake->state, INTAKE_HELD);
     assert_int_equal(tail(), 0);
-    queue_resume(t.queue);
-    assert_int_equal(t.queue->state, QUEUE_RUNNING);
+    intake_resume(t.intake);
+    assert_int_equal(t.intake->state, INTAKE_RUNNING);
     settle();
     assert_got("1");
 }
@@ -65,7 +65,7 @@ static void test_a_close_or_tag_read_ahead_comes_again_in_its_place_a_done_does_
     push_event(5);
     settle();
     assert_got("+c1 +d3 +t4");
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     push_done(6);
     push_event(7);
     push_close(8);
@@ -82,7 +82,7 @@ static void test_a_queue_that_goes_on_at_once_keeps_the_order(void **state)
     push_close(2);
     push_done(3);
     push_event(4);
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("1 c2 d3 4");
 }
@@ -90,20 +90,20 @@ static void test_a_queue_that_goes_on_at_once_keeps_the_order(void **state)
 static void test_a_queue_may_be_held_again(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     push_event(1);
     settle();
     for (uint32_t n = 2; n < 200; n += 5) {
         char expected[64];
         t.count = 0;
-        queue_hold(t.queue);
+        intake_hold(t.intake);
         push_event(n);
         push_done(n + 1);
         push_close(n + 2);
         settle();
         snprintf(expected, sizeof(expected), "+d%u +c%u", n + 1, n + 2);
         assert_got(expected);
-        queue_resume(t.queue);
+        intake_resume(t.intake);
         push_done(n + 3);
         push_event(n + 4);
         settle();
@@ -123,12 +123,12 @@ static void test_what_was_read_ahead_is_remembered_over_a_short_run(void **state
     push_event(4);
     settle();
     assert_got("+d2 +c3");
-    queue_resume(t.queue);
-    queue_hold(t.queue);
+    intake_resume(t.intake);
+    intake_hold(t.intake);
     push_done(5);
     settle();
     assert_got("+d5");
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("1 c3 4");
 }
@@ -136,7 +136,7 @@ static void test_what_was_read_ahead_is_remembered_over_a_short_run(void **state
 static void resume_at(size_t i)
 {
     if (t.got[i].number == 3)
-        queue_resume(t.queue);
+        intake_resume(t.intake);
 }
 
 /* The host lets it go on while a control record is being handed over: the one that it has waited for. */
@@ -157,17 +157,17 @@ static void test_it_may_go_on_from_within_a_control_record(void **state)
 static void test_holding_and_resuming_twice_is_the_same_as_once(void **state)
 {
     (void)state;
-    queue_hold(t.queue);
+    intake_hold(t.intake);
     push_event(1);
     push_done(2);
     settle();
-    queue_hold(t.queue);
+    intake_hold(t.intake);
     settle();
     assert_got("+d2");
-    queue_resume(t.queue);
-    queue_resume(t.queue);
+    intake_resume(t.intake);
+    intake_resume(t.intake);
     settle();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("1");
 }
@@ -177,17 +177,17 @@ static void test_holding_and_resuming_twice_is_the_same_as_once(void **state)
 static void test_what_has_been_written_is_read_a_batch_in_a_turn_whoever_waits_for_it(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (uint32_t n = 1; n <= 1500; n++)
         push_event(n);
-    const uint64_t end = queue_end(t.queue);
+    const uint64_t end = intake_end(t.intake);
     for (int asked = 0; asked < 3; asked++)
-        queue_read_batch(t.queue);
+        intake_read_batch(t.intake);
     assert_int_equal(t.count, 1024);
-    assert_false(queue_has_read(t.queue, end));
-    queue_await_answers(t.queue, false, false); /* the end of the turn */
-    queue_read_batch(t.queue);
-    assert_true(queue_has_read(t.queue, end));
+    assert_false(intake_has_read(t.intake, end));
+    intake_await_answers(t.intake, false, false); /* the end of the turn */
+    intake_read_batch(t.intake);
+    assert_true(intake_has_read(t.intake, end));
     assert_int_equal(t.count, 1500);
     for (uint32_t n = 1; n <= 1500; n++)
         assert_int_equal(t.got[n - 1].number, n);
@@ -202,17 +202,17 @@ static void test_what_has_been_written_is_read_a_batch_in_a_turn_whoever_waits_f
 static void give_to_many(size_t i)
 {
     (void)i;
-    queue_note_work(t.queue, 10000);
+    intake_note_work(t.intake, 10000);
 }
 
 static void test_a_batch_of_events_for_many_clients_is_short(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     t.on_record = give_to_many;
     for (uint32_t n = 1; n <= 100; n++)
         push_event(n);
-    queue_read_batch(t.queue);
+    intake_read_batch(t.intake);
     assert_int_equal(t.count, 2);
     t.on_record = NULL;
     settle();
@@ -232,7 +232,7 @@ static void test_a_mark_of_a_held_queue_is_reached_by_the_control_records(void *
     drain();
     settle();
     assert_got("");
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     drain();
     assert_got("1 c3 4");
 }
@@ -246,13 +246,13 @@ static void push_more(size_t i)
 static void test_a_mark_is_reached_though_more_is_written_meanwhile(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     t.on_record = push_more;
     push_event(1);
     push_event(2);
-    const uint64_t end = queue_end(t.queue);
-    queue_read_batch(t.queue);
-    assert_true(queue_has_read(t.queue, end));
+    const uint64_t end = intake_end(t.intake);
+    intake_read_batch(t.intake);
+    assert_true(intake_has_read(t.intake, end));
     assert_int_equal(t.count, 1024);
     assert_int_equal(t.got[0].number, 1);
     assert_int_equal(t.got[1].number, 2);
@@ -261,13 +261,13 @@ static void test_a_mark_is_reached_though_more_is_written_meanwhile(void **state
 static void test_of_a_queue_that_is_not_read_any_more_nothing_is_waited_for(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     push_event(1);
-    const uint64_t end = queue_end(t.queue);
-    assert_false(queue_has_read(t.queue, end));
-    t.queue->state = QUEUE_CORRUPT;
-    assert_true(queue_has_read(t.queue, end));
-    assert_true(queue_has_read(t.queue, queue_end(t.queue)));
+    const uint64_t end = intake_end(t.intake);
+    assert_false(intake_has_read(t.intake, end));
+    t.intake->state = INTAKE_CORRUPT;
+    assert_true(intake_has_read(t.intake, end));
+    assert_true(intake_has_read(t.intake, intake_end(t.intake)));
 }
 
 /* ---- sleep --------------------------------------------------------------------------------------------------------- */
@@ -277,7 +277,7 @@ static void test_an_empty_queue_sleeps(void **state)
     (void)state;
     settle();
     assert_int_not_equal(ring_sleeper(t.header), 0);
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_int_not_equal(ring_sleeper(t.header), 0);
 }
@@ -285,7 +285,7 @@ static void test_an_empty_queue_sleeps(void **state)
 static void test_every_push_wakes_it_from_sleep(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (uint32_t n = 0; n < 1000; n++) {
         settle();
         assert_int_not_equal(ring_sleeper(t.header), 0);
@@ -313,7 +313,7 @@ static void test_a_held_queue_is_woken_for_control_records(void **state)
 static void test_a_wake_for_nothing_does_no_harm(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (int i = 0; i < 10; i++) {
         send_wake();
         settle();
@@ -347,7 +347,7 @@ static void test_no_wake_is_lost(void **state)
 {
     (void)state;
     pthread_t producer;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     alarm(60);
     assert_int_equal(pthread_create(&producer, NULL, produce, NULL), 0);
     while (t.count < STRESS_RECORDS)
@@ -382,7 +382,7 @@ static void test_a_turn_reads_a_batch(void **state)
     set_up(state);
     make_ring(1 << 20, SEALS);
     start_queue();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     alarm(60);
     fill_and_read_one_turn(4);
     fill_and_read_one_turn(4000);
@@ -393,26 +393,26 @@ static void test_a_turn_reads_a_batch(void **state)
 static void see_tail(size_t i)
 {
     assert_int_equal(tail(), 0);
-    assert_int_equal(t.queue->ring.tail, i * (sizeof(struct ring_record) + RING_ALIGN));
+    assert_int_equal(t.intake->ring.tail, i * (sizeof(struct ring_record) + RING_ALIGN));
 }
 
 static void test_room_comes_back_batch_by_batch(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     t.on_record = see_tail;
     for (uint32_t n = 0; n < 100; n++)
         push_event(n);
     settle();
     assert_int_equal(t.count, 100);
     assert_int_equal(tail(), head());
-    assert_int_equal(queue_used(t.queue), 0);
+    assert_int_equal(intake_used(t.intake), 0);
 }
 
 static void test_room_comes_back_with_a_drain(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     t.on_record = see_tail;
     for (uint32_t n = 0; n < 100; n++)
         push_event(n);
@@ -424,7 +424,7 @@ static void test_room_comes_back_with_a_drain(void **state)
 static void hold_at(size_t i)
 {
     if (t.got[i].number == 2)
-        queue_hold(t.queue);
+        intake_hold(t.intake);
 }
 
 /* Held in the middle of a batch: what was read before is done with, and the rest stays in the ring. */
@@ -432,7 +432,7 @@ static void test_a_hold_from_within_a_record_gives_back_what_was_read(void **sta
 {
     (void)state;
     for (int drained = 0; drained < 2; drained++) {
-        queue_resume(t.queue);
+        intake_resume(t.intake);
         t.on_record = hold_at;
         const uint64_t begin = head();
         for (uint32_t n = 1; n <= 5; n++)
@@ -442,7 +442,7 @@ static void test_a_hold_from_within_a_record_gives_back_what_was_read(void **sta
         settle();
         assert_got("1 2");
         assert_int_equal(tail() - begin, 2 * (sizeof(struct ring_record) + RING_ALIGN));
-        queue_resume(t.queue);
+        intake_resume(t.intake);
         settle();
         assert_got("3 4 5");
         assert_int_equal(tail(), head());
@@ -453,7 +453,7 @@ static void test_a_hold_from_within_a_record_gives_back_what_was_read(void **sta
 static void test_a_hold_from_within_a_control_record_does_not_hear_it_again(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     t.on_record = hold_at;
     push_event(1);
     push_done(2);
@@ -461,7 +461,7 @@ static void test_a_hold_from_within_a_control_record_does_not_hear_it_again(void
     push_close(4);
     settle();
     assert_got("1 d2 +c4");
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("3 c4");
     assert_int_equal(tail(), head());
@@ -495,5 +495,5 @@ int main(void)
         WITH_QUEUE(test_a_hold_from_within_a_record_gives_back_what_was_read),
         WITH_QUEUE(test_a_hold_from_within_a_control_record_does_not_hear_it_again),
     };
-    return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("intake", tests, NULL, NULL);
 }

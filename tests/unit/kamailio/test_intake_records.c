@@ -1,4 +1,4 @@
-/* The queue: a record's content reaches the host, at any place in the ring and however full that is. */
+/* The intake: a record's content reaches the host, at any place in the ring and however full that is. */
 #include "kamailio/intake_rig.h"
 
 /* ---- fields -------------------------------------------------------------------------------------------------------- */
@@ -9,7 +9,7 @@ static void test_every_field_of_a_record_is_handed_through(void **state)
     char tag[EVAPID_TAG_MAX];
     for (size_t i = 0; i < sizeof(tag); i++)
         tag[i] = (char)(i * 5);
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (unsigned type = RING_RELAY; type <= RING_DONE; type++)
         for (size_t length = 0; length <= sizeof(tag); length++) {
             const struct ring_record record = { .type = (uint8_t)type,
@@ -38,7 +38,7 @@ static void test_a_payload_is_whole_wherever_it_stands_in_the_ring(void **state)
     static char payload[CAPACITY];
     unsigned seed = 3;
     unsigned split = 0;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (size_t i = 0; i < sizeof(payload); i++)
         payload[i] = (char)rand_r(&seed);
     for (unsigned round = 0; round < 500; round++) {
@@ -61,10 +61,10 @@ static void test_a_payload_lies_in_the_ring(void **state)
 {
     (void)state;
     static const char bytes[117] = "a payload";
-    const char *const records = (const char *)ring_records(t.queue->ring.header);
+    const char *const records = (const char *)ring_records(t.intake->ring.header);
     const struct ring_record record = { .type = RING_RELAY };
     unsigned split = 0;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (unsigned round = 0; round < 3000; round++) {
         const size_t begin = (head() + sizeof(record) + 3) & (CAPACITY - 1);
         const size_t first = CAPACITY - begin < sizeof(bytes) ? CAPACITY - begin : sizeof(bytes);
@@ -84,20 +84,20 @@ static void test_a_payload_lies_in_the_ring(void **state)
 static void test_what_waits_is_counted(void **state)
 {
     (void)state;
-    assert_int_equal(queue_used(t.queue), 0);
+    assert_int_equal(intake_used(t.intake), 0);
     for (uint32_t n = 1; n <= 10; n++)
         push_event(n);
     settle();
-    assert_int_equal(queue_used(t.queue), head());
-    assert_int_equal(t.queue->high_water, head());
+    assert_int_equal(intake_used(t.intake), head());
+    assert_int_equal(t.intake->high_water, head());
     const uint64_t most = head();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
-    assert_int_equal(queue_used(t.queue), 0);
-    assert_int_equal(t.queue->high_water, most);
+    assert_int_equal(intake_used(t.intake), 0);
+    assert_int_equal(t.intake->high_water, most);
     push_event(11);
     settle();
-    assert_int_equal(t.queue->high_water, most);
+    assert_int_equal(t.intake->high_water, most);
 }
 
 /* Who asks how much waits is told what there is, and not what there was when the last record that had been known was read:
@@ -108,22 +108,22 @@ static void test_what_was_written_during_a_batch_is_counted_behind_it(void **sta
     set_up(state);
     make_ring(1 << 20, SEALS);
     start_queue();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (uint32_t n = 0; n < 3000; n++)
         push_event(n);
-    queue_read_batch(t.queue);
+    intake_read_batch(t.intake);
     for (uint32_t n = 0; n < 1000; n++)
         push_event(n);
-    queue_read_batch(t.queue);
+    intake_read_batch(t.intake);
     assert_in_range(t.count, 1, 2999);
-    assert_int_equal(queue_used(t.queue), head() - tail());
-    assert_true(t.queue->high_water >= head() - tail());
+    assert_int_equal(intake_used(t.intake), head() - tail());
+    assert_true(t.intake->high_water >= head() - tail());
 }
 
 static void test_presence_lies_in_the_shared_header(void **state)
 {
     (void)state;
-    atomic_store(&queue_presence(t.queue)->session, 4711);
+    atomic_store(&intake_presence(t.intake)->session, 4711);
     assert_int_equal(atomic_load(&t.header->presence.session), 4711);
 }
 
@@ -166,10 +166,10 @@ static void test_a_held_ring_that_control_records_fill_is_crowded(void **state)
     const uint32_t events = fill_with_events();
     const uint32_t controls = crowd_with_controls();
     /* In time: there was room for more control records. */
-    assert_true(CAPACITY - queue_used(t.queue) >= ring_reserve(CAPACITY) / 4);
+    assert_true(CAPACITY - intake_used(t.intake) >= ring_reserve(CAPACITY) / 4);
     assert_int_equal(t.count, controls);
     t.crowded = 0;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_int_equal(t.count, controls + events);
     assert_int_equal(t.crowded, 0);
@@ -177,7 +177,7 @@ static void test_a_held_ring_that_control_records_fill_is_crowded(void **state)
 
 static void resume_now(void)
 {
-    queue_resume(t.queue);
+    intake_resume(t.intake);
 }
 
 static void test_a_release_from_within_crowded(void **state)
@@ -200,7 +200,7 @@ static void test_a_release_from_within_crowded(void **state)
 static void test_a_running_queue_is_never_crowded(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     for (int round = 0; round < 10; round++) {
         const uint32_t events = fill_with_events();
         uint32_t controls = 0;
@@ -289,9 +289,9 @@ static void test_random_use_agrees_with_a_model(void **state)
             model_settle();
             model.held = !model.held;
             if (model.held)
-                queue_hold(t.queue);
+                intake_hold(t.intake);
             else
-                queue_resume(t.queue);
+                intake_resume(t.intake);
             break;
         default: model_push(&seed, round);
         }
@@ -315,7 +315,7 @@ static void test_a_reader_begins_anywhere(void **state)
         push_event(1); /* while nobody reads */
         push_done(2);
         start_queue();
-        assert_int_equal(queue_used(t.queue), head() - starts[i]);
+        assert_int_equal(intake_used(t.intake), head() - starts[i]);
         for (uint32_t n = 3; n < 100; n += 2) {
             settle();
             push_event(n);
@@ -323,7 +323,7 @@ static void test_a_reader_begins_anywhere(void **state)
         }
         settle();
         assert_int_equal(t.count, 50);
-        queue_resume(t.queue);
+        intake_resume(t.intake);
         settle();
         assert_int_equal(t.count, 100);
         for (uint32_t n = 0; n < 50; n++) {
@@ -331,12 +331,12 @@ static void test_a_reader_begins_anywhere(void **state)
             assert_int_equal(t.got[50 + n].number, 2 * n + 1);
         }
         t.count = 0;
-        queue_hold(t.queue);
+        intake_hold(t.intake);
         push_event(1);
         push_done(2);
         settle();
         assert_got("+d2");
-        queue_resume(t.queue);
+        intake_resume(t.intake);
         settle();
         assert_got("1");
         assert_int_equal(tail(), head());
@@ -355,7 +355,7 @@ static void test_the_next_reader_finds_what_was_not_released(void **state)
     stop_queue();
     push_event(4);
     start_queue();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("1 d2 3 4");
     push_event(5);
@@ -380,5 +380,5 @@ int main(void)
         WITH_QUEUE(test_a_reader_begins_anywhere),
         WITH_QUEUE(test_the_next_reader_finds_what_was_not_released),
     };
-    return cmocka_run_group_tests_name("queue, records", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("intake, records", tests, NULL, NULL);
 }

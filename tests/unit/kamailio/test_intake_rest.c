@@ -1,5 +1,5 @@
-/* The queue at rest: whether it sleeps, naps or looks again at once when the ring is empty, and that no record stays
- * unread. A sleeping queue must be woken; otherwise it notices records by itself. */
+/* The intake at rest: whether it sleeps, naps or looks again at once when the ring is empty, and that no record stays
+ * unread. A sleeping intake must be woken; otherwise it notices records by itself. */
 #include "kamailio/intake_rig.h"
 
 #include <sys/resource.h>
@@ -9,7 +9,7 @@ static bool is_asleep(void)
     return ring_sleeper(t.header) != 0;
 }
 
-/* A record that nobody wakes the queue for. */
+/* A record that nobody wakes the intake for. */
 static void put_event(uint32_t number)
 {
     const struct ring_record record = { .type = RING_RELAY };
@@ -21,18 +21,18 @@ static bool falls_into_nap(void)
 {
     do
         uv_run(&t.loop, UV_RUN_NOWAIT);
-    while (!t.queue->napping && !is_asleep());
-    return t.queue->napping;
+    while (!t.intake->napping && !is_asleep());
+    return t.intake->napping;
 }
 
-/* In a queue that has not learnt anything, behind one event. */
+/* In an intake that has not learnt anything, behind one event. */
 static void begin(void)
 {
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("");
     assert_true(is_asleep());
-    t.queue->events = t.queue->answers = (struct patience){ 0 };
+    t.intake->events = t.intake->answers = (struct patience){ 0 };
     push_event(1);
 }
 
@@ -42,7 +42,7 @@ static void test_behind_an_event_it_naps_and_sees_the_next_one_by_itself(void **
     begin();
     for (uint32_t number = 2; number < 10; number++) {
         if (!falls_into_nap()) { /* this program was away for longer than patience lasts */
-            t.queue->events = (struct patience){ 0 };
+            t.intake->events = (struct patience){ 0 };
             push_event(number);
             continue;
         }
@@ -71,11 +71,11 @@ static void test_it_does_not_nap_while_an_answer_is_awaited(void **state)
 {
     (void)state;
     begin();
-    queue_await_answers(t.queue, true, false);
+    intake_await_answers(t.intake, true, false);
     assert_false(falls_into_nap());
     assert_got("1");
-    queue_await_answers(t.queue, false, false);
-    t.queue->events = (struct patience){ 0 };
+    intake_await_answers(t.intake, false, false);
+    t.intake->events = (struct patience){ 0 };
     push_event(2);
     falls_into_nap();
     settle();
@@ -87,10 +87,10 @@ static void test_a_nap_ends_in_sleep_when_an_answer_is_awaited(void **state)
     (void)state;
     begin();
     while (!falls_into_nap()) {
-        t.queue->events = (struct patience){ 0 };
+        t.intake->events = (struct patience){ 0 };
         push_event(1);
     }
-    queue_await_answers(t.queue, true, false);
+    intake_await_answers(t.intake, true, false);
     assert_false(falls_into_nap());
     assert_true(is_asleep());
 }
@@ -99,10 +99,10 @@ static void test_a_nap_ends_in_sleep_when_an_answer_is_awaited(void **state)
 static void test_it_looks_again_at_once_when_an_answer_may_be_here_soon(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_true(is_asleep());
-    queue_await_answers(t.queue, true, true);
+    intake_await_answers(t.intake, true, true);
     assert_false(is_asleep());
     put_event(1);
     uv_run(&t.loop, UV_RUN_NOWAIT);
@@ -114,11 +114,11 @@ static void test_it_looks_again_at_once_when_an_answer_may_be_here_soon(void **s
 static void test_answers_that_take_long_are_not_looked_for(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     unsigned tried = 0;
     for (unsigned i = 0; i < 300; i++) {
-        queue_await_answers(t.queue, true, true);
+        intake_await_answers(t.intake, true, true);
         tried += !is_asleep();
         settle();
         assert_true(is_asleep());
@@ -138,10 +138,10 @@ static void test_without_a_timer_it_sleeps_and_nothing_is_lost(void **state)
     none = (struct rlimit){ .rlim_cur = 0, .rlim_max = all.rlim_max };
     const char *why = "";
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    t.queue = queue_open(&t.loop, memfd, wake_fd, &host, &why);
+    t.intake = intake_open(&t.loop, memfd, wake_fd, &host, &why);
     setrlimit(RLIMIT_NOFILE, &all);
-    assert_non_null(t.queue);
-    assert_int_equal(t.queue->nap_fd, -1);
+    assert_non_null(t.intake);
+    assert_int_equal(t.intake->nap_fd, -1);
     begin();
     assert_false(falls_into_nap());
     push_event(2);
@@ -170,5 +170,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_without_a_timer_it_sleeps_and_nothing_is_lost, set_up, tear_down),
         WITH_QUEUE(test_it_may_be_closed_in_a_nap),
     };
-    return cmocka_run_group_tests_name("queue, rest", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("intake, rest", tests, NULL, NULL);
 }

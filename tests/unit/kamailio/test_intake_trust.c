@@ -1,4 +1,4 @@
-/* The queue: a ring that turns bad stops it, and one that cannot be trusted is not read at all. */
+/* The intake: a ring that turns bad stops it, and one that cannot be trusted is not read at all. */
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
@@ -114,7 +114,7 @@ static const struct {
 
 #define SPOILS (sizeof(spoils) / sizeof(*spoils))
 
-/* A fresh queue that has read its ring's first bytes, and then three records, the last of them spoilt: returns where that
+/* A fresh intake that has read its ring's first bytes, and then three records, the last of them spoilt: returns where that
  * one stands. */
 static uint64_t spoil(void **state, size_t i, bool held)
 {
@@ -123,7 +123,7 @@ static uint64_t spoil(void **state, size_t i, bool held)
     make_ring(CAPACITY, SEALS);
     start_queue();
     if (!held)
-        queue_resume(t.queue);
+        intake_resume(t.intake);
     push_done(1);
     settle();
     t.count = 0;
@@ -149,7 +149,7 @@ static void test_a_corrupt_ring_stops_the_queue_with_the_reason(void **state)
             assert_int_equal(t.corrupt, 1);
             assert_string_equal(t.why, spoils[i].why);
             assert_int_equal(t.corrupt_at, spoils_head(i) ? sizeof(struct ring_record) : at); /* behind the first */
-            assert_int_equal(t.queue->state, QUEUE_CORRUPT);
+            assert_int_equal(t.intake->state, INTAKE_CORRUPT);
             assert_got(spoils_head(i) ? "" : held ? "+d2 +d3" : "d2 d3"); /* what stands in front of it was good */
             assert_int_equal(tail(), held ? 0 : t.corrupt_at);            /* and is done with */
         }
@@ -162,12 +162,12 @@ static void test_a_corrupt_queue_does_nothing_more(void **state)
         settle();
         t.count = 0;
         const uint64_t stands = tail();
-        queue_hold(t.queue);
-        queue_resume(t.queue);
+        intake_hold(t.intake);
+        intake_resume(t.intake);
         drain();
         send_wake();
         settle();
-        assert_int_equal(t.queue->state, QUEUE_CORRUPT);
+        assert_int_equal(t.intake->state, INTAKE_CORRUPT);
         assert_int_equal(t.corrupt, 1);
         assert_int_equal(tail(), stands);
         assert_got("");
@@ -189,8 +189,8 @@ static void test_a_drain_of_a_corrupt_ring_ends(void **state)
 
 static void close_now(void)
 {
-    queue_close(t.queue);
-    t.queue = NULL;
+    intake_close(t.intake);
+    t.intake = NULL;
 }
 
 static void test_a_queue_may_be_closed_when_it_is_found_corrupt(void **state)
@@ -200,7 +200,7 @@ static void test_a_queue_may_be_closed_when_it_is_found_corrupt(void **state)
         t.on_corrupt = close_now;
         run_closed();
         assert_int_equal(t.corrupt, 1);
-        assert_null(t.queue);
+        assert_null(t.intake);
     }
 }
 
@@ -218,7 +218,7 @@ static void test_a_queue_may_be_closed_from_within_a_record(void **state)
             set_up(state);
             make_ring(CAPACITY, SEALS);
             start_queue();
-            queue_resume(t.queue);
+            intake_resume(t.intake);
             t.on_record = close_at;
             push_event(1);
             if (control)
@@ -246,7 +246,7 @@ static void test_random_bytes_in_the_ring_do_no_harm(void **state)
         make_ring(CAPACITY, SEALS);
         start_queue();
         if (rand_r(&seed) % 2 == 0)
-            queue_resume(t.queue);
+            intake_resume(t.intake);
         for (uint32_t n = 0; n < 100; n++)
             push_event_of(n, 4 + (size_t)rand_r(&seed) % 200);
         for (unsigned changes = 1 + (unsigned)rand_r(&seed) % 8; changes > 0; changes--) {
@@ -298,7 +298,7 @@ static void test_memory_that_is_sealed_against_shrinking_and_growing_is_taken(vo
     set_up(state);
     make_ring(CAPACITY, F_SEAL_SHRINK | F_SEAL_GROW);
     start_queue();
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     push_event(1);
     settle();
     assert_got("1");
@@ -465,24 +465,24 @@ static void test_a_wake_that_was_shut_down_before_is_refused(void **state)
 static void test_a_wake_that_has_been_shut_down_stops_the_queue(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_int_equal(shutdown(t.wake_fd, SHUT_RDWR), 0);
     settle();
     assert_int_equal(t.corrupt, 1);
     assert_string_equal(t.why, "its wake has been shut down");
-    assert_int_equal(t.queue->state, QUEUE_CORRUPT);
+    assert_int_equal(t.intake->state, INTAKE_CORRUPT);
 }
 
 /* Made to block again, and read before evapid could: there is nothing to be read, and nothing is waited for. */
 static void test_a_wake_that_blocks_again_and_is_empty_is_not_waited_for(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_int_equal(fcntl(t.wake_fd, F_SETFL, 0), 0);
     alarm(30); /* it would wait for ever */
-    t.queue->wake.poll_cb(&t.queue->wake, 0, UV_READABLE);
+    t.intake->wake.poll_cb(&t.intake->wake, 0, UV_READABLE);
     alarm(0);
     assert_int_equal(t.corrupt, 0);
     push_event(1);
@@ -496,7 +496,7 @@ static void test_a_wake_whose_other_end_is_closed_is_quiet(void **state)
     (void)state;
     push_event(1);
     dup2(STDERR_FILENO, t.wake_end);
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     assert_got("1");
     assert_int_equal(t.corrupt, 0);
@@ -507,7 +507,7 @@ static void test_a_wake_whose_other_end_is_closed_is_quiet(void **state)
 static void test_a_wake_that_is_full_is_emptied(void **state)
 {
     (void)state;
-    queue_resume(t.queue);
+    intake_resume(t.intake);
     settle();
     while (send(t.wake_end, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
         continue;
@@ -568,5 +568,5 @@ int main(void)
         WITH_QUEUE(test_without_memory_a_ring_is_refused),
         WITH_QUEUE(test_closing_closes_both_descriptors),
     };
-    return cmocka_run_group_tests_name("queue, trust", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("intake, trust", tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@ enum { TAGS = 15000 };
 
 static struct bus bus;
 static struct kamailio kamailio = { .bus = &bus };
-static struct queue queue;
+static struct intake intake;
 static struct client *clients;
 static size_t named;
 
@@ -27,15 +27,15 @@ static void on_tag(void *owner, uint64_t hash, bool present)
 static int begin(void **state)
 {
     (void)state;
-    queue.ring.header = calloc(1, sizeof(*queue.ring.header));
+    intake.ring.header = calloc(1, sizeof(*intake.ring.header));
     clients = calloc(PRESENCE_TAGS_MAX + 1, sizeof(*clients));
-    if (queue.ring.header == NULL || clients == NULL)
+    if (intake.ring.header == NULL || clients == NULL)
         return -1;
-    kamailio.attachment.queue = &queue;
+    kamailio.attachment.intake = &intake;
     bus.upstream = kamailio_upstream(&kamailio);
     bus.tags = (struct tag_index){ .watch = on_tag, .owner = &kamailio };
-    queue_presence(&queue)->attached = 1;
-    queue_presence(&queue)->clients = 1;
+    intake_presence(&intake)->attached = 1;
+    intake_presence(&intake)->clients = 1;
     return 0;
 }
 
@@ -45,7 +45,7 @@ static int end(void **state)
     for (size_t i = 0; i <= PRESENCE_TAGS_MAX; i++)
         tag_remove(&bus.tags, &clients[i]);
     free(clients);
-    free(queue.ring.header);
+    free(intake.ring.header);
     return 0;
 }
 
@@ -75,7 +75,7 @@ static size_t slots_of_a_miss(const struct presence *p)
 static void test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go(void **state)
 {
     (void)state;
-    const struct presence *p = queue_presence(&queue);
+    const struct presence *p = intake_presence(&intake);
     unsigned seed = 12;
     for (size_t i = 0; i < TAGS; i++)
         give(&clients[i]);
@@ -92,7 +92,7 @@ static void test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go(void 
 static void test_a_set_that_was_too_full_tells_again_once_there_are_fewer(void **state)
 {
     (void)state;
-    const struct presence *p = queue_presence(&queue);
+    const struct presence *p = intake_presence(&intake);
     for (size_t i = 0; i <= PRESENCE_TAGS_MAX; i++)
         give(&clients[i]);
     assert_true(presence_tagged(p, "nobody", 6));

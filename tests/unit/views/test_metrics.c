@@ -70,7 +70,7 @@ static void assert_objection(const char *expected)
 static void test_it_is_ready_when_kamailio_is_there_and_all_listeners_take_clients(void **state)
 {
     (void)state;
-    struct queue queue = { .state = QUEUE_HELD };
+    struct intake intake = { .state = INTAKE_HELD };
     assert_objection("no Kamailio is attached");
     kamailio.attachment.state = GATHERING;
     assert_objection("no Kamailio is attached");
@@ -84,9 +84,9 @@ static void test_it_is_ready_when_kamailio_is_there_and_all_listeners_take_clien
     assert_objection("there is no listener");
     one->state = LISTENER_LISTENING;
     assert_objection(NULL);
-    kamailio.attachment.queue = &queue;
+    kamailio.attachment.intake = &intake;
     assert_objection("events are held until the clients are there");
-    queue.state = QUEUE_RUNNING;
+    intake.state = INTAKE_RUNNING;
     assert_objection(NULL);
     kamailio.stopping = true;
     assert_objection("evapid is stopping");
