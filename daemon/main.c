@@ -128,10 +128,10 @@ static _Noreturn void process_leave(void)
 /* Complete everything that a turn has begun. */
 static void process_stand_still(struct process *p)
 {
-    http_settle(p->evapid.http); /* first, because an answer may read from the ring */
+    http_drain(p->evapid.http); /* first, because an answer may read from the ring */
     kamailio_flush(&p->evapid.kamailio);
     seat_finish_placing(&p->evapid.kamailio); /* these two come after everything that could start them again */
-    flush_settle_leaving(&p->evapid.bus);
+    flush_close_leaving(&p->evapid.bus);
     flush_turn(&p->evapid.bus);
     figures_publish(&p->evapid.kamailio);
 }
@@ -140,15 +140,15 @@ static void process_stand_still(struct process *p)
  * possible. */
 static void process_leave_in_store(struct process *p)
 {
-    struct holdings holdings = { 0 };
+    struct descriptors descriptors = { 0 };
     process_stand_still(p);
-    if (!handover_save(&p->evapid, &holdings)) {
+    if (!handover_save(&p->evapid, &descriptors)) {
         log_line(LEVEL_ERROR, SUBJECT, "no memory to hand over: clients are disconnected");
         return;
     }
-    for (const struct holding *holding = holdings.all; holding != NULL; holding = holding->hh.next)
-        if (!legacy_is_stored(holding->name))
-            store_keep(holding->fd, "%s", holding->name);
+    for (const struct descriptor *descriptor = descriptors.all; descriptor != NULL; descriptor = descriptor->hh.next)
+        if (!legacy_is_stored(descriptor->name))
+            store_keep(descriptor->fd, "%s", descriptor->name);
     const unsigned unkept = store_clients_waiting();
     if (unkept > 0)
         log_line(LEVEL_WARNING, SUBJECT,
@@ -163,7 +163,7 @@ static void process_leave_in_store(struct process *p)
         (unsigned long long)(totals->relayed - totals->delivered - tally_dropped(totals)),
         (unsigned long long)tally_messages_waiting(totals));
     notify_state("STOPPING=1");
-    store_settle();
+    store_drain();
     process_leave();
 }
 
@@ -171,7 +171,7 @@ static void process_leave_in_store(struct process *p)
 static const char *process_on_replace(void *owner, int fd)
 {
     struct process *p = owner;
-    struct holdings holdings = { 0 };
+    struct descriptors descriptors = { 0 };
     const char *why = p->stop_deadline_ms != 0 ? "evapid is stopping"
                       : store_is_managed()     ? "it is run by a service manager: restart the service instead"
                                                : replace_permit(fd);
@@ -180,15 +180,15 @@ static const char *process_on_replace(void *owner, int fd)
         return why;
     }
     process_stand_still(p);
-    if (!handover_save(&p->evapid, &holdings))
+    if (!handover_save(&p->evapid, &descriptors))
         return "there is no memory for a hand-over";
-    why = replace_give(fd, &holdings, &p->evapid.ledger.header->offer);
+    why = replace_give(fd, &descriptors, &p->evapid.ledger.header->offer);
     if (why == NULL) {
         log_line(LEVEL_NOTICE, SUBJECT, "replaced: %u clients are the successor's",
                  HASH_COUNT(p->evapid.bus.roster.clients));
         process_leave();
     }
-    handover_cancel(&p->evapid, &holdings);
+    handover_cancel(&p->evapid, &descriptors);
     log_line(LEVEL_WARNING, SUBJECT, "not replaced: %s; going on", why);
     return why;
 }
@@ -356,11 +356,11 @@ static void process_start_clocks(struct process *p)
  * which waits until we run. Returns NULL, or what is wrong, with its subject in *subject. */
 static const char *process_open(struct process *p, bool replace, int *predecessor, const char **subject)
 {
-    struct holdings holdings = { 0 };
+    struct descriptors descriptors = { 0 };
     *subject = SUBJECT;
     door_init(&p->evapid.control.door);
     door_init(&p->evapid.kamailio.door);
-    store_open(&holdings);
+    store_open(&descriptors);
     const char *why = raise_descriptor_limit();
     if (why != NULL)
         return why;
@@ -372,10 +372,10 @@ static const char *process_open(struct process *p, bool replace, int *predecesso
     p->evapid.control.reload = process_on_reload;
     p->evapid.control.owner = p;
     *subject = p->evapid.config.control_socket;
-    why = replace ? replace_ask(*subject, &holdings, predecessor) : NULL;
+    why = replace ? replace_ask(*subject, &descriptors, predecessor) : NULL;
     if (why == NULL)
-        why = evapid_start(&p->evapid, &holdings, replace, subject);
-    holdings_clear(&holdings, false);
+        why = evapid_start(&p->evapid, &descriptors, replace, subject);
+    descriptors_clear(&descriptors, false);
     return why == NULL && replace ? replace_begin(*predecessor) : why;
 }
 
@@ -389,10 +389,10 @@ static const char *process_begin(struct process *p, int predecessor)
     if (why != NULL)
         return why;
     ledger_own(&p->evapid.ledger);
-    door_settle(&p->evapid.kamailio.door);
-    door_settle(&p->evapid.control.door);
+    door_adopt(&p->evapid.kamailio.door);
+    door_adopt(&p->evapid.control.door);
     reload_clients(&p->evapid);
-    succession_settle(&p->evapid.kamailio);
+    succession_adopt(&p->evapid.kamailio);
     identity_stop_asking();
     listeners_expect(&p->evapid.listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "version " EVAPID_VERSION " ready: workers attach at %s, control at %s",
@@ -415,7 +415,7 @@ static int process_run(struct process *p, bool replace)
             door_close(&p->evapid.control.door);
         if (!p->evapid.kamailio.door.inherited)
             door_close(&p->evapid.kamailio.door);
-        store_settle();
+        store_drain();
         notify_close();
         return EXIT_BROKEN;
     }
@@ -423,7 +423,7 @@ static int process_run(struct process *p, bool replace)
     uv_run(&p->evapid.loop, UV_RUN_DEFAULT);
     uv_loop_close(&p->evapid.loop);
     ledger_close(&p->evapid.ledger);
-    store_settle(); /* it must have released everything before another evapid is started */
+    store_drain(); /* it must have released everything before another evapid is started */
     notify_close();
     log_tick(true);
     return EXIT_FINE;

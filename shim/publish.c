@@ -173,7 +173,7 @@ static bool suspend_and_push(sip_msg_t *msg, struct cell *cell, enum ring_type t
         return false;
     if (push_event(type, tag, event))
         return true;
-    transaction_take_back(&suspension);
+    transaction_cancel_suspension(&suspension);
     return false;
 }
 

@@ -149,7 +149,7 @@ bool transaction_suspend(sip_msg_t *msg, struct suspension *suspension)
 
 /* tm stops the timer and ends the branch that t_suspend added. But it keeps the "suspended" mark, which would hold back
  * every reply of a later t_relay, and it does not restore the mark of a resumed script. */
-void transaction_take_back(const struct suspension *suspension)
+void transaction_cancel_suspension(const struct suspension *suspension)
 {
     if (tm->t_cancel_suspend(suspension->index, suspension->label) < 0)
         LM_ERR("the suspension of transaction %u:%u can't be cancelled\n", suspension->index, suspension->label);

@@ -37,7 +37,7 @@ bool transaction_is_suspended(const struct cell *cell);
 bool transaction_suspend(sip_msg_t *msg, struct suspension *suspension);
 
 /* Undo the suspension, as far as tm can. */
-void transaction_take_back(const struct suspension *suspension);
+void transaction_cancel_suspension(const struct suspension *suspension);
 
 /* An async call for msg has failed, and its transaction is not suspended. Remember it for the end of the script. */
 void transaction_refused(const sip_msg_t *msg, struct cell *cell);

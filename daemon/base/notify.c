@@ -18,7 +18,7 @@
 #include <utlist.h>
 
 #include "base/clock.h"
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 #define TEXT_MAX 256U
@@ -260,7 +260,7 @@ static void await_barrier(uint64_t end_ms)
     close(ends[0]);
 }
 
-void notify_settle(unsigned limit_ms)
+void notify_drain(unsigned limit_ms)
 {
     const uint64_t end_ms = clock_monotonic_ms() + limit_ms;
     if (notify.fd < 0)

@@ -1,6 +1,6 @@
 /* What evapid tells the service manager through the socket in NOTIFY_SOCKET (sd_notify(3) describes the form).
  *
- * Only notify_settle waits. What the service manager does not accept now stays in memory, in order, and cannot grow
+ * Only notify_drain waits. What the service manager does not accept now stays in memory, in order, and cannot grow
  * without end: keeping and forgetting a descriptor cancel each other while both wait; of its states evapid remembers
  * the last NOTIFY_STATES; and at most one WATCHDOG=1 waits. Without a service manager nothing here has an effect. */
 #ifndef EVAPID_NOTIFY_H
@@ -32,6 +32,6 @@ bool notify_flush(void);
 
 /* Wait, for at most limit_ms, until the service manager has done everything it was told. For the time before the loop
  * runs, and for the end. The log names the descriptors that it has not accepted by then. */
-void notify_settle(unsigned limit_ms);
+void notify_drain(unsigned limit_ms);
 
 #endif

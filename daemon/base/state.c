@@ -132,9 +132,9 @@ struct field {
 
 static struct field take_head(struct wire_cursor *at)
 {
-    struct field field = { .name = wire_take_text(at, 1) };
+    struct field field = { .name = wire_get_text(at, 1) };
     if (field.name.length > 0)
-        field.kind = (unsigned)wire_take(at, 1);
+        field.kind = (unsigned)wire_get(at, 1);
     if (field.kind > FIELD_BYTES || field.name.length > STATE_NAME_MAX)
         at->failed = true;
     return field;
@@ -153,7 +153,7 @@ static void skip_value(struct wire_cursor *at, unsigned kind)
         if (kind == FIELD_RECORD)
             depth++;
         else
-            wire_take_bytes(at, kind == FIELD_BYTES ? (size_t)wire_take(at, 8) : kind);
+            wire_get_bytes(at, kind == FIELD_BYTES ? (size_t)wire_get(at, 8) : kind);
         for (struct field field; depth > 0; depth--) { /* the next field; after an END, that of the enclosing record */
             field = take_head(at);
             kind = field.kind;
@@ -236,9 +236,9 @@ static const char *state_map(struct state_in *in, int memfd)
         return strerror(errno);
     }
     in->at = wire_reading(in->memory, in->size);
-    const uint64_t magic = wire_take(&in->at, 8);
-    in->version = (uint32_t)wire_take(&in->at, 4);
-    const uint32_t reader = (uint32_t)wire_take(&in->at, 4);
+    const uint64_t magic = wire_get(&in->at, 8);
+    in->version = (uint32_t)wire_get(&in->at, 4);
+    const uint32_t reader = (uint32_t)wire_get(&in->at, 4);
     const char *why = magic == STATE_MAGIC ? state_judge(in->version, reader) : "it is not a state";
     if (why == NULL)
         return NULL;
@@ -255,24 +255,24 @@ const char *state_open(struct state_in *in, int memfd)
     return why;
 }
 
-uint64_t state_take(struct state_in *in, const char *name, uint64_t missing)
+uint64_t state_get(struct state_in *in, const char *name, uint64_t missing)
 {
     unsigned kind = 0;
     if (!find_field(in, name, &kind))
         return missing;
     if (kind == FIELD_RECORD || kind > FIELD_NUMBER_MAX)
         state_fail(in);
-    return wire_take(&in->at, kind);
+    return wire_get(&in->at, kind);
 }
 
-struct wire_text state_take_bytes(struct state_in *in, const char *name)
+struct wire_text state_get_bytes(struct state_in *in, const char *name)
 {
     unsigned kind = 0;
     if (!find_field(in, name, &kind))
         return (struct wire_text){ "", 0 };
     if (kind != FIELD_BYTES)
         state_fail(in);
-    return wire_take_bytes(&in->at, (size_t)wire_take(&in->at, 8));
+    return wire_get_bytes(&in->at, (size_t)wire_get(&in->at, 8));
 }
 
 static void enter(struct state_in *in, const char *name)
@@ -282,7 +282,7 @@ static void enter(struct state_in *in, const char *name)
     in->path[in->depth++] = name;
 }
 
-bool state_take_next(struct state_in *in, const char *name)
+bool state_get_next(struct state_in *in, const char *name)
 {
     unsigned kind = 0;
     if (!find_field(in, name, &kind))
@@ -293,15 +293,15 @@ bool state_take_next(struct state_in *in, const char *name)
     return true;
 }
 
-void state_take_record(struct state_in *in, const char *name)
+void state_get_record(struct state_in *in, const char *name)
 {
-    if (state_take_next(in, name))
+    if (state_get_next(in, name))
         return;
     enter(in, name);
     in->absent++;
 }
 
-void state_take_end(struct state_in *in)
+void state_get_end(struct state_in *in)
 {
     struct wire_cursor at = in->at;
     if (in->absent > 0) {
@@ -344,7 +344,7 @@ void state_share(struct state_in *in, void *thing, void (*release)(void *thing))
     in->shared[in->count++] = (struct state_shared){ .thing = thing, .release = release };
 }
 
-enum state_reference state_take_reference(struct state_in *in, const char *name, void **thing)
+enum state_reference state_get_reference(struct state_in *in, const char *name, void **thing)
 {
     unsigned kind = 0;
     *thing = NULL;
@@ -354,7 +354,7 @@ enum state_reference state_take_reference(struct state_in *in, const char *name,
         enter(in, name);
         return STATE_FIRST;
     }
-    const uint64_t number = kind <= FIELD_NUMBER_MAX ? wire_take(&in->at, kind) : UINT64_MAX;
+    const uint64_t number = kind <= FIELD_NUMBER_MAX ? wire_get(&in->at, kind) : UINT64_MAX;
     if (number > in->count)
         state_fail(in);
     else if (number > 0 && !in->at.failed)
@@ -364,7 +364,7 @@ enum state_reference state_take_reference(struct state_in *in, const char *name,
 
 bool state_finish(struct state_in *in)
 {
-    state_take_end(in);
+    state_get_end(in);
     if (in->at.at != in->at.end)
         state_fail(in);
     return !in->at.failed;

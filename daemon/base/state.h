@@ -101,15 +101,15 @@ struct state_in {
 const char *state_open(struct state_in *in, int memfd);
 
 /* Read a number, or use `missing` if there is none; read bytes, empty if there are none. */
-uint64_t state_take(struct state_in *in, const char *name, uint64_t missing);
-struct wire_text state_take_bytes(struct state_in *in, const char *name);
+uint64_t state_get(struct state_in *in, const char *name, uint64_t missing);
+struct wire_text state_get_bytes(struct state_in *in, const char *name);
 
 /* Enter the record of this name, and leave it again. A missing record is like one without fields. */
-void state_take_record(struct state_in *in, const char *name);
-void state_take_end(struct state_in *in);
+void state_get_record(struct state_in *in, const char *name);
+void state_get_end(struct state_in *in);
 
-/* Enter the next record of this name, if there is another one. state_take_end leaves it. */
-bool state_take_next(struct state_in *in, const char *name);
+/* Enter the next record of this name, if there is another one. state_get_end leaves it. */
+bool state_get_next(struct state_in *in, const char *name);
 
 enum state_reference {
     STATE_MISSING, /* there is no field of this name */
@@ -118,7 +118,7 @@ enum state_reference {
 };
 
 /* Find a reference to a thing. *thing is NULL unless the thing was read before. */
-enum state_reference state_take_reference(struct state_in *in, const char *name, void **thing);
+enum state_reference state_get_reference(struct state_in *in, const char *name, void **thing);
 
 /* state_make_room: is this number the next one, and is there room for it? state_share: it is this thing, which is
  * released with the state. */

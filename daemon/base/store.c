@@ -32,7 +32,7 @@ struct stored_client {
 
 static struct {
     unsigned most;              /* the most descriptors; 0: there is no store */
-    struct holdings kept;       /* their names; the service manager has the descriptors */
+    struct descriptors kept;    /* their names; the service manager has the descriptors */
     size_t names;               /* bytes of the names, plus a colon for each */
     unsigned links, links_kept; /* of workers: how many places are reserved, and how many links are kept */
 
@@ -47,7 +47,7 @@ static struct log_limit changes = { .kind = "store: clients that are kept now, o
 
 static bool is_kept(const char *name)
 {
-    struct holding *kept = NULL;
+    struct descriptor *kept = NULL;
     HASH_FIND_STR(store.kept.all, name, kept);
     return kept != NULL;
 }
@@ -64,7 +64,7 @@ static void free_names(char **names)
     free(names);
 }
 
-bool store_open(struct holdings *holdings)
+bool store_open(struct descriptors *descriptors)
 {
     const char *most = getenv("FDSTORE");
     char **names = NULL;
@@ -72,9 +72,9 @@ bool store_open(struct holdings *holdings)
     const int count = sd_listen_fds_with_names(1, &names);
     for (int i = 0; i < count; i++) {
         const int fd = SD_LISTEN_FDS_START + i;
-        if (names == NULL || !holdings_add(holdings, fd, "%s", names[i]))
+        if (names == NULL || !descriptors_add(descriptors, fd, "%s", names[i]))
             close(fd); /* a duplicate name, or memory is short */
-        else if (holdings_add(&store.kept, -1, "%s", names[i])) {
+        else if (descriptors_add(&store.kept, -1, "%s", names[i])) {
             store.names += strlen(names[i]) + 1;
             store.links_kept += is_link(names[i]);
         }
@@ -123,14 +123,14 @@ static bool has_room(const char *name, unsigned reserved)
 /* Tell the service manager to keep it. False: it cannot be told, or memory is short. */
 static bool put(int fd, const char *name)
 {
-    if (!holdings_add(&store.kept, -1, "%s", name))
+    if (!descriptors_add(&store.kept, -1, "%s", name))
         return false;
     if (notify_keep(fd, name)) {
         store.names += strlen(name) + 1;
         store.links_kept += is_link(name);
         return true;
     }
-    holdings_take(&store.kept, "%s", name);
+    descriptors_remove(&store.kept, "%s", name);
     log_limited(&failures, LEVEL_WARNING, name, "no memory to tell the service manager to keep it");
     return false;
 }
@@ -140,7 +140,7 @@ static bool take_back(const char *name)
 {
     if (!is_kept(name))
         return false;
-    holdings_take(&store.kept, "%s", name);
+    descriptors_remove(&store.kept, "%s", name);
     store.names -= strlen(name) + 1;
     store.links_kept -= is_link(name);
     notify_forget(name);
@@ -310,8 +310,8 @@ void store_forget_all(void)
         store_forget("%s", store.kept.all->name);
 }
 
-void store_settle(void)
+void store_drain(void)
 {
     if (store.most > 0)
-        notify_settle(SETTLE_MS);
+        notify_drain(SETTLE_MS);
 }

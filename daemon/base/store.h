@@ -10,16 +10,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 
-/* Look for a store in the environment, and put what it kept for us into holdings. Returns whether there is a store. */
-bool store_open(struct holdings *holdings);
+/* Look for a store in the environment, and put what it kept for us into descriptors. Returns whether there is a store. */
+bool store_open(struct descriptors *descriptors);
 
 /* Is there a store? Is there a service manager, with a store or without one? */
 bool store_is_there(void);
 bool store_is_managed(void);
 
-/* Keep a copy of the descriptor under this name (holding.h), which is not kept yet; or forget it, if it is kept. A peer
+/* Keep a copy of the descriptor under this name (descriptor.h), which is not kept yet; or forget it, if it is kept. A peer
  * that hangs up does not end it (FDPOLL=0), because what it has sent is still to be read. If the store is full and no
  * client can make way, the descriptor is not kept: that is logged, and it is lost when evapid is restarted. */
 __attribute__((format(printf, 2, 3))) void store_keep(int fd, const char *name, ...);
@@ -50,6 +50,6 @@ void store_forget_all(void);
 
 /* Wait until the service manager has everything it was told, 5 seconds at most. For the time before the loop runs, and
  * after it has ended. */
-void store_settle(void);
+void store_drain(void);
 
 #endif

@@ -342,7 +342,7 @@ void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes)
     }
 }
 
-void bus_settle_gone(struct bus *bus)
+void bus_report_gone(struct bus *bus)
 {
     struct client *client = NULL;
     struct client *next = NULL;
@@ -365,13 +365,13 @@ void bus_save(struct bus *bus, struct state_out *out)
 bool bus_load(struct bus *bus, struct state_in *in)
 {
     for (int framing = 0; framing < FRAMINGS; framing++) {
-        state_take_record(in, framing_name((enum framing)framing));
+        state_get_record(in, framing_name((enum framing)framing));
         if (!run_load(&bus->runs[framing], in))
             return false;
-        state_take_end(in);
+        state_get_end(in);
     }
     events_load(&bus->events, in);
-    bus->host.admits = state_take(in, "admits", 0) == 1;
+    bus->host.admits = state_get(in, "admits", 0) == 1;
     return !in->at.failed;
 }
 
@@ -388,15 +388,15 @@ void bus_save_client(struct client *client, struct state_out *out)
 /* A client that gets events continues at its place in its run: it does not start to follow it. */
 bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in)
 {
-    const bool listed = state_take(in, "listed", 0) == 1;
-    tag_await_turn(client, state_take(in, "has-turn", 0) == 1);
+    const bool listed = state_get(in, "listed", 0) == 1;
+    tag_await_turn(client, state_get(in, "has-turn", 0) == 1);
     bool lost = false;
     if (!client_load(client, in, &lost))
         return false;
-    state_take_record(in, "pace");
+    state_get_record(in, "pace");
     if (!pace_load(client, &bus->runs[client->out.framing], in))
         return false;
-    state_take_end(in);
+    state_get_end(in);
     bus->lost += lost;
     bus->ledger->header->closed += lost;
     ledger_note_closed(client->slot, client->state == CLIENT_GONE);

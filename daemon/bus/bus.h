@@ -64,7 +64,7 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
 void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes);
 
 /* Tell upstream about clients that are GONE, before or because their sockets were not handed over. */
-void bus_settle_gone(struct bus *bus);
+void bus_report_gone(struct bus *bus);
 
 /* All clients have been adopted, with their tags and queues: restore the books from the ledger. */
 void bus_restore_books(struct bus *bus, const struct event_counts *events);

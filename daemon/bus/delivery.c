@@ -49,7 +49,7 @@ static bool delivery_review(struct bus *bus, struct run *run, size_t size)
     {
         if (client->out.run != run)
             continue;
-        if (client_can_take(client, size, &reason)) {
+        if (client_can_accept(client, size, &reason)) {
             run_review_at(run, outq_review_at(&client->out));
             continue;
         }

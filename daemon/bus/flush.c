@@ -59,13 +59,13 @@ void flush_attend(struct bus *bus)
 {
     struct slice slice = slice_begin();
     while (bus->roster.postponed != NULL && !slice_is_over(&slice))
-        client_attend(roster_take_postponed(bus));
+        client_attend(roster_pop_postponed(bus));
 }
 
-void flush_settle(struct bus *bus)
+void flush_trim_runs(struct bus *bus)
 {
     for (int framing = 0; framing < FRAMINGS; framing++)
-        run_settle(&bus->runs[framing]);
+        run_trim(&bus->runs[framing]);
 }
 
 /* ---- closing ---------------------------------------------------------------------------------------------------- */
@@ -114,7 +114,7 @@ void flush_cut_off(struct bus *bus, struct client *client)
 static void flush_leaving(struct bus *bus, struct slice *slice)
 {
     while (bus->roster.leaving != NULL && !slice_is_over(slice)) {
-        struct client *client = roster_take_leaving(bus);
+        struct client *client = roster_pop_leaving(bus);
         if (client->roster.too_slow && client->state != CLIENT_FLUSHING)
             client_cut_off(client, DROP_SLOW);
         else if (client->state == CLIENT_FLUSHING && uv_now(bus->loop) >= client->deadline_ms)
@@ -124,7 +124,7 @@ static void flush_leaving(struct bus *bus, struct slice *slice)
     }
 }
 
-void flush_settle_leaving(struct bus *bus)
+void flush_close_leaving(struct bus *bus)
 {
     while (bus->roster.leaving != NULL) {
         struct slice slice = slice_begin();
@@ -148,7 +148,7 @@ void flush_turn(struct bus *bus)
     if (grown)
         flush_receivers(bus, &slice);
     flush->behind = bus->roster.dirty != NULL;
-    flush_settle(bus);
+    flush_trim_runs(bus);
     if (bus->roster.leaving == NULL)
         return;
     slice = slice_begin();

@@ -40,9 +40,9 @@ void flush_cut_off(struct bus *bus, struct client *client);
 void flush_cut_off_now(struct bus *bus, struct client *client);
 
 /* Close all clients that are to be closed, however long it takes. */
-void flush_settle_leaving(struct bus *bus);
+void flush_close_leaving(struct bus *bus);
 
 /* Let the runs free what no client waits for. */
-void flush_settle(struct bus *bus);
+void flush_trim_runs(struct bus *bus);
 
 #endif

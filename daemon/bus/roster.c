@@ -112,7 +112,7 @@ static void roster_end_postponed(struct bus *bus, struct client *client)
     DL_DELETE2(roster->postponed, client, roster.postponed_prev, roster.postponed_next);
 }
 
-struct client *roster_take_postponed(struct bus *bus)
+struct client *roster_pop_postponed(struct bus *bus)
 {
     struct client *client = bus->roster.postponed;
     if (client != NULL)
@@ -142,7 +142,7 @@ static void roster_end_leaving(struct bus *bus, struct client *client)
     DL_DELETE2(roster->leaving, client, roster.leaving_prev, roster.leaving_next);
 }
 
-struct client *roster_take_leaving(struct bus *bus)
+struct client *roster_pop_leaving(struct bus *bus)
 {
     struct client *client = bus->roster.leaving;
     if (client != NULL)

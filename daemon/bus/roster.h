@@ -28,15 +28,15 @@ bool roster_restore(struct bus *bus, struct client *client);
 void roster_mark_dirty(struct bus *bus, struct client *client);
 void roster_mark_clean(struct bus *bus, struct client *client);
 
-/* postpone: there is no time for the client in this turn. take_postponed: remove the first such client from its list
+/* postpone: there is no time for the client in this turn. pop_postponed: remove the first such client from its list
  * and return it, or NULL. */
 void roster_postpone(struct bus *bus, struct client *client);
-struct client *roster_take_postponed(struct bus *bus);
+struct client *roster_pop_postponed(struct bus *bus);
 
-/* leave: the client is to be closed, as too slow or not, and receives nothing more. take_leaving: remove the first such
+/* leave: the client is to be closed, as too slow or not, and receives nothing more. pop_leaving: remove the first such
  * client from its list and return it, or NULL. */
 void roster_leave(struct bus *bus, struct client *client, bool too_slow);
-struct client *roster_take_leaving(struct bus *bus);
+struct client *roster_pop_leaving(struct bus *bus);
 
 /* The client is gone: remove it from all lists of work. */
 void roster_forget(struct bus *bus, struct client *client);

@@ -87,7 +87,7 @@ static void shed_until(struct bus *bus, size_t memory)
             if (longest == 0 || outq_bytes(&client->out) < longest - longest / PEERS_PART)
                 continue;
             shed_client(bus, client);
-            flush_settle(bus);
+            flush_trim_runs(bus);
             if (shed_queue_memory() <= memory)
                 return;
         }

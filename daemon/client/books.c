@@ -6,7 +6,7 @@
 void books_note_given(struct client *client)
 {
     ledger_touch(client->host->ledger, client->slot);
-    client->tally->relayed += outq_take_given(&client->out);
+    client->tally->relayed += outq_collect_given(&client->out);
     ledger_note_follows(client->slot, client->out.run != NULL);
     if (client->out.run != NULL)
         ledger_note_since(client->slot, client->out.since);

@@ -98,10 +98,10 @@ bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *r
     return given;
 }
 
-bool client_can_take(struct client *client, size_t size, enum drop_reason *reason)
+bool client_can_accept(struct client *client, size_t size, enum drop_reason *reason)
 {
     const bool blocked = output_is_blocked(client);
-    const bool can = output_can_take(client, size, reason);
+    const bool can = output_can_accept(client, size, reason);
     if (output_is_blocked(client) != blocked)
         client_watch(client);
     return can;
@@ -244,7 +244,7 @@ static void client_set_socket_options(struct client *client, const struct client
 }
 
 /* The limits that can change at any time without affecting anything under way. */
-static void client_take_limits(struct client *client, const struct client_limits *limits)
+static void client_apply_limits(struct client *client, const struct client_limits *limits)
 {
     input_set_limits(client, limits);
     client->linger_ms = limits->linger_ms;
@@ -271,7 +271,7 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     client->host = host;
     client->transport = &transport_tcp;
     client->keepalive_idle_s = UINT_MAX;
-    client_take_limits(client, limits);
+    client_apply_limits(client, limits);
     return client;
 }
 
@@ -284,7 +284,7 @@ static void client_init_out(struct client *client, enum framing framing, const s
 struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
                            const struct client_limits *limits, const struct client_host *host)
 {
-    struct ledger_slot *slot = ledger_take(host->ledger, index);
+    struct ledger_slot *slot = ledger_claim(host->ledger, index);
     struct client *client = slot != NULL ? client_new(loop, fd, slot, limits, host) : NULL;
     if (client == NULL) {
         if (slot != NULL)
@@ -367,7 +367,7 @@ void client_set_limits(struct client *client, const struct client_limits *limits
     if (client->state == CLIENT_GONE)
         return;
     client_set_admission(client, limits->admission_timeout_ms);
-    client_take_limits(client, limits);
+    client_apply_limits(client, limits);
     client_set_keepalive(client, limits);
     outq_set_limit(&client->out, limits->max_queued_bytes);
     pace_note_limits(client);
@@ -524,22 +524,22 @@ static void client_lose(struct client *client)
 
 bool client_load(struct client *client, struct state_in *in, bool *lost)
 {
-    const uint64_t state = state_take(in, "state", CLIENT_ADMITTING);
+    const uint64_t state = state_get(in, "state", CLIENT_ADMITTING);
     const uint64_t now_ms = uv_now(client->poll.loop);
-    output_restore(client, state_take(in, "blocked", 0) == 1);
-    client->deadline_ms = now_ms + state_take(in, "deadline-ms", 0);
-    const bool admit_by = state_take(in, "admit-by", 0) == 1;
-    client->admit_by_ms = (now_ms + state_take(in, "admit-by-ms", 0)) * admit_by;
+    output_restore(client, state_get(in, "blocked", 0) == 1);
+    client->deadline_ms = now_ms + state_get(in, "deadline-ms", 0);
+    const bool admit_by = state_get(in, "admit-by", 0) == 1;
+    client->admit_by_ms = (now_ms + state_get(in, "admit-by-ms", 0)) * admit_by;
     if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)
         return state_fail(in);
-    state_take_record(in, "input");
+    state_get_record(in, "input");
     if (!input_load(client, in))
         return false;
-    state_take_end(in);
-    state_take_record(in, "output");
+    state_get_end(in);
+    state_get_record(in, "output");
     if (!outq_load(&client->out, in))
         return false;
-    state_take_end(in);
+    state_get_end(in);
     *lost = client->fd < 0 && state != CLIENT_GONE;
     if (*lost)
         client_lose(client);

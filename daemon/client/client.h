@@ -54,9 +54,9 @@ void client_attend(struct client *client);
 /* Call it once a second: end the input of a client whose message has not become complete in message_timeout_ms. */
 void client_check_deadline(struct client *client);
 
-/* output_give and output_can_take; afterwards the socket is watched for what the client now needs. */
+/* output_give and output_can_accept; afterwards the socket is watched for what the client now needs. */
 bool client_give(struct client *client, struct chunk *chunk, enum drop_reason *reason);
-bool client_can_take(struct client *client, size_t size, enum drop_reason *reason);
+bool client_can_accept(struct client *client, size_t size, enum drop_reason *reason);
 
 /* Send what the kernel takes now. */
 void client_flush(struct client *client);

@@ -155,7 +155,7 @@ static inline bool client_receives(const struct client *client, const struct cli
 }
 
 /* Do messages of it wait for the host? */
-static inline bool client_holds(const struct client *client)
+static inline bool client_has_waiting(const struct client *client)
 {
     return client->input.held;
 }

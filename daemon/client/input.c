@@ -322,13 +322,13 @@ void input_save(const struct client *client, struct state_out *out)
 bool input_load(struct client *client, struct state_in *in)
 {
     struct client_input *input = &client->input;
-    const bool held = state_take(in, "held", 0) == 1;
-    const bool over = state_take(in, "over", 0) == 1;
-    const uint64_t spent_ms = state_take(in, "spent-ms", 0);
-    input->offset = state_take(in, "offset", 0);
-    input->read_ns = state_take(in, "read-ns", 0);
-    const uint64_t max_message_bytes = state_take(in, "max-message-bytes", input->max_message_bytes);
-    const struct wire_text bytes = state_take_bytes(in, "bytes");
+    const bool held = state_get(in, "held", 0) == 1;
+    const bool over = state_get(in, "over", 0) == 1;
+    const uint64_t spent_ms = state_get(in, "spent-ms", 0);
+    input->offset = state_get(in, "offset", 0);
+    input->read_ns = state_get(in, "read-ns", 0);
+    const uint64_t max_message_bytes = state_get(in, "max-message-bytes", input->max_message_bytes);
+    const struct wire_text bytes = state_get_bytes(in, "bytes");
     if (in->at.failed || !input_keep(client, bytes.bytes, bytes.length))
         return state_fail(in);
     input->spent_ms = spent_ms;

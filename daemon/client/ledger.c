@@ -275,7 +275,7 @@ void ledger_close(struct ledger *ledger)
 
 /* ---- slots ------------------------------------------------------------------------------------------------------ */
 
-struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index)
+struct ledger_slot *ledger_claim(struct ledger *ledger, uint32_t index)
 {
     if (ledger->free == LEDGER_NONE && !ledger_grow(ledger))
         return NULL;
@@ -426,8 +426,8 @@ void events_save(const struct event_counts *events, struct state_out *out)
 
 void events_load(struct event_counts *events, struct state_in *in)
 {
-    events->relay = state_take(in, "relay", 0);
-    events->multicast = state_take(in, "multicast", 0);
-    events->unicast = state_take(in, "unicast", 0);
-    events->no_receiver = state_take(in, "no-receiver", 0);
+    events->relay = state_get(in, "relay", 0);
+    events->multicast = state_get(in, "multicast", 0);
+    events->unicast = state_get(in, "unicast", 0);
+    events->no_receiver = state_get(in, "no-receiver", 0);
 }

@@ -160,7 +160,7 @@ void ledger_go_on(struct ledger *ledger);
 void ledger_close(struct ledger *ledger);
 
 /* A slot that is zero except for index; NULL: no memory. Its tally may be used from now on. */
-struct ledger_slot *ledger_take(struct ledger *ledger, uint32_t index);
+struct ledger_slot *ledger_claim(struct ledger *ledger, uint32_t index);
 
 /* A new client. */
 struct ledger_newcomer {

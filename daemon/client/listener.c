@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "base/state.h"
 #include "base/store.h"
@@ -20,7 +20,7 @@
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections accepted in one loop turn: connected clients come first */
 
-static const char socket_name[] = "listener-"; /* followed by its number, in the holdings and the store */
+static const char socket_name[] = "listener-"; /* followed by its number, in the descriptors and the store */
 
 /* One for each reason, so that a flood of one kind does not hide the others. */
 static struct log_limit refusals[REFUSALS] = {
@@ -534,16 +534,16 @@ static void listeners_keep_spare(struct listeners *all, int fd, uint32_t number)
         all->last_number = number;
 }
 
-void listeners_inherit(struct listeners *all, struct holdings *holdings)
+void listeners_inherit(struct listeners *all, struct descriptors *descriptors)
 {
-    struct holding *holding = NULL;
-    struct holding *next = NULL;
-    HASH_ITER(hh, holdings->all, holding, next)
+    struct descriptor *descriptor = NULL;
+    struct descriptor *next = NULL;
+    HASH_ITER(hh, descriptors->all, descriptor, next)
     {
-        if (strncmp(holding->name, socket_name, sizeof(socket_name) - 1) != 0)
+        if (strncmp(descriptor->name, socket_name, sizeof(socket_name) - 1) != 0)
             continue;
-        const uint32_t number = (uint32_t)strtoul(holding->name + sizeof(socket_name) - 1, NULL, 10);
-        listeners_keep_spare(all, holdings_take(holdings, "%s%u", socket_name, number), number);
+        const uint32_t number = (uint32_t)strtoul(descriptor->name + sizeof(socket_name) - 1, NULL, 10);
+        listeners_keep_spare(all, descriptors_remove(descriptors, "%s%u", socket_name, number), number);
     }
 }
 
@@ -630,14 +630,14 @@ static struct listener *listener_load(struct listeners *all, const char *name, c
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
                     const struct access *access, bool module_may, struct listener **module)
 {
-    while (state_take_next(in, "listener")) {
+    while (state_get_next(in, "listener")) {
         char name[ADDRESS_TEXT];
-        wire_text_copy(name, sizeof(name), state_take_bytes(in, "name"));
-        const bool of_module = state_take(in, "source", LISTENER_CONFIG) == LISTENER_MODULE;
-        const bool goes_on = state_take(in, "closed", 0) == 0 && of_module && module_may;
+        wire_text_copy(name, sizeof(name), state_get_bytes(in, "name"));
+        const bool of_module = state_get(in, "source", LISTENER_CONFIG) == LISTENER_MODULE;
+        const bool goes_on = state_get(in, "closed", 0) == 0 && of_module && module_may;
         struct client_limits theirs = *limits;
-        theirs.framing = state_take(in, "framing", theirs.framing) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
-        const uint32_t max_clients = (uint32_t)state_take(in, "max-clients", 1);
+        theirs.framing = state_get(in, "framing", theirs.framing) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+        const uint32_t max_clients = (uint32_t)state_get(in, "max-clients", 1);
         struct listener *listener = listener_named(all, name);
         if (listener == NULL) {
             listener = listener_load(all, name, &theirs, access, max_clients, goes_on);
@@ -647,22 +647,23 @@ bool listeners_load(struct listeners *all, struct state_in *in, const struct cli
             if (goes_on)
                 *module = listener;
         }
-        listener->accepted += state_take(in, "accepted", 0);
-        state_take_record(in, "refused");
+        listener->accepted += state_get(in, "accepted", 0);
+        state_get_record(in, "refused");
         for (int refusal = 0; refusal < REFUSALS; refusal++)
-            listener->refused[refusal] += state_take(in, refusal_name((enum refusal)refusal), 0);
-        state_take_end(in);
-        state_take_end(in);
+            listener->refused[refusal] += state_get(in, refusal_name((enum refusal)refusal), 0);
+        state_get_end(in);
+        state_get_end(in);
     }
-    all->refused_before += state_take(in, "refused-before", 0);
+    all->refused_before += state_get(in, "refused-before", 0);
     return !in->at.failed;
 }
 
-bool listeners_hold(const struct listeners *all, struct holdings *holdings)
+bool listeners_list_sockets(const struct listeners *all, struct descriptors *descriptors)
 {
     const struct listener *listener = NULL;
     bool held = true;
     DL_FOREACH(all->first, listener)
-    held = held && (listener->fd < 0 || holdings_add(holdings, listener->fd, "%s%u", socket_name, listener->number));
+    held =
+        held && (listener->fd < 0 || descriptors_add(descriptors, listener->fd, "%s%u", socket_name, listener->number));
     return held;
 }

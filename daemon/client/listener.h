@@ -15,7 +15,7 @@
 #include "net/bucket.h"
 #include "net/origin.h"
 
-struct holdings;
+struct descriptors;
 struct state_in;
 struct state_out;
 
@@ -156,9 +156,9 @@ void listeners_stop(struct listeners *all);
  * for it. So the old one is kept until the new one is certain. */
 int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address);
 
-/* inherit: take the listening sockets out of the holdings. A listener that starts at such an address continues with
+/* inherit: take the listening sockets out of the descriptors. A listener that starts at such an address continues with
  * that socket and the connections that wait in it. drop_spares: close the sockets that no listener has used. */
-void listeners_inherit(struct listeners *all, struct holdings *holdings);
+void listeners_inherit(struct listeners *all, struct descriptors *descriptors);
 void listeners_drop_spares(struct listeners *all);
 
 /* Make a closed listener of this name, for the clients that it had. NULL: no memory, or the name is invalid. */
@@ -174,8 +174,8 @@ void listeners_save(const struct listeners *all, struct state_out *out);
 bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
                     const struct access *access, bool module_may, struct listener **module);
 
-/* Add the listening sockets to the holdings. */
-bool listeners_hold(const struct listeners *all, struct holdings *holdings);
+/* Add the listening sockets to the descriptors. */
+bool listeners_list_sockets(const struct listeners *all, struct descriptors *descriptors);
 
 const char *listener_name(const struct listener *listener);
 

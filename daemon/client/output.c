@@ -55,7 +55,7 @@ bool output_give(struct client *client, struct chunk *chunk, enum drop_reason *r
     return false;
 }
 
-bool output_can_take(struct client *client, size_t size, enum drop_reason *reason)
+bool output_can_accept(struct client *client, size_t size, enum drop_reason *reason)
 {
     if (output_has_room(client, size))
         return true;

@@ -16,7 +16,7 @@ bool output_give(struct client *client, struct chunk *chunk, enum drop_reason *r
 /* Is there room for an event of size bytes, framed, that is about to be appended to the run? If not, make some by
  * sending. False: it does not fit (*reason says why) and is counted as given and dropped. The caller makes sure that
  * the client does not get it. */
-bool output_can_take(struct client *client, size_t size, enum drop_reason *reason);
+bool output_can_accept(struct client *client, size_t size, enum drop_reason *reason);
 
 /* An event is meant for the client, but the client does not get it: count it. */
 void output_refuse(struct client *client, enum drop_reason reason);

@@ -138,7 +138,7 @@ bool pace_load(struct client *client, struct run *run, struct state_in *in)
 {
     struct pace *pace = &client->pace;
     const bool good = subscription_load(client, run, in);
-    pace->slow_since_ms = state_take(in, "slow-since-ms", 0);
-    pace->slow_dropped = state_take(in, "slow-dropped", 0);
+    pace->slow_since_ms = state_get(in, "slow-since-ms", 0);
+    pace->slow_dropped = state_get(in, "slow-dropped", 0);
     return good && !in->at.failed;
 }

@@ -103,9 +103,9 @@ void subscription_save(struct client *client, struct state_out *out)
 bool subscription_load(struct client *client, struct run *run, struct state_in *in)
 {
     struct subscription *subscription = &client->subscription;
-    subscription->failed = state_take(in, "failed", 0) == 1;
-    const bool skipped = state_take(in, "skipped", 0) == 1;
-    subscription->skipped_since = state_take(in, "skipped-since", 0);
+    subscription->failed = state_get(in, "failed", 0) == 1;
+    const bool skipped = state_get(in, "skipped", 0) == 1;
+    subscription->skipped_since = state_get(in, "skipped-since", 0);
     if (!skipped || client->state == CLIENT_GONE)
         return !in->at.failed;
     if (subscription->skipped_since > run->offered)

@@ -70,18 +70,18 @@ void tally_save(const struct tally *tally, struct state_out *out)
 
 void tally_load(struct tally *tally, struct state_in *in)
 {
-    tally->relayed = state_take(in, "relayed", 0);
-    tally->delivered = state_take(in, "delivered", 0);
-    tally->delivered_bytes = state_take(in, "delivered-bytes", 0);
-    state_take_record(in, "dropped");
+    tally->relayed = state_get(in, "relayed", 0);
+    tally->delivered = state_get(in, "delivered", 0);
+    tally->delivered_bytes = state_get(in, "delivered-bytes", 0);
+    state_get_record(in, "dropped");
     for (int reason = 0; reason < DROP_REASONS; reason++)
-        tally->dropped[reason] = state_take(in, drop_reason_name((enum drop_reason)reason), 0);
-    state_take_end(in);
-    tally->messages = state_take(in, "messages", 0);
-    tally->message_bytes = state_take(in, "message-bytes", 0);
-    tally->messages_delivered = state_take(in, "messages-delivered", 0);
-    state_take_record(in, "messages-dropped");
+        tally->dropped[reason] = state_get(in, drop_reason_name((enum drop_reason)reason), 0);
+    state_get_end(in);
+    tally->messages = state_get(in, "messages", 0);
+    tally->message_bytes = state_get(in, "message-bytes", 0);
+    tally->messages_delivered = state_get(in, "messages-delivered", 0);
+    state_get_record(in, "messages-dropped");
     for (int reason = 0; reason < MESSAGE_LOSSES; reason++)
-        tally->messages_dropped[reason] = state_take(in, message_loss_name((enum message_loss)reason), 0);
-    state_take_end(in);
+        tally->messages_dropped[reason] = state_get(in, message_loss_name((enum message_loss)reason), 0);
+    state_get_end(in);
 }

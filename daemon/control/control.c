@@ -208,7 +208,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
     const struct status_subject *subject = inquiry->control->subject;
     if (!progress_has_read(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
         return;
-    const char *why = publication_take(publication, subject->bus, inquiry->pending);
+    const char *why = publication_publish(publication, subject->bus, inquiry->pending);
     inquiry->pending = 0;
     inquiry->behind = publication->more;
     if (why != NULL) {
@@ -397,7 +397,7 @@ static void inquiry_go_on(struct inquiry *inquiry)
 static void inquiry_show(struct inquiry *inquiry)
 {
     size_t length = 0;
-    char *lines = inquiry->answer == NULL ? tail_take(inquiry->tail, &length) : NULL;
+    char *lines = inquiry->answer == NULL ? tail_collect(inquiry->tail, &length) : NULL;
     if (lines != NULL)
         inquiry_write(inquiry, lines, length);
 }

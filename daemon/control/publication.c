@@ -54,7 +54,7 @@ char *publication_room(struct publication *publication, size_t *room)
     return publication->bytes + publication->length;
 }
 
-const char *publication_take(struct publication *publication, struct bus *bus, size_t length)
+const char *publication_publish(struct publication *publication, struct bus *bus, size_t length)
 {
     size_t used = 0;
     struct netstring frame;

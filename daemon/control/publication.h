@@ -49,7 +49,7 @@ char *publication_room(struct publication *publication, size_t *room);
 
 /* This many bytes were read: publish the whole events, as far as the turn allows. Returns NULL, or why the bytes are
  * invalid. */
-const char *publication_take(struct publication *publication, struct bus *bus, size_t length);
+const char *publication_publish(struct publication *publication, struct bus *bus, size_t length);
 
 /* Has everything been published, up to the end of an event? */
 bool publication_is_whole(const struct publication *publication);

@@ -109,10 +109,10 @@ union batch_control {
     char bytes[CMSG_SPACE(BATCH * sizeof(int))];
 };
 
-/* Send count descriptors with their names, starting with holding. Returns the one after them; *sent: whether it
+/* Send count descriptors with their names, starting with descriptor. Returns the one after them; *sent: whether it
  * worked. */
-static const struct holding *give_batch(const struct talk *talk, const struct holding *holding, size_t count,
-                                        bool *sent)
+static const struct descriptor *give_batch(const struct talk *talk, const struct descriptor *descriptor, size_t count,
+                                           bool *sent)
 {
     char names[BATCH * RECORD];
     union batch_control control;
@@ -127,30 +127,30 @@ static const struct holding *give_batch(const struct talk *talk, const struct ho
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(count * sizeof(int));
     memset(names, 0, sizeof(names));
-    for (size_t i = 0; i < count; i++, holding = holding->hh.next) {
-        memcpy(names + i * RECORD, holding->name, strlen(holding->name));
-        memcpy(CMSG_DATA(c) + i * sizeof(int), &holding->fd, sizeof(int));
+    for (size_t i = 0; i < count; i++, descriptor = descriptor->hh.next) {
+        memcpy(names + i * RECORD, descriptor->name, strlen(descriptor->name));
+        memcpy(CMSG_DATA(c) + i * sizeof(int), &descriptor->fd, sizeof(int));
     }
     ssize_t n = -1;
     do
         n = sendmsg(talk->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && try_again(talk, POLLOUT));
     *sent = n > 0 && send_all(talk, names + n, count * RECORD - (size_t)n);
-    return holding;
+    return descriptor;
 }
 
-static const char *give(struct talk *talk, const struct holdings *holdings)
+static const char *give(struct talk *talk, const struct descriptors *descriptors)
 {
     char line[LINE_MAX_BYTES];
-    size_t left = HASH_COUNT(holdings->all);
+    size_t left = HASH_COUNT(descriptors->all);
     bool sent = true;
     const int length =
         snprintf(line, sizeof(line), "{\"replace\":{\"pid\":%ld,\"descriptors\":%zu}}\n", (long)getpid(), left);
     if (!send_all(talk, line, (size_t)length))
         return "the answer could not be sent";
-    for (const struct holding *holding = holdings->all; holding != NULL && sent;) {
+    for (const struct descriptor *descriptor = descriptors->all; descriptor != NULL && sent;) {
         const size_t count = left < BATCH ? left : BATCH;
-        holding = give_batch(talk, holding, count, &sent);
+        descriptor = give_batch(talk, descriptor, count, &sent);
         left -= count;
     }
     if (!sent)
@@ -178,18 +178,18 @@ static bool withdraw(const struct talk *talk, replace_word *offer)
     return true;
 }
 
-const char *replace_give(int fd, const struct holdings *holdings, replace_word *offer)
+const char *replace_give(int fd, const struct descriptors *descriptors, replace_word *offer)
 {
     struct talk talk = begin_step(fd);
     atomic_store(offer, REPLACE_OFFERED);
-    const char *why = give(&talk, holdings);
+    const char *why = give(&talk, descriptors);
     return why != NULL && withdraw(&talk, offer) ? why : NULL;
 }
 
 /* ---- the successor ---------------------------------------------------------------------------------------------- */
 
-/* Receive count descriptors and their names into the holdings. */
-static const char *take_batch(const struct talk *talk, size_t count, struct holdings *holdings)
+/* Receive count descriptors and their names into the descriptors. */
+static const char *take_batch(const struct talk *talk, size_t count, struct descriptors *descriptors)
 {
     char names[BATCH * RECORD];
     union batch_control control;
@@ -215,7 +215,7 @@ static const char *take_batch(const struct talk *talk, size_t count, struct hold
     }
     for (size_t i = 0; i < taken && i < count; i++) {
         names[(i + 1) * RECORD - 1] = '\0';
-        if (!holdings_add(holdings, fds[i], "%s", names + i * RECORD))
+        if (!descriptors_add(descriptors, fds[i], "%s", names + i * RECORD))
             return "no memory for its descriptors";
     }
     return taken == count ? NULL : "not all descriptors have arrived: too few may be open (ulimit -n)";
@@ -235,7 +235,7 @@ static const char *read_answer(const char *line, size_t *descriptors)
     return given ? NULL : why;
 }
 
-static const char *take(int fd, struct holdings *holdings)
+static const char *take(int fd, struct descriptors *descriptors)
 {
     static const char request[] = "{\"command\":\"replace\"}\n";
     struct talk talk = begin_step(fd);
@@ -251,13 +251,13 @@ static const char *take(int fd, struct holdings *holdings)
     const char *why = read_answer(line, &left);
     while (why == NULL && left > 0) {
         const size_t count = left < BATCH ? left : BATCH;
-        why = take_batch(&talk, count, holdings);
+        why = take_batch(&talk, count, descriptors);
         left -= count;
     }
     return why;
 }
 
-const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
+const char *replace_ask(const char *path, struct descriptors *descriptors, int *fd)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     const struct timeval limit = { .tv_sec = REPLACE_MS / 1000 };
@@ -269,7 +269,7 @@ const char *replace_ask(const char *path, struct holdings *holdings, int *fd)
     if (connect(*fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
         return errno == ENOENT || errno == ECONNREFUSED ? "no evapid runs there: start without --replace"
                                                         : strerror(errno);
-    return take(*fd, holdings);
+    return take(*fd, descriptors);
 }
 
 const char *replace_begin(int fd)

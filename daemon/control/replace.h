@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 
 #define REPLACE_MS 10000U /* for each step */
 
@@ -27,14 +27,14 @@ enum replace_offer { REPLACE_KEPT, REPLACE_OFFERED, REPLACE_CLAIMED };
 
 typedef _Atomic uint32_t replace_word; /* an enum replace_offer */
 
-/* The running one: give all holdings to the successor on fd. NULL: the successor goes on now. Else why it does not. */
-const char *replace_give(int fd, const struct holdings *holdings, replace_word *offer);
+/* The running one: give all descriptors to the successor on fd. NULL: the successor goes on now. Else why it does not. */
+const char *replace_give(int fd, const struct descriptors *descriptors, replace_word *offer);
 
 /* May the process at the other end of fd take over? NULL, or why not: only root and our own user may. */
 const char *replace_permit(int fd);
 
 /* The successor: ask for everything at the control socket. NULL, with the connection in *fd; or why it is refused. */
-const char *replace_ask(const char *path, struct holdings *holdings, int *fd);
+const char *replace_ask(const char *path, struct descriptors *descriptors, int *fd);
 
 /* The successor is ready. NULL: the running one waits for it, or has died. Else the running one goes on, and we must
  * not. */

@@ -17,7 +17,7 @@ void chunk_set_aside(const struct chunk *chunk)
     memory -= sizeof(*chunk) + chunk->room;
 }
 
-void chunk_take_up(const struct chunk *chunk)
+void chunk_reuse(const struct chunk *chunk)
 {
     memory += sizeof(*chunk) + chunk->room;
 }
@@ -34,7 +34,7 @@ struct chunk *chunk_new(size_t room, size_t size)
     if (chunk == NULL)
         return NULL;
     *chunk = (struct chunk){ .refs = 1, .room = (uint32_t)room };
-    chunk_take_up(chunk);
+    chunk_reuse(chunk);
     return chunk;
 }
 

@@ -60,10 +60,10 @@ static inline struct chunk *chunk_ref(struct chunk *chunk)
 /* Release a reference; the last one frees the chunk. */
 void chunk_unref(struct chunk *chunk);
 
-/* chunk_set_aside: an empty chunk is kept for later and does not count as memory in use. chunk_take_up: it counts
+/* chunk_set_aside: an empty chunk is kept for later and does not count as memory in use. chunk_reuse: it counts
  * again. */
 void chunk_set_aside(const struct chunk *chunk);
-void chunk_take_up(const struct chunk *chunk);
+void chunk_reuse(const struct chunk *chunk);
 
 /* Bytes of memory of all chunks in use, each counted once. */
 size_t chunk_memory(void);

@@ -41,8 +41,8 @@ static struct chunk *make_chunk(size_t room, struct wire_text packed, uint64_t t
     const uint32_t events = (uint32_t)(packed.length / END_BYTES);
     struct chunk_end *ends = packed.length / END_BYTES <= UINT32_MAX ? malloc(events * sizeof(*ends) + 1) : NULL;
     for (uint32_t i = 0; ends != NULL && i < events; i++) {
-        ends[i].at = (uint32_t)wire_take(&at, 4);
-        ends[i].age = (uint32_t)wire_take(&at, 4);
+        ends[i].at = (uint32_t)wire_get(&at, 4);
+        ends[i].age = (uint32_t)wire_get(&at, 4);
     }
     struct chunk *chunk = ends != NULL ? chunk_restore(room, bytes.bytes, bytes.length, ends, events, taken_ns) : NULL;
     free(ends);
@@ -56,12 +56,12 @@ static void release(void *chunk)
 
 static struct chunk *state_read_chunk(struct state_in *in)
 {
-    const uint64_t number = state_take(in, "number", 0);
-    const size_t room = (size_t)state_take(in, "room", 0);
-    const struct wire_text ends = state_take_bytes(in, "ends");
-    const uint64_t taken_ns = state_take(in, "taken-ns", 0);
-    const struct wire_text bytes = state_take_bytes(in, "bytes");
-    state_take_end(in);
+    const uint64_t number = state_get(in, "number", 0);
+    const size_t room = (size_t)state_get(in, "room", 0);
+    const struct wire_text ends = state_get_bytes(in, "ends");
+    const uint64_t taken_ns = state_get(in, "taken-ns", 0);
+    const struct wire_text bytes = state_get_bytes(in, "bytes");
+    state_get_end(in);
     struct chunk *chunk = state_make_room(in, number) ? make_chunk(room, ends, taken_ns, bytes) : NULL;
     if (chunk == NULL)
         state_fail(in);
@@ -70,10 +70,10 @@ static struct chunk *state_read_chunk(struct state_in *in)
     return chunk;
 }
 
-struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing)
+struct chunk *state_get_chunk(struct state_in *in, const char *name, bool *missing)
 {
     void *chunk = NULL;
-    const enum state_reference found = state_take_reference(in, name, &chunk);
+    const enum state_reference found = state_get_reference(in, name, &chunk);
     *missing = found == STATE_MISSING;
     return found == STATE_FIRST ? state_read_chunk(in) : chunk;
 }

@@ -14,6 +14,6 @@ void state_put_chunk(struct state_out *out, const char *name, struct chunk *chun
 
 /* Read a chunk. The caller gets no reference: the state holds one until it is closed. *missing: there is no field of
  * this name, and so no chunk. */
-struct chunk *state_take_chunk(struct state_in *in, const char *name, bool *missing);
+struct chunk *state_get_chunk(struct state_in *in, const char *name, bool *missing);
 
 #endif

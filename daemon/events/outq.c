@@ -156,7 +156,7 @@ static void outq_note_given(struct outq *q)
     q->since = q->run->events;
 }
 
-uint64_t outq_take_given(struct outq *q)
+uint64_t outq_collect_given(struct outq *q)
 {
     outq_note_given(q);
     const uint64_t given = q->given;
@@ -504,21 +504,21 @@ void outq_save(const struct outq *q, struct state_out *out)
 
 bool outq_load(struct outq *q, struct state_in *in)
 {
-    while (state_take_next(in, "piece")) {
+    while (state_get_next(in, "piece")) {
         bool missing = false;
-        struct chunk *chunk = state_take_chunk(in, "chunk", &missing);
-        const uint32_t from = (uint32_t)state_take(in, "from", 0);
-        const uint32_t to = (uint32_t)state_take(in, "to", 0);
+        struct chunk *chunk = state_get_chunk(in, "chunk", &missing);
+        const uint32_t from = (uint32_t)state_get(in, "from", 0);
+        const uint32_t to = (uint32_t)state_get(in, "to", 0);
         if (chunk == NULL || from >= to || to > chunk->used || chunk_event_end(chunk, to) != to ||
             !outq_make_room(q, 1))
             return state_fail(in);
         outq_add_piece(q, chunk, from, to);
-        state_take_end(in);
+        state_get_end(in);
     }
-    q->given = state_take(in, "given", 0);
-    q->followed = state_take(in, "follows", 0) == 1;
-    q->byte = state_take(in, "byte", 0);
-    q->since = state_take(in, "since", 0);
+    q->given = state_get(in, "given", 0);
+    q->followed = state_get(in, "follows", 0) == 1;
+    q->byte = state_get(in, "byte", 0);
+    q->since = state_get(in, "since", 0);
     return !in->at.failed;
 }
 

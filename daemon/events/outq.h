@@ -37,7 +37,7 @@ struct outq {
     uint64_t byte;     /* position in the run of the next byte to send */
     struct chunk *pin; /* the chunk there, which we keep; NULL: byte is not before the run's mark */
     uint64_t since;    /* events that the run had when given was last counted */
-    uint64_t given;    /* events given since outq_take_given */
+    uint64_t given;    /* events given since outq_collect_given */
     bool followed;     /* it was loaded, and is to follow its run again */
 
     struct waits *waits; /* records how long sent events waited; NULL: nothing does. Set by the owner */
@@ -99,7 +99,7 @@ size_t outq_growth(uint32_t queues);
 uint64_t outq_events(const struct outq *q);
 
 /* Events given, by outq_push and by the run, since the last call. */
-uint64_t outq_take_given(struct outq *q);
+uint64_t outq_collect_given(struct outq *q);
 
 /* How far the run may grow before the queue could exceed its limit, as a position. */
 static inline uint64_t outq_review_at(const struct outq *q)

@@ -18,7 +18,7 @@ static struct chunk *run_take_spare(struct run *run)
     struct chunk *chunk = run->spare;
     run->spare = chunk->next;
     run->spares--;
-    chunk_take_up(chunk);
+    chunk_reuse(chunk);
     return chunk;
 }
 
@@ -100,7 +100,7 @@ static void run_drop_first(struct run *run)
     run_drop(run, chunk);
 }
 
-void run_settle(struct run *run)
+void run_trim(struct run *run)
 {
     run->mark = run->bytes;
     run->marked = run->last;
@@ -144,7 +144,7 @@ bool run_load(struct run *run, struct state_in *in)
     uint64_t bytes = 0;
     uint64_t events = 0;
     bool missing = false;
-    for (struct chunk *chunk = NULL; (chunk = state_take_chunk(in, "chunk", &missing)) != NULL;) {
+    for (struct chunk *chunk = NULL; (chunk = state_get_chunk(in, "chunk", &missing)) != NULL;) {
         if (chunk->refs > 1)
             return state_fail(in); /* it is part of a run already */
         if (run->last != NULL)
@@ -157,9 +157,9 @@ bool run_load(struct run *run, struct state_in *in)
         bytes += chunk->used;
         events += chunk->events;
     }
-    run->bytes = state_take(in, "bytes", bytes);
-    run->events = state_take(in, "events", events);
-    run->offered = state_take(in, "offered", run->events);
+    run->bytes = state_get(in, "bytes", bytes);
+    run->events = state_get(in, "events", events);
+    run->offered = state_get(in, "offered", run->events);
     if (in->at.failed || run->bytes < bytes || run->events < events)
         return state_fail(in);
     for (struct chunk *chunk = run->first; chunk != NULL; chunk = chunk->next) {

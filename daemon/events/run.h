@@ -53,7 +53,7 @@ bool run_append(struct run *run, const struct payload *payload);
 struct chunk *run_find(const struct run *run, struct chunk *pin, uint64_t position);
 
 /* The end of a turn: every follower is at the run's end or has pinned its position. Drops what no follower needs. */
-void run_settle(struct run *run);
+void run_trim(struct run *run);
 
 /* A follower's queue may be full from this position on: it is asked before anything is appended after it. */
 static inline void run_review_at(struct run *run, uint64_t position)

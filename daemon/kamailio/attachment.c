@@ -109,7 +109,7 @@ void attachment_depart(struct kamailio *kamailio, struct worker *worker, const c
 }
 
 /* At the end of a turn, release departed workers once everything that they had written has been read. */
-static void attachment_settle_departed(struct kamailio *kamailio)
+static void attachment_end_departed(struct kamailio *kamailio)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX && kamailio->attachment.departed > 0; i++) {
         struct worker *worker = kamailio->attachment.workers[i];
@@ -134,7 +134,7 @@ void attachment_on_corrupt(void *owner, uint64_t at, const char *why)
 void attachment_turn(struct kamailio *kamailio)
 {
     const struct attachment *attachment = &kamailio->attachment;
-    attachment_settle_departed(kamailio);
+    attachment_end_departed(kamailio);
     if (attachment->gone.pending && progress_has_read(kamailio, attachment->gone.mark))
         attachment_end_clients(kamailio);
 }
@@ -174,7 +174,7 @@ static void attachment_keep_queue(const struct kamailio *kamailio, uint64_t inst
 }
 
 /* Begin to read the ring of a new Kamailio. Returns NULL, or why it cannot be read. */
-static const char *attachment_take_queue(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd)
+static const char *attachment_open_intake(struct kamailio *kamailio, uint64_t instance, int memfd, int wake_fd)
 {
     struct attachment *attachment = &kamailio->attachment;
     /* The gate delayed this HELLO until all that the last Kamailio had written before it was read. */
@@ -222,7 +222,7 @@ const char *attachment_begin(struct kamailio *kamailio, const struct wire_hello 
         passed_close(memfd);
         passed_close(wake_fd);
     } else {
-        const char *why = attachment_take_queue(kamailio, hello->instance, memfd, wake_fd);
+        const char *why = attachment_open_intake(kamailio, hello->instance, memfd, wake_fd);
         if (why != NULL)
             return why;
         clients_before = atomic_load(&intake_presence(attachment->intake)->expected);
@@ -330,22 +330,22 @@ void attachment_save(const struct kamailio *kamailio, struct state_out *out)
 
 static void load_text(struct state_in *in, const char *name, char *out, size_t room)
 {
-    wire_text_copy(out, room, state_take_bytes(in, name));
+    wire_text_copy(out, room, state_get_bytes(in, name));
 }
 
 bool attachment_load(struct kamailio *kamailio, struct state_in *in)
 {
     struct attachment *attachment = &kamailio->attachment;
-    attachment->session = (uint32_t)state_take(in, "session", 0);
-    attachment->instance = state_take(in, "instance", 0);
-    attachment->pid = (uint32_t)state_take(in, "pid", 0);
-    attachment->since_ms = state_take(in, "since-ms", 0);
-    attachment->workers_declared = (uint16_t)state_take(in, "workers-declared", 0);
+    attachment->session = (uint32_t)state_get(in, "session", 0);
+    attachment->instance = state_get(in, "instance", 0);
+    attachment->pid = (uint32_t)state_get(in, "pid", 0);
+    attachment->since_ms = state_get(in, "since-ms", 0);
+    attachment->workers_declared = (uint16_t)state_get(in, "workers-declared", 0);
     load_text(in, "module-version", attachment->module_version, sizeof(attachment->module_version));
     load_text(in, "kamailio-version", attachment->kamailio_version, sizeof(attachment->kamailio_version));
-    attachment->corrupt = state_take(in, "corrupt", 0) == 1;
-    attachment->corrupt_instance = state_take(in, "corrupt-instance", 0);
-    attachment->abandoned = state_take(in, "abandoned", 0) == 1;
+    attachment->corrupt = state_get(in, "corrupt", 0) == 1;
+    attachment->corrupt_instance = state_get(in, "corrupt-instance", 0);
+    attachment->abandoned = state_get(in, "abandoned", 0) == 1;
     return !in->at.failed && attachment->session != 0 && attachment->workers_declared <= EVAPID_WORKERS_MAX;
 }
 

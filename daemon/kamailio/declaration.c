@@ -117,7 +117,7 @@ static bool declaration_read(struct declaration *declaration, struct worker *wor
     return true;
 }
 
-bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
+bool declaration_accept(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello)
 {
     const bool taken = declaration_read(declaration, worker, hello);
     listeners_drop_spares(declaration->listeners); /* nobody can ask for them any more */
@@ -167,11 +167,10 @@ void declaration_save(const struct declaration *declaration, struct state_out *o
 bool declaration_load(struct declaration *declaration, struct state_in *in)
 {
     char name[ADDRESS_TEXT];
-    const struct wire_text text = state_take_bytes(in, "address");
+    const struct wire_text text = state_get_bytes(in, "address");
     snprintf(name, sizeof(name), "%.*s", (int)(text.length < sizeof(name) ? text.length : 0), text.bytes);
-    declaration->framing =
-        state_take(in, "framing", FRAMING_NETSTRING) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
-    declaration->max_clients = (uint32_t)state_take(in, "max-clients", 0);
+    declaration->framing = state_get(in, "framing", FRAMING_NETSTRING) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
+    declaration->max_clients = (uint32_t)state_get(in, "max-clients", 0);
     declaration->made = name[0] != '\0';
     return !in->at.failed && (!declaration->made || address_parse(name, &declaration->address) == NULL);
 }

@@ -26,7 +26,7 @@ struct declaration {
 
 /* Open the listener that the HELLO declares, in place of the last one. Notices to the worker tell Kamailio's operator
  * about problems. False: no memory for the listener; none is open. */
-bool declaration_take(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
+bool declaration_accept(struct declaration *declaration, struct worker *worker, const struct wire_hello *hello);
 
 /* Does this configuration leave the listener at this address to the module, and has the module declared it? */
 bool declaration_claims(const struct declaration *declaration, const struct config *config,

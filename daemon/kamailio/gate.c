@@ -189,7 +189,7 @@ void gate_on_hello(struct worker *worker, const struct wire_hello *hello, int me
         gate_refuse(worker, hello->pid, why);
         return;
     }
-    if (!gate_welcome(kamailio, worker) || (first && !declaration_take(&kamailio->declaration, worker, hello))) {
+    if (!gate_welcome(kamailio, worker) || (first && !declaration_accept(&kamailio->declaration, worker, hello))) {
         if (first)
             attachment_cancel(kamailio);
         log_limited(&refusals, LEVEL_ERROR, SUBJECT, "no memory to attach worker %u of pid %u", hello->worker,

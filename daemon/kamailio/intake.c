@@ -430,9 +430,9 @@ void intake_save(const struct intake *intake, struct state_out *out)
 
 const char *intake_load(struct intake *intake, struct state_in *in)
 {
-    const uint64_t state = state_take(in, "state", INTAKE_CORRUPT + 1);
-    const uint64_t ahead = state_take(in, "ahead", intake != NULL ? intake->ring.tail : 0);
-    const size_t high_water = (size_t)state_take(in, "high-water", 0);
+    const uint64_t state = state_get(in, "state", INTAKE_CORRUPT + 1);
+    const uint64_t ahead = state_get(in, "ahead", intake != NULL ? intake->ring.tail : 0);
+    const size_t high_water = (size_t)state_get(in, "high-water", 0);
     if (state > INTAKE_CORRUPT || in->at.failed)
         state_fail(in);
     if (intake == NULL || in->at.failed)

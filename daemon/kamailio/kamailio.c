@@ -34,7 +34,7 @@ static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record
 {
     struct worker *worker = record->worker < EVAPID_WORKERS_MAX ? kamailio->attachment.workers[record->worker] : NULL;
     struct post *post = NULL;
-    while (worker != NULL && (post = worker_take_done(worker, record->target)) != NULL)
+    while (worker != NULL && (post = worker_pop_done(worker, record->target)) != NULL)
         seat_answered(kamailio, post);
     kamailio->resume_wanted = true;
 }
@@ -99,7 +99,7 @@ static bool upstream_message(void *owner, struct client *client, const char *byt
 
 static void upstream_settle(void *owner, struct client *client)
 {
-    seat_settle(owner, client->seat);
+    seat_advance(owner, client->seat);
 }
 
 static void upstream_present(void *owner, uint64_t hash, bool present)

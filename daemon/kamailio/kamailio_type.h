@@ -14,7 +14,7 @@
 #include "kamailio/worker.h"
 #include "net/door.h"
 
-struct holdings;
+struct descriptors;
 struct seat;
 struct state_in;
 struct state_out;

@@ -181,7 +181,7 @@ static void seat_serve(struct kamailio *kamailio, struct seat *seat)
     seats->serving = seat;
     client_resume(seat->client);
     seats->serving = NULL;
-    seat_settle(kamailio, seat);
+    seat_advance(kamailio, seat);
 }
 
 void seat_serve_waiting(struct kamailio *kamailio, struct worker *worker)
@@ -245,13 +245,13 @@ void seat_answered(struct kamailio *kamailio, struct post *post)
     else if (type == WIRE_CLOSED)
         seat_free(kamailio, seat);
     else
-        seat_settle(kamailio, seat);
+        seat_advance(kamailio, seat);
 }
 
-void seat_settle(struct kamailio *kamailio, struct seat *seat)
+void seat_advance(struct kamailio *kamailio, struct seat *seat)
 {
     struct client *client = seat->client;
-    const bool unsaid = client_holds(client) || seat->returned != NULL;
+    const bool unsaid = client_has_waiting(client) || seat->returned != NULL;
     if (client->state != CLIENT_GONE) {
         if (client->input.over && !unsaid && seat->in_flight == 0 && seat->state != SEAT_ANNOUNCED)
             flush_finish(kamailio->bus, client); /* this calls us again once the client is gone */
@@ -366,7 +366,7 @@ static void seat_break_off(struct kamailio *kamailio, struct post *post)
 }
 
 /* A post whose route had not begun. Call it for the last post first. */
-static void seat_take_back(struct kamailio *kamailio, struct post *post)
+static void seat_reclaim(struct kamailio *kamailio, struct post *post)
 {
     struct seat *seat = post->seat;
     if (post->sequence == 0) { /* not an event */
@@ -386,10 +386,10 @@ static void seat_take_back(struct kamailio *kamailio, struct post *post)
 void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_t begun, bool last)
 {
     struct post *post = NULL;
-    while ((post = worker_take_done(worker, begun)) != NULL)
+    while ((post = worker_pop_done(worker, begun)) != NULL)
         seat_break_off(kamailio, post);
-    while ((post = worker_take_back(worker)) != NULL)
-        seat_take_back(kamailio, post);
+    while ((post = worker_pop_last(worker)) != NULL)
+        seat_reclaim(kamailio, post);
     struct seat *seat = NULL;
     struct seat *next = NULL;
     DL_FOREACH_SAFE(worker->seats.first, seat, next)
@@ -398,7 +398,7 @@ void seat_leave_worker(struct kamailio *kamailio, struct worker *worker, uint64_
         seat_add_unplaced(kamailio, seat);
         if (last)
             seat_enter(kamailio, seat, SEAT_WAITING);
-        seat_settle(kamailio, seat);
+        seat_advance(kamailio, seat);
     }
 }
 
@@ -426,7 +426,7 @@ unsigned seat_close_all(struct kamailio *kamailio)
         closed += client->state != CLIENT_FLUSHING && client->state != CLIENT_GONE;
         seat_drop_returned(seat);
         if (client->state == CLIENT_GONE)
-            seat_settle(kamailio, seat);
+            seat_advance(kamailio, seat);
         else if (client->state != CLIENT_FLUSHING)
             flush_leave(kamailio->bus, client);
     }
@@ -471,17 +471,17 @@ static bool seat_load_place(struct kamailio *kamailio, struct seat *seat, uint64
 
 bool seat_load(struct kamailio *kamailio, struct seat *seat, struct state_in *in)
 {
-    const uint64_t state = state_take(in, "state", SEAT_LEAVING + 1);
-    const uint64_t place = state_take(in, "place", 0);
-    const uint64_t only_place = state_take(in, "only-place", 0);
+    const uint64_t state = state_get(in, "state", SEAT_LEAVING + 1);
+    const uint64_t place = state_get(in, "place", 0);
+    const uint64_t only_place = state_get(in, "only-place", 0);
     if (state > SEAT_LEAVING || only_place > EVAPID_WORKERS_MAX || in->at.failed ||
         !seat_load_place(kamailio, seat, place))
         return state_fail(in);
     seat->only_place = (uint16_t)only_place;
-    while (state_take_next(in, "returned")) {
-        const uint64_t read_ns = state_take(in, "read-ns", 0);
-        const struct wire_text message = state_take_bytes(in, "message");
-        state_take_end(in);
+    while (state_get_next(in, "returned")) {
+        const uint64_t read_ns = state_get(in, "read-ns", 0);
+        const struct wire_text message = state_get_bytes(in, "message");
+        state_get_end(in);
         struct post *post = post_new(WIRE_MESSAGE, seat, message.bytes, message.length);
         if (post == NULL)
             return state_fail(in);
@@ -539,10 +539,10 @@ static struct post *seat_load_post(struct seat *seat, enum wire_type type, struc
 
 bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
 {
-    while (state_take_next(in, "post")) {
-        const uint64_t type = state_take(in, "type", WIRE_MESSAGE + 1);
-        const uint64_t index = state_take(in, "client", 0);
-        const struct wire_text message = state_take_bytes(in, "message");
+    while (state_get_next(in, "post")) {
+        const uint64_t type = state_get(in, "type", WIRE_MESSAGE + 1);
+        const uint64_t index = state_get(in, "client", 0);
+        const struct wire_text message = state_get_bytes(in, "message");
         struct seat *seat = index > 0 ? seat_of(kamailio, index) : NULL;
         struct post *post = (index > 0) == (seat != NULL) && type <= WIRE_MESSAGE && !in->at.failed
                                 ? seat_load_post(seat, (enum wire_type)type, message)
@@ -550,11 +550,11 @@ bool seat_load_worker(struct kamailio *kamailio, struct worker *worker, struct s
         if (post == NULL)
             return state_fail(in);
         worker_load_post(worker, post, in);
-        state_take_end(in);
+        state_get_end(in);
     }
-    while (state_take_next(in, "waiting")) {
-        struct seat *seat = seat_of(kamailio, state_take(in, "client", 0));
-        state_take_end(in);
+    while (state_get_next(in, "waiting")) {
+        struct seat *seat = seat_of(kamailio, state_get(in, "client", 0));
+        state_get_end(in);
         if (seat == NULL || seat->worker != worker || seat->queued)
             return state_fail(in);
         seat_enqueue(seat);

@@ -46,7 +46,7 @@ bool seat_message(struct kamailio *kamailio, struct seat *seat, const char *byte
 
 /* The client's input has ended, or it has gone. Once nothing is pending, finish the client, post its connection-closed,
  * or free the seat. */
-void seat_settle(struct kamailio *kamailio, struct seat *seat);
+void seat_advance(struct kamailio *kamailio, struct seat *seat);
 
 /* The route of a post has run. */
 void seat_answered(struct kamailio *kamailio, struct post *post);

@@ -34,30 +34,30 @@ void succession_save(const struct kamailio *kamailio, struct state_out *out)
         }
 }
 
-static bool succession_load_worker(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+static bool succession_load_worker(struct kamailio *kamailio, struct state_in *in, struct descriptors *descriptors)
 {
-    const uint64_t index = state_take(in, "index", EVAPID_WORKERS_MAX);
+    const uint64_t index = state_get(in, "index", EVAPID_WORKERS_MAX);
     if (index >= kamailio->attachment.workers_declared || kamailio->attachment.workers[index] != NULL)
         return state_fail(in);
-    const int fd = holdings_take(holdings, "worker-%u", (unsigned)index);
+    const int fd = descriptors_remove(descriptors, "worker-%u", (unsigned)index);
     return attachment_load_worker(kamailio, (uint16_t)index, fd, in) || state_fail(in);
 }
 
-bool succession_load(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+bool succession_load(struct kamailio *kamailio, struct state_in *in, struct descriptors *descriptors)
 {
     const bool good = attachment_load(kamailio, in);
-    hold_expect(kamailio, (uint32_t)state_take(in, "expected", 0));
-    kamailio_go_on(kamailio, state_take(in, "stale", 0));
-    state_take_record(in, "declaration");
+    hold_expect(kamailio, (uint32_t)state_get(in, "expected", 0));
+    kamailio_go_on(kamailio, state_get(in, "stale", 0));
+    state_get_record(in, "declaration");
     if (!declaration_load(&kamailio->declaration, in))
         return state_fail(in);
-    state_take_end(in);
+    state_get_end(in);
     if (in->at.failed || !good)
         return state_fail(in);
     store_reserve(kamailio->attachment.workers_declared);
-    while (state_take_next(in, "worker")) {
-        succession_load_worker(kamailio, in, holdings);
-        state_take_end(in);
+    while (state_get_next(in, "worker")) {
+        succession_load_worker(kamailio, in, descriptors);
+        state_get_end(in);
     }
     return !in->at.failed;
 }
@@ -85,10 +85,10 @@ void succession_save_links(const struct kamailio *kamailio, struct state_out *ou
     state_put(out, "hold-ms", hold_left_ms(kamailio));
 }
 
-static const char *succession_open_queue(struct kamailio *kamailio, struct holdings *holdings)
+static const char *succession_open_queue(struct kamailio *kamailio, struct descriptors *descriptors)
 {
-    const int memfd = holdings_take(holdings, "ring");
-    const int wake_fd = holdings_take(holdings, "ring-wake");
+    const int memfd = descriptors_remove(descriptors, "ring");
+    const int wake_fd = descriptors_remove(descriptors, "ring-wake");
     if (memfd >= 0 && wake_fd >= 0)
         return attachment_open_queue(kamailio, memfd, wake_fd);
     if (memfd >= 0)
@@ -99,10 +99,10 @@ static const char *succession_open_queue(struct kamailio *kamailio, struct holdi
 }
 
 /* The presence in the ring is as the last evapid left it, and correct if all clients came over. Without the ring the
- * attachment ends, once everything is ours (succession_settle). */
-static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+ * attachment ends, once everything is ours (succession_adopt). */
+static void succession_load_queue(struct kamailio *kamailio, struct state_in *in, struct descriptors *descriptors)
 {
-    const char *unopened = succession_open_queue(kamailio, holdings);
+    const char *unopened = succession_open_queue(kamailio, descriptors);
     const char *unloaded = intake_load(kamailio->attachment.intake, in);
     const char *why = unopened != NULL ? unopened : unloaded;
     if (why != NULL) {
@@ -116,25 +116,25 @@ static void succession_load_queue(struct kamailio *kamailio, struct state_in *in
 /* The posts on the way to a worker; the records are in the order of the workers. */
 static bool load_link(struct kamailio *kamailio, struct worker *worker, struct state_in *in)
 {
-    state_take_record(in, "worker");
+    state_get_record(in, "worker");
     if (!seat_load_worker(kamailio, worker, in))
         return false;
-    state_take_end(in);
+    state_get_end(in);
     return true;
 }
 
-bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct holdings *holdings)
+bool succession_load_links(struct kamailio *kamailio, struct state_in *in, struct descriptors *descriptors)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (kamailio->attachment.workers[i] != NULL && !load_link(kamailio, kamailio->attachment.workers[i], in))
             return false;
-    const bool has_queue = state_take_next(in, "queue");
+    const bool has_queue = state_get_next(in, "queue");
     if (has_queue) {
-        succession_load_queue(kamailio, in, holdings);
-        state_take_end(in);
+        succession_load_queue(kamailio, in, descriptors);
+        state_get_end(in);
     }
-    const uint64_t attachment = state_take(in, "attachment", DETACHED);
-    const uint64_t hold_ms = state_take(in, "hold-ms", 0);
+    const uint64_t attachment = state_get(in, "attachment", DETACHED);
+    const uint64_t hold_ms = state_get(in, "hold-ms", 0);
     if (attachment > ATTACHED || (attachment != DETACHED) != (kamailio->attachment.workers_attached > 0) ||
         (attachment != DETACHED && !has_queue) || in->at.failed)
         return state_fail(in);
@@ -152,7 +152,7 @@ static unsigned count_lost_links(const struct kamailio *kamailio)
     return lost;
 }
 
-void succession_settle(struct kamailio *kamailio)
+void succession_adopt(struct kamailio *kamailio)
 {
     char why[128];
     const unsigned lost = count_lost_links(kamailio);
@@ -169,24 +169,24 @@ void succession_settle(struct kamailio *kamailio)
     attachment_abandon(kamailio);
 }
 
-bool succession_hold(const struct kamailio *kamailio, struct holdings *holdings)
+bool succession_list_sockets(const struct kamailio *kamailio, struct descriptors *descriptors)
 {
     bool held = true;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         held = held && (kamailio->attachment.workers[i] == NULL ||
-                        holdings_add(holdings, kamailio->attachment.workers[i]->fd, "worker-%u", i));
+                        descriptors_add(descriptors, kamailio->attachment.workers[i]->fd, "worker-%u", i));
     if (!has_readable_queue(kamailio))
         return held;
-    return held && holdings_add(holdings, kamailio->attachment.intake->memfd, "ring") &&
-           holdings_add(holdings, kamailio->attachment.intake->wake_fd, "ring-wake");
+    return held && descriptors_add(descriptors, kamailio->attachment.intake->memfd, "ring") &&
+           descriptors_add(descriptors, kamailio->attachment.intake->wake_fd, "ring-wake");
 }
 
 /* ---- after a kill ----------------------------------------------------------------------------------------------- */
 
-const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, struct holdings *holdings,
+const char *succession_reopen_queue(struct kamailio *kamailio, uint64_t instance, struct descriptors *descriptors,
                                     uint64_t *tail)
 {
-    const char *why = succession_open_queue(kamailio, holdings);
+    const char *why = succession_open_queue(kamailio, descriptors);
     if (why != NULL)
         return why;
     attachment_set_instance(kamailio, instance);

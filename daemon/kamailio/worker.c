@@ -103,7 +103,7 @@ static ssize_t worker_receive(struct worker *worker)
                           sizeof(worker->input) - worker->input_length, worker->passed, 2, &worker->curtailed);
 }
 
-static void worker_take_query(struct worker *worker, size_t body)
+static void worker_note_query(struct worker *worker, size_t body)
 {
     struct wire_hello hello = { 0 };
     struct wire_query query = { 0 };
@@ -129,7 +129,7 @@ static void worker_parse(struct worker *worker)
     if (worker->input_length < WIRE_HEADER + body)
         return;
     if (type == WIRE_QUERY) {
-        worker_take_query(worker, body);
+        worker_note_query(worker, body);
         return;
     }
     if (!wire_read_hello(worker->input + WIRE_HEADER, body, &hello) || worker->passed[1] < 0) {
@@ -272,12 +272,12 @@ static struct post *worker_take(struct worker *worker, struct post *post)
     return post;
 }
 
-struct post *worker_take_back(struct worker *worker)
+struct post *worker_pop_last(struct worker *worker)
 {
     return worker->posts == NULL ? NULL : worker_take(worker, worker->posts->prev);
 }
 
-struct post *worker_take_done(struct worker *worker, uint64_t up_to)
+struct post *worker_pop_done(struct worker *worker, uint64_t up_to)
 {
     struct post *post = worker->posts;
     if (post == NULL || post == worker->unsent || post->sequence == 0 || post->sequence > up_to)
@@ -371,10 +371,10 @@ void worker_save(const struct worker *worker, struct state_out *out)
 bool worker_load(struct worker *worker, uint16_t index, struct state_in *in)
 {
     worker_attach(worker, index);
-    worker->pid = (uint32_t)state_take(in, "pid", 0);
-    worker->last_sequence = state_take(in, "last-sequence", 0);
-    worker->unsent_sent = (size_t)state_take(in, "unsent-sent", 0);
-    worker->blocked = state_take(in, "blocked", 0) == 1;
+    worker->pid = (uint32_t)state_get(in, "pid", 0);
+    worker->last_sequence = state_get(in, "last-sequence", 0);
+    worker->unsent_sent = (size_t)state_get(in, "unsent-sent", 0);
+    worker->blocked = state_get(in, "blocked", 0) == 1;
     worker_watch(worker);
     return !in->at.failed;
 }
@@ -390,11 +390,11 @@ void worker_save_post(const struct worker *worker, const struct post *post, stru
 
 void worker_load_post(struct worker *worker, struct post *post, struct state_in *in)
 {
-    post->sequence = state_take(in, "sequence", 0);
-    post->read_ns = state_take(in, "read-ns", 0);
-    const bool unsent = state_take(in, "unsent", 0) == 1;
-    post->written = state_take(in, "written", 0) == 1;
-    const struct wire_text head = state_take_bytes(in, "head");
+    post->sequence = state_get(in, "sequence", 0);
+    post->read_ns = state_get(in, "read-ns", 0);
+    const bool unsent = state_get(in, "unsent", 0) == 1;
+    post->written = state_get(in, "written", 0) == 1;
+    const struct wire_text head = state_get_bytes(in, "head");
     if (head.length > sizeof(post->head))
         state_fail(in);
     else if (head.length > 0)

@@ -123,10 +123,10 @@ bool worker_say(struct worker *worker, const void *frame, size_t length);
 
 /* Remove the first post if it has been written and its sequence number is at most up_to; NULL: there is none. The
  * caller frees it. */
-struct post *worker_take_done(struct worker *worker, uint64_t up_to);
+struct post *worker_pop_done(struct worker *worker, uint64_t up_to);
 
 /* Remove the last post, done or not; NULL: there is none. For a worker that has gone. */
-struct post *worker_take_back(struct worker *worker);
+struct post *worker_pop_last(struct worker *worker);
 
 /* Write as much as the kernel accepts now. */
 void worker_flush(struct worker *worker);

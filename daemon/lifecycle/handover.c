@@ -55,19 +55,19 @@ static void save_all(struct evapid *evapid, uint64_t number, struct state_out *o
     state_put_end(out);
 }
 
-static bool hold_all(const struct evapid *evapid, struct holdings *holdings)
+static bool hold_all(const struct evapid *evapid, struct descriptors *descriptors)
 {
-    bool held = holdings_add(holdings, evapid->ledger.memfd, LEGACY_LEDGER) &&
-                holdings_add(holdings, evapid->kamailio.door.fd, LEGACY_KAMAILIO_DOOR) &&
-                holdings_add(holdings, evapid->control.door.fd, LEGACY_CONTROL_DOOR) &&
-                listeners_hold(&evapid->listeners, holdings) && succession_hold(&evapid->kamailio, holdings) &&
-                http_hold(evapid->http, holdings);
+    bool held = descriptors_add(descriptors, evapid->ledger.memfd, LEGACY_LEDGER) &&
+                descriptors_add(descriptors, evapid->kamailio.door.fd, LEGACY_KAMAILIO_DOOR) &&
+                descriptors_add(descriptors, evapid->control.door.fd, LEGACY_CONTROL_DOOR) &&
+                listeners_list_sockets(&evapid->listeners, descriptors) &&
+                succession_list_sockets(&evapid->kamailio, descriptors) && http_list_socket(evapid->http, descriptors);
     for (const struct client *client = evapid->bus.roster.clients; held && client != NULL; client = client->hh.next)
-        held = client->fd < 0 || holdings_add(holdings, client->fd, "client-%u", client->index);
+        held = client->fd < 0 || descriptors_add(descriptors, client->fd, "client-%u", client->index);
     return held;
 }
 
-bool handover_save(struct evapid *evapid, struct holdings *holdings)
+bool handover_save(struct evapid *evapid, struct descriptors *descriptors)
 {
     struct state_out out;
     uint64_t number = 0;
@@ -80,88 +80,88 @@ bool handover_save(struct evapid *evapid, struct holdings *holdings)
     const int memfd = state_end(&out);
     if (memfd < 0)
         return false;
-    if (!holdings_add(holdings, memfd, "state") || !hold_all(evapid, holdings)) {
+    if (!descriptors_add(descriptors, memfd, "state") || !hold_all(evapid, descriptors)) {
         close(memfd);
-        holdings_clear(holdings, false);
+        descriptors_clear(descriptors, false);
         return false;
     }
     evapid->ledger.header->state = number;
     return true;
 }
 
-void handover_cancel(struct evapid *evapid, struct holdings *holdings)
+void handover_cancel(struct evapid *evapid, struct descriptors *descriptors)
 {
     ledger_go_on(&evapid->ledger);
     evapid->ledger.header->state = 0;
-    close(holdings_take(holdings, "state"));
-    holdings_clear(holdings, false);
+    close(descriptors_remove(descriptors, "state"));
+    descriptors_clear(descriptors, false);
 }
 
 /* ---- coming ----------------------------------------------------------------------------------------------------- */
 
-static bool load_client(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+static bool load_client(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
-    const uint32_t index = (uint32_t)state_take(in, "index", 0);
-    struct ledger_slot *slot = ledger_at(&evapid->ledger, (uint32_t)state_take(in, "slot", LEDGER_NONE));
+    const uint32_t index = (uint32_t)state_get(in, "index", 0);
+    struct ledger_slot *slot = ledger_at(&evapid->ledger, (uint32_t)state_get(in, "slot", LEDGER_NONE));
     if (slot == NULL || slot->index != index || roster_find(&evapid->bus, index) != NULL)
         return false;
-    struct client *client = evapid_adopt(evapid, slot, holdings_take(holdings, "client-%u", index));
+    struct client *client = evapid_adopt(evapid, slot, descriptors_remove(descriptors, "client-%u", index));
     if (client == NULL || !bus_load_client(&evapid->bus, client, in))
         return false;
-    state_take_record(in, "seat");
+    state_get_record(in, "seat");
     if (!seat_load(&evapid->kamailio, client->seat, in))
         return false;
-    state_take_end(in);
+    state_get_end(in);
     return true;
 }
 
-static bool load_clients(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+static bool load_clients(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
-    state_take_record(in, "clients");
-    while (state_take_next(in, "client")) {
-        if (!load_client(evapid, in, holdings))
+    state_get_record(in, "clients");
+    while (state_get_next(in, "client")) {
+        if (!load_client(evapid, in, descriptors))
             return state_fail(in);
-        state_take_end(in);
+        state_get_end(in);
     }
-    state_take_end(in);
+    state_get_end(in);
     return !in->at.failed;
 }
 
 static bool load_listeners(struct evapid *evapid, struct state_in *in, struct listener **module)
 {
-    state_take_record(in, "listeners");
+    state_get_record(in, "listeners");
     const bool loaded = listeners_load(&evapid->listeners, in, &evapid->config.limits, &evapid->config.access,
                                        evapid->config.module_listener, module);
-    state_take_end(in);
+    state_get_end(in);
     return loaded;
 }
 
-static bool load_kamailio(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+static bool load_kamailio(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
-    state_take_record(in, "kamailio");
-    const bool loaded = succession_load(&evapid->kamailio, in, holdings);
-    state_take_end(in);
+    state_get_record(in, "kamailio");
+    const bool loaded = succession_load(&evapid->kamailio, in, descriptors);
+    state_get_end(in);
     return loaded;
 }
 
-static bool load_bus(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+static bool load_bus(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
-    state_take_record(in, "bus");
+    state_get_record(in, "bus");
     if (!bus_load(&evapid->bus, in))
         return false;
-    state_take_end(in);
-    state_take_record(in, "stats");
+    state_get_end(in);
+    state_get_record(in, "stats");
     if (!stats_load(&evapid->control.stats, in))
         return false;
-    state_take_end(in);
-    return load_clients(evapid, in, holdings);
+    state_get_end(in);
+    return load_clients(evapid, in, descriptors);
 }
 
-static bool load_links(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+static bool load_links(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
-    state_take_record(in, "links");
-    const bool loaded = succession_load_links(&evapid->kamailio, in, holdings);
-    state_take_end(in);
+    state_get_record(in, "links");
+    const bool loaded = succession_load_links(&evapid->kamailio, in, descriptors);
+    state_get_end(in);
     return loaded;
 }
 
@@ -174,24 +174,24 @@ static void say_unknown(const struct state_in *in)
                  in->unknown[i].name, in->unknown[i].bytes);
 }
 
-const char *handover_load(struct evapid *evapid, struct state_in *in, struct holdings *holdings)
+const char *handover_load(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)
 {
     struct listener *module = NULL;
     struct bus *bus = &evapid->bus;
     if (!load_listeners(evapid, in, &module))
         return "the state of the listeners makes no sense";
     declaration_restore(&evapid->kamailio.declaration, module);
-    if (!load_kamailio(evapid, in, holdings))
+    if (!load_kamailio(evapid, in, descriptors))
         return "the state of the workers makes no sense";
     declaration_go_on(&evapid->kamailio.declaration);
-    if (!load_bus(evapid, in, holdings))
+    if (!load_bus(evapid, in, descriptors))
         return "the state of the clients makes no sense";
     const struct event_counts events = bus->events;
     bus_restore_books(bus, &events);
-    if (!load_links(evapid, in, holdings) || !state_finish(in))
+    if (!load_links(evapid, in, descriptors) || !state_finish(in))
         return "the state of the links makes no sense";
     say_unknown(in);
-    bus_settle_gone(bus);
+    bus_report_gone(bus);
     listeners_drop_spares(&evapid->listeners);
     log_line(LEVEL_NOTICE, SUBJECT, "taken over: %u clients", HASH_COUNT(bus->roster.clients));
     if (bus->lost > 0)

@@ -22,10 +22,10 @@ bool legacy_is_stored(const char *name)
 
 /* The ledger of the evapid before us; -1: there is none. After a start that broke off there may be two, and either will
  * do. *name: its name in the store. */
-static int take_ledger(struct holdings *holdings, const char **name)
+static int take_ledger(struct descriptors *descriptors, const char **name)
 {
-    const int memfd = holdings_take(holdings, "%s", ledger_names[0]);
-    const int other = holdings_take(holdings, "%s", ledger_names[1]);
+    const int memfd = descriptors_remove(descriptors, "%s", ledger_names[0]);
+    const int other = descriptors_remove(descriptors, "%s", ledger_names[1]);
     *name = ledger_names[memfd < 0];
     if (memfd < 0 || other < 0)
         return memfd < 0 ? other : memfd;
@@ -48,10 +48,10 @@ static void exchange_ledger(const struct ledger *ledger, const char *name)
 
 /* Open the ledger of the evapid before us, or else a new one. A new one cannot replace a running evapid whose ledger is
  * unusable. Returns NULL, or why there is no ledger. *adopted: it is the old one. */
-static const char *open_ledger(struct evapid *evapid, struct holdings *holdings, bool replace, bool *adopted)
+static const char *open_ledger(struct evapid *evapid, struct descriptors *descriptors, bool replace, bool *adopted)
 {
     const char *name = ledger_names[0];
-    const int memfd = take_ledger(holdings, &name);
+    const int memfd = take_ledger(descriptors, &name);
     const char *why = memfd >= 0 ? ledger_adopt(&evapid->ledger, memfd) : NULL;
     *adopted = memfd >= 0 && why == NULL;
     if (*adopted && ledger_was_made(&evapid->ledger))
@@ -69,16 +69,16 @@ static const char *open_ledger(struct evapid *evapid, struct holdings *holdings,
 }
 
 /* Open the state that belongs to the ledger; an older state is not used. Returns NULL, or why it cannot be used. */
-static const char *open_state(struct evapid *evapid, struct holdings *holdings, struct state_in *in)
+static const char *open_state(struct evapid *evapid, struct descriptors *descriptors, struct state_in *in)
 {
-    const int memfd = holdings_take(holdings, "state");
+    const int memfd = descriptors_remove(descriptors, "state");
     const uint64_t number = evapid->ledger.header->state;
     if (memfd < 0)
         return "there is none";
     const char *why = state_open(in, memfd);
     if (why != NULL)
         return why;
-    if (number != 0 && state_take(in, "number", 0) == number)
+    if (number != 0 && state_get(in, "number", 0) == number)
         return NULL;
     state_close(in);
     return "it is of another time";
@@ -96,43 +96,43 @@ void legacy_forget(struct evapid *evapid)
 
 /* Without a state we cannot continue with the doors and worker links of the evapid before us. While they stay open
  * anywhere, we cannot open the doors, and workers don't come back. */
-static void drop_brought(struct evapid *evapid, struct holdings *holdings)
+static void drop_brought(struct evapid *evapid, struct descriptors *descriptors)
 {
-    struct holding *holding = NULL;
-    struct holding *next = NULL;
+    struct descriptor *descriptor = NULL;
+    struct descriptor *next = NULL;
     bool dropped = false;
-    HASH_ITER(hh, holdings->all, holding, next)
+    HASH_ITER(hh, descriptors->all, descriptor, next)
     {
-        if (legacy_is_stored(holding->name))
+        if (legacy_is_stored(descriptor->name))
             continue;
         dropped = true;
-        close(holdings_take(holdings, "%s", holding->name));
+        close(descriptors_remove(descriptors, "%s", descriptor->name));
     }
     legacy_forget(evapid);
     if (dropped)
-        store_settle();
+        store_drain();
 }
 
-void legacy_drop_rest(struct holdings *holdings)
+void legacy_drop_rest(struct descriptors *descriptors)
 {
-    for (const struct holding *holding = holdings->all; holding != NULL; holding = holding->hh.next)
-        store_forget("%s", holding->name);
-    holdings_clear(holdings, true);
+    for (const struct descriptor *descriptor = descriptors->all; descriptor != NULL; descriptor = descriptor->hh.next)
+        store_forget("%s", descriptor->name);
+    descriptors_clear(descriptors, true);
 }
 
-const char *legacy_open(struct evapid *evapid, struct holdings *holdings, bool replace, struct legacy *legacy)
+const char *legacy_open(struct evapid *evapid, struct descriptors *descriptors, bool replace, struct legacy *legacy)
 {
-    const char *why = open_ledger(evapid, holdings, replace, &legacy->adopted);
+    const char *why = open_ledger(evapid, descriptors, replace, &legacy->adopted);
     if (why != NULL)
         return why;
-    why = legacy->adopted ? open_state(evapid, holdings, &legacy->in) : "its ledger is of no use";
+    why = legacy->adopted ? open_state(evapid, descriptors, &legacy->in) : "its ledger is of no use";
     legacy->stated = why == NULL;
     if (replace)
         return why;
     if (why != NULL && evapid->ledger.header->state != 0)
         log_line(LEVEL_ERROR, SUBJECT, "the state can't be taken over: %s", why);
     if (!legacy->stated)
-        drop_brought(evapid, holdings);
+        drop_brought(evapid, descriptors);
     return NULL;
 }
 

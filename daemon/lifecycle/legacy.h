@@ -1,14 +1,14 @@
-/* The legacy: what the evapid before us has left in the holdings: its ledger, and a state that belongs to it. */
+/* The legacy: what the evapid before us has left in the descriptors: its ledger, and a state that belongs to it. */
 #ifndef EVAPID_LEGACY_H
 #define EVAPID_LEGACY_H
 
 #include <stdbool.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "base/state.h"
 #include "lifecycle/evapid.h"
 
-/* The names of things in the holdings. */
+/* The names of things in the descriptors. */
 #define LEGACY_LEDGER "ledger"
 #define LEGACY_KAMAILIO_DOOR "kamailio-socket"
 #define LEGACY_CONTROL_DOOR "control-socket"
@@ -22,7 +22,7 @@ struct legacy {
 
 /* Take over the old ledger, and the state that belongs to it. Without an old ledger a new one is opened. But to replace
  * a running evapid both must be usable. Returns NULL, or why we cannot start. */
-const char *legacy_open(struct evapid *evapid, struct holdings *holdings, bool replace, struct legacy *legacy);
+const char *legacy_open(struct evapid *evapid, struct descriptors *descriptors, bool replace, struct legacy *legacy);
 void legacy_close(struct legacy *legacy);
 
 /* Is the descriptor of this name always in the store, and not only for a hand-over? */
@@ -32,7 +32,7 @@ bool legacy_is_stored(const char *name);
  * if we end now. */
 void legacy_forget(struct evapid *evapid);
 
-/* Close the remaining holdings, which no part of evapid uses, and remove them from the store. */
-void legacy_drop_rest(struct holdings *holdings);
+/* Close the remaining descriptors, which no part of evapid uses, and remove them from the store. */
+void legacy_drop_rest(struct descriptors *descriptors);
 
 #endif

@@ -60,7 +60,7 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
     return false;
 }
 
-static void recover_clients(struct evapid *evapid, struct holdings *holdings, uint64_t instance, uint64_t tail)
+static void recover_clients(struct evapid *evapid, struct descriptors *descriptors, uint64_t instance, uint64_t tail)
 {
     struct ledger *ledger = &evapid->ledger;
     const struct event_counts events = ledger_recover(ledger, instance, tail);
@@ -74,7 +74,7 @@ static void recover_clients(struct evapid *evapid, struct holdings *holdings, ui
             ledger_release(ledger, slot);
             continue;
         }
-        const bool goes_on = recover_client(evapid, slot, holdings_take(holdings, "client-%u", slot->index));
+        const bool goes_on = recover_client(evapid, slot, descriptors_remove(descriptors, "client-%u", slot->index));
         kept += goes_on;
         closed += !goes_on;
     }
@@ -94,19 +94,19 @@ static uint32_t count_readmitting(const struct bus *bus)
     return count;
 }
 
-void evapid_recover(struct evapid *evapid, struct holdings *holdings)
+void evapid_recover(struct evapid *evapid, struct descriptors *descriptors)
 {
     const uint64_t instance = evapid->ledger.header->instance;
     uint64_t tail = 0;
     const char *why = "there is none";
     if (instance != 0)
-        why = succession_reopen_queue(&evapid->kamailio, instance, holdings, &tail);
+        why = succession_reopen_queue(&evapid->kamailio, instance, descriptors, &tail);
     if (why != NULL && instance != 0)
         log_line(LEVEL_WARNING, SUBJECT, "the queue of the Kamailio before can't be read: %s", why);
     if (why != NULL) { /* the next ring uses these names */
         store_forget("ring");
         store_forget("ring-wake");
     }
-    recover_clients(evapid, holdings, why == NULL ? instance : 0, tail);
+    recover_clients(evapid, descriptors, why == NULL ? instance : 0, tail);
     succession_go_on_alone(&evapid->kamailio, count_readmitting(&evapid->bus));
 }

@@ -3,9 +3,9 @@
 #ifndef EVAPID_RECOVERY_H
 #define EVAPID_RECOVERY_H
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "lifecycle/evapid.h"
 
-void evapid_recover(struct evapid *evapid, struct holdings *holdings);
+void evapid_recover(struct evapid *evapid, struct descriptors *descriptors);
 
 #endif

@@ -50,9 +50,9 @@ static const char *open_http(struct evapid *evapid, int inherited, const char **
 }
 
 /* Continue with the inherited metrics socket if its address is ours. Otherwise it makes way for other sockets. */
-static const char *open_tcp(struct evapid *evapid, struct holdings *holdings, const char **subject)
+static const char *open_tcp(struct evapid *evapid, struct descriptors *descriptors, const char **subject)
 {
-    const int metrics = holdings_take(holdings, "metrics");
+    const int metrics = descriptors_remove(descriptors, "metrics");
     const bool leaves = metrics >= 0 && !http_is_at(metrics, &evapid->config.metrics);
     if (leaves) {
         store_end(metrics, "metrics");
@@ -82,18 +82,18 @@ static const char *open_doors(struct evapid *evapid, struct inherited_door kamai
 
 /* First open doors and listeners, because their errors can be put right. Then take over what the evapid before us has
  * left. */
-static const char *open_all(struct evapid *evapid, struct holdings *holdings, struct legacy *legacy,
+static const char *open_all(struct evapid *evapid, struct descriptors *descriptors, struct legacy *legacy,
                             const char **subject)
 {
     struct inherited_door kamailio = { .fd = -1 };
     struct inherited_door control = { .fd = -1 };
     if (legacy->stated) {
-        state_take_record(&legacy->in, LEGACY_KAMAILIO_DOOR);
-        door_load(&kamailio, &legacy->in, holdings, LEGACY_KAMAILIO_DOOR);
-        state_take_end(&legacy->in);
-        state_take_record(&legacy->in, LEGACY_CONTROL_DOOR);
-        door_load(&control, &legacy->in, holdings, LEGACY_CONTROL_DOOR);
-        state_take_end(&legacy->in);
+        state_get_record(&legacy->in, LEGACY_KAMAILIO_DOOR);
+        door_load(&kamailio, &legacy->in, descriptors, LEGACY_KAMAILIO_DOOR);
+        state_get_end(&legacy->in);
+        state_get_record(&legacy->in, LEGACY_CONTROL_DOOR);
+        door_load(&control, &legacy->in, descriptors, LEGACY_CONTROL_DOOR);
+        state_get_end(&legacy->in);
     }
     bus_open(&evapid->bus, &evapid->loop, &evapid->ledger);
     bus_set_limits(&evapid->bus, evapid->config.max_total_queued_bytes);
@@ -106,31 +106,31 @@ static const char *open_all(struct evapid *evapid, struct holdings *holdings, st
                                                .control = &evapid->control.door,
                                                .turn = &evapid->turn,
                                                .started_ms = uv_now(&evapid->loop) };
-    listeners_inherit(&evapid->listeners, holdings);
+    listeners_inherit(&evapid->listeners, descriptors);
     const char *why = open_doors(evapid, kamailio, control, subject);
     if (why == NULL)
-        why = open_tcp(evapid, holdings, subject);
+        why = open_tcp(evapid, descriptors, subject);
     if (why != NULL)
         return why;
     *subject = SUBJECT;
     if (legacy->stated) {
         legacy_forget(evapid);
-        return handover_load(evapid, &legacy->in, holdings);
+        return handover_load(evapid, &legacy->in, descriptors);
     }
     if (legacy->adopted)
-        evapid_recover(evapid, holdings);
+        evapid_recover(evapid, descriptors);
     return NULL;
 }
 
-const char *evapid_start(struct evapid *evapid, struct holdings *holdings, bool replace, const char **subject)
+const char *evapid_start(struct evapid *evapid, struct descriptors *descriptors, bool replace, const char **subject)
 {
     struct legacy legacy = { .stated = false };
     *subject = SUBJECT;
-    const char *why = legacy_open(evapid, holdings, replace, &legacy);
+    const char *why = legacy_open(evapid, descriptors, replace, &legacy);
     if (why == NULL)
-        why = open_all(evapid, holdings, &legacy, subject);
+        why = open_all(evapid, descriptors, &legacy, subject);
     legacy_close(&legacy);
     if (why == NULL)
-        legacy_drop_rest(holdings);
+        legacy_drop_rest(descriptors);
     return why;
 }

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "base/passed.h"
 #include "base/state.h"
@@ -313,7 +313,7 @@ const char *door_open(struct door *door, uv_loop_t *loop, const char *path, cons
     return NULL;
 }
 
-void door_settle(struct door *door)
+void door_adopt(struct door *door)
 {
     struct stat file;
     if (door->left[0] != '\0')
@@ -410,10 +410,10 @@ void door_save(const struct door *door, struct state_out *out)
     state_put(out, "refused", door->refused);
 }
 
-void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name)
+void door_load(struct inherited_door *inherited, struct state_in *in, struct descriptors *descriptors, const char *name)
 {
-    inherited->device = (dev_t)state_take(in, "device", 0);
-    inherited->inode = (ino_t)state_take(in, "inode", 0);
-    inherited->refused = state_take(in, "refused", 0);
-    inherited->fd = holdings_take(holdings, "%s", name);
+    inherited->device = (dev_t)state_get(in, "device", 0);
+    inherited->inode = (ino_t)state_get(in, "inode", 0);
+    inherited->refused = state_get(in, "refused", 0);
+    inherited->fd = descriptors_remove(descriptors, "%s", name);
 }

@@ -30,7 +30,7 @@ struct door_access {
 /* A connection has been accepted on fd, which belongs to the callee. */
 typedef void door_opened(void *owner, int fd);
 
-struct holdings;
+struct descriptors;
 struct state_in;
 struct state_out;
 
@@ -76,7 +76,7 @@ bool door_admits(const struct door_access *access, uid_t user);
 
 /* The door is ours for good. Give the file of an inherited socket its configured mode and group, and remove a file at
  * another path. Do not call it earlier: both may still be another's. */
-void door_settle(struct door *door);
+void door_adopt(struct door *door);
 
 /* Call it once a second: accepts again after a pause. */
 void door_tick(struct door *door);
@@ -98,8 +98,9 @@ void door_cancel(struct door_change *change, const struct door *door);
 /* Stop listening and remove the file. */
 void door_close(struct door *door);
 
-/* Write the door for a successor. Read it back, and take its socket, called name, from the holdings. */
+/* Write the door for a successor. Read it back, and take its socket, called name, from the descriptors. */
 void door_save(const struct door *door, struct state_out *out);
-void door_load(struct inherited_door *inherited, struct state_in *in, struct holdings *holdings, const char *name);
+void door_load(struct inherited_door *inherited, struct state_in *in, struct descriptors *descriptors,
+               const char *name);
 
 #endif

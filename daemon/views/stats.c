@@ -63,14 +63,14 @@ void stats_save(const struct stats *stats, struct state_out *out)
 
 bool stats_load(struct stats *stats, struct state_in *in)
 {
-    stats->since_ms = state_take(in, "since-ms", 0);
-    state_take_record(in, "totals");
+    stats->since_ms = state_get(in, "since-ms", 0);
+    state_get_record(in, "totals");
     tally_load(&stats->totals, in);
-    state_take_end(in);
-    state_take_record(in, "events");
+    state_get_end(in);
+    state_get_record(in, "events");
     events_load(&stats->events, in);
-    state_take_end(in);
-    stats->accepted = state_take(in, "accepted", 0);
-    stats->closed = state_take(in, "closed", 0);
+    state_get_end(in);
+    stats->accepted = state_get(in, "accepted", 0);
+    stats->closed = state_get(in, "closed", 0);
     return !in->at.failed;
 }

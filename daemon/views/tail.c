@@ -87,7 +87,7 @@ static bool tail_is_full(struct tail *tail, size_t length)
     return full;
 }
 
-char *tail_take(struct tail *tail, size_t *length)
+char *tail_collect(struct tail *tail, size_t *length)
 {
     if (tail->length == 0 && tail->dropped == 0)
         return NULL;

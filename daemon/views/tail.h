@@ -45,6 +45,6 @@ struct tail *tail_open(struct tails *tails, struct bus *bus, const struct tail_f
 void tail_close(struct tails *tails, struct tail *tail);
 
 /* Take the waiting lines, *length bytes, which the caller frees. NULL if nothing waits or memory is short now. */
-char *tail_take(struct tail *tail, size_t *length);
+char *tail_collect(struct tail *tail, size_t *length);
 
 #endif

@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "base/store.h"
 #include "base/watch.h"
@@ -270,7 +270,7 @@ void http_tick(struct http *http)
     http_work(http);
 }
 
-void http_settle(struct http *http)
+void http_drain(struct http *http)
 {
     if (http == NULL)
         return;
@@ -429,9 +429,9 @@ const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct s
     return NULL;
 }
 
-bool http_hold(const struct http *http, struct holdings *holdings)
+bool http_list_socket(const struct http *http, struct descriptors *descriptors)
 {
-    return http == NULL || holdings_add(holdings, http->fd, "%s", socket_name);
+    return http == NULL || descriptors_add(descriptors, http->fd, "%s", socket_name);
 }
 
 void http_close(struct http *http)

@@ -19,7 +19,7 @@
 #define HTTP_CONNECTION_BYTES 8192U /* of memory for its request: a longer request gets an error */
 
 struct http;
-struct holdings;
+struct descriptors;
 
 /* The subject of its log lines: "metrics 127.0.0.1:9464". */
 #define HTTP_SUBJECT (ADDRESS_TEXT + 10)
@@ -46,10 +46,10 @@ const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct s
 void http_tick(struct http *http);
 
 /* Another evapid is going to take over: answer the connections that can be answered in a moment. */
-void http_settle(struct http *http);
+void http_drain(struct http *http);
 
-/* Add the listening socket to the holdings. False: memory is short. */
-bool http_hold(const struct http *http, struct holdings *holdings);
+/* Add the listening socket to the descriptors. False: memory is short. */
+bool http_list_socket(const struct http *http, struct descriptors *descriptors);
 
 /* End all connections, and free it. In all of these functions http may be NULL: there is no endpoint. */
 void http_close(struct http *http);

@@ -101,9 +101,9 @@ enum answer_read {
     ANSWER_BAD   /* not an answer */
 };
 
-static inline bool answer_take_name(struct answer_reader *reader, struct answer_item *item)
+static inline bool answer_get_name(struct answer_reader *reader, struct answer_item *item)
 {
-    const struct wire_text name = wire_take_text(&reader->at, 1);
+    const struct wire_text name = wire_get_text(&reader->at, 1);
     const bool listed = reader->in_list[reader->depth];
     if (reader->at.failed || name.length > ANSWER_NAME_MAX || (name.length == 0) != listed)
         return false;
@@ -115,20 +115,20 @@ static inline bool answer_take_name(struct answer_reader *reader, struct answer_
     return !listed || item->kind == ANSWER_STRUCT;
 }
 
-static inline bool answer_take_text(struct answer_reader *reader, struct answer_item *item)
+static inline bool answer_get_text(struct answer_reader *reader, struct answer_item *item)
 {
-    item->text = wire_take_text(&reader->at, 2);
+    item->text = wire_get_text(&reader->at, 2);
     for (size_t i = 0; i < item->text.length; i++)
         if (item->text.bytes[i] < 0x20 || item->text.bytes[i] > 0x7e)
             return false;
     return item->text.length <= WIRE_TEXT_MAX;
 }
 
-static inline bool answer_take_value(struct answer_reader *reader, struct answer_item *item)
+static inline bool answer_get_value(struct answer_reader *reader, struct answer_item *item)
 {
     switch (item->kind) {
-    case ANSWER_NUMBER: item->number = wire_take(&reader->at, 8); return true;
-    case ANSWER_TEXT: return answer_take_text(reader, item);
+    case ANSWER_NUMBER: item->number = wire_get(&reader->at, 8); return true;
+    case ANSWER_TEXT: return answer_get_text(reader, item);
     case ANSWER_STRUCT:
     case ANSWER_LIST:
         if (reader->depth == ANSWER_DEPTH)
@@ -144,11 +144,11 @@ static inline enum answer_read answer_next(struct answer_reader *reader, struct 
 {
     if (reader->at.at == reader->at.end)
         return reader->depth == 0 ? ANSWER_OVER : ANSWER_BAD;
-    const uint64_t kind = wire_take(&reader->at, 1);
+    const uint64_t kind = wire_get(&reader->at, 1);
     *item = (struct answer_item){ .kind = (enum answer_kind)kind };
     if (kind == ANSWER_END)
         return reader->depth-- > 0 ? ANSWER_ITEM : ANSWER_BAD;
-    if (kind > ANSWER_TEXT || !answer_take_name(reader, item) || !answer_take_value(reader, item))
+    if (kind > ANSWER_TEXT || !answer_get_name(reader, item) || !answer_get_value(reader, item))
         return ANSWER_BAD;
     return reader->at.failed ? ANSWER_BAD : ANSWER_ITEM;
 }

@@ -146,7 +146,7 @@ static inline void wire_put_text(struct wire_cursor *c, struct wire_text text, u
     wire_put_bytes(c, text.bytes, text.length);
 }
 
-static inline uint64_t wire_take(struct wire_cursor *c, unsigned bytes)
+static inline uint64_t wire_get(struct wire_cursor *c, unsigned bytes)
 {
     if (c->failed || (size_t)(c->end - c->at) < bytes) {
         c->failed = true;
@@ -158,7 +158,7 @@ static inline uint64_t wire_take(struct wire_cursor *c, unsigned bytes)
     return value;
 }
 
-static inline struct wire_text wire_take_bytes(struct wire_cursor *c, size_t length)
+static inline struct wire_text wire_get_bytes(struct wire_cursor *c, size_t length)
 {
     if (c->failed || (size_t)(c->end - c->at) < length) {
         c->failed = true;
@@ -169,9 +169,9 @@ static inline struct wire_text wire_take_bytes(struct wire_cursor *c, size_t len
     return text;
 }
 
-static inline struct wire_text wire_take_text(struct wire_cursor *c, unsigned bytes)
+static inline struct wire_text wire_get_text(struct wire_cursor *c, unsigned bytes)
 {
-    return wire_take_bytes(c, (size_t)wire_take(c, bytes));
+    return wire_get_bytes(c, (size_t)wire_get(c, bytes));
 }
 
 static inline struct wire_cursor wire_reading(const void *body, size_t length)
@@ -215,8 +215,8 @@ static inline enum wire_status wire_header(const void *bytes, size_t len, size_t
     if (len < WIRE_HEADER)
         return WIRE_MORE;
     struct wire_cursor c = wire_reading(bytes, WIRE_HEADER);
-    const uint64_t length = wire_take(&c, 4);
-    const uint64_t kind = wire_take(&c, 4);
+    const uint64_t length = wire_get(&c, 4);
+    const uint64_t kind = wire_get(&c, 4);
     if (kind < WIRE_HELLO || kind > WIRE_TYPE_LAST || length > body_max)
         return WIRE_BAD;
     *type = (enum wire_type)kind;
@@ -251,24 +251,24 @@ static inline bool wire_read_hello(const void *body, size_t length, struct wire_
 {
     *hello = (struct wire_hello){ 0 };
     struct wire_cursor c = wire_reading(body, length);
-    const struct wire_text magic = wire_take_bytes(&c, WIRE_MAGIC_SIZE);
-    const uint32_t version = (uint32_t)wire_take(&c, 4);
+    const struct wire_text magic = wire_get_bytes(&c, WIRE_MAGIC_SIZE);
+    const uint32_t version = (uint32_t)wire_get(&c, 4);
     if (c.failed || memcmp(magic.bytes, WIRE_MAGIC, WIRE_MAGIC_SIZE) != 0)
         return false;
     hello->version = version;
     if (version != WIRE_VERSION)
         return false;
-    hello->instance = wire_take(&c, 8);
-    hello->pid = (uint32_t)wire_take(&c, 4);
-    hello->worker = (uint16_t)wire_take(&c, 2);
-    hello->workers = (uint16_t)wire_take(&c, 2);
-    hello->max_clients = (uint32_t)wire_take(&c, 4);
-    hello->framing = (uint8_t)wire_take(&c, 1);
-    const uint64_t keep_clients = wire_take(&c, 1);
+    hello->instance = wire_get(&c, 8);
+    hello->pid = (uint32_t)wire_get(&c, 4);
+    hello->worker = (uint16_t)wire_get(&c, 2);
+    hello->workers = (uint16_t)wire_get(&c, 2);
+    hello->max_clients = (uint32_t)wire_get(&c, 4);
+    hello->framing = (uint8_t)wire_get(&c, 1);
+    const uint64_t keep_clients = wire_get(&c, 1);
     hello->keep_clients = keep_clients == 1;
-    hello->bind_addr = wire_take_text(&c, 2);
-    hello->module_version = wire_take_text(&c, 2);
-    hello->kamailio_version = wire_take_text(&c, 2);
+    hello->bind_addr = wire_get_text(&c, 2);
+    hello->module_version = wire_get_text(&c, 2);
+    hello->kamailio_version = wire_get_text(&c, 2);
     return !c.failed && c.at == c.end && hello->workers >= 1 && hello->workers <= EVAPID_WORKERS_MAX &&
            hello->worker < hello->workers && hello->framing <= WIRE_FRAMING_RAW && keep_clients <= 1;
 }
@@ -286,10 +286,10 @@ static inline size_t wire_write_welcome(void *out, size_t room, const struct wir
 static inline bool wire_read_welcome(const void *body, size_t length, struct wire_welcome *welcome)
 {
     struct wire_cursor c = wire_reading(body, length);
-    welcome->version = (uint32_t)wire_take(&c, 4);
-    welcome->session = (uint32_t)wire_take(&c, 4);
-    welcome->pid = (uint32_t)wire_take(&c, 4);
-    welcome->evapid_version = wire_take_text(&c, 2);
+    welcome->version = (uint32_t)wire_get(&c, 4);
+    welcome->session = (uint32_t)wire_get(&c, 4);
+    welcome->pid = (uint32_t)wire_get(&c, 4);
+    welcome->evapid_version = wire_get_text(&c, 2);
     return !c.failed && c.at == c.end;
 }
 
@@ -304,8 +304,8 @@ static inline size_t wire_write_refused(void *out, size_t room, uint32_t version
 static inline bool wire_read_refused(const void *body, size_t length, uint32_t *version, struct wire_text *reason)
 {
     struct wire_cursor c = wire_reading(body, length);
-    *version = (uint32_t)wire_take(&c, 4);
-    *reason = wire_take_text(&c, 2);
+    *version = (uint32_t)wire_get(&c, 4);
+    *reason = wire_get_text(&c, 2);
     return !c.failed && c.at == c.end;
 }
 
@@ -320,8 +320,8 @@ static inline size_t wire_write_notice(void *out, size_t room, uint8_t level, st
 static inline bool wire_read_notice(const void *body, size_t length, uint8_t *level, struct wire_text *text)
 {
     struct wire_cursor c = wire_reading(body, length);
-    *level = (uint8_t)wire_take(&c, 1);
-    *text = wire_take_text(&c, 2);
+    *level = (uint8_t)wire_get(&c, 1);
+    *text = wire_get_text(&c, 2);
     return !c.failed && c.at == c.end;
 }
 
@@ -342,15 +342,15 @@ static inline size_t wire_write_event(void *out, size_t room, enum wire_type typ
 static inline bool wire_read_event(const void *body, size_t length, struct wire_event *event)
 {
     struct wire_cursor c = wire_reading(body, length);
-    event->sequence = wire_take(&c, 8);
-    event->connection = (uint32_t)wire_take(&c, 4);
-    event->read_ns = wire_take(&c, 8);
-    event->port = (uint16_t)wire_take(&c, 2);
-    const uint64_t again = wire_take(&c, 1);
+    event->sequence = wire_get(&c, 8);
+    event->connection = (uint32_t)wire_get(&c, 4);
+    event->read_ns = wire_get(&c, 8);
+    event->port = (uint16_t)wire_get(&c, 2);
+    const uint64_t again = wire_get(&c, 1);
     event->again = again == 1;
-    event->address = wire_take_text(&c, 1);
-    event->tag = wire_take_text(&c, 1);
-    event->message = wire_take_bytes(&c, (size_t)(c.end - c.at));
+    event->address = wire_get_text(&c, 1);
+    event->tag = wire_get_text(&c, 1);
+    event->message = wire_get_bytes(&c, (size_t)(c.end - c.at));
     return !c.failed && again <= 1 && event->address.length <= EVAPID_ADDRESS_MAX &&
            event->tag.length <= EVAPID_TAG_MAX;
 }
@@ -371,16 +371,16 @@ static inline bool wire_read_query(const void *body, size_t length, struct wire_
 {
     *query = (struct wire_query){ 0 };
     struct wire_cursor c = wire_reading(body, length);
-    const struct wire_text magic = wire_take_bytes(&c, WIRE_MAGIC_SIZE);
-    *version = (uint32_t)wire_take(&c, 4);
+    const struct wire_text magic = wire_get_bytes(&c, WIRE_MAGIC_SIZE);
+    *version = (uint32_t)wire_get(&c, 4);
     if (c.failed || memcmp(magic.bytes, WIRE_MAGIC, WIRE_MAGIC_SIZE) != 0) {
         *version = 0;
         return false;
     }
-    const uint64_t subject = wire_take(&c, 1);
+    const uint64_t subject = wire_get(&c, 1);
     query->subject = (enum wire_subject)subject;
-    query->after = (uint32_t)wire_take(&c, 4);
-    query->limit = (uint16_t)wire_take(&c, 2);
+    query->after = (uint32_t)wire_get(&c, 4);
+    query->limit = (uint16_t)wire_get(&c, 2);
     return *version == WIRE_VERSION && !c.failed && c.at == c.end && subject >= WIRE_ASK_STATUS &&
            subject <= WIRE_ASK_CLIENTS;
 }

@@ -171,7 +171,7 @@ static void check_raw(const char *stream, size_t length)
 /* What it may still hold when it is closed counts as thrown away: messages that the host has not taken. */
 static void finish(struct client *client)
 {
-    const bool held = client_holds(client);
+    const bool held = client_has_waiting(client);
     client_finish(client);
     turns(1);
     assert(host.gone == 1 && client->state == CLIENT_GONE && client->input.bytes == NULL);
@@ -211,7 +211,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         client_resume(client);
         for (size_t i = 0; i < size + 4 && host.ended == 0; i++)
             turns(1); /* raw, it reads as much as a message may have */
-        assert(!client_holds(client) && host.ended == 1 && client->state == CLIENT_FINISHING &&
+        assert(!client_has_waiting(client) && host.ended == 1 && client->state == CLIENT_FINISHING &&
                client->input.bytes == NULL);
         if (client->out.framing == FRAMING_RAW)
             check_raw(stream, size);

@@ -131,7 +131,7 @@ static void test_without_a_service_manager_nothing_is_said(void **state)
         assert_true(notify_keep(0, "client-1"));
         notify_forget("client-1");
         assert_false(notify_flush());
-        notify_settle(60000);
+        notify_drain(60000);
     }
 }
 
@@ -241,7 +241,7 @@ static void test_settling_ends_when_all_was_read_and_the_barrier_is_closed(void 
         _exit(heard == clients + 1 && got.fd >= 0 ? 0 : 1);
     }
     assert_true(reader > 0);
-    notify_settle(60000);
+    notify_drain(60000);
     int status = -1;
     assert_int_equal(waitpid(reader, &status, 0), reader);
     assert_int_equal(status, 0);
@@ -254,7 +254,7 @@ static void test_settling_waits_no_longer_than_said(void **state)
     (void)state;
     begin('/');
     fill_with_clients();
-    notify_settle(1);
+    notify_drain(1);
     while (receive())
         continue;
     assert_no_more();

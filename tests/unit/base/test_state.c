@@ -66,14 +66,14 @@ static void test_numbers_and_bytes_come_back(void **state)
     assert_null(state_open(&in, state_end(&out)));
     assert_int_equal(in.version, STATE_VERSION);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
-        assert_int_equal(state_take(&in, "number", 4711), numbers[i]);
-    assert_int_equal(state_take(&in, "number", 4711), 4711);
-    const struct wire_text hello = state_take_bytes(&in, "hello");
+        assert_int_equal(state_get(&in, "number", 4711), numbers[i]);
+    assert_int_equal(state_get(&in, "number", 4711), 4711);
+    const struct wire_text hello = state_get_bytes(&in, "hello");
     assert_int_equal(hello.length, 11);
     assert_memory_equal(hello.bytes, "hello\0world", 11);
-    assert_int_equal(state_take_bytes(&in, "nothing").length, 0);
-    assert_int_equal(state_take_bytes(&in, "text").length, 4);
-    assert_int_equal(state_take(&in, "last", 0), UINT64_MAX);
+    assert_int_equal(state_get_bytes(&in, "nothing").length, 0);
+    assert_int_equal(state_get_bytes(&in, "text").length, 4);
+    assert_int_equal(state_get(&in, "last", 0), UINT64_MAX);
     assert_true(state_finish(&in));
     assert_int_equal(in.unknown_count, 0);
     assert_true(state_close(&in));
@@ -94,22 +94,22 @@ static void test_what_is_missing_has_a_default(void **state)
     state_put_end(&out);
     state_put(&out, "last", 2);
     assert_null(state_open(&in, state_end(&out)));
-    assert_int_equal(state_take(&in, "before", 7), 7);
-    assert_int_equal(state_take(&in, "first", 7), 1);
-    assert_int_equal(state_take_bytes(&in, "bytes").length, 0);
-    assert_null(state_take_chunk(&in, "chunk", &missing));
+    assert_int_equal(state_get(&in, "before", 7), 7);
+    assert_int_equal(state_get(&in, "first", 7), 1);
+    assert_int_equal(state_get_bytes(&in, "bytes").length, 0);
+    assert_null(state_get_chunk(&in, "chunk", &missing));
     assert_true(missing);
-    state_take_record(&in, "record");
-    assert_int_equal(state_take(&in, "last", 7), 7); /* the record's field, not the one outside */
-    state_take_end(&in);
-    state_take_record(&in, "another"); /* the record is missing, and so is all in it */
-    assert_int_equal(state_take(&in, "last", 8), 8);
-    state_take_record(&in, "inner");
-    assert_false(state_take_next(&in, "last"));
-    state_take_end(&in);
-    state_take_end(&in);
-    assert_false(state_take_next(&in, "list"));
-    assert_int_equal(state_take(&in, "last", 7), 2);
+    state_get_record(&in, "record");
+    assert_int_equal(state_get(&in, "last", 7), 7); /* the record's field, not the one outside */
+    state_get_end(&in);
+    state_get_record(&in, "another"); /* the record is missing, and so is all in it */
+    assert_int_equal(state_get(&in, "last", 8), 8);
+    state_get_record(&in, "inner");
+    assert_false(state_get_next(&in, "last"));
+    state_get_end(&in);
+    state_get_end(&in);
+    assert_false(state_get_next(&in, "list"));
+    assert_int_equal(state_get(&in, "last", 7), 2);
     assert_true(state_finish(&in));
     assert_true(state_close(&in));
 }
@@ -157,13 +157,13 @@ static void test_what_is_unknown_is_passed_over_and_noted(void **state)
     }
     put_the_unknown(&out, chunk);
     assert_null(state_open(&in, state_end(&out)));
-    assert_int_equal(state_take(&in, "known", 0), 1);
+    assert_int_equal(state_get(&in, "known", 0), 1);
     for (int i = 0; i < 3; i++) {
-        assert_true(state_take_next(&in, "item"));
-        assert_int_equal(state_take(&in, "known", 0), 2);
-        state_take_end(&in);
+        assert_true(state_get_next(&in, "item"));
+        assert_int_equal(state_get(&in, "known", 0), 2);
+        state_get_end(&in);
     }
-    assert_false(state_take_next(&in, "item"));
+    assert_false(state_get_next(&in, "item"));
     assert_true(state_finish(&in));
     assert_int_equal(in.unknown_count, 6);
     const size_t number = 1 + 3 + 1 + 3; /* "odd" of 70000: length, name, kind, bytes */
@@ -196,13 +196,13 @@ static void test_a_field_of_another_kind_makes_no_sense(void **state)
                 state_put_end(&out);
             assert_null(state_open(&in, state_end(&out)));
             if (taken == 0)
-                state_take(&in, "field", 0);
+                state_get(&in, "field", 0);
             else if (taken == 1)
-                state_take_bytes(&in, "field");
+                state_get_bytes(&in, "field");
             else if (taken == 2)
-                state_take_record(&in, "field");
+                state_get_record(&in, "field");
             else
-                state_take_chunk(&in, "field", &missing);
+                state_get_chunk(&in, "field", &missing);
             assert_int_equal(in.at.failed, taken != kind && !(taken == 3 && kind == 0));
             state_close(&in);
         }
@@ -251,7 +251,7 @@ static void test_chunks_that_are_shared_stay_shared(void **state)
         struct chunk *read[100] = { NULL };
         for (size_t i = 0; i < 300; i++) {
             bool missing = true;
-            struct chunk *chunk = state_take_chunk(&in, "chunk", &missing);
+            struct chunk *chunk = state_get_chunk(&in, "chunk", &missing);
             assert_false(missing);
             if (i % 7 == 3) {
                 assert_null(chunk);
@@ -305,12 +305,12 @@ static void test_what_failed_stays_so(void **state)
     state_put(&out, "one", 1);
     assert_null(state_open(&in, state_end(&out)));
     assert_false(state_fail(&in));
-    assert_int_equal(state_take(&in, "one", 0), 0);
-    assert_int_equal(state_take_bytes(&in, "one").length, 0);
-    assert_null(state_take_chunk(&in, "one", &missing));
-    assert_false(state_take_next(&in, "one"));
-    state_take_record(&in, "one");
-    state_take_end(&in);
+    assert_int_equal(state_get(&in, "one", 0), 0);
+    assert_int_equal(state_get_bytes(&in, "one").length, 0);
+    assert_null(state_get_chunk(&in, "one", &missing));
+    assert_false(state_get_next(&in, "one"));
+    state_get_record(&in, "one");
+    state_get_end(&in);
     assert_false(state_finish(&in));
     assert_false(state_close(&in));
 }
@@ -414,7 +414,7 @@ static void settle(struct stand *stand)
 {
     for (size_t i = 0; i < QUEUES; i++)
         outq_pin(&stand->queues[i]);
-    run_settle(&stand->run);
+    run_trim(&stand->run);
 }
 
 static void open_stand(struct stand *stand)
@@ -472,14 +472,14 @@ static bool load_stand(struct stand *stand, int memfd)
     open_stand(stand);
     if (state_open(&in, memfd) != NULL)
         return false;
-    state_take_record(&in, "run");
+    state_get_record(&in, "run");
     bool good = run_load(&stand->run, &in);
-    state_take_end(&in);
+    state_get_end(&in);
     for (size_t i = 0; i < QUEUES && good; i++) {
-        good = state_take_next(&in, "queue") && outq_load(&stand->queues[i], &in) &&
+        good = state_get_next(&in, "queue") && outq_load(&stand->queues[i], &in) &&
                outq_resume(&stand->queues[i], &stand->run);
         if (good)
-            state_take_end(&in);
+            state_get_end(&in);
     }
     good = good && state_finish(&in);
     return state_close(&in) && good;
@@ -518,7 +518,7 @@ static void test_queues_go_on_where_they_stood(void **state)
     }
     for (int turn = 0; turn < 2; turn++) {
         for (size_t i = 0; i < QUEUES; i++) {
-            assert_int_equal(outq_take_given(&after.queues[i]), outq_take_given(&before.queues[i]));
+            assert_int_equal(outq_collect_given(&after.queues[i]), outq_collect_given(&before.queues[i]));
             assert_int_equal(send_all(&after, i, 777), send_all(&before, i, 1 << 20));
         }
         relay(&before, 500);
@@ -556,7 +556,7 @@ static bool try_corrupted(const char *bytes, size_t length)
     struct stand stand;
     const bool good = load_stand(&stand, memfd_of(bytes, length));
     for (size_t i = 0; i < QUEUES && good; i++) {
-        outq_take_given(&stand.queues[i]);
+        outq_collect_given(&stand.queues[i]);
         outq_events(&stand.queues[i]);
         send_all(&stand, i, 1 << 20);
     }
@@ -615,10 +615,10 @@ static void test_a_chunk_is_part_of_one_run_once(void **state)
         assert_null(state_open(&in, state_end(&out)));
         for (int i = 0; i < 2; i++)
             run_open(&runs[i], FRAMING_RAW);
-        state_take_record(&in, "run");
+        state_get_record(&in, "run");
         assert_int_equal(run_load(&runs[0], &in), !twice);
-        state_take_end(&in);
-        state_take_record(&in, "run");
+        state_get_end(&in);
+        state_get_record(&in, "run");
         assert_false(run_load(&runs[1], &in));
         for (int i = 0; i < 2; i++)
             run_close(&runs[i]);

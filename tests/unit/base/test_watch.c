@@ -51,7 +51,7 @@ static void test_a_client_that_cannot_be_watched_is_watched_a_second_later(void 
     up.take = 0;
     send_text(&a, "1:1,");
     turn();
-    assert_true(client_holds(a.client));
+    assert_true(client_has_waiting(a.client));
     up.take = -1;
     crowded = true;
     client_resume(a.client);

@@ -65,8 +65,8 @@ static void begin(int memfd)
 
 static bool load_client(struct state_in *in)
 {
-    const uint32_t index = (uint32_t)state_take(in, "index", 0);
-    struct ledger_slot *slot = ledger_at(&ledger, (uint32_t)state_take(in, "slot", LEDGER_NONE));
+    const uint32_t index = (uint32_t)state_get(in, "index", 0);
+    struct ledger_slot *slot = ledger_at(&ledger, (uint32_t)state_get(in, "slot", LEDGER_NONE));
     assert_true(slot != NULL && slot->index == index);
     const struct client_limits *limits = slot->framing == FRAMING_RAW ? &raw_limits : &netstring_limits;
     const int fd = sockets[index] >= 0 ? fcntl(sockets[index], F_DUPFD_CLOEXEC, 0) : -1;
@@ -78,12 +78,12 @@ static bool load(int memfd)
 {
     struct state_in in;
     assert_null(state_open(&in, fcntl(memfd, F_DUPFD_CLOEXEC, 0)));
-    state_take_record(&in, "bus");
+    state_get_record(&in, "bus");
     bool good = bus_load(bus, &in);
-    state_take_end(&in);
-    while (good && state_take_next(&in, "client")) {
+    state_get_end(&in);
+    while (good && state_get_next(&in, "client")) {
         good = load_client(&in);
-        state_take_end(&in);
+        state_get_end(&in);
     }
     good = good && state_finish(&in);
     assert_true(!good || in.unknown_count == 0);
@@ -93,7 +93,7 @@ static bool load(int memfd)
     }
     good = state_close(&in) && good;
     if (good)
-        bus_settle_gone(bus);
+        bus_report_gone(bus);
     return good;
 }
 
@@ -165,7 +165,7 @@ static void test_a_message_in_two_parts_and_one_that_nobody_took(void **state)
     TURN_UNTIL(find(2)->input.held);
     hand_over();
     assert_true(find(1)->slot->input_begun && find(2)->slot->input_begun);
-    assert_true(client_holds(find(2)));
+    assert_true(client_has_waiting(find(2)));
     send_text(&part, " parts,");
     send_text(&held, "ur,");
     up.take = -1;
@@ -333,7 +333,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     flush_finish(bus, find(3));
     up.take = 0;
     send_text(&gone, "4:held,");
-    TURN_UNTIL(client_holds(find(4)));
+    TURN_UNTIL(client_has_waiting(find(4)));
     client_drop(find(4), DROP_CLOSED);
     for (int i = 0; i < 3; i++) {
         hand_over();
@@ -341,7 +341,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
         assert_int_equal(find(2)->state, CLIENT_FINISHING);
         assert_int_equal(find(3)->state, CLIENT_FLUSHING);
         assert_int_equal(find(4)->state, CLIENT_GONE);
-        assert_true(client_holds(find(4)));
+        assert_true(client_has_waiting(find(4)));
         assert_int_equal(bus->roster.receiver_count, 1);
         assert_int_equal(listener.clients, 4); /* a client that has gone keeps its place while it holds something */
     }

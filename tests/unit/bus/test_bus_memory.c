@@ -302,7 +302,7 @@ static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **sta
     up.take = -1;
     assert_int_equal(up.of[1].ended, 1);
     assert_int_equal(up.of[2].ended, 1);
-    assert_false(client_holds(a.client) || client_holds(b.client));
+    assert_false(client_has_waiting(a.client) || client_has_waiting(b.client));
     client_resume(a.client);
     client_resume(b.client);
     assert_heard(1, "1");

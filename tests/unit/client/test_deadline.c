@@ -99,7 +99,7 @@ static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
     pass(&a, TIMEOUT_MS / 2);
     up.take = 0;
     send_and_read(&a, "llo,3:b");
-    assert_true(client_holds(a.client));
+    assert_true(client_has_waiting(a.client));
     assert_int_equal(a.client->input.since_ms, 0);
     bus_tick(bus);
     client_resume(a.client); /* in vain */

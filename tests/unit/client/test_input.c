@@ -392,19 +392,19 @@ static void test_a_message_that_is_not_taken_is_held_and_comes_first(void **stat
     up.take = 2;
     send_text(&a, "1:a,1:b,1:c,1:d,1:e,");
     TURN_UNTIL(up.of[1].refused == 1);
-    assert_true(client_holds(a.client));
+    assert_true(client_has_waiting(a.client));
     assert_heard(1, "a|b");
     for (int i = 0; i < 10; i++)
         turn();
     assert_int_equal(up.of[1].refused, 1); /* nobody asks again by himself */
     up.take = 1;
     client_resume(a.client);
-    assert_true(client_holds(a.client));
+    assert_true(client_has_waiting(a.client));
     assert_heard(1, "a|b|c");
     assert_int_equal(a.client->tally->messages, 3);
     up.take = -1;
     client_resume(a.client);
-    assert_false(client_holds(a.client));
+    assert_false(client_has_waiting(a.client));
     assert_heard(1, "a|b|c|d|e");
     send_text(&a, "1:f,");
     TURN_UNTIL(up.of[1].messages == 6);
@@ -474,7 +474,7 @@ static void test_messages_come_in_order_and_once_however_they_are_taken(void **s
             }
             up.take = rand_r(&seed) % 12;
             turn();
-            if (client_holds(a.client))
+            if (client_has_waiting(a.client))
                 client_resume(a.client);
             if (rand_r(&seed) % 50 == 0) {
                 bus_readmit(bus, a.client);
@@ -541,7 +541,7 @@ static void test_messages_of_a_client_that_has_gone_can_still_be_taken(void **st
     TURN_UNTIL(up.of[1].refused == 1);
     client_drop(a.client, DROP_SLOW);
     assert_int_equal(up.of[1].gone, 1);
-    assert_true(client_holds(a.client));
+    assert_true(client_has_waiting(a.client));
     up.take = 2;
     client_resume(a.client);
     assert_heard(1, "a|b");
@@ -592,7 +592,7 @@ static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **sta
     TURN_UNTIL(up.of[2].ended == 1);
     memory_limit(-1);
     assert_heard(1, "z|a");
-    assert_false(client_holds(a.client) || client_holds(b.client));
+    assert_false(client_has_waiting(a.client) || client_has_waiting(b.client));
     assert_int_equal(a.client->tally->messages, 4);
     assert_int_equal(a.client->tally->message_bytes, 7);
     assert_int_equal(a.client->tally->messages_dropped[LOSS_MEMORY], 2);

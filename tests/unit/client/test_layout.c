@@ -51,7 +51,7 @@ static void fill(struct ledger *ledger)
 {
     assert_null(ledger_open(ledger));
     for (uint32_t i = 1; i <= 3; i++) {
-        struct ledger_slot *slot = ledger_take(ledger, i * 10);
+        struct ledger_slot *slot = ledger_claim(ledger, i * 10);
         slot->cookie = i * 1000ULL;
         slot->port = (uint16_t)(i * 100);
         slot->tally.dropped[DROP_LARGE] = i;
@@ -120,14 +120,14 @@ static void test_no_free_slot_is_lost_to_one_that_only_looked(void **state)
     (void)state;
     assert_null(ledger_open(&ledger));
     for (uint32_t i = 1; i <= 5; i++)
-        ledger_take(&ledger, i);
+        ledger_claim(&ledger, i);
     ledger_release(&ledger, ledger_at(&ledger, 0));
     ledger_release(&ledger, ledger_at(&ledger, 3));
     assert_null(ledger_adopt(&other, fcntl(ledger.memfd, F_DUPFD_CLOEXEC, 0)));
     ledger_close(&other);
     ledger_go_on(&ledger);
     for (uint32_t i = 3; i < LEDGER_SEGMENT; i++)
-        assert_non_null(ledger_take(&ledger, 100 + i));
+        assert_non_null(ledger_claim(&ledger, 100 + i));
     assert_int_equal(ledger.header->segments, 1);
     ledger_close(&ledger);
 }
@@ -157,7 +157,7 @@ static void test_of_another_layout_is_made_one_of_ours(void **state)
     *after.offer = 1; /* it is that of the one before */
     assert_int_equal(before.header->offer, 1);
     assert_int_equal(after.header->offer, 0);
-    assert_int_equal(ledger_take(&after, 5)->index, 5);
+    assert_int_equal(ledger_claim(&after, 5)->index, 5);
     assert_int_equal(ledger_at(&after, 1)->index, 5); /* the slot that was free is used first */
     adopt_again(&after);
     assert_false(ledger_was_made(&after));
@@ -227,7 +227,7 @@ static void test_slots_keep_their_numbers_however_they_lie(void **state)
     (void)state;
     fill(&before);
     for (uint32_t i = 3; i < 14; i++)
-        ledger_take(&before, i * 100);
+        ledger_claim(&before, i * 100);
     assert_null(ledger_adopt(&after, laid_out_otherwise(&before)));
     assert_true(ledger_was_made(&after));
     assert_int_equal(after.unknown_count, 0);

@@ -54,7 +54,7 @@ static void test_slots_are_taken_found_and_given_back(void **state)
     assert_null(ledger_next(&ledger, NULL));
     assert_null(ledger_at(&ledger, 0));
     for (uint32_t i = 0; i < 10; i++) {
-        slots[i] = ledger_take(&ledger, i + 1);
+        slots[i] = ledger_claim(&ledger, i + 1);
         assert_non_null(slots[i]);
         assert_int_equal(slots[i]->index, i + 1);
         assert_ptr_equal(ledger_at(&ledger, ledger_number(&ledger, slots[i])), slots[i]);
@@ -69,7 +69,7 @@ static void test_slots_are_taken_found_and_given_back(void **state)
     assert_int_equal(count(&ledger), 9);
     assert_int_equal(ledger.header->gone.relayed, 7);
     assert_int_equal(ledger.header->gone.dropped[DROP_SLOW], 2);
-    const struct ledger_slot *again = ledger_take(&ledger, 99);
+    const struct ledger_slot *again = ledger_claim(&ledger, 99);
     const struct tally empty = { 0 };
     assert_ptr_equal(again, slots[4]);
     assert_memory_equal(&again->tally, &empty, sizeof(empty));
@@ -83,7 +83,7 @@ static void test_it_grows_by_segments_and_is_found_again(void **state)
     (void)state;
     assert_null(ledger_open(&ledger));
     for (uint32_t i = 1; i <= all; i++) {
-        struct ledger_slot *slot = ledger_take(&ledger, i);
+        struct ledger_slot *slot = ledger_claim(&ledger, i);
         assert_non_null(slot);
         slot->cookie = i * 3ULL;
     }
@@ -101,10 +101,10 @@ static void test_it_grows_by_segments_and_is_found_again(void **state)
     assert_in_range(expected, all, all + 1);
     /* The free ones are used before it grows. */
     for (uint32_t i = count(&ledger); i < 3 * LEDGER_SEGMENT; i++)
-        assert_non_null(ledger_take(&ledger, 100000 + i));
+        assert_non_null(ledger_claim(&ledger, 100000 + i));
     assert_int_equal(ledger.header->segments, 3);
     assert_int_equal(count(&ledger), 3 * LEDGER_SEGMENT);
-    assert_non_null(ledger_take(&ledger, 1));
+    assert_non_null(ledger_claim(&ledger, 1));
     assert_int_equal(ledger.header->segments, 4);
     ledger_close(&ledger);
 }
@@ -115,7 +115,7 @@ static void test_what_does_not_fit_is_not_adopted(void **state)
     int ends[2];
     (void)state;
     assert_null(ledger_open(&ledger));
-    assert_non_null(ledger_take(&ledger, 1));
+    assert_non_null(ledger_claim(&ledger, 1));
     struct ledger_header *header = ledger.header;
     struct ledger other;
     header->file.magic = 0x676c646970617665U; /* "evapidlg" */
@@ -162,7 +162,7 @@ static void test_what_was_not_committed_is_undone(void **state)
     struct ledger ledger;
     (void)state;
     assert_null(ledger_open(&ledger));
-    struct ledger_slot *slot = ledger_take(&ledger, 1);
+    struct ledger_slot *slot = ledger_claim(&ledger, 1);
     const struct event_counts counts = { .relay = 3 };
     give(&ledger, slot, 3);
     commit_events(&ledger, 7, 100, no_events, &counts);
@@ -199,8 +199,8 @@ static void test_a_commit_counts_when_the_tail_of_the_ring_has_moved(void **stat
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct ledger ledger;
         assert_null(ledger_open(&ledger));
-        struct ledger_slot *slot = ledger_take(&ledger, 1);
-        struct ledger_slot *idle = ledger_take(&ledger, 2);
+        struct ledger_slot *slot = ledger_claim(&ledger, 1);
+        struct ledger_slot *idle = ledger_claim(&ledger, 2);
         const struct event_counts counts[] = { { .multicast = 10 }, { .multicast = 30 } };
         give(&ledger, idle, 1);
         give(&ledger, slot, 10);
@@ -221,9 +221,9 @@ static void test_what_the_run_had_counts_up_to_the_commit(void **state)
     uint64_t run[FRAMINGS] = { 0 };
     (void)state;
     assert_null(ledger_open(&ledger));
-    struct ledger_slot *all = ledger_take(&ledger, 1);
-    struct ledger_slot *left = ledger_take(&ledger, 2);
-    struct ledger_slot *raw = ledger_take(&ledger, 3);
+    struct ledger_slot *all = ledger_claim(&ledger, 1);
+    struct ledger_slot *left = ledger_claim(&ledger, 2);
+    struct ledger_slot *raw = ledger_claim(&ledger, 3);
     all->follows = left->follows = raw->follows = true;
     raw->framing = FRAMING_RAW;
     run[FRAMING_NETSTRING] = 40;
@@ -324,7 +324,7 @@ static void act_come_or_go(struct model *model)
         model->there = false;
         return;
     }
-    struct ledger_slot *slot = ledger_take(&t.ledger, ++t.last_index);
+    struct ledger_slot *slot = ledger_claim(&t.ledger, ++t.last_index);
     assert_non_null(slot);
     slot->framing = any(2) == 0 ? FRAMING_RAW : FRAMING_NETSTRING;
     *model = (struct model){ .there = true, .number = ledger_number(&t.ledger, slot), .index = t.last_index };

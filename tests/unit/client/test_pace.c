@@ -351,7 +351,7 @@ static void test_without_memory_to_part_a_begun_frame_nothing_is_torn(void **sta
         chunk = chunk_of_event(FRAMING_NETSTRING, &event);
         enum drop_reason reason = DROP_MEMORY;
         memory_limit(0);
-        const bool given = to_one ? client_give(a.client, chunk, &reason) : client_can_take(a.client, SIZE, &reason);
+        const bool given = to_one ? client_give(a.client, chunk, &reason) : client_can_accept(a.client, SIZE, &reason);
         assert_int_equal(memory_refused(), 1);
         memory_limit(-1);
         chunk_unref(chunk);

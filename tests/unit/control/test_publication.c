@@ -24,7 +24,7 @@ static const char *come(const char *bytes, size_t length)
         assert_true(room > 0 && room <= PUBLICATION_BATCH);
         const size_t size = length < room ? length : room;
         memcpy(to, bytes, size);
-        why = publication_take(publication, bus, size);
+        why = publication_publish(publication, bus, size);
         bytes += size;
         length -= size;
     }

@@ -65,7 +65,7 @@ static void read_line(int fd, char *line, size_t room)
 /* ---- the one that runs, in a thread --------------------------------------------------------------------------------- */
 
 struct runner {
-    const struct holdings *holdings; /* NULL: it sends something else */
+    const struct descriptors *descriptors; /* NULL: it sends something else */
     const char *says;
     size_t length;
     char request[128];
@@ -78,9 +78,9 @@ static void *run(void *of)
     struct runner *runner = of;
     const int fd = accept(listening, NULL, NULL);
     read_line(fd, runner->request, sizeof(runner->request));
-    if (runner->holdings != NULL) {
+    if (runner->descriptors != NULL) {
         fcntl(fd, F_SETFL, O_NONBLOCK); /* as in the event loop */
-        runner->why = replace_give(fd, runner->holdings, &runner->offer);
+        runner->why = replace_give(fd, runner->descriptors, &runner->offer);
     } else {
         send(fd, runner->says, runner->length, MSG_NOSIGNAL);
     }
@@ -94,21 +94,21 @@ static void start(pthread_t *thread, void *(*of)(void *), void *argument)
 }
 
 /* Memory files, each containing its own number. */
-static void hold_files(struct holdings *holdings, uint32_t count)
+static void hold_files(struct descriptors *descriptors, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const int memfd = memfd_create("held", MFD_CLOEXEC);
         assert_int_equal(write(memfd, &i, sizeof(i)), sizeof(i));
-        assert_true(holdings_add(holdings, memfd, "client-%u", i));
+        assert_true(descriptors_add(descriptors, memfd, "client-%u", i));
     }
 }
 
-static void assert_files(struct holdings *holdings, uint32_t count)
+static void assert_files(struct descriptors *descriptors, uint32_t count)
 {
-    assert_int_equal(HASH_COUNT(holdings->all), count);
+    assert_int_equal(HASH_COUNT(descriptors->all), count);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = UINT32_MAX;
-        const int memfd = holdings_take(holdings, "client-%u", i);
+        const int memfd = descriptors_remove(descriptors, "client-%u", i);
         assert_int_equal(pread(memfd, &number, sizeof(number), 0), sizeof(number));
         assert_int_equal(number, i);
         assert_true((fcntl(memfd, F_GETFD) & FD_CLOEXEC) != 0);
@@ -121,9 +121,9 @@ static void test_everything_goes_over_by_its_name(void **state)
     static const uint32_t counts[] = { 1, 2, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH, 333 };
     (void)state;
     for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
-        struct holdings given = { 0 };
-        struct holdings taken = { 0 };
-        struct runner runner = { .holdings = &given, .why = "never asked" };
+        struct descriptors given = { 0 };
+        struct descriptors taken = { 0 };
+        struct runner runner = { .descriptors = &given, .why = "never asked" };
         pthread_t thread;
         int fd = -1;
         hold_files(&given, counts[i]);
@@ -165,7 +165,7 @@ static void test_what_is_no_answer_is_refused(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct runner runner = { .says = cases[i].says, .length = strlen(cases[i].says) };
-        struct holdings taken = { 0 };
+        struct descriptors taken = { 0 };
         pthread_t thread;
         int fd = -1;
         start(&thread, run, &runner);
@@ -178,7 +178,7 @@ static void test_what_is_no_answer_is_refused(void **state)
 
 static void test_nobody_is_there(void **state)
 {
-    struct holdings taken = { 0 };
+    struct descriptors taken = { 0 };
     char nowhere[80];
     int fd = -1;
     (void)state;
@@ -250,7 +250,7 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        struct holdings taken = { 0 };
+        struct descriptors taken = { 0 };
         struct batch batch = cases[i].batch;
         pthread_t thread;
         int fd = -1;
@@ -260,7 +260,7 @@ static void test_names_and_descriptors_that_do_not_fit_each_other_are_refused(vo
         assert_int_equal(why == NULL, cases[i].why == NULL);
         if (why != NULL)
             assert_string_equal(why, cases[i].why);
-        holdings_clear(&taken, true);
+        descriptors_clear(&taken, true);
         close(fd);
     }
 }
@@ -373,7 +373,7 @@ static size_t open_descriptors(void)
 
 static void test_a_successor_that_breaks_off_gets_nothing(void **state)
 {
-    struct holdings given = { 0 };
+    struct descriptors given = { 0 };
     char answer[128];
     (void)state;
     hold_files(&given, 300);
@@ -424,7 +424,7 @@ static void test_a_successor_that_breaks_off_gets_nothing(void **state)
 /* It has claimed everything, and its connection ends before "running": it has changed nothing. */
 static void test_a_successor_that_dies_between_its_claim_and_its_word_loses_it_again(void **state)
 {
-    struct holdings given = { 0 };
+    struct descriptors given = { 0 };
     char answer[128];
     int ends[2];
     pthread_t thread;
@@ -441,7 +441,7 @@ static void test_a_successor_that_dies_between_its_claim_and_its_word_loses_it_a
     pthread_join(thread, NULL);
     assert_int_equal(offer, REPLACE_KEPT);
     close(ends[0]);
-    holdings_clear(&given, true);
+    descriptors_clear(&given, true);
 }
 
 static void test_without_memory_the_successor_gives_up(void **state)
@@ -449,9 +449,9 @@ static void test_without_memory_the_successor_gives_up(void **state)
     long calls = 0;
     (void)state;
     for (const char *why = "not asked yet"; why != NULL; calls++) {
-        struct holdings given = { 0 };
-        struct holdings taken = { 0 };
-        struct runner runner = { .holdings = &given };
+        struct descriptors given = { 0 };
+        struct descriptors taken = { 0 };
+        struct runner runner = { .descriptors = &given };
         pthread_t thread;
         int fd = -1;
         hold_files(&given, 3);
@@ -463,14 +463,14 @@ static void test_without_memory_the_successor_gives_up(void **state)
             close(fd);
             pthread_join(thread, NULL);
             assert_string_equal(runner.why, "the successor did not get ready");
-            holdings_clear(&taken, true);
+            descriptors_clear(&taken, true);
         } else {
             assert_null(replace_begin(fd));
             assert_null(replace_claim(fd, &runner.offer));
             pthread_join(thread, NULL);
             assert_files(&taken, 3);
         }
-        holdings_clear(&given, true);
+        descriptors_clear(&given, true);
     }
     assert_in_range(calls, 3, 20);
 }

@@ -76,7 +76,7 @@ static void test_a_new_queue_has_nothing_to_send(void **state)
     assert_true(outq_is_empty(&q));
     assert_int_equal(outq_events(&q), 0);
     assert_int_equal(outq_bytes(&q), 0);
-    assert_int_equal(outq_take_given(&q), 0);
+    assert_int_equal(outq_collect_given(&q), 0);
     assert_null(q.pieces);
     assert_int_equal(outq_gather(&q, iov, 1), 0);
     assert_int_equal(outq_sent(&q, 0), 0);
@@ -121,15 +121,15 @@ static void test_what_was_given_is_counted_once(void **state)
     outq_init(&q, FRAMING_RAW, 10);
     for (int i = 0; i < 7; i++)
         assert_true(push_text(&q, "a"));
-    assert_int_equal(outq_take_given(&q), 7);
-    assert_int_equal(outq_take_given(&q), 0);
+    assert_int_equal(outq_collect_given(&q), 7);
+    assert_int_equal(outq_collect_given(&q), 0);
     assert_true(push_text(&q, "a"));
     assert_false(push_text(&q, "too long"));
     assert_int_equal(outq_sent(&q, 3), 3);
-    assert_int_equal(outq_take_given(&q), 1);
+    assert_int_equal(outq_collect_given(&q), 1);
     assert_true(push_text(&q, "a"));
     assert_int_equal(outq_clear(&q), 6);
-    assert_int_equal(outq_take_given(&q), 1); /* also when it has been cleared since */
+    assert_int_equal(outq_collect_given(&q), 1); /* also when it has been cleared since */
 }
 
 static void test_no_more_iovecs_are_set_than_there_is_room_for(void **state)

@@ -289,12 +289,12 @@ static void act_drop(struct model *model)
 }
 
 /* The end of a turn: most are sent all they wait for, and whoever is not keeps its place. */
-static void act_settle(struct run *of)
+static void act_trim(struct run *of)
 {
     for (size_t i = 0; i < QUEUES; i++)
         if (!outq_is_empty(&models[i].q))
             outq_pin(&models[i].q);
-    run_settle(of);
+    run_trim(of);
     assert_int_equal(of->mark, of->bytes);
     assert_in_range(of->spares, 0, 16);
     if (of->first != NULL && of->first->pins == 0) { /* nothing is kept that nobody waits for */
@@ -309,7 +309,7 @@ static void act_hand_over(struct run *of)
     struct state_out out;
     struct state_in in;
     const enum framing framing = of->framing;
-    act_settle(of);
+    act_trim(of);
     assert_true(state_begin(&out));
     state_put_record(&out, "run");
     run_save(of, &out);
@@ -325,14 +325,14 @@ static void act_hand_over(struct run *of)
     run_close(of);
     run_open(of, framing);
     assert_null(state_open(&in, memfd));
-    state_take_record(&in, "run");
+    state_get_record(&in, "run");
     assert_true(run_load(of, &in));
-    state_take_end(&in);
+    state_get_end(&in);
     for (size_t i = 0; i < QUEUES; i++) {
         outq_init(&models[i].q, framing, models[i].q.limit);
-        assert_true(state_take_next(&in, "queue"));
+        assert_true(state_get_next(&in, "queue"));
         assert_true(outq_load(&models[i].q, &in) && outq_resume(&models[i].q, of));
-        state_take_end(&in);
+        state_get_end(&in);
     }
     assert_true(state_finish(&in));
     assert_int_equal(in.unknown_count, 0);
@@ -361,7 +361,7 @@ static void compare(const struct run *of)
         if (pin != NULL)
             assert_true(model->follows && pin == run_find(of, pin, model->q.byte));
         if (any(16) == 0) {
-            assert_int_equal(outq_take_given(&model->q), model->given - model->given_last);
+            assert_int_equal(outq_collect_given(&model->q), model->given - model->given_last);
             model->given_last = model->given;
         }
     }
@@ -383,7 +383,7 @@ static void act(struct run *of, bool slow, unsigned *refused)
         if (!slow || any(20) == 0)
             act_send(model);
     } else if (action < 910) {
-        act_settle(of);
+        act_trim(of);
     } else if (action < 955) {
         if (!model->follows)
             outq_follow(&model->q, of);
@@ -439,7 +439,7 @@ static void check_against_the_model(enum framing framing, unsigned seed_of_round
         free(models[i].ends);
     }
     assert_true(of.review_at == UINT64_MAX);
-    run_settle(&of);
+    run_trim(&of);
     assert_true(of.first == NULL || of.first->used == 0);
     run_close(&of);
     assert_true(of.bytes > 100ULL * RUN_CHUNK && kept > 3ULL * RUN_CHUNK);

@@ -51,7 +51,7 @@ static void end_turn(struct run *run, struct outq *q)
 {
     if (!outq_is_empty(q))
         outq_pin(q);
-    run_settle(run);
+    run_trim(run);
 }
 
 static void assert_sends(const struct outq *q, const char *expected)
@@ -116,7 +116,7 @@ static void test_a_queue_gets_what_is_appended_while_it_follows(void **state)
     append_text(&run, "again,");
     assert_sends(&q, "one,two,again,");
     assert_int_equal(outq_events(&q), 3);
-    assert_int_equal(outq_take_given(&q), 3);
+    assert_int_equal(outq_collect_given(&q), 3);
     assert_int_equal(outq_sent(&q, 14), 3);
     assert_sends(&q, "");
 }
@@ -134,7 +134,7 @@ static void test_what_is_pushed_comes_where_it_was_pushed(void **state)
     append_text(&run, "g,");
     assert_sends(&q, "a,b,c,d,e,f,g,");
     assert_int_equal(outq_events(&q), 7);
-    assert_int_equal(outq_take_given(&q), 7);
+    assert_int_equal(outq_collect_given(&q), 7);
     assert_int_equal(outq_sent(&q, 5), 2);
     assert_sends(&q, ",d,e,f,g,");
     assert_int_equal(outq_sent(&q, 9), 5);
@@ -150,14 +150,14 @@ static void test_a_queue_leaves_and_its_pieces_outlive_the_run(void **state)
     append_text(&other, "two,");
     assert_int_equal(outq_sent(&q, 2), 0);
     assert_true(outq_leave(&q));
-    run_settle(&other);
+    run_trim(&other);
     append_text(&other, "three,");
     run_close(&other);
     assert_sends(&q, "e,two,");
     assert_int_equal(outq_events(&q), 2);
     assert_int_equal(outq_sent(&q, 2), 1);
     assert_int_equal(outq_clear(&q), 1);
-    assert_int_equal(outq_take_given(&q), 2);
+    assert_int_equal(outq_collect_given(&q), 2);
 }
 
 /* It leaves and follows again around events that are too large for it: what little it has of each chunk does not keep the
@@ -219,7 +219,7 @@ static void test_a_queue_keeps_no_chunk_that_it_has_been_sent(void **state)
     assert_int_equal(outq_sent(&q, 2 * WHOLE + 5), 2);
     assert_int_equal(run.first->pins, 0);
     assert_int_equal(third->pins, 1);
-    run_settle(&run);
+    run_trim(&run);
     assert_ptr_equal(run.first, third);
     assert_int_equal(outq_sent(&q, 2 * WHOLE - 5), 2);
     assert_int_equal(third->pins, 0);
@@ -294,13 +294,13 @@ static void test_of_pieces_and_run_only_what_has_begun_stays(void **state)
             assert_int_equal(outq_keep_begun(&q), 4 - sent / 3 - begun);
             assert_int_equal(run.followers, 0);
             append_text(&run, "ij,");
-            run_settle(&run);
+            run_trim(&run);
             append_text(&run, "kl,");
             char rest[8] = "";
             memcpy(rest, all + sent, begun ? 3 - sent % 3 : 0);
             assert_sends(&q, rest);
             assert_int_equal(outq_events(&q), begun);
-            assert_int_equal(outq_take_given(&q), 4);
+            assert_int_equal(outq_collect_given(&q), 4);
             assert_int_equal(outq_clear(&q), begun);
         }
 }
@@ -334,7 +334,7 @@ static void test_whole_events_are_dropped_from_either_end(void **state)
     assert_int_equal(outq_drop_oldest(&q, 0), 0);
     assert_int_equal(outq_drop_newest(&q, 0), 0);
     assert_int_equal(outq_sent(&q, 3), 1);
-    assert_int_equal(outq_take_given(&q), 6);
+    assert_int_equal(outq_collect_given(&q), 6);
 }
 
 /* A queue that moves on in the run keeps no chunk that lies before. */
@@ -469,7 +469,7 @@ static void test_without_memory_nothing_is_pushed_behind_the_run(void **state)
     assert_true(outq_push(&q, chunk));
     chunk_unref(chunk);
     assert_sends(&q, "one,two,three,");
-    assert_int_equal(outq_take_given(&q), 3);
+    assert_int_equal(outq_collect_given(&q), 3);
 }
 
 #define WITH_BOTH(test) cmocka_unit_test_setup_teardown(test, open_both, close_both)

@@ -115,8 +115,8 @@ static void test_a_new_run_is_empty(void **state)
     assert_int_equal(run->followers, 0);
     assert_true(run->review_at == UINT64_MAX);
     assert_null(run_find(run, NULL, 0));
-    run_settle(run);
-    run_settle(run);
+    run_trim(run);
+    run_trim(run);
     assert_null(run->first);
     append(run, 1);
 }
@@ -220,7 +220,7 @@ static void test_a_turn_writes_where_the_last_one_did(void **state)
     memory_limit(0);
     for (unsigned turn = 0; turn < 1000; turn++) {
         const uint64_t begin = run->bytes;
-        run_settle(run);
+        run_trim(run);
         assert_int_equal(run->mark, begin);
         assert_ptr_equal(run->first, chunk);
         assert_int_equal(chunk->used, 0);
@@ -240,7 +240,7 @@ static void test_what_a_turn_needed_is_there_for_the_next(void **state)
 {
     struct run *run = *state;
     append_chunks(run, 5);
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 1);
     assert_int_equal(spares(run), 4);
     for (unsigned turn = 0; turn < 20; turn++) {
@@ -251,7 +251,7 @@ static void test_what_a_turn_needed_is_there_for_the_next(void **state)
         assert_false(more);
         assert_int_equal(spares(run), 0);
         assert_int_equal(assert_stream(run, NULL), 5 * WHOLE);
-        run_settle(run);
+        run_trim(run);
         assert_int_equal(spares(run), 4);
     }
 }
@@ -260,12 +260,12 @@ static void test_no_more_chunks_are_kept_than_a_turn_is_likely_to_need(void **st
 {
     struct run *run = *state;
     append_chunks(run, 40);
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 1);
     assert_in_range(spares(run), 4, 16);
     const unsigned most = spares(run);
     append_chunks(run, 40);
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(spares(run), most);
 }
 
@@ -274,7 +274,7 @@ static void test_a_large_chunk_is_not_kept(void **state)
 {
     struct run *run = *state;
     append(run, LARGEST);
-    run_settle(run);
+    run_trim(run);
     assert_null(run->first);
     assert_null(run->last);
     assert_null(run->marked);
@@ -283,7 +283,7 @@ static void test_a_large_chunk_is_not_kept(void **state)
     append(run, 10);
     append(run, LARGEST);
     append(run, 10);
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 1);
     assert_int_equal(spares(run), 1);
     append(run, LARGEST); /* which does not fit a spare one */
@@ -311,7 +311,7 @@ static void test_a_pin_keeps_what_comes_behind_it(void **state)
         const uint64_t begin = pin->first_byte;
         pin->pins++;
         for (unsigned turn = 0; turn < 3; turn++) {
-            run_settle(run);
+            run_trim(run);
             assert_ptr_equal(run->first, pin);
             assert_int_equal(pin->first_byte, begin);
             assert_int_equal(assert_stream(run, pin), run->bytes - begin);
@@ -321,7 +321,7 @@ static void test_a_pin_keeps_what_comes_behind_it(void **state)
         }
         assert_int_equal(kept(run), 5 - number + 3);
         pin->pins--;
-        run_settle(run);
+        run_trim(run);
         assert_int_equal(kept(run), 1);
         assert_int_equal(run->first->used, 0);
     }
@@ -335,17 +335,17 @@ static void test_the_first_of_two_pins_counts(void **state)
     struct chunk *ahead = chunk_number(run, 4);
     behind->pins++;
     ahead->pins += 2;
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 5);
     behind->pins--;
-    run_settle(run);
+    run_trim(run);
     assert_ptr_equal(run->first, ahead);
     assert_int_equal(kept(run), 2);
     ahead->pins--;
-    run_settle(run);
+    run_trim(run);
     assert_ptr_equal(run->first, ahead);
     ahead->pins--;
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 1);
 }
 
@@ -356,7 +356,7 @@ static void test_a_pinned_chunk_is_gone_on_with(void **state)
     append(run, 100);
     struct chunk *chunk = run->first;
     chunk->pins++;
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(chunk->used, 100);
     append(run, 50);
     assert_ptr_equal(run->last, chunk);
@@ -366,7 +366,7 @@ static void test_a_pinned_chunk_is_gone_on_with(void **state)
     append(run, 1);
     assert_int_equal(assert_stream(run, NULL), 50 + WHOLE + 1);
     chunk->pins--;
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(kept(run), 1);
 }
 
@@ -381,17 +381,17 @@ static void test_what_somebody_refers_to_is_never_written_over(void **state)
         struct chunk *held = chunk_ref(chunk_number(run, number));
         const uint64_t begin = held->first_byte;
         const uint32_t used = held->used;
-        run_settle(run);
+        run_trim(run);
         assert_int_equal(held->refs, number < 2 ? 1 : 2); /* the last one is gone on with */
         append_chunks(run, 20);
-        run_settle(run);
+        run_trim(run);
         assert_int_equal(held->refs, 1);
         append_chunks(run, 20);
         assert_true(held->used >= used);
         for (uint32_t i = 0; i < used; i++)
             if (held->bytes[i] != byte_at(begin + i))
                 fail_msg("byte %u of chunk %u has been written over", i, number);
-        run_settle(run);
+        run_trim(run);
         chunk_unref(held);
     }
 }
@@ -403,19 +403,19 @@ static void test_a_chunk_may_be_pinned_and_referred_to(void **state)
     append(run, 100);
     struct chunk *chunk = chunk_ref(run->first);
     chunk->pins++;
-    run_settle(run);
+    run_trim(run);
     assert_ptr_equal(run->first, chunk);
     assert_int_equal(chunk->refs, 2);
     append(run, 10);
     assert_int_equal(assert_stream(run, chunk), 110);
     chunk->pins--;
-    run_settle(run);
+    run_trim(run);
     assert_ptr_equal(run->first, chunk); /* the next turn goes on behind what somebody refers to */
     assert_int_equal(chunk->used, 110);
     chunk_unref(chunk);
     append(run, 10);
     assert_int_equal(assert_stream(run, NULL), 10);
-    run_settle(run);
+    run_trim(run);
     assert_int_equal(chunk->used, 0); /* nobody does: from its start again */
 }
 
@@ -429,7 +429,7 @@ static void test_pieces_of_many_turns_share_chunks(void **state)
         append(run, 100);
         held[turn] = chunk_ref(run->last);
         chunks += turn == 0 || held[turn] != held[turn - 1];
-        run_settle(run);
+        run_trim(run);
     }
     assert_int_equal(chunks, 1);
     for (unsigned turn = 0; turn < 100; turn++)
@@ -442,7 +442,7 @@ static void test_a_closed_run_can_go_on(void **state)
     struct run *run = *state;
     for (unsigned round = 0; round < 3; round++) {
         append_chunks(run, 12);
-        run_settle(run);
+        run_trim(run);
         append_chunks(run, 3);
         run_close(run);
         assert_null(run->first);

@@ -113,7 +113,7 @@ static void test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages(void
     state_put_chunk(&out, "chunk", chunk);
     assert_null(state_open(&in, state_end(&out)));
     bool missing = true;
-    struct chunk *successor = state_take_chunk(&in, "chunk", &missing);
+    struct chunk *successor = state_get_chunk(&in, "chunk", &missing);
     assert_non_null(successor);
     waits.now_ns = 50 * UNIT;
     chunk_note_waits(chunk, 5, 12, &waits);

@@ -273,11 +273,11 @@ static void test_a_cursor_that_failed_stays_so(void **state)
     assert_memory_equal(out, "\x02\x01##", 4);
     assert_int_equal(wire_finish(&c, out, WIRE_NOTICE, 0), 0);
     struct wire_cursor r = wire_reading("\x01\x02\x03", 3);
-    assert_int_equal(wire_take(&r, 2), 0x0201);
-    assert_int_equal(wire_take(&r, 2), 0);
-    assert_int_equal(wire_take(&r, 1), 0);
-    assert_int_equal(wire_take_bytes(&r, 1).length, 0);
-    assert_int_equal(wire_take_bytes(&r, 0).length, 0);
+    assert_int_equal(wire_get(&r, 2), 0x0201);
+    assert_int_equal(wire_get(&r, 2), 0);
+    assert_int_equal(wire_get(&r, 1), 0);
+    assert_int_equal(wire_get_bytes(&r, 1).length, 0);
+    assert_int_equal(wire_get_bytes(&r, 0).length, 0);
     assert_true(r.failed);
 }
 

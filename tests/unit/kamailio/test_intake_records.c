@@ -227,7 +227,7 @@ static struct {
 } model;
 
 /* Read all that is there: what the model says must come is what has come. */
-static void model_settle(void)
+static void model_trim(void)
 {
     size_t got = 0;
     for (size_t i = 0; i < model.count; i++) {
@@ -275,18 +275,18 @@ static void test_random_use_agrees_with_a_model(void **state)
         case 0:
             settle();
             come += t.count;
-            model_settle();
+            model_trim();
             break;
         case 1:
             drain();
             come += t.count;
-            model_settle();
+            model_trim();
             break;
         case 2:
         case 3:
             settle(); /* so that the model need not know how far a hold had read */
             come += t.count;
-            model_settle();
+            model_trim();
             model.held = !model.held;
             if (model.held)
                 intake_hold(t.intake);

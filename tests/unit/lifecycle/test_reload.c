@@ -64,7 +64,7 @@ static void write_config(const char *at, const char *sockets, const char *rest)
 
 static int set_up(void **state)
 {
-    struct holdings holdings = { 0 };
+    struct descriptors descriptors = { 0 };
     char error[CONFIG_ERROR] = "";
     const char *subject = NULL;
     (void)state;
@@ -79,7 +79,7 @@ static int set_up(void **state)
     evapid.control.door.fd = evapid.kamailio.door.fd = -1;
     assert_true(config_read(&evapid.config, "evapid.json", error));
     assert_int_equal(uv_loop_init(&evapid.loop), 0);
-    assert_null(evapid_start(&evapid, &holdings, false, &subject));
+    assert_null(evapid_start(&evapid, &descriptors, false, &subject));
     json_set_alloc_funcs(some_memory, free);
     return 0;
 }

@@ -24,7 +24,7 @@ static void assert_shown(struct tail *tail, const char *expected)
 {
     char shown[1024] = "";
     size_t length = 0;
-    char *lines = tail_take(tail, &length);
+    char *lines = tail_collect(tail, &length);
     const char *end = lines != NULL ? lines + length : NULL;
     for (const char *at = lines; at != NULL && at < end;) {
         const char *over = memchr(at, '\n', (size_t)(end - at));
@@ -146,7 +146,7 @@ static void test_no_payload_goes_over_the_end_of_the_queue(void **state)
             assert_true(tail->length <= TAIL_ROOM);
         }
         size_t length = 0;
-        char *lines = tail_take(tail, &length);
+        char *lines = tail_collect(tail, &length);
         assert_non_null(lines);
         assert_int_equal(lines[length - 1], '\n');
         free(lines);
@@ -161,7 +161,7 @@ static void test_what_there_is_no_memory_for_is_counted(void **state)
     struct tail *tail = begin(true, false, NULL);
     memory_limit(0);
     relay("a");
-    assert_null(tail_take(tail, &length));
+    assert_null(tail_collect(tail, &length));
     assert_null(tail_open(&tails, bus, &tail->filter));
     memory_limit(1);
     assert_null(tail_open(&tails, bus, &tail->filter));

@@ -2,7 +2,7 @@
  * and short memory. */
 #include "bus/bus_rig.h"
 
-#include "base/holding.h"
+#include "base/descriptors.h"
 #include "net/address.h"
 #include "web/http.h"
 
@@ -146,7 +146,7 @@ static void test_who_has_connected_is_answered_before_somebody_else_takes_over(v
     run_some_turns();
     assert_int_equal(send(asks, request, sizeof(request) - 1, 0), sizeof(request) - 1);
     const uint64_t began_ns = uv_hrtime();
-    http_settle(http);
+    http_drain(http);
     assert_true(uv_hrtime() - began_ns < 30000000000U); /* it does not wait for the other one */
     assert_answered(asks, true);
     assert_answered(says_nothing, false);
@@ -158,13 +158,13 @@ static void test_the_socket_goes_over_under_its_name(void **state)
 {
     (void)state;
     prepare();
-    struct holdings holdings = { 0 };
+    struct descriptors descriptors = { 0 };
     const char *why = NULL;
-    assert_true(http_hold(NULL, &holdings));
+    assert_true(http_list_socket(NULL, &descriptors));
     const struct sockaddr_storage address = free_address();
     struct http *http = open_at(&address);
-    assert_true(http_hold(http, &holdings));
-    const int inherited = dup(holdings_take(&holdings, "metrics"));
+    assert_true(http_list_socket(http, &descriptors));
+    const int inherited = dup(descriptors_remove(&descriptors, "metrics"));
     assert_true(inherited >= 0);
     http_close(http); /* the leaving one */
     struct http *successor = http_open(bus->loop, &address, inherited, &subject, &why);

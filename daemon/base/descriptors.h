@@ -1,4 +1,4 @@
-/* Holdings: open descriptors by name, on their way from one evapid to the next.
+/* Open descriptors by name, on their way from one evapid to the next.
  *
  * The leaving evapid lists its descriptors. The next one takes those that it knows, and closes the rest. A name has the
  * form that the service manager requires (FDNAME, sd_pid_notify_with_fds(3)): printable ASCII without a colon. */
@@ -10,23 +10,24 @@
 
 #define HOLDING_NAME_MAX 31 /* bytes of a name */
 
-struct holding {
+struct descriptor {
     int fd;
     char name[HOLDING_NAME_MAX + 1];
     UT_hash_handle hh;
 };
 
-struct holdings {
-    struct holding *all; /* uthash by name, in the order of their addition */
+struct descriptors {
+    struct descriptor *all; /* uthash by name, in the order of their addition */
 };
 
 /* Add the descriptor under this name. False if memory is short, or the name is in use or too long. */
-__attribute__((format(printf, 3, 4))) bool holdings_add(struct holdings *holdings, int fd, const char *name, ...);
+__attribute__((format(printf, 3, 4))) bool descriptors_add(struct descriptors *descriptors, int fd, const char *name,
+                                                           ...);
 
 /* Remove the descriptor of this name and give it to the caller. -1: there is none. */
-__attribute__((format(printf, 2, 3))) int holdings_take(struct holdings *holdings, const char *name, ...);
+__attribute__((format(printf, 2, 3))) int descriptors_remove(struct descriptors *descriptors, const char *name, ...);
 
 /* Remove all. close_them: they are ours and nobody has taken them, so close them. */
-void holdings_clear(struct holdings *holdings, bool close_them);
+void descriptors_clear(struct descriptors *descriptors, bool close_them);
 
 #endif
