@@ -1,4 +1,4 @@
-/* Connections and answers of the HTTP endpoint. */
+/* Connections of the HTTP endpoint. */
 #include "web/http.h"
 
 #include <errno.h>
@@ -14,13 +14,12 @@
 #include "base/log.h"
 #include "base/store.h"
 #include "base/watch.h"
-#include "kamailio/progress.h"
 #include "net/acceptor.h"
 #include "net/network.h"
-#include "views/metrics.h"
+#include "web/pages.h"
 
 #define ACCEPT_BATCH 16 /* connections accepted in one turn of the loop */
-#define SETTLE_MS 20    /* the longest wait for open connections before another evapid takes over */
+#define DRAIN_MS 20     /* the longest wait for open connections before another evapid takes over */
 
 static const char socket_name[] = "metrics";
 
@@ -52,54 +51,6 @@ struct http {
 
 static void http_work(struct http *http);
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
-
-/* Answer with text. memory says whether libmicrohttpd frees it. */
-static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type, char *text,
-                              size_t length, enum MHD_ResponseMemoryMode memory)
-{
-    struct MHD_Response *response = MHD_create_response_from_buffer(length, text, memory);
-    if (response == NULL) {
-        if (memory == MHD_RESPMEM_MUST_FREE)
-            free(text);
-        return MHD_NO; /* this closes the connection */
-    }
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-    if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
-    const enum MHD_Result queued = MHD_queue_response(connection, status, response);
-    MHD_destroy_response(response);
-    return queued;
-}
-
-/* Answer with one line. */
-static enum MHD_Result answer_line(struct MHD_Connection *connection, unsigned status, const char *words)
-{
-    char line[256];
-    const int length = snprintf(line, sizeof(line), "%s\n", words);
-    return answer(connection, status, "text/plain; charset=utf-8", line, (size_t)length, MHD_RESPMEM_MUST_COPY);
-}
-
-static enum MHD_Result answer_metrics(const struct http *http, struct MHD_Connection *connection)
-{
-    size_t length = 0;
-    progress_catch_up(http->of->kamailio);
-    char *text = metrics_describe(http->of, &length);
-    if (text == NULL)
-        return answer_line(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "no memory");
-    return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, length,
-                  MHD_RESPMEM_MUST_FREE);
-}
-
-static enum MHD_Result answer_ready(const struct http *http, struct MHD_Connection *connection)
-{
-    const char *why = metrics_objection(http->of);
-    return answer_line(connection, why == NULL ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
-                       why == NULL ? "ready" : why);
-}
-
 static enum MHD_Result http_on_request(void *owner, struct MHD_Connection *connection, const char *url,
                                        const char *method, const char *version, const char *upload, size_t *upload_size,
                                        void **request)
@@ -109,16 +60,7 @@ static enum MHD_Result http_on_request(void *owner, struct MHD_Connection *conne
     (void)upload;
     (void)upload_size;
     (void)request;
-    const bool metrics = strcmp(url, "/metrics") == 0;
-    const bool health = strcmp(url, "/healthz") == 0;
-    const bool ready = strcmp(url, "/readyz") == 0;
-    if (!metrics && !health && !ready)
-        return answer_line(connection, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz");
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-        return answer_line(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "this can only be read");
-    if (metrics)
-        return answer_metrics(http, connection);
-    return ready ? answer_ready(http, connection) : answer_line(connection, MHD_HTTP_OK, "evapid is alive");
+    return pages_answer(http->of, connection, url, method);
 }
 
 /* ---- connections ------------------------------------------------------------------------------------------------ */
@@ -274,7 +216,7 @@ void http_drain(struct http *http)
 {
     if (http == NULL)
         return;
-    const uint64_t until_ns = uv_hrtime() + SETTLE_MS * 1000000U;
+    const uint64_t until_ns = uv_hrtime() + DRAIN_MS * 1000000U;
     http_work(http);
     while (http->count > 0 && uv_hrtime() < until_ns) {
         const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);

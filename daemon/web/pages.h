@@ -1,0 +1,13 @@
+/* The pages of the HTTP endpoint: what evapid answers to which path. A page is a row of the table in pages.c. */
+#ifndef EVAPID_PAGES_H
+#define EVAPID_PAGES_H
+
+#include <microhttpd.h>
+
+#include "views/status.h"
+
+/* Queue the answer to a request. MHD_NO: memory is short; libmicrohttpd closes the connection. */
+enum MHD_Result pages_answer(const struct status_subject *subject, struct MHD_Connection *connection, const char *path,
+                             const char *method);
+
+#endif
