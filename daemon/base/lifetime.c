@@ -27,7 +27,7 @@ static int lifetime_open(int fd)
 #ifdef SO_PEERPIDFD
     int pidfd = -1;
     socklen_t size = sizeof(pidfd);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0 && pidfd >= 0)
         return pidfd;
 #endif
     const uint32_t pid = lifetime_pid(fd);
