@@ -1,6 +1,7 @@
 /* The ledger's memory, its slots and its commits. */
 #include "client/ledger.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -223,6 +224,7 @@ static const char *ledger_make(struct ledger *ledger, const struct original *fro
         ledger->memfd = -1;
         return why;
     }
+    assert(ledger->header != NULL);
     if (!copy_part(ledger->header, from, from->memory, LAYOUT_HEADER))
         return "what it says makes no sense to this version";
     why = copy_slots(ledger, from);
