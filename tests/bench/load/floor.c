@@ -67,7 +67,6 @@ static enum turn receiver_send(const struct broadcast *b, struct receiver *r)
 {
     const size_t block = b->block - (size_t)(r->sent % b->block);
     const size_t length = b->bytes - r->sent < block ? (size_t)(b->bytes - r->sent) : block;
-    /* NOLINTNEXTLINE(clang-analyzer-unix.StdCLibraryFunctions): the pattern has period + block bytes */
     const ssize_t sent = send(r->fd, b->pattern + r->sent % b->period, length, MSG_NOSIGNAL);
     if (sent < 0)
         return errno == EAGAIN || errno == EINTR ? TURN_FULL : TURN_LOST;
