@@ -120,9 +120,10 @@ static void send_stream(int peer, struct input *cuts, const uint8_t *stream, siz
         const size_t cut = input_left(cuts) > 0 ? 1 + input_number(cuts, 1) : length - at;
         const size_t size = cut < length - at ? cut : length - at;
         const ssize_t n = send(peer, stream + at, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const bool broken = n < 0 && errno != EAGAIN;
         at += n > 0 ? (size_t)n : 0;
         turns(peer, 1);
-        if (n < 0 && errno != EAGAIN)
+        if (broken)
             return;
     }
 }
