@@ -1,4 +1,5 @@
-/* The bus: messages that are begun and not finished. No test waits: it moves the clock of a message. */
+/* The bus: clients that begin a message and do not finish it. No test waits: it moves a message's start into the
+ * past. */
 #include "bus/bus_rig.h"
 
 #define TIMEOUT_MS 100000U /* far more than a test takes */
@@ -19,7 +20,7 @@ static void send_and_read(const struct peer *peer, const char *text)
     TURN_UNTIL(client->input.offset + client->input.end - client->input.start == end);
 }
 
-/* So much time passes in which the message is being read on; then comes a tick. */
+/* Let ms milliseconds pass for a message that has begun, then run a tick. */
 static void pass(const struct peer *peer, uint64_t ms)
 {
     assert_int_not_equal(peer->client->input.since_ms, 0);
@@ -35,7 +36,7 @@ static void test_a_message_that_is_not_finished_ends_the_client(void **state)
     pass(&a, TIMEOUT_MS / 2);
     assert_int_equal(a.client->state, CLIENT_OPEN);
     pass(&a, TIMEOUT_MS / 2);
-    assert_int_equal(a.client->state, CLIENT_FINISHING); /* as after malformed input: what was whole is worked on */
+    assert_int_equal(a.client->state, CLIENT_FINISHING); /* routes still run for complete messages */
     assert_int_equal(up.of[1].ended, 1);
     assert_heard(1, "a");
     assert_null(a.client->input.bytes);
@@ -50,8 +51,8 @@ static void test_a_message_that_is_not_finished_ends_the_client(void **state)
     hang_up(&a);
 }
 
-/* A byte now and then doesn't help: what counts is when the message began. */
-static void test_a_message_that_dribbles_ends_the_client_too(void **state)
+/* The time counts from the message's first byte: further bytes do not extend it. */
+static void test_a_message_that_comes_too_slowly_ends_the_client_too(void **state)
 {
     (void)state;
     static const char text[] = "20:abcdefghijklmnopqr";
@@ -64,7 +65,7 @@ static void test_a_message_that_dribbles_ends_the_client_too(void **state)
     hang_up(&a);
 }
 
-/* Each message has the whole time, however late the one before it was; and between two there is no hurry at all. */
+/* The time begins anew with each message. Between two messages there is no time limit. */
 static void test_each_message_has_its_own_time(void **state)
 {
     (void)state;
@@ -77,7 +78,7 @@ static void test_each_message_has_its_own_time(void **state)
     send_and_read(&a, "ye,");
     assert_int_equal(a.client->input.since_ms, 0);
     assert_int_equal(a.client->input.spent_ms, 0);
-    send_and_read(&a, " \r\n "); /* white space is no beginning */
+    send_and_read(&a, " \r\n "); /* white space begins no message */
     assert_int_equal(a.client->input.since_ms, 0);
     send_and_read(&a, " 1");
     pass(&a, TIMEOUT_MS / 2);
@@ -90,8 +91,8 @@ static void test_each_message_has_its_own_time(void **state)
     hang_up(&a);
 }
 
-/* While evapid doesn't read, for routes are slow, no time passes. */
-static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
+/* While routes are slow, evapid does not read from the client, and that time does not count. */
+static void test_time_in_which_the_client_is_not_read_does_not_count(void **state)
 {
     (void)state;
     struct peer a = timed();
@@ -102,7 +103,7 @@ static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
     assert_true(client_has_waiting(a.client));
     assert_int_equal(a.client->input.since_ms, 0);
     bus_tick(bus);
-    client_resume(a.client); /* in vain */
+    client_resume(a.client); /* the host still refuses the message */
     assert_int_equal(a.client->input.since_ms, 0);
     up.take = -1;
     client_resume(a.client);
@@ -114,8 +115,8 @@ static void test_the_time_in_which_a_client_is_held_does_not_count(void **state)
     hang_up(&a);
 }
 
-/* Nor while it is being admitted anew; but what had passed before does. */
-static void test_the_time_in_which_a_client_is_admitted_anew_does_not_count(void **state)
+/* The time before the client was announced again still counts. */
+static void test_time_in_which_the_client_is_readmitted_does_not_count(void **state)
 {
     (void)state;
     struct peer a = timed();
@@ -134,8 +135,8 @@ static void test_the_time_in_which_a_client_is_admitted_anew_does_not_count(void
     hang_up(&a);
 }
 
-/* It may be evapid that is late: what has come by then counts. */
-static void test_what_has_come_in_time_is_read_before_the_deadline_is_looked_at(void **state)
+/* If evapid itself is late, input that arrived in time still counts. */
+static void test_input_that_came_in_time_is_read_before_the_deadline_is_checked(void **state)
 {
     (void)state;
     enum { LENGTH = 150000 };
@@ -149,7 +150,7 @@ static void test_what_has_come_in_time_is_read_before_the_deadline_is_looked_at(
     assert_int_equal(a.client->state, CLIENT_OPEN);
     assert_int_equal(up.of[1].messages, 1);
     send_and_read(&a, "2:");
-    shutdown(a.fd, SHUT_WR); /* and so does the end */
+    shutdown(a.fd, SHUT_WR); /* the end of input counts in the same way */
     pass(&a, TIMEOUT_MS);
     assert_int_equal(up.of[1].ended, 1);
     hang_up(&a);
@@ -181,11 +182,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_a_message_that_is_not_finished_ends_the_client),
-        WITH_BUS(test_a_message_that_dribbles_ends_the_client_too),
+        WITH_BUS(test_a_message_that_comes_too_slowly_ends_the_client_too),
         WITH_BUS(test_each_message_has_its_own_time),
-        WITH_BUS(test_the_time_in_which_a_client_is_held_does_not_count),
-        WITH_BUS(test_the_time_in_which_a_client_is_admitted_anew_does_not_count),
-        WITH_BUS(test_what_has_come_in_time_is_read_before_the_deadline_is_looked_at),
+        WITH_BUS(test_time_in_which_the_client_is_not_read_does_not_count),
+        WITH_BUS(test_time_in_which_the_client_is_readmitted_does_not_count),
+        WITH_BUS(test_input_that_came_in_time_is_read_before_the_deadline_is_checked),
         WITH_BUS(test_there_may_be_no_deadline),
     };
     return cmocka_run_group_tests_name("bus, deadline", tests, NULL, NULL);

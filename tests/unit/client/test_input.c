@@ -26,7 +26,7 @@ static void test_a_peer_that_half_closes_still_gets_its_answers(void **state)
     hang_up(&a);
 }
 
-/* Upstream may close it right from where it hears that the input has ended, in whatever pieces it came. */
+/* The host may close the client in the very callback that reports the end of its input. */
 static void test_a_client_may_be_closed_when_its_input_ends(void **state)
 {
     (void)state;
@@ -41,14 +41,14 @@ static void test_a_client_may_be_closed_when_its_input_ends(void **state)
             send_bytes(&a, inputs[i], cut);
             turn();
             turn();
-            if (cut < strlen(inputs[i])) /* else it may be closed already */
+            if (cut < strlen(inputs[i])) /* after the last byte the client may already be closed */
                 send_text(&a, inputs[i] + cut);
             shutdown(a.fd, SHUT_WR);
             TURN_UNTIL(up.of[1].gone == 1);
             assert_int_equal(up.of[1].ended, 1);
             assert_ends(&a);
             hang_up(&a);
-            assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 0); /* what was whole was taken */
+            assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 0); /* the host got every complete message */
         }
 }
 
@@ -88,7 +88,7 @@ static void test_a_peer_that_resets_with_much_queued_ends_its_client(void **stat
     assert_int_equal(up.of[1].gone, 1);
 }
 
-/* A flushing client whose peer goes is closed by that; nobody has to wait for the deadline. */
+/* If the peer resets, evapid closes the client at once. It does not wait for the deadline. */
 static void test_a_peer_that_resets_while_it_is_flushed_is_gone(void **state)
 {
     (void)state;
@@ -103,21 +103,21 @@ static void test_a_peer_that_resets_while_it_is_flushed_is_gone(void **state)
     assert_int_equal(bus->totals.dropped[DROP_CLOSED], 1);
 }
 
-static void test_a_peer_that_hangs_up_while_it_waits_is_forgotten(void **state)
+static void test_a_peer_that_hangs_up_before_its_admission_ends_its_client(void **state)
 {
     (void)state;
     struct peer a = connect_tcp(&netstring_limits, 0);
     hang_up(&a);
     TURN_UNTIL(up.of[1].ended == 1);
-    assert_false(uv_is_active((const uv_handle_t *)&a.client->poll)); /* else it would be told again, for ever */
+    assert_false(uv_is_active((const uv_handle_t *)&a.client->poll)); /* else libuv reports it in every turn */
     bus_admit(bus, a.client);
     assert_int_equal(a.client->state, CLIENT_FINISHING);
     flush_finish(bus, a.client);
     assert_int_equal(up.of[1].gone, 1);
 }
 
-/* What it has sent before is worked on when it is admitted, and then its end. */
-static void test_a_peer_that_hangs_up_with_messages_sent_waits_on(void **state)
+/* After the client's admission, the host gets the messages sent before it, and then the end of input. */
+static void test_messages_sent_before_a_hang_up_wait_for_the_admission(void **state)
 {
     (void)state;
     struct peer a = connect_tcp(&netstring_limits, 0);
@@ -140,7 +140,7 @@ static const char stream_messages[] = "hello||x|0123456789\n,|a:b,1:c,d,|end";
 
 #define STREAM_MESSAGES 6
 
-/* Give the bus turns until it has read all that was sent: a pair's bytes are there as soon as they are sent. */
+/* Run turns until evapid has read so many bytes. A socket pair delivers bytes as soon as they are sent. */
 static void let_read(const struct peer *peer, size_t sent)
 {
     TURN_UNTIL(peer->client->input.offset + peer->client->input.end - peer->client->input.start == sent);
@@ -151,8 +151,7 @@ static void test_messages_are_found_whatever_pieces_they_come_in(void **state)
     (void)state;
     const size_t length = sizeof(stream) - 1;
     for (size_t first = 1; first < length; first++) {
-        for (size_t second = 0; second <= 1;
-             second++) { /* in two pieces, and in three, of which the middle is a byte */
+        for (size_t second = 0; second <= 1; second++) { /* two pieces; then three, the middle one a single byte */
             bus->last_index = 0;
             free(up.of[1].heard);
             memset(&up.of[1], 0, sizeof(up.of[1]));
@@ -168,7 +167,7 @@ static void test_messages_are_found_whatever_pieces_they_come_in(void **state)
             assert_heard(1, stream_messages);
             assert_int_equal(a.client->tally->messages, STREAM_MESSAGES);
             assert_int_equal(a.client->tally->message_bytes, strlen(stream_messages) - (STREAM_MESSAGES - 1));
-            assert_null(a.client->input.bytes); /* nothing is kept when nothing is left */
+            assert_null(a.client->input.bytes); /* no buffer is kept when nothing is left */
             assert_int_equal(a.client->state, CLIENT_OPEN);
             hang_up(&a);
             TURN_UNTIL(up.of[1].ended == 1);
@@ -231,7 +230,7 @@ static void test_a_piece_of_raw_input_is_no_longer_than_a_message_may_be(void **
     hang_up(&a);
 }
 
-/* Longer than one read takes, and than the room that a message is first given; on a stream with others around it. */
+/* Some messages are larger than one read, and than the room that a message gets first. Each has others around it. */
 static void test_messages_of_any_size_up_to_the_limit_come_whole(void **state)
 {
     (void)state;
@@ -263,8 +262,8 @@ static void test_messages_of_any_size_up_to_the_limit_come_whole(void **state)
     hang_up(&a);
 }
 
-/* Memory grows as bytes come, not as they are promised, and an idle client keeps none. */
-static void test_a_promise_of_many_bytes_takes_no_memory(void **state)
+/* Memory grows with the bytes received, not with the length announced. */
+static void test_an_announced_length_takes_no_memory(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -276,7 +275,7 @@ static void test_a_promise_of_many_bytes_takes_no_memory(void **state)
 
 /* ---- malformed input ----------------------------------------------------------------------------------------------- */
 
-/* Standard error goes to a file from here on until end_catch. */
+/* Write standard error to a file until end_catch. */
 static int caught_file, real_stderr;
 
 static void begin_catch(void)
@@ -285,7 +284,7 @@ static void begin_catch(void)
     real_stderr = dup(STDERR_FILENO);
     fflush(stderr);
     dup2(caught_file, STDERR_FILENO);
-    log_open(LEVEL_WARNING); /* it may have opened a pipe or terminal for itself */
+    log_open(LEVEL_WARNING); /* the log may have opened a pipe or terminal of its own */
 }
 
 static const char *end_catch(void)
@@ -302,7 +301,7 @@ static const char *end_catch(void)
 }
 
 static const struct {
-    const char *input, *heard, *where; /* what is wrong and where, as the log tells */
+    const char *input, *heard, *where; /* where: a part of the log line, which says what is wrong and where */
 } malformed[] = {
     { "x", "", "at byte 0 of its stream (0x78): a length in decimal digits and a colon was expected" },
     { ":,", "", "at byte 0 of its stream (0x3a): a length in decimal digits and a colon was expected" },
@@ -323,7 +322,7 @@ static void test_malformed_input_ends_the_client_and_the_log_says_where(void **s
         const uint32_t index = (uint32_t)i + 2;
         struct peer a = open_pair();
         begin_catch();
-        for (size_t sent = 0; malformed[i].input[sent] != '\0'; sent++) { /* byte by byte: the place is the stream's */
+        for (size_t sent = 0; malformed[i].input[sent] != '\0'; sent++) { /* positions count from the stream's start */
             send_bytes(&a, malformed[i].input + sent, 1);
             turn();
             turn();
@@ -369,7 +368,7 @@ static void test_malformed_input_in_any_two_pieces_ends_the_same_way(void **stat
         }
 }
 
-/* A client that is not allowed 6 bytes is allowed 5. */
+/* A length of 5 is accepted, and a length of 6 is an error. */
 static void test_a_message_s_limit_is_to_the_byte(void **state)
 {
     (void)state;
@@ -383,9 +382,9 @@ static void test_a_message_s_limit_is_to_the_byte(void **state)
     hang_up(&a);
 }
 
-/* ---- messages that upstream does not take ---------------------------------------------------------------------------- */
+/* ---- messages that the host refuses ---------------------------------------------------------------------------------- */
 
-static void test_a_message_that_is_not_taken_is_held_and_comes_first(void **state)
+static void test_a_message_that_the_host_refuses_is_kept_and_comes_first(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -396,7 +395,7 @@ static void test_a_message_that_is_not_taken_is_held_and_comes_first(void **stat
     assert_heard(1, "a|b");
     for (int i = 0; i < 10; i++)
         turn();
-    assert_int_equal(up.of[1].refused, 1); /* nobody asks again by himself */
+    assert_int_equal(up.of[1].refused, 1); /* evapid does not offer the message again by itself */
     up.take = 1;
     client_resume(a.client);
     assert_true(client_has_waiting(a.client));
@@ -412,8 +411,8 @@ static void test_a_message_that_is_not_taken_is_held_and_comes_first(void **stat
     hang_up(&a);
 }
 
-/* TCP holds the sender back: no more is read than was under way. */
-static void test_a_client_that_holds_a_message_is_not_read(void **state)
+/* evapid stops reading, so TCP holds the sender back. */
+static void test_a_client_with_a_waiting_message_is_not_read(void **state)
 {
     (void)state;
     char chunk[10000] = "9990:";
@@ -432,14 +431,14 @@ static void test_a_client_that_holds_a_message_is_not_read(void **state)
     }
     assert_int_equal(up.of[1].refused, 1);
     assert_true(a.client->input.end <= CLIENT_SCRATCH);
-    assert_true(sent > a.client->input.end); /* the rest is the kernel's */
+    assert_true(sent > a.client->input.end); /* the rest is in the kernel */
     up.take = -1;
     client_resume(a.client);
     TURN_UNTIL(up.of[1].messages == sent / 9996);
     hang_up(&a);
 }
 
-static void test_events_reach_a_client_that_holds_a_message(void **state)
+static void test_events_reach_a_client_with_a_waiting_message(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -451,8 +450,8 @@ static void test_events_reach_a_client_that_holds_a_message(void **state)
     hang_up(&a);
 }
 
-/* However few upstream takes at a time, and in whatever pieces they come: in order, each once. */
-static void test_messages_come_in_order_and_once_however_they_are_taken(void **state)
+/* The host gets every message once and in order, however few it accepts at a time, and however they are cut. */
+static void test_messages_come_in_order_and_once_however_they_are_accepted(void **state)
 {
     (void)state;
     enum { MESSAGES = 3000 };
@@ -493,7 +492,7 @@ static void test_messages_come_in_order_and_once_however_they_are_taken(void **s
     }
 }
 
-static void test_raw_input_that_is_not_taken_is_held_too(void **state)
+static void test_raw_input_that_the_host_refuses_is_kept_too(void **state)
 {
     (void)state;
     struct peer a = admitted(connect_pair(&raw_limits));
@@ -512,8 +511,8 @@ static void test_raw_input_that_is_not_taken_is_held_too(void **state)
     hang_up(&a);
 }
 
-/* The end comes behind what is held. */
-static void test_the_end_of_a_client_that_holds_messages_waits_for_them(void **state)
+/* The host hears of the end after it has accepted the waiting messages. */
+static void test_the_end_of_input_comes_after_waiting_messages(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -530,8 +529,8 @@ static void test_the_end_of_a_client_that_holds_messages_waits_for_them(void **s
     assert_heard(1, "a|b|c");
 }
 
-/* It was too slow to read, but what it has sent is not lost. */
-static void test_messages_of_a_client_that_has_gone_can_still_be_taken(void **state)
+/* The client was disconnected because it read too slowly. The host can still get what it sent. */
+static void test_messages_of_a_client_that_has_gone_still_reach_the_host(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -546,20 +545,20 @@ static void test_messages_of_a_client_that_has_gone_can_still_be_taken(void **st
     client_resume(a.client);
     assert_heard(1, "a|b");
     assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 0);
-    release(a.client); /* Kamailio has gone for good: the third is lost, and counted */
+    release(a.client); /* Kamailio is gone for good: the third message is lost, and counted */
     assert_int_equal(bus->totals.messages_dropped[LOSS_CLOSED], 1);
     assert_int_equal(bus->totals.messages, 3);
     assert_int_equal(bus->totals.message_bytes, 3);
     hang_up(&a);
 }
 
-static void test_messages_that_a_close_throws_away_are_counted(void **state)
+static void test_messages_that_a_close_drops_are_counted(void **state)
 {
     (void)state;
     struct peer a = open_pair();
     struct peer b = admitted(connect_pair(&raw_limits));
     up.take = 1;
-    send_text(&a, "1:a,1:b,1:c,5:hel"); /* of which the last is none yet */
+    send_text(&a, "1:a,1:b,1:c,5:hel"); /* the last message is incomplete and does not count */
     TURN_UNTIL(up.of[1].refused == 1);
     flush_finish(bus, a.client);
     assert_int_equal(bus->totals.messages, 3);
@@ -576,8 +575,8 @@ static void test_messages_that_a_close_throws_away_are_counted(void **state)
     hang_up(&b);
 }
 
-/* Nor does a message get lost in silence that there was no memory to keep. */
-static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **state)
+/* Without memory to keep a message, evapid drops it, counts it and ends the client's input. */
+static void test_messages_that_there_is_no_memory_to_keep_are_counted(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -600,7 +599,7 @@ static void test_messages_that_there_is_no_memory_to_hold_are_counted(void **sta
     assert_int_equal(b.client->tally->message_bytes, 4);
     assert_books_balance();
     assert_int_equal(tally_messages_waiting(&bus->totals), 2);
-    books_count_route(a.client); /* a route has ended */
+    books_count_route(a.client); /* a message's route has ended */
     assert_int_equal(tally_messages_waiting(&bus->totals), 1);
     hang_up(&a);
     hang_up(&b);
@@ -614,27 +613,27 @@ int main(void)
         WITH_BUS(test_a_peer_that_resets_ends_its_client),
         WITH_BUS(test_a_peer_that_resets_with_much_queued_ends_its_client),
         WITH_BUS(test_a_peer_that_resets_while_it_is_flushed_is_gone),
-        WITH_BUS(test_a_peer_that_hangs_up_while_it_waits_is_forgotten),
-        WITH_BUS(test_a_peer_that_hangs_up_with_messages_sent_waits_on),
+        WITH_BUS(test_a_peer_that_hangs_up_before_its_admission_ends_its_client),
+        WITH_BUS(test_messages_sent_before_a_hang_up_wait_for_the_admission),
         WITH_BUS(test_messages_are_found_whatever_pieces_they_come_in),
         WITH_BUS(test_messages_are_found_byte_by_byte),
         WITH_BUS(test_messages_may_hold_any_bytes),
         WITH_BUS(test_raw_input_is_handed_on_as_it_comes),
         WITH_BUS(test_a_piece_of_raw_input_is_no_longer_than_a_message_may_be),
         WITH_BUS(test_messages_of_any_size_up_to_the_limit_come_whole),
-        WITH_BUS(test_a_promise_of_many_bytes_takes_no_memory),
+        WITH_BUS(test_an_announced_length_takes_no_memory),
         WITH_BUS(test_malformed_input_ends_the_client_and_the_log_says_where),
         WITH_BUS(test_malformed_input_in_any_two_pieces_ends_the_same_way),
         WITH_BUS(test_a_message_s_limit_is_to_the_byte),
-        WITH_BUS(test_a_message_that_is_not_taken_is_held_and_comes_first),
-        WITH_BUS(test_a_client_that_holds_a_message_is_not_read),
-        WITH_BUS(test_events_reach_a_client_that_holds_a_message),
-        WITH_BUS(test_messages_come_in_order_and_once_however_they_are_taken),
-        WITH_BUS(test_raw_input_that_is_not_taken_is_held_too),
-        WITH_BUS(test_the_end_of_a_client_that_holds_messages_waits_for_them),
-        WITH_BUS(test_messages_of_a_client_that_has_gone_can_still_be_taken),
-        WITH_BUS(test_messages_that_a_close_throws_away_are_counted),
-        WITH_BUS(test_messages_that_there_is_no_memory_to_hold_are_counted),
+        WITH_BUS(test_a_message_that_the_host_refuses_is_kept_and_comes_first),
+        WITH_BUS(test_a_client_with_a_waiting_message_is_not_read),
+        WITH_BUS(test_events_reach_a_client_with_a_waiting_message),
+        WITH_BUS(test_messages_come_in_order_and_once_however_they_are_accepted),
+        WITH_BUS(test_raw_input_that_the_host_refuses_is_kept_too),
+        WITH_BUS(test_the_end_of_input_comes_after_waiting_messages),
+        WITH_BUS(test_messages_of_a_client_that_has_gone_still_reach_the_host),
+        WITH_BUS(test_messages_that_a_close_drops_are_counted),
+        WITH_BUS(test_messages_that_there_is_no_memory_to_keep_are_counted),
     };
     return cmocka_run_group_tests_name("bus, input", tests, NULL, NULL);
 }

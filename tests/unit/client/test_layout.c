@@ -14,7 +14,7 @@
 #include "base/state.h"
 #include "client/ledger.h"
 
-/* Another process goes on with what is in the memfd. */
+/* Close the ledger and adopt its memfd, as another process would. */
 static void adopt_again(struct ledger *ledger)
 {
     const int memfd = fcntl(ledger->memfd, F_DUPFD_CLOEXEC, 0);
@@ -23,7 +23,7 @@ static void adopt_again(struct ledger *ledger)
     assert_null(ledger_adopt(ledger, memfd));
 }
 
-/* Every byte of header and slot is a field's, and no field lies in another: none can come or go without a row. */
+/* Each byte of header and slot belongs to exactly one field. So no member can be added or removed without a row. */
 static void test_every_byte_is_described(void **state)
 {
     (void)state;
@@ -46,7 +46,7 @@ static void test_every_byte_is_described(void **state)
     }
 }
 
-/* A ledger with two clients and numbers that can be told apart. */
+/* A ledger of two clients, with different numbers in all fields that assert_filled checks. */
 static void fill(struct ledger *ledger)
 {
     assert_null(ledger_open(ledger));
@@ -96,7 +96,7 @@ static struct layout_field *described(struct ledger *ledger, enum layout_part pa
     return NULL;
 }
 
-static void test_a_ledger_of_the_same_layout_is_gone_on_with_in_its_place(void **state)
+static void test_a_ledger_of_the_same_layout_is_used_in_place(void **state)
 {
     struct ledger ledger;
     (void)state;
@@ -106,14 +106,15 @@ static void test_a_ledger_of_the_same_layout_is_gone_on_with_in_its_place(void *
     assert_false(ledger_was_made(&ledger));
     assert_ptr_equal(ledger.offer, &ledger.header->offer);
     assert_filled(&ledger);
-    assert_int_equal(ledger.header->file.version, STATE_VERSION + 1); /* it may be another's still */
+    assert_int_equal(ledger.header->file.version, STATE_VERSION + 1); /* the predecessor may still own it */
     ledger_own(&ledger);
     assert_int_equal(ledger.header->file.version, STATE_VERSION);
     ledger_close(&ledger);
 }
 
-/* A successor that does not go on has put the free slots into an order of its own. */
-static void test_no_free_slot_is_lost_to_one_that_only_looked(void **state)
+/* A successor that adopts the ledger puts the free slots into another order. If it then gives up, the predecessor goes
+ * on, and must not lose any slot. */
+static void test_no_free_slot_is_lost_to_a_successor_that_gave_up(void **state)
 {
     struct ledger ledger;
     struct ledger other;
@@ -132,8 +133,8 @@ static void test_no_free_slot_is_lost_to_one_that_only_looked(void **state)
     ledger_close(&ledger);
 }
 
-/* Fields that have other names there are unknown here, and those here are missing there. */
-static void test_of_another_layout_is_made_one_of_ours(void **state)
+/* A renamed field is an unknown one to the reader, and the field it expects is missing. */
+static void test_a_ledger_of_another_layout_is_converted_to_ours(void **state)
 {
     struct ledger before;
     struct ledger after;
@@ -154,25 +155,25 @@ static void test_of_another_layout_is_made_one_of_ours(void **state)
     assert_int_equal(after.unknown[0].bytes, 8);
     assert_string_equal(after.unknown[1].name, "something_else");
     assert_int_equal(after.unknown[1].bytes, 2 * 8);
-    *after.offer = 1; /* it is that of the one before */
+    *after.offer = 1; /* the offer is still the predecessor's */
     assert_int_equal(before.header->offer, 1);
     assert_int_equal(after.header->offer, 0);
     assert_int_equal(ledger_claim(&after, 5)->index, 5);
-    assert_int_equal(ledger_at(&after, 1)->index, 5); /* the slot that was free is used first */
+    assert_int_equal(ledger_at(&after, 1)->index, 5); /* the free slot is used first */
     adopt_again(&after);
     assert_false(ledger_was_made(&after));
     ledger_close(&after);
     ledger_close(&before);
 }
 
-static void test_numbers_of_another_size_are_taken_if_they_fit(void **state)
+static void test_numbers_of_another_size_are_converted_if_they_fit(void **state)
 {
     (void)state;
     for (int fits = 0; fits < 2; fits++) {
         struct ledger before;
         struct ledger after;
         fill(&before);
-        /* The eight bytes of the cookie are the port there, and the other way round. */
+        /* Swap two names: the cookie's eight bytes are read as the port, and the port's two as the cookie. */
         struct layout_field *cookie = described(&before, LAYOUT_SLOT, "cookie");
         struct layout_field *port = described(&before, LAYOUT_SLOT, "port");
         strcpy(cookie->name, "port");
@@ -192,7 +193,7 @@ static void test_numbers_of_another_size_are_taken_if_they_fit(void **state)
     }
 }
 
-/* The same content, laid out as another compiler might: larger slots, fewer of them in a segment, and a larger header. */
+/* The same content in another compiler's layout: larger slots, fewer of them in a segment, and a larger header. */
 static int laid_out_otherwise(const struct ledger *from)
 {
     enum { HEADER = 32768, SLOT = 1000, SLOTS = 7, SEGMENT = 8192, SEGMENTS = 2 };
@@ -220,7 +221,7 @@ static int laid_out_otherwise(const struct ledger *from)
     return memfd;
 }
 
-static void test_slots_keep_their_numbers_however_they_lie(void **state)
+static void test_slots_keep_their_numbers_in_another_layout(void **state)
 {
     struct ledger before;
     struct ledger after;
@@ -270,11 +271,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_byte_is_described),
-        cmocka_unit_test(test_a_ledger_of_the_same_layout_is_gone_on_with_in_its_place),
-        cmocka_unit_test(test_no_free_slot_is_lost_to_one_that_only_looked),
-        cmocka_unit_test(test_of_another_layout_is_made_one_of_ours),
-        cmocka_unit_test(test_numbers_of_another_size_are_taken_if_they_fit),
-        cmocka_unit_test(test_slots_keep_their_numbers_however_they_lie),
+        cmocka_unit_test(test_a_ledger_of_the_same_layout_is_used_in_place),
+        cmocka_unit_test(test_no_free_slot_is_lost_to_a_successor_that_gave_up),
+        cmocka_unit_test(test_a_ledger_of_another_layout_is_converted_to_ours),
+        cmocka_unit_test(test_numbers_of_another_size_are_converted_if_they_fit),
+        cmocka_unit_test(test_slots_keep_their_numbers_in_another_layout),
         cmocka_unit_test(test_a_description_that_makes_no_sense_is_refused),
     };
     return cmocka_run_group_tests_name("layout", tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* The ledger: slots that outlive their process, and books that stand at the last commit. */
+/* The ledger: slots that outlive their process, and books that go back to the last commit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +26,7 @@ static void commit_events(struct ledger *ledger, uint64_t instance, uint64_t tai
 }
 static const struct event_counts no_counts;
 
-/* Another process goes on with what is in the memfd. */
+/* Close the ledger and adopt its memfd, as another process would. */
 static void adopt_again(struct ledger *ledger)
 {
     const int memfd = fcntl(ledger->memfd, F_DUPFD_CLOEXEC, 0);
@@ -45,7 +45,7 @@ static unsigned count(struct ledger *ledger)
 
 /* ---- slots ---------------------------------------------------------------------------------------------------------- */
 
-static void test_slots_are_taken_found_and_given_back(void **state)
+static void test_slots_are_claimed_found_and_released(void **state)
 {
     struct ledger ledger;
     struct ledger_slot *slots[10];
@@ -76,7 +76,7 @@ static void test_slots_are_taken_found_and_given_back(void **state)
     ledger_close(&ledger);
 }
 
-static void test_it_grows_by_segments_and_is_found_again(void **state)
+static void test_the_ledger_grows_by_segments_and_is_adopted(void **state)
 {
     struct ledger ledger;
     const uint32_t all = 2 * LEDGER_SEGMENT + 5;
@@ -99,7 +99,7 @@ static void test_it_grows_by_segments_and_is_found_again(void **state)
         expected += 2;
     }
     assert_in_range(expected, all, all + 1);
-    /* The free ones are used before it grows. */
+    /* Free slots are used before the ledger grows. */
     for (uint32_t i = count(&ledger); i < 3 * LEDGER_SEGMENT; i++)
         assert_non_null(ledger_claim(&ledger, 100000 + i));
     assert_int_equal(ledger.header->segments, 3);
@@ -109,7 +109,7 @@ static void test_it_grows_by_segments_and_is_found_again(void **state)
     ledger_close(&ledger);
 }
 
-static void test_what_does_not_fit_is_not_adopted(void **state)
+static void test_a_ledger_that_does_not_fit_is_not_adopted(void **state)
 {
     struct ledger ledger;
     int ends[2];
@@ -144,7 +144,7 @@ static void test_what_does_not_fit_is_not_adopted(void **state)
     assert_string_equal(ledger_adopt(&other, dup(ledger.memfd)), "it is too short");
     assert_int_equal(pipe(ends), 0);
     assert_non_null(ledger_adopt(&other, ends[0]));
-    assert_true(fcntl(ends[0], F_GETFD) < 0); /* closed on failure */
+    assert_true(fcntl(ends[0], F_GETFD) < 0); /* ledger_adopt closes the descriptor when it fails */
     close(ends[1]);
     ledger_close(&ledger);
 }
@@ -157,7 +157,7 @@ static void give(struct ledger *ledger, struct ledger_slot *slot, uint64_t event
     slot->tally.relayed += events;
 }
 
-static void test_what_was_not_committed_is_undone(void **state)
+static void test_events_that_were_not_committed_are_undone(void **state)
 {
     struct ledger ledger;
     (void)state;
@@ -168,7 +168,7 @@ static void test_what_was_not_committed_is_undone(void **state)
     commit_events(&ledger, 7, 100, no_events, &counts);
     slot->tally.delivered = 2;
     give(&ledger, slot, 5);
-    ledger_touch(&ledger, slot); /* once more in the same batch */
+    ledger_touch(&ledger, slot); /* a second time in the same batch */
     slot->tally.dropped[DROP_SLOW] = 4;
     slot->tally.delivered = 3;
     adopt_again(&ledger);
@@ -176,9 +176,9 @@ static void test_what_was_not_committed_is_undone(void **state)
     slot = ledger_at(&ledger, 0);
     assert_int_equal(events.relay, 3);
     assert_int_equal(slot->tally.relayed, 3);
-    assert_int_equal(slot->tally.delivered, 3); /* what has been sent has been sent */
+    assert_int_equal(slot->tally.delivered, 3); /* a delivery is never undone */
     assert_int_equal(tally_dropped(&slot->tally), 0);
-    ledger_recover(&ledger, 7, 100); /* killed again */
+    ledger_recover(&ledger, 7, 100); /* as after a second kill */
     assert_int_equal(slot->tally.relayed, 3);
     ledger_close(&ledger);
 }
@@ -190,11 +190,11 @@ static void test_a_commit_counts_when_the_tail_of_the_ring_has_moved(void **stat
         uint64_t instance, tail;
         unsigned events;
     } cases[] = {
-        { 7, 200, 30 }, /* it has */
-        { 7, 100, 10 }, /* killed between the two */
-        { 0, 0, 30 },   /* there is no such ring */
-        { 8, 100, 30 }, /* or it is another's */
-        { 7, 150, 30 }, /* or neither */
+        { 7, 200, 30 }, /* the tail has moved */
+        { 7, 100, 10 }, /* killed between commit and tail */
+        { 0, 0, 30 },   /* the ring does not exist */
+        { 8, 100, 30 }, /* the ring is another one */
+        { 7, 150, 30 }, /* the tail fits neither commit */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct ledger ledger;
@@ -215,7 +215,7 @@ static void test_a_commit_counts_when_the_tail_of_the_ring_has_moved(void **stat
     }
 }
 
-static void test_what_the_run_had_counts_up_to_the_commit(void **state)
+static void test_events_of_a_run_count_up_to_the_commit(void **state)
 {
     struct ledger ledger;
     uint64_t run[FRAMINGS] = { 0 };
@@ -229,7 +229,7 @@ static void test_what_the_run_had_counts_up_to_the_commit(void **state)
     run[FRAMING_NETSTRING] = 40;
     run[FRAMING_RAW] = 4;
     commit_events(&ledger, 7, 100, run, &no_counts);
-    ledger_touch(&ledger, left); /* behind the commit it stops to follow, having got one more */
+    ledger_touch(&ledger, left); /* after the commit it gets one more event and leaves the run */
     left->tally.relayed += 41;
     left->run_since = 41;
     left->follows = false;
@@ -245,16 +245,16 @@ static void test_what_the_run_had_counts_up_to_the_commit(void **state)
 
 #define SLOTS 40
 
-/* What the books of a client say. */
+/* What the books of a client say of its events. */
 struct page {
     uint64_t relayed, dropped[DROP_REASONS];
 };
 
-enum commit { PUBLISHED, LAST, COMMITS }; /* the ring's tail has moved for it; it was the last one, moved or not */
+enum commit { PUBLISHED, LAST, COMMITS }; /* last with the ring's tail moved; last of all */
 
 struct model {
     bool there;
-    uint32_t number, index; /* of its slot; the client's */
+    uint32_t number, index; /* number of its slot; index of the client */
     struct page now, at[COMMITS];
     uint64_t delivered;
     bool follows;
@@ -264,7 +264,7 @@ static struct {
     struct ledger ledger;
     struct model of[SLOTS];
     uint64_t run[FRAMINGS];
-    uint64_t instance, tail, published; /* of the ring; up to where it has been read, and where its tail is */
+    uint64_t instance, tail, published; /* the ring: its instance, how far it is read, and its tail */
     struct event_counts now, at[COMMITS];
     uint32_t last_index;
     unsigned seed, kills, undone, lost;
@@ -296,7 +296,7 @@ static uint64_t queued(const struct model *model)
     return model->now.relayed - model->delivered - all_dropped(&model->now);
 }
 
-/* As client.c brings it up to date. */
+/* Bring the slot up to date as client.c does. */
 static void fold(struct model *model, bool follows)
 {
     struct ledger_slot *slot = slot_of(model);
@@ -330,7 +330,7 @@ static void act_come_or_go(struct model *model)
     *model = (struct model){ .there = true, .number = ledger_number(&t.ledger, slot), .index = t.last_index };
 }
 
-/* Events have been read from the ring: for all, or for some. */
+/* Read an event from the ring, for all clients or for some. */
 static void act_event(void)
 {
     t.tail += 8 + 8 * any(100);
@@ -365,13 +365,13 @@ static void act_commit(bool publish)
 {
     commit_events(&t.ledger, t.instance, t.tail, t.run, &t.now);
     note(LAST);
-    if (!publish && t.tail != t.published) /* else there is nothing that would not count yet */
+    if (!publish && t.tail != t.published) /* with the tail in place, the commit counts already */
         return;
     t.published = t.tail;
     note(PUBLISHED);
 }
 
-/* Nothing is sent that a kill could take back. */
+/* evapid sends nothing before a commit that a kill cannot undo. */
 static void act_deliver(struct model *model)
 {
     act_commit(true);
@@ -380,7 +380,7 @@ static void act_deliver(struct model *model)
     model->delivered += events;
 }
 
-/* The books of a client are those of that commit; what it was not sent is lost. */
+/* The books of a client are those of that commit. Events that were queued but not sent count as lost. */
 static void check_recovered(struct model *model, enum commit commit)
 {
     struct ledger_slot *slot = slot_of(model);
@@ -397,7 +397,7 @@ static void check_recovered(struct model *model, enum commit commit)
     t.lost += lost > 0;
 }
 
-/* Killed, perhaps once more before anything was done, and the next one goes on; with the ring, or it was not kept. */
+/* Kill evapid, perhaps twice before its successor does anything. Without the ring, the last commit counts. */
 static void act_kill(bool with_ring, bool twice)
 {
     const enum commit commit = with_ring ? PUBLISHED : LAST;
@@ -418,7 +418,7 @@ static void act_kill(bool with_ring, bool twice)
     t.instance += !with_ring;
     t.published = with_ring ? t.published : 0;
     t.tail = t.published;
-    memset(t.run, 0, sizeof(t.run)); /* its runs are new */
+    memset(t.run, 0, sizeof(t.run)); /* evapid starts with new runs */
     note(PUBLISHED);
     note(LAST);
     t.kills++;
@@ -468,12 +468,12 @@ static void test_any_mixture_killed_at_any_point_leaves_the_books_of_a_model(voi
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots_are_taken_found_and_given_back),
-        cmocka_unit_test(test_it_grows_by_segments_and_is_found_again),
-        cmocka_unit_test(test_what_does_not_fit_is_not_adopted),
-        cmocka_unit_test(test_what_was_not_committed_is_undone),
+        cmocka_unit_test(test_slots_are_claimed_found_and_released),
+        cmocka_unit_test(test_the_ledger_grows_by_segments_and_is_adopted),
+        cmocka_unit_test(test_a_ledger_that_does_not_fit_is_not_adopted),
+        cmocka_unit_test(test_events_that_were_not_committed_are_undone),
         cmocka_unit_test(test_a_commit_counts_when_the_tail_of_the_ring_has_moved),
-        cmocka_unit_test(test_what_the_run_had_counts_up_to_the_commit),
+        cmocka_unit_test(test_events_of_a_run_count_up_to_the_commit),
         cmocka_unit_test(test_any_mixture_killed_at_any_point_leaves_the_books_of_a_model),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);

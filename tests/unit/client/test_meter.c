@@ -1,4 +1,4 @@
-/* The meter: it adds up what Kamailio's processes count over their lives, whatever they write. */
+/* The meter: it adds up what Kamailio's processes count, over restarts of both sides, and trusts none of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,7 +49,7 @@ static void test_starts_of_all_workers_are_added_up(void **state)
     }
 }
 
-static void test_another_ring_counts_from_nothing_and_the_same_one_goes_on(void **state)
+static void test_a_new_ring_counts_from_zero_and_the_same_one_goes_on(void **state)
 {
     struct rig *rig = *state;
     rig->ring.refused_full = 5;
@@ -68,8 +68,8 @@ static void test_another_ring_counts_from_nothing_and_the_same_one_goes_on(void 
     assert_int_equal(rig->meter.route_start.counts[0], 2);
 }
 
-/* A refusal that is tried again is taken out of the count: it is not counted again when it comes back. */
-static void test_a_count_that_goes_back_is_counted_on_from_the_most_that_it_was(void **state)
+/* A producer that tries again takes its refusal back out of the ring's count. The meter must not count it twice. */
+static void test_a_count_that_goes_back_counts_from_its_highest_value(void **state)
 {
     struct rig *rig = *state;
     static const uint64_t course[][2] = { { 5, 5 }, { 4, 5 }, { 5, 5 }, { 6, 6 }, { 0, 6 }, { 6, 6 }, { 9, 9 } };
@@ -80,7 +80,7 @@ static void test_a_count_that_goes_back_is_counted_on_from_the_most_that_it_was(
     }
 }
 
-/* Who writes into the ring may write anything: not even then does a count go back, of a bucket or of several together. */
+/* Kamailio may write anything into the ring. Even then neither a bucket nor the sum of all buckets may overflow. */
 static void test_nonsense_does_not_make_a_count_go_back(void **state)
 {
     struct rig *rig = *state;
@@ -108,9 +108,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_starts_of_all_workers_are_added_up, begin, end),
-        cmocka_unit_test_setup_teardown(test_another_ring_counts_from_nothing_and_the_same_one_goes_on, begin, end),
-        cmocka_unit_test_setup_teardown(test_a_count_that_goes_back_is_counted_on_from_the_most_that_it_was, begin,
-                                        end),
+        cmocka_unit_test_setup_teardown(test_a_new_ring_counts_from_zero_and_the_same_one_goes_on, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_count_that_goes_back_counts_from_its_highest_value, begin, end),
         cmocka_unit_test_setup_teardown(test_nonsense_does_not_make_a_count_go_back, begin, end),
     };
     return cmocka_run_group_tests_name("meter", tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* The bus: how events leave, and how clients are closed. */
+/* The bus: how events are sent, and how clients are closed. */
 #include "bus/bus_rig.h"
 
 /* ---- ways to the wire -------------------------------------------------------- */
@@ -44,7 +44,7 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
     assert_int_equal(all_dropped(&bus->totals), 0);
 }
 
-/* The cost of a turn's events is one write for each client. */
+/* A turn's events cost one write for each client. */
 static void test_the_events_of_a_turn_leave_in_one_write(void **state)
 {
     (void)state;
@@ -63,8 +63,8 @@ static void test_the_events_of_a_turn_leave_in_one_write(void **state)
     hang_up(&a);
 }
 
-/* A write fails: what waits is lost and counted, but what the client has sent is still worked on. */
-static void test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute(void **state)
+/* After a failed write the queued events are lost and counted. Routes still run for the client's messages. */
+static void test_messages_of_a_client_are_still_read_after_a_failed_write(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -89,8 +89,8 @@ static void test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute(void **
     hang_up(&b);
 }
 
-/* It gets no event any more: upstream must not go on counting on it. */
-static void test_a_deaf_client_does_not_count_as_one_that_gets_events(void **state)
+/* The client gets no more events, so Kamailio must not count it as a receiver. */
+static void test_a_client_whose_write_failed_is_no_receiver(void **state)
 {
     (void)state;
     static void (*const issue[])(const char *) = { relay, issue_multicast };
@@ -114,9 +114,9 @@ static void test_a_deaf_client_does_not_count_as_one_that_gets_events(void **sta
     }
 }
 
-/* At the first write that fails, wherever that is: at the end of a turn, when room is made for an event, or when the
- * kernel was said to take more. */
-static void test_a_deaf_client_leaves_at_once(void **state)
+/* evapid takes the client out at the first write that fails: at the end of a turn, when evapid makes room for an event,
+ * or when the kernel reports that it can take more. */
+static void test_a_client_whose_write_fails_leaves_at_once(void **state)
 {
     (void)state;
     enum { TURN_END, ROOM_IN_RUN, ROOM_FOR_ONE, WRITABLE, WAYS };
@@ -164,8 +164,8 @@ static void test_a_deaf_client_leaves_at_once(void **state)
     }
 }
 
-/* It waits for its turn to be admitted again: nothing of it is left when it is. */
-static void test_a_deaf_client_is_not_listed_when_it_is_admitted_again(void **state)
+/* evapid announces the client to Kamailio again, and a route admits it. It still gets no events. */
+static void test_a_client_whose_write_failed_gets_nothing_when_it_is_admitted_again(void **state)
 {
     (void)state;
     struct peer a = through_narrow(open_pair());
@@ -183,7 +183,7 @@ static void test_a_deaf_client_is_not_listed_when_it_is_admitted_again(void **st
     hang_up(&a);
 }
 
-/* Held back with a frame half sent, then refused: the rest of that frame is still sent, and nothing else. */
+/* The client was being announced again while a frame was half sent. It gets the rest of that frame only. */
 static void test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it(void **state)
 {
     (void)state;
@@ -211,12 +211,12 @@ static void test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it(v
     }
 }
 
-/* What it gets is the rest of a frame that it has a part of: its stream ends between two frames. */
+/* The stream of a client that is disconnected as slow ends between two frames. */
 static void test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun(void **state)
 {
     (void)state;
     struct client_limits limits = netstring_limits;
-    limits.max_queued_bytes = 24; /* three times 5:hello, */
+    limits.max_queued_bytes = 24; /* room for three of 5:hello, */
     for (size_t sent = 0; sent <= 16; sent++) {
         char out[64];
         const size_t expected = (sent + 7) / 8 * 8;
@@ -230,7 +230,7 @@ static void test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun(void **st
         turn();
         wire = (struct wire){ .most = SIZE_MAX };
         unsigned more = 0;
-        while (up.admitted > 0) { /* until one is too many */
+        while (up.admitted > 0) { /* until one event is too many */
             relay("hello");
             more++;
         }
@@ -247,8 +247,8 @@ static void test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun(void **st
     }
 }
 
-/* That it does not read is no reason to lose what it has sent. */
-static void test_messages_of_a_slow_client_can_still_be_taken(void **state)
+/* A client that is disconnected because it does not read keeps the messages it has sent. */
+static void test_messages_of_a_slow_client_still_reach_the_host(void **state)
 {
     (void)state;
     struct client_limits limits = netstring_limits;
@@ -311,21 +311,21 @@ static void test_finish_flushes_and_then_closes(void **state)
     hang_up(&a);
 }
 
-/* In the same turn as the event that it closes behind. */
+/* The event comes before the close, so the client gets it. */
 static void test_an_event_and_a_close_in_one_turn(void **state)
 {
     (void)state;
     struct peer a = open_client();
     relay("bye");
     flush_finish(bus, a.client);
-    flush_finish(bus, a.client); /* twice is once */
+    flush_finish(bus, a.client); /* the second call does nothing */
     assert_receives(&a, "3:bye,");
     assert_ends(&a);
     assert_int_equal(up.of[1].gone, 1);
     hang_up(&a);
 }
 
-/* Events, and closes between them, in one turn: each client gets what came in front of its close, and nothing behind. */
+/* A client gets the events that came before its close, and none that came after it. */
 static void test_events_and_closes_in_one_turn_keep_their_order(void **state)
 {
     (void)state;
@@ -352,7 +352,7 @@ static void test_events_and_closes_in_one_turn_keep_their_order(void **state)
         unicast("7", "x");
         assert_books_balance();
         assert_following();
-        for (int i = 0; i < 3 && blocked; i++) { /* the run goes on, and those who are closed wait */
+        for (int i = 0; i < 3 && blocked; i++) { /* the run continues while the closed clients wait */
             turn();
             relay("8");
             assert_int_equal(up.of[first].gone, 0);
@@ -371,8 +371,8 @@ static void test_events_and_closes_in_one_turn_keep_their_order(void **state)
     }
 }
 
-/* Those who were closed have their part of the run in pieces, and it may write where they stood when they have gone. */
-static void test_one_that_is_held_back_keeps_its_part_of_the_run(void **state)
+/* While a client is announced again, the run continues without it. The client still gets the events from before. */
+static void test_a_client_that_is_readmitted_keeps_its_part_of_the_run(void **state)
 {
     (void)state;
     struct peer a = through_narrow(open_pair());
@@ -426,8 +426,8 @@ static void test_a_client_that_does_not_read_the_rest_in_time_is_closed(void **s
     hang_up(&a);
 }
 
-/* Input that waits in the socket makes a close a reset, which would overtake what was sent last. */
-static void test_what_was_sent_last_arrives_though_the_client_has_sent_more(void **state)
+/* Closing a socket with unread input resets the connection. A reset would overtake the last event. */
+static void test_the_last_event_arrives_though_the_client_has_sent_more(void **state)
 {
     (void)state;
     struct peer a = open_client();
@@ -469,7 +469,7 @@ static void test_closing_the_bus_closes_every_client_whatever_its_state(void **s
         hang_up(&peers[i]);
 }
 
-static void test_flushed_means_that_nobody_has_anything_left(void **state)
+static void test_flush_is_done_when_no_client_has_anything_queued(void **state)
 {
     (void)state;
     assert_true(flush_is_done(bus));
@@ -487,7 +487,7 @@ static void test_flushed_means_that_nobody_has_anything_left(void **state)
 
 /* ---- a turn that has no more time ---------------------------------------------- */
 
-/* The sockets that are ready come too late in this turn. */
+/* Let libuv report the sockets that are ready after the turn's time is over. */
 static void poll_in_a_full_turn(void)
 {
     bus->flush.polls = (struct slice){ .until_ns = 1, .over = true };
@@ -507,7 +507,7 @@ static struct peer open_full(size_t queued)
     return peer;
 }
 
-static void test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_not_taken_for_slow(void **state)
+static void test_a_client_that_is_writable_but_postponed_is_not_slow(void **state)
 {
     (void)state;
     static char out[2048];
@@ -515,7 +515,7 @@ static void test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_no
     poll_in_a_full_turn();
     assert_true(a.client->roster.postponed);
     wire_open();
-    const struct payload event = big_event(900, 'b'); /* there is no room for it before some is made */
+    const struct payload event = big_event(900, 'b'); /* no room for it, unless evapid sends first */
     give_relay(bus, &event, NULL);
     assert_int_equal(a.client->state, CLIENT_OPEN);
     assert_int_equal(all_dropped(&bus->totals), 0);
@@ -523,7 +523,7 @@ static void test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_no
     hang_up(&a);
 }
 
-static void test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn(void **state)
+static void test_a_client_that_is_readmitted_is_not_sent_what_was_postponed(void **state)
 {
     (void)state;
     static char out[905];
@@ -541,8 +541,8 @@ static void test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn
     hang_up(&a);
 }
 
-/* Nobody need come before it is sent. */
-static void test_what_a_client_was_given_is_sent_in_the_turns_in_which_it_is_closed(void **state)
+/* evapid sends the event without waiting for a report of the socket. */
+static void test_queued_events_are_sent_in_the_turns_in_which_a_client_is_closed(void **state)
 {
     (void)state;
     struct peer a = open_pair();
@@ -561,25 +561,25 @@ int main(void)
         WITH_BUS(test_writes_of_every_size_give_the_same_stream),
         WITH_BUS(test_a_write_that_is_interrupted_or_would_block_is_tried_again),
         WITH_BUS(test_the_events_of_a_turn_leave_in_one_write),
-        WITH_BUS(test_a_client_that_cannot_be_written_to_is_deaf_but_not_mute),
-        WITH_BUS(test_a_deaf_client_does_not_count_as_one_that_gets_events),
-        WITH_BUS(test_a_deaf_client_leaves_at_once),
-        WITH_BUS(test_a_deaf_client_is_not_listed_when_it_is_admitted_again),
+        WITH_BUS(test_messages_of_a_client_are_still_read_after_a_failed_write),
+        WITH_BUS(test_a_client_whose_write_failed_is_no_receiver),
+        WITH_BUS(test_a_client_whose_write_fails_leaves_at_once),
+        WITH_BUS(test_a_client_whose_write_failed_gets_nothing_when_it_is_admitted_again),
         WITH_BUS(test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it),
         WITH_BUS(test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun),
-        WITH_BUS(test_messages_of_a_slow_client_can_still_be_taken),
+        WITH_BUS(test_messages_of_a_slow_client_still_reach_the_host),
         WITH_BUS(test_finish_flushes_and_then_closes),
         WITH_BUS(test_an_event_and_a_close_in_one_turn),
         WITH_BUS(test_events_and_closes_in_one_turn_keep_their_order),
-        WITH_BUS(test_one_that_is_held_back_keeps_its_part_of_the_run),
+        WITH_BUS(test_a_client_that_is_readmitted_keeps_its_part_of_the_run),
         WITH_BUS(test_finish_of_a_client_with_nothing_to_send_closes_at_once),
         WITH_BUS(test_a_client_that_does_not_read_the_rest_in_time_is_closed),
-        WITH_BUS(test_what_was_sent_last_arrives_though_the_client_has_sent_more),
+        WITH_BUS(test_the_last_event_arrives_though_the_client_has_sent_more),
         WITH_BUS(test_closing_the_bus_closes_every_client_whatever_its_state),
-        WITH_BUS(test_flushed_means_that_nobody_has_anything_left),
-        WITH_BUS(test_a_client_that_may_be_sent_to_though_its_turn_has_not_come_is_not_taken_for_slow),
-        WITH_BUS(test_a_client_that_is_held_back_is_not_sent_what_waited_for_its_turn),
-        WITH_BUS(test_what_a_client_was_given_is_sent_in_the_turns_in_which_it_is_closed),
+        WITH_BUS(test_flush_is_done_when_no_client_has_anything_queued),
+        WITH_BUS(test_a_client_that_is_writable_but_postponed_is_not_slow),
+        WITH_BUS(test_a_client_that_is_readmitted_is_not_sent_what_was_postponed),
+        WITH_BUS(test_queued_events_are_sent_in_the_turns_in_which_a_client_is_closed),
     };
     return cmocka_run_group_tests_name("bus, output", tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
-/* The bus: clients that do not keep up, with the policies that drop events, and the slow state. test_bus_limits.c has
- * the policy that disconnects. */
+/* The bus: slow clients, the policies that drop events, and the slow state. The policy that disconnects has its tests
+ * in test_bus_limits.c. */
 #include "bus/bus_rig.h"
 
-#define SIZE 105U /* bytes of a numbered event as a netstring */
+#define SIZE 105U /* bytes of a numbered event, framed as a netstring */
 
 /* Event n, of 100 bytes. */
 static struct payload numbered(unsigned n)
@@ -35,7 +35,7 @@ static struct peer dropping(enum slow_policy policy, unsigned events)
     return peer;
 }
 
-/* The next events that it receives are these. */
+/* Receive the events from first to last. */
 static void assert_numbers(const struct peer *peer, unsigned first, unsigned last)
 {
     for (unsigned n = first; n <= last; n++) {
@@ -65,7 +65,7 @@ static uint64_t dropped_slow(const struct peer *peer)
 
 static void (*const issues[])(unsigned) = { relay_number, unicast_number };
 
-/* Of a hundred events the newest are there, as many as the queue holds between half and full. */
+/* Of a hundred events the client gets the newest, as many as fill between half and all of its queue. */
 static void test_the_oldest_are_dropped_and_the_newest_sent(void **state)
 {
     (void)state;
@@ -79,7 +79,8 @@ static void test_the_oldest_are_dropped_and_the_newest_sent(void **state)
             if (n % 7 == 0)
                 turn();
         }
-        /* The 11th drops to 5 and makes it 6; so does every 5th from there on: the 96th is the last that does. */
+        /* The 11th event finds the queue full: five events are dropped, five stay, and it becomes the sixth. The same
+         * happens at every fifth event from there on, and for the last time at the 96th. */
         assert_int_equal(dropped_slow(&a), 90);
         assert_following();
         wire_open();
@@ -93,7 +94,7 @@ static void test_the_oldest_are_dropped_and_the_newest_sent(void **state)
     }
 }
 
-/* A frame that has been begun is completed, wherever it came from and whatever is dropped behind it. */
+/* A frame that has begun is sent completely, whether it came by relay or unicast, and whatever is dropped after it. */
 static void test_a_begun_frame_is_completed_when_the_oldest_are_dropped(void **state)
 {
     (void)state;
@@ -122,8 +123,8 @@ static void test_a_begun_frame_is_completed_when_the_oldest_are_dropped(void **s
             }
 }
 
-/* When the begun frame leaves too little room, the new event is what is dropped, and nothing else. */
-static void test_what_has_no_room_behind_a_begun_frame_is_dropped_alone(void **state)
+/* If the rest of a begun frame leaves too little room, only the new event is dropped. */
+static void test_an_event_that_does_not_fit_after_a_begun_frame_is_dropped_alone(void **state)
 {
     (void)state;
     struct client_limits limits = netstring_limits;
@@ -161,8 +162,8 @@ static void test_what_has_no_room_behind_a_begun_frame_is_dropped_alone(void **s
     }
 }
 
-/* Who reads is none of the business of who doesn't. */
-static void test_the_others_get_all_that_one_is_dropped(void **state)
+/* A client that reads is not affected by those that do not. */
+static void test_other_clients_get_what_a_slow_one_loses(void **state)
 {
     (void)state;
     struct peer old = dropping(SLOW_DROP_OLDEST, 10);
@@ -187,8 +188,8 @@ static void test_the_others_get_all_that_one_is_dropped(void **state)
 
 /* ---- drop-newest --------------------------------------------------------------------------------------------------- */
 
-/* Full, it gets nothing until half of its queue is free; all of that is counted. */
-static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
+/* A client whose queue is full is skipped until half of it is free. Each skipped event is counted. */
+static void test_a_full_client_is_skipped_until_half_is_free(void **state)
 {
     (void)state;
     for (size_t how = 0; how < 2; how++) {
@@ -202,7 +203,7 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
         }
         assert_int_equal(dropped_slow(&a), 20);
         assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 1);
-        wire = (struct wire){ .most = 5 * SIZE - 1, .error = EAGAIN, .fail = 1 }; /* a byte too few */
+        wire = (struct wire){ .most = 5 * SIZE - 1, .error = EAGAIN, .fail = 1 }; /* a byte less than half */
         client_flush(a.client);
         wire_block();
         issues[how](31);
@@ -225,8 +226,8 @@ static void test_who_is_full_is_passed_over_until_half_is_free(void **state)
     }
 }
 
-/* An event that doesn't fit into a queue that is half free is dropped alone. */
-static void test_a_large_event_doesn_t_pass_over_who_is_half_free(void **state)
+/* If the queue is half free and an event does not fit, only that event is dropped. */
+static void test_a_large_event_does_not_make_a_half_free_client_skipped(void **state)
 {
     (void)state;
     struct peer a = dropping(SLOW_DROP_NEWEST, 10);
@@ -246,8 +247,8 @@ static void test_a_large_event_doesn_t_pass_over_who_is_half_free(void **state)
     hang_up(&a);
 }
 
-/* However it leaves, what it has missed is in its books, and nobody is passed over any more. */
-static void test_who_is_passed_over_may_leave(void **state)
+/* However a skipped client leaves, its books count the events it missed, and the run counts no skipped client. */
+static void test_a_skipped_client_may_leave(void **state)
 {
     (void)state;
     for (int how = 0; how < 4; how++) {
@@ -267,7 +268,7 @@ static void test_who_is_passed_over_may_leave(void **state)
             client_cut_off(a.client, DROP_CLOSED);
         assert_int_equal(bus->runs[FRAMING_NETSTRING].skipped, 0);
         assert_books_balance();
-        relay_number(6); /* which nobody gets */
+        relay_number(6); /* nobody gets this one */
         wire_open();
         if (how == 1) {
             assert_int_equal(subscription_tally(a.client)->dropped[DROP_SLOW], 3);
@@ -283,8 +284,8 @@ static void test_who_is_passed_over_may_leave(void **state)
     }
 }
 
-/* Some are passed over, and nobody is left who follows: the events are still counted. */
-static void test_events_that_pass_over_everybody_are_counted(void **state)
+/* All clients of a run are skipped, so it has no followers. The events are still counted. */
+static void test_events_that_skip_every_client_are_counted(void **state)
 {
     (void)state;
     struct peer a = dropping(SLOW_DROP_NEWEST, 2);
@@ -309,8 +310,8 @@ static void test_events_that_pass_over_everybody_are_counted(void **state)
     hang_up(&b);
 }
 
-/* Without memory to keep what it has, a client that is passed over can't go on: its stream would be torn. */
-static void test_who_can_t_be_passed_over_for_want_of_memory_is_closed(void **state)
+/* A skipped client must keep its part of the run. Without memory for that its stream would have a gap. */
+static void test_a_client_that_cannot_be_skipped_for_lack_of_memory_is_closed(void **state)
 {
     (void)state;
     struct peer a = dropping(SLOW_DROP_NEWEST, 3);
@@ -333,9 +334,9 @@ static void test_who_can_t_be_passed_over_for_want_of_memory_is_closed(void **st
     hang_up(&a);
 }
 
-/* Nor can the oldest be dropped behind a begun frame that is part of a run: then it is the new event that goes. Without
- * memory it can't be passed over either, and is closed. */
-static void test_without_memory_to_part_a_begun_frame_nothing_is_torn(void **state)
+/* The rest of a begun frame must be copied out of the run before older events can be dropped. Without memory for that,
+ * the new event is dropped. */
+static void test_without_memory_to_copy_a_begun_frame_no_frame_is_torn(void **state)
 {
     (void)state;
     for (int to_one = 0; to_one < 2; to_one++) {
@@ -369,7 +370,7 @@ static void test_without_memory_to_part_a_begun_frame_nothing_is_torn(void **sta
 
 /* ---- the slow state ------------------------------------------------------------------------------------------------- */
 
-/* Slow from when more than half waits until no more than an eighth does. */
+/* A client becomes slow when more than half of its queue is used, and stays slow until no more than an eighth is. */
 static void test_a_client_is_slow_between_half_and_an_eighth(void **state)
 {
     (void)state;
@@ -390,8 +391,8 @@ static void test_a_client_is_slow_between_half_and_an_eighth(void **state)
     hang_up(&a);
 }
 
-/* Noticed once a second also when nothing happens that would end a turn for it. */
-static void test_a_tick_notices_who_is_slow(void **state)
+/* A tick, once a second, also notices a slow client that no turn looks at. */
+static void test_a_tick_notices_a_slow_client(void **state)
 {
     (void)state;
     struct peer a = dropping(SLOW_DISCONNECT, 4);
@@ -407,8 +408,8 @@ static void test_a_tick_notices_who_is_slow(void **state)
     hang_up(&a);
 }
 
-/* Whoever has lost an event was slow, however short its queue has become by that. */
-static void test_who_loses_an_event_is_slow(void **state)
+/* A client that loses an event counts as slow, even if dropping has made its queue short. */
+static void test_a_client_that_loses_an_event_is_slow(void **state)
 {
     (void)state;
     for (int policy = SLOW_DROP_NEWEST; policy <= SLOW_DROP_OLDEST; policy++) {
@@ -418,7 +419,7 @@ static void test_who_loses_an_event_is_slow(void **state)
             relay_number(n);
             assert_int_equal(a.client->pace.slow_since_ms != 0, n == 5);
             if (n == 1)
-                turn(); /* the kernel takes nothing, and is not asked again for each event */
+                turn(); /* the kernel takes nothing, and evapid does not try again for each event */
         }
         assert_int_equal(dropped_slow(&a) - a.client->pace.slow_dropped, policy == SLOW_DROP_NEWEST ? 1 : 2);
         flush_finish(bus, a.client);
@@ -432,17 +433,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_the_oldest_are_dropped_and_the_newest_sent),
         WITH_BUS(test_a_begun_frame_is_completed_when_the_oldest_are_dropped),
-        WITH_BUS(test_what_has_no_room_behind_a_begun_frame_is_dropped_alone),
-        WITH_BUS(test_the_others_get_all_that_one_is_dropped),
-        WITH_BUS(test_who_is_full_is_passed_over_until_half_is_free),
-        WITH_BUS(test_a_large_event_doesn_t_pass_over_who_is_half_free),
-        WITH_BUS(test_who_is_passed_over_may_leave),
-        WITH_BUS(test_events_that_pass_over_everybody_are_counted),
-        WITH_BUS(test_who_can_t_be_passed_over_for_want_of_memory_is_closed),
-        WITH_BUS(test_without_memory_to_part_a_begun_frame_nothing_is_torn),
+        WITH_BUS(test_an_event_that_does_not_fit_after_a_begun_frame_is_dropped_alone),
+        WITH_BUS(test_other_clients_get_what_a_slow_one_loses),
+        WITH_BUS(test_a_full_client_is_skipped_until_half_is_free),
+        WITH_BUS(test_a_large_event_does_not_make_a_half_free_client_skipped),
+        WITH_BUS(test_a_skipped_client_may_leave),
+        WITH_BUS(test_events_that_skip_every_client_are_counted),
+        WITH_BUS(test_a_client_that_cannot_be_skipped_for_lack_of_memory_is_closed),
+        WITH_BUS(test_without_memory_to_copy_a_begun_frame_no_frame_is_torn),
         WITH_BUS(test_a_client_is_slow_between_half_and_an_eighth),
-        WITH_BUS(test_a_tick_notices_who_is_slow),
-        WITH_BUS(test_who_loses_an_event_is_slow),
+        WITH_BUS(test_a_tick_notices_a_slow_client),
+        WITH_BUS(test_a_client_that_loses_an_event_is_slow),
     };
     return cmocka_run_group_tests_name("bus, slow clients", tests, NULL, NULL);
 }
