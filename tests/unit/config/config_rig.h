@@ -43,7 +43,7 @@ static inline void write_file(const char *text, size_t length)
     assert_int_equal(fclose(file), 0);
 }
 
-/* Read a file with this text; the caller frees the result. */
+/* Read a file of this text. The caller frees the result. */
 static inline struct config read_text(const char *text)
 {
     struct config config;
@@ -55,8 +55,8 @@ static inline struct config read_text(const char *text)
     return config;
 }
 
-/* Returns the error of a file with this text, or "" if it is valid. The marker ^ in the text stands before the error's
- * place and is not part of the file. NULL: the error names no line. */
+/* Returns the error of a file of this text, or "" if it is valid. A ^ in the text marks the place that the error must
+ * name; it is not part of the file. NULL: the error names no line. */
 static inline const char *error_of(const char *text, unsigned *line, unsigned *column)
 {
     static char error[CONFIG_ERROR];
@@ -93,7 +93,7 @@ static inline const char *error_of(const char *text, unsigned *line, unsigned *c
 
 struct bad {
     const char *text;  /* ^ marks the place */
-    const char *error; /* after FILE:LINE:COLUMN: */
+    const char *error; /* the rest of the error, after FILE:LINE:COLUMN: */
 };
 
 static inline void assert_errors(const struct bad *bad, size_t count)

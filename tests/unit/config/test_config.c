@@ -96,7 +96,7 @@ static void test_every_key_is_read(void **state)
     config_free(&config);
 }
 
-/* Off by default, and for nobody else when it is only turned on. */
+/* Metrics are off by default. Turned on without an address, they listen on loopback only. */
 static void test_metrics_are_at_loopback_unless_an_address_is_given(void **state)
 {
     (void)state;
@@ -121,7 +121,7 @@ static void assert_address(const struct config_listener *listener, const char *e
     assert_string_equal(text, expected);
 }
 
-/* Whatever the order in the file, a listener begins from the limits of the whole file. */
+/* Wherever a listener stands in the file, its limits begin as those of the whole file. */
 static void test_a_listener_begins_from_the_limits_of_the_file(void **state)
 {
     (void)state;
@@ -254,9 +254,9 @@ static void test_a_path_of_the_longest_length_is_read(void **state)
 #define NUMBER(member) offsetof(struct config, member), sizeof(((struct config *)0)->member)
 
 static const struct {
-    const char *before, *path, *after; /* the text around the number, and the key's path in an error */
+    const char *before, *path, *after; /* before, after: the text around the number; path: the key in an error */
     unsigned long long least, most;
-    size_t offset, width; /* in struct config, or when a listener's in struct config_listener */
+    size_t offset, width; /* in struct config; a key of a listener: in struct config_listener */
     bool listener;
 } numbers[] = {
     { "{\"limits\":{\"max_message_bytes\":", "limits.max_message_bytes", "}}", 1, 64 << 20,
@@ -299,7 +299,7 @@ static const struct {
 
 #define NUMBERS (sizeof(numbers) / sizeof(*numbers))
 
-/* The text of a file whose number i is that. */
+/* The text of a file in which the i-th number has this value. */
 static const char *number_text(size_t i, const char *number)
 {
     static char text[256];
@@ -360,7 +360,7 @@ static void test_a_number_out_of_its_range_is_an_error(void **state)
     }
 }
 
-static void test_what_is_no_integer_is_an_error_for_every_number(void **state)
+static void test_every_number_must_be_an_integer(void **state)
 {
     (void)state;
     static const struct {
@@ -402,7 +402,7 @@ int main(void)
         cmocka_unit_test(test_a_path_of_the_longest_length_is_read),
         cmocka_unit_test(test_a_number_may_be_its_least_and_its_most),
         cmocka_unit_test(test_a_number_out_of_its_range_is_an_error),
-        cmocka_unit_test(test_what_is_no_integer_is_an_error_for_every_number),
+        cmocka_unit_test(test_every_number_must_be_an_integer),
     };
     return cmocka_run_group_tests_name("config", tests, enter_directory, remove_directory);
 }

@@ -15,7 +15,7 @@ static bool admits(const struct access *access, const char *text)
 
 /* ---- listeners ----------------------------------------------------------------------------------------------------- */
 
-static void test_by_default_everybody_may_connect_and_has_a_minute(void **state)
+static void test_by_default_every_client_may_connect_and_has_a_minute(void **state)
 {
     (void)state;
     static const char *const texts[] = { "{\"listeners\":[{\"address\":\"1.2.3.4:5\"}]}",
@@ -53,7 +53,8 @@ static void test_every_key_of_access_is_read(void **state)
     config_free(&config);
 }
 
-/* Whatever the order in the file; and one key of its own leaves the others. */
+/* Wherever a listener stands in the file, its access begins as that of the whole file. Its own keys change only
+ * themselves. */
 static void test_a_listener_begins_from_the_access_of_the_file(void **state)
 {
     (void)state;
@@ -129,7 +130,7 @@ static void test_an_error_in_access_shows_its_place(void **state)
     ASSERT_ERRORS(bad);
 }
 
-/* A file that denies so many networks; mark: with the place of the list's error. */
+/* The text of a file that denies count networks. mark stands before the list: "^" for the place of its error, or "". */
 static const char *denying(unsigned count, const char *mark)
 {
     static char text[8192];
@@ -154,7 +155,7 @@ static void test_a_list_has_at_most_256_networks(void **state)
 
 /* ---- Unix sockets -------------------------------------------------------------------------------------------------- */
 
-static void test_by_default_a_socket_is_for_the_group_and_for_whoever_can_open_it(void **state)
+static void test_by_default_a_socket_is_open_to_its_group(void **state)
 {
     (void)state;
     static const char *const texts[] = { "{}", "{\"kamailio_access\":{},\"control_access\":{}}" };
@@ -188,7 +189,7 @@ static void test_each_socket_has_its_own_access(void **state)
     config_free(&config);
 }
 
-static void test_root_and_evapid_s_own_user_always_may(void **state)
+static void test_root_and_evapid_s_own_user_are_always_admitted(void **state)
 {
     (void)state;
     static const struct door_access nobody = { .restricted = true };
@@ -247,7 +248,7 @@ static void test_an_error_in_a_socket_s_access_shows_its_place(void **state)
     ASSERT_ERRORS(bad);
 }
 
-/* A file with a list of so many users; mark: with the place of the list's error. */
+/* The text of a file with a list of count users. mark stands before the list: "^" for the place of its error, or "". */
 static const char *with_users(unsigned count, const char *mark)
 {
     static char text[1024];
@@ -272,15 +273,15 @@ static void test_a_list_has_at_most_64_users(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_default_everybody_may_connect_and_has_a_minute),
+        cmocka_unit_test(test_by_default_every_client_may_connect_and_has_a_minute),
         cmocka_unit_test(test_every_key_of_access_is_read),
         cmocka_unit_test(test_a_listener_begins_from_the_access_of_the_file),
         cmocka_unit_test(test_numbers_of_access_have_their_range),
         cmocka_unit_test(test_an_error_in_access_shows_its_place),
         cmocka_unit_test(test_a_list_has_at_most_256_networks),
-        cmocka_unit_test(test_by_default_a_socket_is_for_the_group_and_for_whoever_can_open_it),
+        cmocka_unit_test(test_by_default_a_socket_is_open_to_its_group),
         cmocka_unit_test(test_each_socket_has_its_own_access),
-        cmocka_unit_test(test_root_and_evapid_s_own_user_always_may),
+        cmocka_unit_test(test_root_and_evapid_s_own_user_are_always_admitted),
         cmocka_unit_test(test_modes_are_octal_digits_in_a_string),
         cmocka_unit_test(test_an_error_in_a_socket_s_access_shows_its_place),
         cmocka_unit_test(test_a_list_has_at_most_64_users),

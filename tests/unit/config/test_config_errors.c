@@ -1,4 +1,4 @@
-/* Errors in a configuration are reported with their place, and nothing of it is kept. */
+/* Errors in a configuration name their place. Nothing of a file with an error is kept. */
 #include "config/config_rig.h"
 
 /* ---- errors -------------------------------------------------------------------------------------------------------- */
@@ -60,7 +60,7 @@ static void test_a_wrong_type_is_an_error(void **state)
     ASSERT_ERRORS(bad);
 }
 
-static void test_a_word_that_is_none_of_those_is_an_error(void **state)
+static void test_an_unknown_word_is_an_error(void **state)
 {
     (void)state;
     static const char *const levels = "log.level: expected \"error\", \"warning\", \"notice\", \"info\" or \"debug\"";
@@ -129,7 +129,7 @@ static void test_a_duplicate_listener_is_an_error(void **state)
     ASSERT_ERRORS(bad);
 }
 
-static void test_the_two_sockets_are_two_paths(void **state)
+static void test_the_two_sockets_need_two_paths(void **state)
 {
     (void)state;
     static const struct bad bad[] = {
@@ -143,7 +143,7 @@ static void test_the_two_sockets_are_two_paths(void **state)
     ASSERT_ERRORS(bad);
 }
 
-static void test_a_path_has_a_length(void **state)
+static void test_a_path_has_1_to_107_bytes(void **state)
 {
     (void)state;
     static const char *const keys[] = { "kamailio_socket", "control_socket" };
@@ -163,7 +163,7 @@ static void test_a_path_has_a_length(void **state)
     }
 }
 
-/* The form of the error is ours, its text is jansson's, which points at the last byte of what it could not take. */
+/* The form of the error is ours. Its text is jansson's, which points at the last byte it did not accept. */
 static void assert_syntax_errors(const struct bad *bad, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -195,7 +195,7 @@ static void test_a_syntax_error_is_an_error_where_it_stands(void **state)
     ASSERT_SYNTAX_ERRORS(bad);
 }
 
-/* Not the last one wins: both stand in the file, and only one can be meant. */
+/* The last value does not win: only one of the two can be meant, and evapid cannot know which. */
 static void test_a_duplicate_key_is_an_error(void **state)
 {
     (void)state;
@@ -207,7 +207,7 @@ static void test_a_duplicate_key_is_an_error(void **state)
     ASSERT_SYNTAX_ERRORS(bad);
 }
 
-/* Comments in front of an error, even of many lines, do not move its place. */
+/* Comments before an error, even of many lines, do not move its place. */
 static void test_comments_do_not_move_an_error(void **state)
 {
     (void)state;
@@ -235,7 +235,7 @@ static void test_a_comment_that_does_not_end_is_an_error_where_it_begins(void **
     ASSERT_ERRORS(bad);
 }
 
-/* An unknown key may hold the bytes that a path is made of. */
+/* An unknown key may contain the characters that a path is written with. */
 static void test_a_key_that_looks_like_a_path_is_found(void **state)
 {
     (void)state;
@@ -260,7 +260,7 @@ static void test_the_longest_unknown_key_is_an_error_all_the_same(void **state)
     assert_non_null(strstr(error, "unknown key"));
 }
 
-/* The first error in the order of the file's listeners is the one that is told; what was read before is freed. */
+/* The error is that of the first bad listener in the file. The listeners read before it are freed. */
 static void test_an_error_in_a_later_listener_frees_the_ones_before(void **state)
 {
     (void)state;
@@ -290,7 +290,7 @@ static void test_a_file_that_is_not_there_is_an_error(void **state)
     assert_unreadable("none/e.json", "none/e.json: No such file or directory");
 }
 
-static void test_a_directory_is_no_file(void **state)
+static void test_a_directory_is_an_error(void **state)
 {
     (void)state;
     assert_unreadable(".", ".: Is a directory");
@@ -328,7 +328,7 @@ static void test_a_file_of_binary_bytes_is_an_error(void **state)
     }
 }
 
-/* However long the path, the error ends within its room. */
+/* However long the path, the error fits its buffer. */
 static void test_an_error_of_a_long_path_is_cut(void **state)
 {
     (void)state;
@@ -347,12 +347,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_unknown_key_is_an_error_at_each_level),
         cmocka_unit_test(test_a_wrong_type_is_an_error),
-        cmocka_unit_test(test_a_word_that_is_none_of_those_is_an_error),
+        cmocka_unit_test(test_an_unknown_word_is_an_error),
         cmocka_unit_test(test_a_bad_address_is_an_error_that_shows_it),
         cmocka_unit_test(test_a_missing_address_is_an_error_of_the_listener),
         cmocka_unit_test(test_a_duplicate_listener_is_an_error),
-        cmocka_unit_test(test_the_two_sockets_are_two_paths),
-        cmocka_unit_test(test_a_path_has_a_length),
+        cmocka_unit_test(test_the_two_sockets_need_two_paths),
+        cmocka_unit_test(test_a_path_has_1_to_107_bytes),
         cmocka_unit_test(test_a_syntax_error_is_an_error_where_it_stands),
         cmocka_unit_test(test_a_duplicate_key_is_an_error),
         cmocka_unit_test(test_comments_do_not_move_an_error),
@@ -361,7 +361,7 @@ int main(void)
         cmocka_unit_test(test_the_longest_unknown_key_is_an_error_all_the_same),
         cmocka_unit_test(test_an_error_in_a_later_listener_frees_the_ones_before),
         cmocka_unit_test(test_a_file_that_is_not_there_is_an_error),
-        cmocka_unit_test(test_a_directory_is_no_file),
+        cmocka_unit_test(test_a_directory_is_an_error),
         cmocka_unit_test(test_a_file_has_at_most_a_mebibyte),
         cmocka_unit_test(test_a_file_of_binary_bytes_is_an_error),
         cmocka_unit_test(test_an_error_of_a_long_path_is_cut),

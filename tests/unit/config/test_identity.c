@@ -1,7 +1,6 @@
-/* Names of users and groups: which service evapid asks, and when it asks none.
+/* Names of users and groups: whether evapid asks a directory service, and when it does not.
  *
- * getpwnam and getgrnam are this program's own, in place of the C library's: a directory service that knows two
- * names. */
+ * This program replaces the C library's getpwnam and getgrnam by a directory service that knows a few names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,7 +41,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void test_once_it_is_not_to_wait_nobody_is_asked_and_what_was_answered_is_known(void **state)
+static void test_after_evapid_stops_asking_earlier_answers_are_still_known(void **state)
 {
     (void)state;
     uint32_t id = 0;
@@ -61,7 +60,7 @@ static void test_once_it_is_not_to_wait_nobody_is_asked_and_what_was_answered_is
     assert_int_equal(id, 70001);
     assert_true(identity_find(IDENTITY_GROUP, "of the directory", &id));
     assert_int_equal(id, 70002);
-    assert_false(identity_find(IDENTITY_USER, "another", &id)); /* the service has not been asked for that one */
+    assert_false(identity_find(IDENTITY_USER, "another", &id)); /* evapid never asked the service for this name */
     assert_int_equal(asked, 4);
 }
 
@@ -82,7 +81,7 @@ static void test_this_machine_s_own_names_are_known_without_asking(void **state)
     assert_int_equal(asked, 0);
 }
 
-static void test_a_name_that_there_was_no_memory_to_keep_is_found_all_the_same(void **state)
+static void test_a_name_is_found_even_without_memory_to_keep_it(void **state)
 {
     (void)state;
     for (long calls = 0; calls < 4; calls++) {
@@ -94,7 +93,7 @@ static void test_a_name_that_there_was_no_memory_to_keep_is_found_all_the_same(v
     }
 }
 
-static void test_a_name_of_any_length_is_only_not_found(void **state)
+static void test_a_name_of_any_length_may_be_looked_up(void **state)
 {
     (void)state;
     char name[600];
@@ -112,10 +111,10 @@ static void test_a_name_of_any_length_is_only_not_found(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ALONE(test_once_it_is_not_to_wait_nobody_is_asked_and_what_was_answered_is_known),
+        ALONE(test_after_evapid_stops_asking_earlier_answers_are_still_known),
         ALONE(test_this_machine_s_own_names_are_known_without_asking),
-        ALONE(test_a_name_that_there_was_no_memory_to_keep_is_found_all_the_same),
-        ALONE(test_a_name_of_any_length_is_only_not_found),
+        ALONE(test_a_name_is_found_even_without_memory_to_keep_it),
+        ALONE(test_a_name_of_any_length_may_be_looked_up),
     };
     return cmocka_run_group_tests_name("identity", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* The table of the keys: what is true of every row. Called with --json, it prints the table, which
- * tests/system/docs/test_docs.py compares with the documents. */
+/* The table of the keys: rules that hold for every row. With --json the program prints the table, and
+ * tests/system/docs/test_docs.py compares it with the documents. */
 #include "config/config_rig.h"
 
 #include <jansson.h>
@@ -11,7 +11,7 @@ static bool is_of_listener(const struct key *key)
     return strncmp(key->name, "listeners[]", strlen("listeners[]")) == 0;
 }
 
-/* Is a value of its own kept for it? Objects hold keys alone. */
+/* Does the configuration store a value for this key? For an object it stores only the object's keys. */
 static bool is_kept(const struct key *key)
 {
     return key_model(key)->rule.kind->read != NULL;
@@ -42,14 +42,14 @@ static void test_every_row_is_found_by_its_object_and_its_name(void **state)
             *dot = '\0';
         else
             object[0] = '\0';
-        assert_ptr_equal(key_find(object, name), key); /* so no name stands there twice */
+        assert_ptr_equal(key_find(object, name), key); /* so each name is unique */
     }
     assert_null(key_find("", "limits.linger_ms"));
     assert_null(key_find("limits", "linger"));
     assert_null(key_find("limit", "linger_ms"));
 }
 
-static void test_a_row_that_overrides_another_has_all_from_it_but_its_place(void **state)
+static void test_a_row_that_overrides_another_differs_from_it_only_in_its_place(void **state)
 {
     (void)state;
     for (const struct key *key = keys; key->name != NULL; key++) {
@@ -70,7 +70,7 @@ static void test_a_row_that_overrides_another_has_all_from_it_but_its_place(void
 
 /* ---- places --------------------------------------------------------------------------------------------------------- */
 
-/* Users have theirs around that of mode and group: the list restricts the whole door. */
+/* The list of users restricts the whole socket: its place also covers mode and group. */
 static bool may_overlap(const struct key *a, const struct key *b)
 {
     return is_of_listener(a) != is_of_listener(b) || a->rule.kind == &value_users || b->rule.kind == &value_users;
@@ -87,7 +87,7 @@ static void test_no_two_keys_are_kept_in_one_place(void **state)
 
 #define TEXT_ROOM 256
 
-/* Wrap the members of an object into the object of that name, whose last part is cut off. */
+/* Put the members in text into the object that is the last part of path, and cut that part off. */
 static void wrap(char text[TEXT_ROOM], char *path)
 {
     char inner[TEXT_ROOM];
@@ -102,7 +102,7 @@ static void wrap(char text[TEXT_ROOM], char *path)
     *(dot != NULL ? dot : path) = '\0';
 }
 
-/* A file with the objects in which the key lies, and with the key, set to its default, or without it. */
+/* Write a file with the objects that contain the key. set: with the key too, at its default. */
 static void write_key(char text[TEXT_ROOM], const struct key *key, bool set)
 {
     char inner[TEXT_ROOM] = "";
@@ -122,7 +122,7 @@ static const char *kept(const struct config *config, const struct key *key)
     return (is_of_listener(key) ? (const char *)&config->listeners[0] : (const char *)config) + key->offset;
 }
 
-static void test_a_default_is_what_the_same_text_in_the_file_gives(void **state)
+static void test_a_default_equals_the_same_text_in_the_file(void **state)
 {
     (void)state;
     for (const struct key *key = keys; key->name != NULL; key++) {
@@ -176,9 +176,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_row_has_a_rule_and_only_objects_have_no_place),
         cmocka_unit_test(test_every_row_is_found_by_its_object_and_its_name),
-        cmocka_unit_test(test_a_row_that_overrides_another_has_all_from_it_but_its_place),
+        cmocka_unit_test(test_a_row_that_overrides_another_differs_from_it_only_in_its_place),
         cmocka_unit_test(test_no_two_keys_are_kept_in_one_place),
-        cmocka_unit_test(test_a_default_is_what_the_same_text_in_the_file_gives),
+        cmocka_unit_test(test_a_default_equals_the_same_text_in_the_file),
     };
     if (argc == 2 && strcmp(argv[1], "--json") == 0)
         return print_table();

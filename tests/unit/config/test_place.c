@@ -14,8 +14,8 @@
 
 /* ---- comments ---------------------------------------------------------------------------------------------------- */
 
-/* The text with its comments blanked, in memory that ends where the text ends: a NUL behind it is not there to be read.
- * *open: where a comment begins that has no end, length when there is none. The caller frees. */
+/* The text with its comments blanked. Its memory ends with the text, without a NUL, so the sanitizer sees a read after
+ * the end. *open: where an unclosed comment begins, or length. The caller frees. */
 static char *blanked(const char *text, size_t length, size_t *open)
 {
     char *copy = malloc(length > 0 ? length : 1);
@@ -79,7 +79,7 @@ static void test_comments_are_blanked_byte_for_byte(void **state)
     }
 }
 
-static void test_nothing_behind_the_length_is_touched(void **state)
+static void test_nothing_after_the_length_is_touched(void **state)
 {
     (void)state;
     static const char text[] = "/* a */ # b\n\"c\\\"\" // d\n/* e";
@@ -91,7 +91,7 @@ static void test_nothing_behind_the_length_is_touched(void **state)
     }
 }
 
-static void test_a_block_comment_that_has_no_end_is_told_by_its_place(void **state)
+static void test_an_unclosed_block_comment_is_reported_at_its_place(void **state)
 {
     (void)state;
     static const struct {
@@ -109,8 +109,8 @@ static void test_a_block_comment_that_has_no_end_is_told_by_its_place(void **sta
     }
 }
 
-/* The same rules once more, as a table of states: what is in front of a byte decides what it is. Returns where a block
- * comment begins that has no end, length when there is none. */
+/* The same rules written a second time, as a table of states. Returns the start of an unclosed block comment, or
+ * length. */
 static size_t expect_blanked(char *out, const char *text, size_t length)
 {
     enum { PLAIN, STRING, ESCAPED, LINE, BLOCK } in = PLAIN;
@@ -160,7 +160,7 @@ static size_t expect_blanked(char *out, const char *text, size_t length)
     return in == BLOCK ? block : length;
 }
 
-/* Every text of up to seven of the bytes that matter. */
+/* Every text of up to seven bytes, of the bytes that have a meaning here. */
 static void test_every_short_text_is_blanked_as_the_rules_say(void **state)
 {
     (void)state;
@@ -242,7 +242,7 @@ static void test_values_are_found_by_their_path(void **state)
         assert_place(text, cases[i].path, cases[i].line, cases[i].column);
 }
 
-static void test_what_is_not_there_has_the_place_of_the_last_part_that_is(void **state)
+static void test_a_missing_value_has_the_place_of_the_last_part_that_exists(void **state)
 {
     (void)state;
     static const char text[] = "{\"a\":[1,{\"b\":2}],\n\"c\":\"d\", \"e\":[],\n\"f\":{}}";
@@ -263,7 +263,7 @@ static void test_what_is_not_there_has_the_place_of_the_last_part_that_is(void *
     assert_place("{\"a\":[\"b\",1]}", "a.b", 1, 6);
 }
 
-/* A key is the whole of its name: no key that begins or ends like it will do. */
+/* Keys are compared whole: a key that only begins or ends in the same way does not match. */
 static void test_keys_are_compared_whole(void **state)
 {
     (void)state;
@@ -290,7 +290,7 @@ static void test_texts_of_one_value(void **state)
 #define TEXT_MAX 65536
 #define VALUES_MAX 512
 
-/* A random JSON text as it is written, and where each of its values went. */
+/* A random JSON text while it is written, and the place of each of its values. */
 struct writing {
     char text[TEXT_MAX];
     size_t length;
@@ -339,11 +339,11 @@ static void put_value(struct writing *w, const char *path, unsigned depth);
 
 static void put_members(struct writing *w, const char *path, unsigned depth, bool object)
 {
-    const unsigned count = depth > 2 && pick(w, 8) == 0 ? 12 : pick(w, 5); /* with an index of two digits */
+    const unsigned count = depth > 2 && pick(w, 8) == 0 ? 12 : pick(w, 5); /* 12: two-digit indexes */
     for (unsigned i = 0; i < count; i++) {
         char inner[256];
         char key[16];
-        const int cut = i % 2; /* keys that begin alike: k0, k1x, k2, ... */
+        const int cut = i % 2; /* some keys begin alike: k0, k1x, k2, ... */
         snprintf(key, sizeof(key), "k%u%s", i, cut == 1 ? "x" : "");
         if (object)
             snprintf(inner, sizeof(inner), "%.200s%s%s", path, path[0] != '\0' ? "." : "", key);
@@ -406,12 +406,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_comments_are_blanked_byte_for_byte),
-        cmocka_unit_test(test_a_block_comment_that_has_no_end_is_told_by_its_place),
-        cmocka_unit_test(test_nothing_behind_the_length_is_touched),
+        cmocka_unit_test(test_an_unclosed_block_comment_is_reported_at_its_place),
+        cmocka_unit_test(test_nothing_after_the_length_is_touched),
         cmocka_unit_test(test_every_short_text_is_blanked_as_the_rules_say),
         cmocka_unit_test(test_the_place_of_every_byte),
         cmocka_unit_test(test_values_are_found_by_their_path),
-        cmocka_unit_test(test_what_is_not_there_has_the_place_of_the_last_part_that_is),
+        cmocka_unit_test(test_a_missing_value_has_the_place_of_the_last_part_that_exists),
         cmocka_unit_test(test_keys_are_compared_whole),
         cmocka_unit_test(test_texts_of_one_value),
         cmocka_unit_test(test_every_value_of_random_texts_is_found),
