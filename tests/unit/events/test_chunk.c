@@ -1,4 +1,4 @@
-/* Chunks: framed events one after the other, where each ends, and how long chunks live. */
+/* Chunks: framed events one after the other, where each ends, and how long a chunk lives. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,14 +13,14 @@
 #include "events/run.h"
 #include "memory.h"
 
-/* Payload lengths at which a netstring's length gets another digit, and one large. */
+/* Payload lengths at which a netstring's length gets another digit, and a large one. */
 static const size_t lengths[] = { 0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10000, 99999, 100000, 1U << 20 };
 
 #define LENGTHS (sizeof(lengths) / sizeof(*lengths))
 
 static const enum framing framings[] = { FRAMING_NETSTRING, FRAMING_RAW };
 
-/* A payload of every byte there is, in two parts of which the first has so many bytes. */
+/* A payload with every value of a byte, in two parts. The first part has so many bytes. */
 static struct payload payload_in_two(size_t length, size_t first)
 {
     static char bytes[1U << 20];
@@ -76,7 +76,7 @@ static void test_raw_framing_shows_the_payload_alone(void **state)
     }
 }
 
-/* The end of the ring falls anywhere into it. */
+/* A payload that passes the end of the ring comes in two parts, split anywhere. */
 static void test_a_payload_in_two_parts_is_one(void **state)
 {
     (void)state;
@@ -93,8 +93,8 @@ static void test_a_payload_in_two_parts_is_one(void **state)
         }
 }
 
-/* What a client reads as a netstring is one frame, whole, with that payload. */
-static void test_an_event_is_what_a_scan_finds(void **state)
+/* A client that reads netstrings finds one whole frame with the payload. */
+static void test_a_scan_finds_the_event(void **state)
 {
     (void)state;
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -108,7 +108,7 @@ static void test_an_event_is_what_a_scan_finds(void **state)
     }
 }
 
-/* The sanitizers see to it that the last reference frees it, and none before. */
+/* The sanitizers notice a chunk that is freed early, or never. */
 static void test_a_chunk_lives_as_long_as_its_last_reference(void **state)
 {
     (void)state;
@@ -145,7 +145,7 @@ static struct chunk *new_chunk(size_t room, size_t size)
     return chunk;
 }
 
-/* Append a raw event of size bytes, all of them with. */
+/* Append a raw event of size bytes, all equal to with. */
 static void append(struct chunk *chunk, size_t size, char with)
 {
     static char bytes[2 * RUN_CHUNK];
@@ -164,7 +164,7 @@ static void test_a_chunk_has_the_room_that_was_asked_for(void **state)
             const size_t least = size + sizeof(struct chunk_end);
             assert_true(chunk->room >= room && chunk->room >= least);
             assert_true(chunk->room < (room > least ? room : least) + sizeof(uint32_t));
-            assert_int_equal(chunk->room % sizeof(uint32_t), 0); /* or the ends would lie askew */
+            assert_int_equal(chunk->room % sizeof(uint32_t), 0); /* so the ends behind it are aligned */
             assert_true(chunk_fits(chunk, size));
             assert_true(chunk_fits(chunk, chunk->room - sizeof(struct chunk_end)));
             assert_false(chunk_fits(chunk, chunk->room - sizeof(struct chunk_end) + 1));
@@ -173,7 +173,7 @@ static void test_a_chunk_has_the_room_that_was_asked_for(void **state)
         }
 }
 
-/* With the place where its end is noted it takes all there is, and nothing more fits. */
+/* The event and the note of its end fill the chunk, so nothing more fits. */
 static void test_an_event_may_have_exactly_the_room(void **state)
 {
     (void)state;
@@ -202,10 +202,10 @@ static void test_an_event_too_large_for_any_chunk_gets_none(void **state)
     assert_null(chunk_new(RUN_CHUNK, SIZE_MAX));
     assert_null(chunk_new(RUN_CHUNK, SIZE_MAX - 8));
     const struct payload payload = { .part = { "", "" }, .length = { CHUNK_EVENT_MAX, 1 } };
-    assert_null(chunk_of_event(FRAMING_RAW, &payload)); /* and does not look at it */
+    assert_null(chunk_of_event(FRAMING_RAW, &payload)); /* it is refused before a byte of it is read */
 }
 
-/* Bytes grow from one side and ends from the other: neither ever comes upon the other. */
+/* Bytes grow from the front and ends from the back. They never overlap. */
 static void test_a_chunk_is_filled_from_both_sides(void **state)
 {
     (void)state;
@@ -228,7 +228,8 @@ static void test_a_chunk_is_filled_from_both_sides(void **state)
 
 /* ---- where events end ---------------------------------------------------------------------------------------------- */
 
-/* Events of these sizes in one chunk: at every offset it knows how many have ended, and where the one begun ends. */
+/* Put events of these sizes into one chunk. At every offset, the chunk knows how many have ended, and the end of the
+ * next. */
 static void check_offsets(const size_t *sizes, uint32_t events)
 {
     struct chunk *chunk = new_chunk(RUN_CHUNK, 1);
@@ -263,8 +264,8 @@ static void test_whole_events_are_counted_at_every_offset(void **state)
         }
 }
 
-/* Clients stand in the middle of a chunk while more is put behind. */
-static void test_what_is_appended_does_not_change_what_was_counted(void **state)
+/* Clients are in the middle of a chunk while more is appended. */
+static void test_an_append_does_not_change_earlier_counts(void **state)
 {
     (void)state;
     struct chunk *chunk = new_chunk(1024, 1);
@@ -302,7 +303,7 @@ static void test_without_memory_there_is_no_chunk(void **state)
     }
 }
 
-/* Of any two offsets: the events between them, whole, though the first may have begun before. */
+/* Between any two offsets. The first event may have begun before the part does. */
 static void test_a_part_is_a_chunk_of_its_own(void **state)
 {
     (void)state;
@@ -318,7 +319,7 @@ static void test_a_part_is_a_chunk_of_its_own(void **state)
             uint32_t part_from = from;
             uint32_t part_to = to;
             if (chunk_event_end(chunk, to) != to)
-                continue; /* pieces end where an event does */
+                continue; /* a piece ends where an event ends */
             struct chunk *part = chunk_part(chunk, &part_from, &part_to);
             assert_non_null(part);
             assert_int_equal(part->refs, 1);
@@ -348,7 +349,7 @@ int main(void)
         cmocka_unit_test(test_netstring_framing_shows_length_colon_payload_and_comma),
         cmocka_unit_test(test_raw_framing_shows_the_payload_alone),
         cmocka_unit_test(test_a_payload_in_two_parts_is_one),
-        cmocka_unit_test(test_an_event_is_what_a_scan_finds),
+        cmocka_unit_test(test_a_scan_finds_the_event),
         cmocka_unit_test(test_a_chunk_lives_as_long_as_its_last_reference),
         cmocka_unit_test(test_framings_have_names),
         cmocka_unit_test(test_a_chunk_has_the_room_that_was_asked_for),
@@ -356,7 +357,7 @@ int main(void)
         cmocka_unit_test(test_an_event_too_large_for_any_chunk_gets_none),
         cmocka_unit_test(test_a_chunk_is_filled_from_both_sides),
         cmocka_unit_test(test_whole_events_are_counted_at_every_offset),
-        cmocka_unit_test(test_what_is_appended_does_not_change_what_was_counted),
+        cmocka_unit_test(test_an_append_does_not_change_earlier_counts),
         cmocka_unit_test(test_without_memory_there_is_no_chunk),
         cmocka_unit_test(test_a_part_is_a_chunk_of_its_own),
     };

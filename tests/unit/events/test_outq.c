@@ -1,5 +1,5 @@
-/* The output queue without a run: order, limit, partial sends, its ring, and its references. test_outq_run.c tests it
- * with a run. */
+/* The output queue without a run: order, limit, partial sends, its ring, and its references. With a run:
+ * test_outq_run.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +27,7 @@ static struct chunk *chunk_of(enum framing framing, const void *bytes, size_t le
     return chunk;
 }
 
-/* Push an event of that payload, of which only the queue keeps a reference. */
+/* Push an event of that payload. Only the queue keeps a reference to it. */
 static bool push(struct outq *q, const void *bytes, size_t length)
 {
     struct chunk *chunk = chunk_of(q->framing, bytes, length);
@@ -42,7 +42,7 @@ static bool push_text(struct outq *q, const char *text)
     return push(q, text, strlen(text));
 }
 
-/* Copy what the queue would send, at most room bytes, through iovecs of most at a time. */
+/* Copy what the queue would send: at most room bytes, gathered into at most so many iovecs. */
 static size_t gathered(const struct outq *q, char *out, size_t room, int most)
 {
     struct iovec iov[IOVECS];
@@ -80,7 +80,7 @@ static void test_a_new_queue_has_nothing_to_send(void **state)
     assert_null(q.pieces);
     assert_int_equal(outq_gather(&q, iov, 1), 0);
     assert_int_equal(outq_sent(&q, 0), 0);
-    assert_true(outq_leave(&q)); /* of which it follows none */
+    assert_true(outq_leave(&q)); /* it follows no run */
     outq_pin(&q);
     assert_int_equal(outq_keep_begun(&q), 0);
     assert_int_equal(outq_clear(&q), 0);
@@ -113,8 +113,8 @@ static void test_events_are_sent_raw_in_order(void **state)
     assert_int_equal(outq_clear(&q), 2);
 }
 
-/* Each counts once, however often it is asked. */
-static void test_what_was_given_is_counted_once(void **state)
+/* Each event counts once, however often the count is asked for. */
+static void test_each_event_given_is_counted_once(void **state)
 {
     (void)state;
     struct outq q;
@@ -129,7 +129,7 @@ static void test_what_was_given_is_counted_once(void **state)
     assert_int_equal(outq_collect_given(&q), 1);
     assert_true(push_text(&q, "a"));
     assert_int_equal(outq_clear(&q), 6);
-    assert_int_equal(outq_collect_given(&q), 1); /* also when it has been cleared since */
+    assert_int_equal(outq_collect_given(&q), 1); /* also after the queue was cleared */
 }
 
 static void test_no_more_iovecs_are_set_than_there_is_room_for(void **state)
@@ -159,14 +159,14 @@ static const char *const stream[] = { "a", "", "bc\n", "0123456789", "", "x,1:y,
 #define STREAM (sizeof(stream) / sizeof(*stream))
 #define STREAM_MAX 128
 
-/* Queue the events of the stream; writes what they should be on the wire to out, and where each ends to ends. */
+/* Queue the events of the stream. out gets their bytes on the wire, and ends where each of them ends. */
 static size_t queue_stream(struct outq *q, enum framing framing, char out[STREAM_MAX], size_t ends[STREAM])
 {
     size_t length = 0;
     outq_init(q, framing, NO_LIMIT);
     for (size_t i = 0; i < STREAM; i++) {
         const bool netstring = framing == FRAMING_NETSTRING;
-        const char *text = stream[i][0] == '\0' && !netstring ? "-" : stream[i]; /* raw, nothing is no event */
+        const char *text = stream[i][0] == '\0' && !netstring ? "-" : stream[i]; /* raw: an empty payload is no event */
         if (netstring)
             length += (size_t)snprintf(out + length, STREAM_MAX - length, "%zu:", strlen(text));
         length += (size_t)snprintf(out + length, STREAM_MAX - length, "%s%s", text, netstring ? "," : "");
@@ -185,7 +185,7 @@ static size_t ended_by(const size_t ends[STREAM], size_t sent)
     return whole;
 }
 
-/* Take chunk bytes off the queue; the books must say so. Returns the stream's bytes sent so far. */
+/* Send chunk bytes, and check the queue's counts. Returns how many bytes of the stream are sent. */
 static size_t send_some(struct outq *q, const char *expected, size_t length, const size_t ends[STREAM], size_t sent,
                         size_t chunk)
 {
@@ -242,7 +242,7 @@ static void test_a_send_that_stops_at_any_two_bytes_goes_on_from_there(void **st
     }
 }
 
-/* Only the first event can have left in part: a gather of one iovec shows what is left of it. */
+/* Only the first event can be half sent: a gather of one iovec shows the rest of it. */
 static void test_the_rest_of_an_event_comes_first(void **state)
 {
     (void)state;
@@ -261,7 +261,7 @@ static void test_the_rest_of_an_event_comes_first(void **state)
 
 /* ---- the limit --------------------------------------------------------------------------------------------------- */
 
-static void test_a_queue_takes_what_fits_to_the_byte(void **state)
+static void test_a_queue_accepts_an_event_that_fits_to_the_byte(void **state)
 {
     (void)state;
     for (size_t f = 0; f < 2; f++)
@@ -293,7 +293,7 @@ static void test_an_event_that_does_not_fit_changes_nothing(void **state)
     assert_int_equal(outq_clear(&q), 2);
 }
 
-/* A full queue of many events has a full ring too, which must not grow for an event that is refused. */
+/* The queue is full, and its ring too. The ring must not grow for an event that is refused. */
 static void test_a_refused_event_makes_no_room(void **state)
 {
     (void)state;
@@ -307,7 +307,7 @@ static void test_a_refused_event_makes_no_room(void **state)
     outq_clear(&q);
 }
 
-/* The ring of pieces cannot grow: what was queued is as it was, and what comes when there is memory again follows it. */
+/* If the ring of pieces cannot grow, the queue stays as it was. With memory again, the next event follows. */
 static void test_without_memory_nothing_is_queued(void **state)
 {
     (void)state;
@@ -332,7 +332,7 @@ static void test_without_memory_nothing_is_queued(void **state)
     assert_int_equal(outq_clear(&q), 65);
 }
 
-static void test_what_has_left_makes_room_byte_by_byte(void **state)
+static void test_each_byte_sent_makes_room(void **state)
 {
     (void)state;
     struct outq q;
@@ -353,7 +353,7 @@ static void test_what_has_left_makes_room_byte_by_byte(void **state)
 
 /* ---- references -------------------------------------------------------------------------------------------------- */
 
-static void test_queues_share_a_chunk_and_the_last_lets_go(void **state)
+static void test_queues_share_a_chunk_and_the_last_one_frees_it(void **state)
 {
     (void)state;
     struct outq qs[5];
@@ -397,7 +397,7 @@ static void test_a_chunk_may_wait_twice_in_one_queue(void **state)
     chunk_unref(chunk);
 }
 
-static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
+static void test_a_cleared_queue_releases_everything_and_can_be_used_again(void **state)
 {
     (void)state;
     struct outq q;
@@ -410,7 +410,7 @@ static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
             assert_true(outq_push(&q, chunks[i]));
         assert_false(outq_push(&q, chunks[0]));
         assert_int_equal(outq_sent(&q, 3 * 4 + 1), 4);
-        assert_int_equal(outq_clear(&q), 16); /* one of them had begun to leave */
+        assert_int_equal(outq_clear(&q), 16); /* one of the 16 was half sent */
         assert_true(outq_is_empty(&q));
         assert_int_equal(outq_bytes(&q), 0);
         assert_null(q.pieces);
@@ -426,10 +426,10 @@ static void test_a_cleared_queue_lets_go_of_all_and_begins_anew(void **state)
     outq_clear(&q);
 }
 
-/* ---- what is kept of a client that is sent no more --------------------------------------------------------------- */
+/* ---- a client that gets nothing more ----------------------------------------------------------------------------- */
 
-/* An event reaches a client whole or not at all: one that has begun to leave is kept, nothing else. */
-static void test_only_an_event_that_has_begun_to_leave_is_kept(void **state)
+/* A client gets whole events only, so the rest of a half-sent event is kept, and nothing else. */
+static void test_only_a_half_sent_event_is_kept(void **state)
 {
     (void)state;
     for (size_t f = 0; f < 2; f++)
@@ -466,8 +466,8 @@ static void test_only_an_event_that_has_begun_to_leave_is_kept(void **state)
             }
 }
 
-/* There is no memory to keep it: it counts as one that was not sent whole. */
-static void test_without_memory_not_even_that_is_kept(void **state)
+/* Without memory to keep the rest, the event counts as not sent. */
+static void test_without_memory_not_even_a_half_sent_event_is_kept(void **state)
 {
     (void)state;
     struct outq q;
@@ -498,7 +498,7 @@ static bool push_number(struct outq *q, unsigned number)
     return push(q, &number, sizeof(number));
 }
 
-/* Send the first event whole and see that it is that number. */
+/* Send the first event whole, and check that it has this number. */
 static void assert_next_number(struct outq *q, unsigned expected)
 {
     unsigned number;
@@ -508,8 +508,8 @@ static void assert_next_number(struct outq *q, unsigned expected)
     assert_shape(q);
 }
 
-/* The oldest piece stands at every place of the ring when the ring has to grow. */
-static void test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins(void **state)
+/* The ring grows while its oldest piece is at any of its places. */
+static void test_a_ring_that_grows_keeps_its_order(void **state)
 {
     (void)state;
     for (unsigned start = 0; start < 40; start++) {
@@ -533,7 +533,7 @@ static void test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins(void 
     }
 }
 
-/* The ring goes round as long as it is not full: no growth however many events have passed. */
+/* Events that come and go never make the ring grow, as long as it is not full. */
 static void test_a_ring_goes_round_without_growing(void **state)
 {
     (void)state;
@@ -549,7 +549,7 @@ static void test_a_ring_goes_round_without_growing(void **state)
     outq_clear(&q);
 }
 
-/* Clients are many and mostly idle: what a burst has needed is given back, what every event needs is not. */
+/* There are many clients, and most are idle. So the memory of a burst is freed, and that of a few events is kept. */
 static void test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept(void **state)
 {
     (void)state;
@@ -569,7 +569,7 @@ static void test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept(vo
     outq_clear(&q);
 }
 
-/* Any mixture of pushes, sends and clears, held against a plain copy of the bytes. */
+/* Compare any mixture of pushes, sends and clears with a plain copy of the bytes. */
 static void test_random_use_gives_the_bytes_that_went_in(void **state)
 {
     (void)state;
@@ -582,7 +582,7 @@ static void test_random_use_gives_the_bytes_that_went_in(void **state)
         outq_init(&q, framings[f], ROOM);
         for (unsigned round = 0; round < 200000; round++) {
             const unsigned action = (unsigned)rand_r(&seed) % 1000;
-            const unsigned fill = round / 4000 % 2 == 0 ? 700 : 400; /* now it fills, now it runs empty */
+            const unsigned fill = round / 4000 % 2 == 0 ? 700 : 400; /* the queue fills and empties in turns */
             if (action < fill) {
                 char payload[40];
                 const size_t size = 1 + (unsigned)rand_r(&seed) % sizeof(payload);
@@ -628,22 +628,22 @@ int main(void)
         cmocka_unit_test(test_a_new_queue_has_nothing_to_send),
         cmocka_unit_test(test_events_are_sent_as_netstrings_in_order),
         cmocka_unit_test(test_events_are_sent_raw_in_order),
-        cmocka_unit_test(test_what_was_given_is_counted_once),
+        cmocka_unit_test(test_each_event_given_is_counted_once),
         cmocka_unit_test(test_no_more_iovecs_are_set_than_there_is_room_for),
         cmocka_unit_test(test_sends_of_every_size_give_the_same_stream),
         cmocka_unit_test(test_a_send_that_stops_at_any_two_bytes_goes_on_from_there),
         cmocka_unit_test(test_the_rest_of_an_event_comes_first),
-        cmocka_unit_test(test_a_queue_takes_what_fits_to_the_byte),
+        cmocka_unit_test(test_a_queue_accepts_an_event_that_fits_to_the_byte),
         cmocka_unit_test(test_an_event_that_does_not_fit_changes_nothing),
         cmocka_unit_test(test_a_refused_event_makes_no_room),
         cmocka_unit_test(test_without_memory_nothing_is_queued),
-        cmocka_unit_test(test_what_has_left_makes_room_byte_by_byte),
-        cmocka_unit_test(test_queues_share_a_chunk_and_the_last_lets_go),
+        cmocka_unit_test(test_each_byte_sent_makes_room),
+        cmocka_unit_test(test_queues_share_a_chunk_and_the_last_one_frees_it),
         cmocka_unit_test(test_a_chunk_may_wait_twice_in_one_queue),
-        cmocka_unit_test(test_a_cleared_queue_lets_go_of_all_and_begins_anew),
-        cmocka_unit_test(test_only_an_event_that_has_begun_to_leave_is_kept),
-        cmocka_unit_test(test_without_memory_not_even_that_is_kept),
-        cmocka_unit_test(test_a_ring_that_grows_keeps_the_order_from_wherever_it_begins),
+        cmocka_unit_test(test_a_cleared_queue_releases_everything_and_can_be_used_again),
+        cmocka_unit_test(test_only_a_half_sent_event_is_kept),
+        cmocka_unit_test(test_without_memory_not_even_a_half_sent_event_is_kept),
+        cmocka_unit_test(test_a_ring_that_grows_keeps_its_order),
         cmocka_unit_test(test_a_ring_goes_round_without_growing),
         cmocka_unit_test(test_a_large_ring_that_has_run_empty_is_freed_a_small_one_is_kept),
         cmocka_unit_test(test_random_use_gives_the_bytes_that_went_in),

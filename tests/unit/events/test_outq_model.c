@@ -1,4 +1,4 @@
-/* The output queue against a model: after any mixture of operations each queue that follows a run has the right bytes,
+/* The output queue against a model: after any mixture of operations, each queue that follows a run has the right bytes,
  * events and pins. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,25 +15,25 @@
 
 #define WHOLE (RUN_CHUNK - sizeof(struct chunk_end)) /* bytes of a raw event that fills a chunk */
 #define QUEUES 5
-#define ROOM ((size_t)1 << 20)   /* bytes that a model can hold: more than any queue's limit */
-#define EVENTS ((size_t)1 << 19) /* events likewise */
+#define ROOM ((size_t)1 << 20)   /* bytes that a model holds: more than any queue's limit */
+#define EVENTS ((size_t)1 << 19) /* events that a model holds */
 #define LARGEST (2 * RUN_CHUNK)
 
-/* What a queue should be: the bytes that wait, by their place in its stream, and where each of its events ends. */
+/* What a queue should contain: the bytes that wait, by their position in its stream, and where each event ends. */
 struct model {
     struct outq q;
     bool follows;
-    char *bytes;                /* ROOM, a ring */
-    uint64_t *ends;             /* EVENTS, a ring */
-    uint64_t sent, queued;      /* places in the stream */
-    uint64_t first, last;       /* events that were sent whole, and that were queued */
-    uint64_t given, given_last; /* events ever given, and when that was last asked */
+    char *bytes;                /* a ring of ROOM */
+    uint64_t *ends;             /* a ring of EVENTS */
+    uint64_t sent, queued;      /* positions in the stream */
+    uint64_t first, last;       /* numbers of events: the first that waits, the next to come */
+    uint64_t given, given_last; /* events given so far, and at the last count */
     uint64_t whole, dropped;    /* events sent whole, and dropped */
 };
 
 static struct model models[QUEUES];
 static unsigned seed;
-static uint64_t drops; /* events that were dropped from one end of a queue */
+static uint64_t drops; /* events dropped from one end of a queue */
 
 static size_t any(size_t of)
 {
@@ -86,7 +86,7 @@ static void model_empty(struct model *model)
     model->sent = model->queued;
 }
 
-/* The first event has been sent in part, so that the rest of it is all that is left. Returns how many others there were. */
+/* Keep only the rest of the first event, if it is half sent. Returns how many others waited. */
 static uint64_t model_keep_begun(struct model *model)
 {
     const uint64_t waiting = model_events(model);
@@ -100,7 +100,7 @@ static uint64_t model_keep_begun(struct model *model)
     return waiting - 1;
 }
 
-/* Where the first event that waits begins, when it has not been begun; and where any other does. */
+/* Where an event begins in the stream. */
 static uint64_t model_begin(const struct model *model, uint64_t event)
 {
     return event > 0 ? model->ends[(event - 1) % EVENTS] : 0;
@@ -111,7 +111,7 @@ static bool model_has_begun(const struct model *model)
     return model_events(model) > 0 && model->sent > model_begin(model, model->first);
 }
 
-/* Take events out of the middle, or from either end: those from one on, up to another. */
+/* Remove the events from number from up to number to, at either end or in the middle. */
 static void model_take_out(struct model *model, uint64_t from, uint64_t to)
 {
     const uint64_t begin = model_begin(model, from);
@@ -125,7 +125,7 @@ static void model_take_out(struct model *model, uint64_t from, uint64_t to)
     model->dropped += to - from;
 }
 
-/* Of a queue that may keep so many bytes: the whole events that have to go, from the oldest or the newest on. */
+/* How many whole events must go, the oldest or the newest, so that the queue keeps no more than so many bytes. */
 static uint64_t model_excess(const struct model *model, size_t keep, bool oldest)
 {
     const uint64_t first = model->first + model_has_begun(model);
@@ -139,7 +139,7 @@ static uint64_t model_excess(const struct model *model, size_t keep, bool oldest
     return events;
 }
 
-/* As the bus does it: whoever can't take an event of size bytes follows no more. When nobody has to be asked, all can. */
+/* As the bus does: a queue without room for an event of size bytes leaves the run. Up to review_at, all have room. */
 static void review(struct run *of, size_t size)
 {
     const bool wanted = of->bytes + size > of->review_at;
@@ -175,7 +175,7 @@ static void act_append(struct run *of)
             model_add(&models[i], of->framing, &payload);
 }
 
-/* One event for some of them, in one chunk. Returns how many did not take it. */
+/* Push one event, in one chunk, to some queues. Returns how many had no room for it. */
 static unsigned act_push(enum framing framing)
 {
     const struct payload payload = any_payload(any_size());
@@ -200,7 +200,7 @@ static unsigned act_push(enum framing framing)
     return refused;
 }
 
-/* What it would send is what the model holds, and as much of it as there are iovecs for. Returns the bytes. */
+/* The queue gathers what the model holds, as much as fits into that many iovecs. Returns its bytes. */
 static size_t compare_gathered(const struct model *model, int most)
 {
     struct iovec iov[64];
@@ -264,7 +264,7 @@ static void act_clear(struct model *model)
     model->follows = false;
 }
 
-/* Whole events are dropped from either end, until little enough waits. */
+/* Drop whole events from one end until no more than keep bytes wait. */
 static void act_drop(struct model *model)
 {
     const bool oldest = any(2) == 0;
@@ -288,7 +288,7 @@ static void act_drop(struct model *model)
     drops += dropped;
 }
 
-/* The end of a turn: most are sent all they wait for, and whoever is not keeps its place. */
+/* End a turn. A queue that was not sent everything keeps its place in the run. */
 static void act_trim(struct run *of)
 {
     for (size_t i = 0; i < QUEUES; i++)
@@ -297,13 +297,13 @@ static void act_trim(struct run *of)
     run_trim(of);
     assert_int_equal(of->mark, of->bytes);
     assert_in_range(of->spares, 0, 16);
-    if (of->first != NULL && of->first->pins == 0) { /* nothing is kept that nobody waits for */
+    if (of->first != NULL && of->first->pins == 0) { /* a chunk that no queue waits for is not kept */
         assert_ptr_equal(of->first, of->last);
         assert_true(of->first->used == 0 || of->first->refs > 1);
     }
 }
 
-/* Another evapid goes on with the run and the queues: they are written down, and read where there is nothing. */
+/* As a hand-over does: save the run and the queues, and load them into new ones. */
 static void act_hand_over(struct run *of)
 {
     struct state_out out;
@@ -339,7 +339,7 @@ static void act_hand_over(struct run *of)
     assert_true(state_close(&in));
 }
 
-/* Books, bytes and pins agree with the model. */
+/* Counts, bytes and pins agree with the model. */
 static void compare(const struct run *of)
 {
     uint32_t followers = 0;
@@ -357,7 +357,7 @@ static void compare(const struct run *of)
         assert_int_equal(model->given, model->whole + model_events(model) + model->dropped);
         followers += model->follows;
         pinned += model->q.pin != NULL;
-        struct chunk *pin = model->q.pin; /* just where it stands, or it would keep what nobody waits for */
+        struct chunk *pin = model->q.pin; /* the chunk at the queue's position: an earlier one would keep too much */
         if (pin != NULL)
             assert_true(model->follows && pin == run_find(of, pin, model->q.byte));
         if (any(16) == 0) {
@@ -408,8 +408,8 @@ static void open_models(enum framing framing)
     }
 }
 
-/* Whatever is done in whatever order: each queue is the stream that went in, counts what the model counts, and in the end
- * nothing is left (the sanitizers watch that all memory is freed). */
+/* After any operations in any order, each queue has the bytes that were put into it and the model's counts. In the end
+ * all memory is freed, as the sanitizers check. */
 static void check_against_the_model(enum framing framing, unsigned seed_of_round)
 {
     struct run of;
@@ -417,7 +417,7 @@ static void check_against_the_model(enum framing framing, unsigned seed_of_round
     uint64_t whole = 0;
     uint64_t dropped = 0;
     drops = 0;
-    uint64_t kept = 0; /* the longest that the run was */
+    uint64_t kept = 0; /* greatest length of the run */
     seed = seed_of_round;
     run_open(&of, framing);
     open_models(framing);

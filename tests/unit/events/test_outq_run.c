@@ -1,5 +1,5 @@
-/* The output queue of a client that follows a run: the run's events and those pushed in between make one stream,
- * however it is sent, and nothing is kept longer than a client waits for it. */
+/* The output queue of a client that follows a run: the run's events and the pushed ones make one stream, however it is
+ * sent, and nothing is kept longer than a client waits for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +27,7 @@ static void append_text(struct run *run, const char *text)
     assert_true(run_append(run, &payload));
 }
 
-/* Append an event that fills a chunk, all of it with. */
+/* Append an event that fills a chunk, with all bytes equal to with. */
 static void append_whole(struct run *run, char with)
 {
     static char bytes[WHOLE];
@@ -46,7 +46,7 @@ static bool push_text(struct outq *q, const char *text)
     return pushed;
 }
 
-/* The end of a turn in which the queue was not sent everything. */
+/* End a turn in which the queue was not sent everything. */
 static void end_turn(struct run *run, struct outq *q)
 {
     if (!outq_is_empty(q))
@@ -71,7 +71,7 @@ static void assert_sends(const struct outq *q, const char *expected)
     assert_int_equal(outq_is_empty(q), length == 0);
 }
 
-/* A run, raw, and a queue that is about to follow it. */
+/* A raw run, and a queue for it that does not follow yet. */
 static struct run run;
 static struct outq q;
 
@@ -106,7 +106,7 @@ static void test_a_queue_gets_what_is_appended_while_it_follows(void **state)
     append_text(&run, "two,");
     assert_sends(&q, "one,two,");
     assert_int_equal(outq_events(&q), 2);
-    assert_int_equal(q.count, 0); /* it costs the queue nothing */
+    assert_int_equal(q.count, 0); /* following takes no room in the queue */
     assert_null(q.pieces);
     assert_true(outq_leave(&q));
     assert_int_equal(run.followers, 0);
@@ -121,7 +121,7 @@ static void test_a_queue_gets_what_is_appended_while_it_follows(void **state)
     assert_sends(&q, "");
 }
 
-static void test_what_is_pushed_comes_where_it_was_pushed(void **state)
+static void test_a_pushed_event_comes_where_it_was_pushed(void **state)
 {
     (void)state;
     assert_true(push_text(&q, "a,"));
@@ -160,8 +160,8 @@ static void test_a_queue_leaves_and_its_pieces_outlive_the_run(void **state)
     assert_int_equal(outq_collect_given(&q), 2);
 }
 
-/* It leaves and follows again around events that are too large for it: what little it has of each chunk does not keep the
- * chunk. A large part of one it shares with the others. */
+/* A queue leaves the run, and follows it again, around an event that is too large for it. A small part of a chunk is
+ * copied, so that the chunk is not kept. A large part is shared with the other queues. */
 static void test_a_queue_that_leaves_keeps_no_chunk_for_a_small_piece(void **state)
 {
     (void)state;
@@ -180,7 +180,7 @@ static void test_a_queue_that_leaves_keeps_no_chunk_for_a_small_piece(void **sta
     outq_clear(&q);
 }
 
-/* The run goes on and on; one queue is sent nothing for many turns, and then all of it. */
+/* The run continues while the queue is sent nothing for many turns. Then the queue is sent all of it. */
 static void test_a_queue_that_is_behind_gets_all_of_it_in_the_end(void **state)
 {
     (void)state;
@@ -199,7 +199,7 @@ static void test_a_queue_that_is_behind_gets_all_of_it_in_the_end(void **state)
         assert_int_equal(*(char *)iov[0].iov_base, 'a' + turn);
         assert_int_equal(outq_sent(&q, WHOLE - 1), 0);
         end_turn(&run, &q);
-        assert_int_equal(run.first->first_byte, turn * WHOLE); /* kept, because of its last byte */
+        assert_int_equal(run.first->first_byte, turn * WHOLE); /* kept, because its last byte is not sent */
         assert_int_equal(outq_sent(&q, 1), 1);
         end_turn(&run, &q);
     }
@@ -239,7 +239,7 @@ static void test_pieces_and_the_run_share_the_limit(void **state)
     append_text(&run, "4567");
     assert_int_equal(outq_review_at(&q), 7);
     assert_false(push_text(&q, "890a"));
-    assert_int_equal(q.count, 1); /* and nothing has changed */
+    assert_int_equal(q.count, 1); /* nothing has changed */
     assert_true(push_text(&q, "890"));
     assert_int_equal(outq_review_at(&q), run.bytes);
     assert_false(push_text(&q, "-"));
@@ -250,8 +250,8 @@ static void test_pieces_and_the_run_share_the_limit(void **state)
     assert_sends(&q, "567890abcd");
 }
 
-/* Who appends looks at one number for all: it is never too late for any of them. */
-static void test_a_run_is_reviewed_in_time_for_everybody(void **state)
+/* Before an append, the bus checks one number for all queues: review_at is never too late for any of them. */
+static void test_a_run_is_reviewed_in_time_for_every_queue(void **state)
 {
     (void)state;
     struct outq other;
@@ -267,15 +267,15 @@ static void test_a_run_is_reviewed_in_time_for_everybody(void **state)
     assert_true(push_text(&other, "0"));
     assert_int_equal(run.review_at, 14);
     outq_clear(&q);
-    assert_true(run.review_at <= 15); /* what is too early does no harm */
+    assert_true(run.review_at <= 15); /* an early review does no harm */
     outq_clear(&other);
     assert_true(run.review_at == UINT64_MAX);
 }
 
 /* ---- cleared, but for what has begun ------------------------------------------------------------------------------- */
 
-/* Where it stands decides which event stays: one of a piece, of the run, or none. */
-static void test_of_pieces_and_run_only_what_has_begun_stays(void **state)
+/* The queue's position decides which event stays: a pushed one, one of the run, or none. */
+static void test_of_pieces_and_run_only_a_half_sent_event_stays(void **state)
 {
     (void)state;
     static const char all[] = "ab,cd,ef,gh,";
@@ -307,7 +307,8 @@ static void test_of_pieces_and_run_only_what_has_begun_stays(void **state)
 
 /* ---- dropped from either end ---------------------------------------------------------------------------------------- */
 
-/* In the middle of a piece, in the run, and behind what has begun in either; test_outq_model.c has all mixtures. */
+/* Events are dropped in a piece, in the run, and after a half-sent event in either. test_outq_model.c has all
+ * mixtures. */
 static void test_whole_events_are_dropped_from_either_end(void **state)
 {
     (void)state;
@@ -337,8 +338,8 @@ static void test_whole_events_are_dropped_from_either_end(void **state)
     assert_int_equal(outq_collect_given(&q), 6);
 }
 
-/* A queue that moves on in the run keeps no chunk that lies before. */
-static void test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks(void **state)
+/* A queue that moves on in the run keeps no chunk before its position. */
+static void test_a_queue_that_drops_the_oldest_releases_their_chunks(void **state)
 {
     (void)state;
     outq_follow(&q, &run);
@@ -356,8 +357,8 @@ static void test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks(void **st
     assert_int_equal(outq_sent(&q, 3 * WHOLE - 1), 3);
 }
 
-/* What little is left of a chunk is copied, so that the chunk is free. */
-static void test_what_is_left_of_a_chunk_does_not_keep_it(void **state)
+/* A small rest of a chunk is copied, so that the chunk is not kept. */
+static void test_the_rest_of_a_chunk_does_not_keep_it(void **state)
 {
     (void)state;
     for (int oldest = 0; oldest < 2; oldest++) {
@@ -378,7 +379,7 @@ static void test_what_is_left_of_a_chunk_does_not_keep_it(void **state)
     }
 }
 
-/* The rest of an event that fills its chunk is no reason to copy it whole. */
+/* Copying the last byte of an event that fills its chunk would mean copying the whole event, so the chunk is kept. */
 static void test_the_rest_of_a_large_event_is_not_copied(void **state)
 {
     (void)state;
@@ -386,14 +387,14 @@ static void test_the_rest_of_a_large_event_is_not_copied(void **state)
     append_whole(&run, 'a');
     assert_int_equal(outq_sent(&q, WHOLE - 1), 0);
     end_turn(&run, &q);
-    memory_limit(1); /* for the ring */
+    memory_limit(1); /* only for the ring of pieces */
     assert_true(outq_leave(&q));
     assert_int_equal(memory_refused(), 0);
     memory_limit(-1);
     assert_sends(&q, "a");
 }
 
-/* A ring that was long for what waited is not, when that has been dropped. */
+/* When most of the queue is dropped, its ring gets smaller. */
 static void test_a_ring_shrinks_with_what_is_dropped(void **state)
 {
     (void)state;
@@ -415,7 +416,7 @@ static void test_a_ring_shrinks_with_what_is_dropped(void **state)
     }
 }
 
-/* The limit may be lowered: what waits stays, and there is no room until enough of it has been sent. */
+/* The limit may be lowered. The bytes that wait stay, and the queue has no room until enough of them are sent. */
 static void test_a_lower_limit_leaves_no_room(void **state)
 {
     (void)state;
@@ -478,17 +479,17 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_BOTH(test_a_queue_gets_what_is_appended_while_it_follows),
-        WITH_BOTH(test_what_is_pushed_comes_where_it_was_pushed),
+        WITH_BOTH(test_a_pushed_event_comes_where_it_was_pushed),
         WITH_BOTH(test_a_queue_leaves_and_its_pieces_outlive_the_run),
         WITH_BOTH(test_a_queue_that_is_behind_gets_all_of_it_in_the_end),
         WITH_BOTH(test_a_queue_that_leaves_keeps_no_chunk_for_a_small_piece),
         WITH_BOTH(test_a_queue_keeps_no_chunk_that_it_has_been_sent),
         WITH_BOTH(test_pieces_and_the_run_share_the_limit),
-        WITH_BOTH(test_a_run_is_reviewed_in_time_for_everybody),
-        WITH_BOTH(test_of_pieces_and_run_only_what_has_begun_stays),
+        WITH_BOTH(test_a_run_is_reviewed_in_time_for_every_queue),
+        WITH_BOTH(test_of_pieces_and_run_only_a_half_sent_event_stays),
         WITH_BOTH(test_whole_events_are_dropped_from_either_end),
-        WITH_BOTH(test_a_queue_that_drops_the_oldest_lets_go_of_their_chunks),
-        WITH_BOTH(test_what_is_left_of_a_chunk_does_not_keep_it),
+        WITH_BOTH(test_a_queue_that_drops_the_oldest_releases_their_chunks),
+        WITH_BOTH(test_the_rest_of_a_chunk_does_not_keep_it),
         WITH_BOTH(test_the_rest_of_a_large_event_is_not_copied),
         WITH_BOTH(test_a_ring_shrinks_with_what_is_dropped),
         WITH_BOTH(test_a_lower_limit_leaves_no_room),

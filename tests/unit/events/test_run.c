@@ -1,5 +1,4 @@
-/* Runs: events one after the other over many chunks, what the run keeps at the end of a turn, and for which
- * followers. */
+/* Runs: events one after the other over many chunks, what a run keeps at the end of a turn, and for which followers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +20,7 @@ static char byte_at(uint64_t i)
     return (char)(i * 31 + i / 251);
 }
 
-/* Try to append an event of size bytes, raw: it goes on with the stream. */
+/* Try to append a raw event: the next size bytes of the stream. */
 static bool try_append(struct run *run, size_t size)
 {
     static char bytes[LARGEST];
@@ -42,7 +41,7 @@ static void append(struct run *run, size_t size)
     assert_ptr_equal(run_find(run, NULL, bytes), run->last);
 }
 
-/* Append events that fill so many chunks whole. */
+/* Append events that fill so many chunks. */
 static void append_chunks(struct run *run, unsigned chunks)
 {
     for (unsigned i = 0; i < chunks; i++)
@@ -66,7 +65,7 @@ static unsigned spares(const struct run *run)
     return chunks;
 }
 
-/* What is kept from pin on, or from the mark on, is the stream without a gap; returns its bytes. */
+/* From the pin on, or from the mark on if there is none, the run has the stream without a gap. Returns its bytes. */
 static uint64_t assert_stream(const struct run *run, struct chunk *pin)
 {
     uint64_t position = pin != NULL ? pin->first_byte : run->mark;
@@ -136,7 +135,7 @@ static void test_a_run_frames_what_is_appended(void **state)
     run_close(&run);
 }
 
-/* No event is cut in two by the end of a chunk: what does not fit begins the next one. */
+/* The end of a chunk never cuts an event: an event that does not fit begins the next chunk. */
 static void test_events_go_on_over_the_ends_of_chunks(void **state)
 {
     struct run *run = *state;
@@ -172,7 +171,7 @@ static void test_an_event_larger_than_a_chunk_gets_one_of_its_own(void **state)
         append(run, 10);
         assert_int_equal(run->last->used, 10);
     }
-    assert_int_equal(kept(run), 11); /* what comes behind one shares its chunk with what comes in front of the next */
+    assert_int_equal(kept(run), 11); /* the event after a large one shares its chunk with the one before the next */
     assert_int_equal(assert_stream(run, run->first), run->bytes);
 }
 
@@ -203,7 +202,7 @@ static void test_without_memory_nothing_is_appended(void **state)
         assert_memory_equal(run, &was, sizeof(was));
         append(run, 10);
         memory_limit(0);
-        append(run, 10); /* there is room in the chunk that it has */
+        append(run, 10); /* it fits into the chunk that is there */
         memory_limit(-1);
     }
     assert_int_equal(assert_stream(run, run->first), 40);
@@ -211,7 +210,7 @@ static void test_without_memory_nothing_is_appended(void **state)
 
 /* ---- the end of a turn --------------------------------------------------------------------------------------------- */
 
-/* Nobody is behind: the chunk is written again, from its beginning. Positions go on. */
+/* No queue waits for the chunk, so the next turn writes into it from the start. Positions continue. */
 static void test_a_turn_writes_where_the_last_one_did(void **state)
 {
     struct run *run = *state;
@@ -235,8 +234,8 @@ static void test_a_turn_writes_where_the_last_one_did(void **state)
     assert_int_equal(kept(run), 1);
 }
 
-/* A turn that is like the one before takes no memory, also when it took several chunks. */
-static void test_what_a_turn_needed_is_there_for_the_next(void **state)
+/* A turn like the one before allocates nothing, even if it needs several chunks. */
+static void test_chunks_of_a_turn_are_there_for_the_next(void **state)
 {
     struct run *run = *state;
     append_chunks(run, 5);
@@ -269,7 +268,7 @@ static void test_no_more_chunks_are_kept_than_a_turn_is_likely_to_need(void **st
     assert_int_equal(spares(run), most);
 }
 
-/* A chunk of another size than all others is of no use to the next turn, which would keep more memory than it needs. */
+/* A chunk of an unusual size would keep more memory than the next turn needs. */
 static void test_a_large_chunk_is_not_kept(void **state)
 {
     struct run *run = *state;
@@ -286,12 +285,12 @@ static void test_a_large_chunk_is_not_kept(void **state)
     run_trim(run);
     assert_int_equal(kept(run), 1);
     assert_int_equal(spares(run), 1);
-    append(run, LARGEST); /* which does not fit a spare one */
+    append(run, LARGEST); /* too large for a spare chunk */
     assert_int_equal(spares(run), 1);
     assert_int_equal(assert_stream(run, NULL), LARGEST);
 }
 
-/* ---- those who are behind ------------------------------------------------------------------------------------------ */
+/* ---- clients that are behind --------------------------------------------------------------------------------------- */
 
 static struct chunk *chunk_number(const struct run *run, unsigned number)
 {
@@ -301,8 +300,8 @@ static struct chunk *chunk_number(const struct run *run, unsigned number)
     return chunk;
 }
 
-/* All is kept from the first chunk that is pinned, however many turns pass, and no more. */
-static void test_a_pin_keeps_what_comes_behind_it(void **state)
+/* The run keeps everything from the first pinned chunk on, however many turns pass, and nothing before it. */
+static void test_a_pin_keeps_its_chunk_and_all_behind_it(void **state)
 {
     struct run *run = *state;
     for (unsigned number = 0; number < 5; number++) {
@@ -349,8 +348,8 @@ static void test_the_first_of_two_pins_counts(void **state)
     assert_int_equal(kept(run), 1);
 }
 
-/* The next turn goes on behind what somebody still waits for, in the same chunk. */
-static void test_a_pinned_chunk_is_gone_on_with(void **state)
+/* The next turn appends to the pinned chunk. */
+static void test_the_next_turn_appends_to_a_pinned_chunk(void **state)
 {
     struct run *run = *state;
     append(run, 100);
@@ -360,7 +359,7 @@ static void test_a_pinned_chunk_is_gone_on_with(void **state)
     assert_int_equal(chunk->used, 100);
     append(run, 50);
     assert_ptr_equal(run->last, chunk);
-    assert_ptr_equal(run_find(run, NULL, 100), chunk); /* for one who stands at the mark, and has pinned nothing */
+    assert_ptr_equal(run_find(run, NULL, 100), chunk); /* as for a queue at the mark, which has no pin */
     assert_int_equal(assert_stream(run, chunk), 150);
     append(run, WHOLE);
     append(run, 1);
@@ -370,9 +369,9 @@ static void test_a_pinned_chunk_is_gone_on_with(void **state)
     assert_int_equal(kept(run), 1);
 }
 
-/* A queue has made a piece of it: the run lets go when it is full, and writes behind the piece only before the queue has
- * let go too. */
-static void test_what_somebody_refers_to_is_never_written_over(void **state)
+/* A queue has made a piece of the chunk. The run gives up the chunk when it is full. Until the queue gives it up too,
+ * the run only appends after the piece. */
+static void test_a_piece_is_never_written_over(void **state)
 {
     struct run *run = *state;
     for (unsigned number = 0; number < 3; number++) {
@@ -382,7 +381,7 @@ static void test_what_somebody_refers_to_is_never_written_over(void **state)
         const uint64_t begin = held->first_byte;
         const uint32_t used = held->used;
         run_trim(run);
-        assert_int_equal(held->refs, number < 2 ? 1 : 2); /* the last one is gone on with */
+        assert_int_equal(held->refs, number < 2 ? 1 : 2); /* the run still appends to the last chunk */
         append_chunks(run, 20);
         run_trim(run);
         assert_int_equal(held->refs, 1);
@@ -396,8 +395,8 @@ static void test_what_somebody_refers_to_is_never_written_over(void **state)
     }
 }
 
-/* It refers to it and the turn ends, but somebody else has pinned it: one and the same chunk. */
-static void test_a_chunk_may_be_pinned_and_referred_to(void **state)
+/* One queue has a piece of a chunk when the turn ends, and another one has pinned it. */
+static void test_a_chunk_may_be_pinned_and_have_a_piece(void **state)
 {
     struct run *run = *state;
     append(run, 100);
@@ -410,16 +409,16 @@ static void test_a_chunk_may_be_pinned_and_referred_to(void **state)
     assert_int_equal(assert_stream(run, chunk), 110);
     chunk->pins--;
     run_trim(run);
-    assert_ptr_equal(run->first, chunk); /* the next turn goes on behind what somebody refers to */
+    assert_ptr_equal(run->first, chunk); /* the next turn appends after the piece */
     assert_int_equal(chunk->used, 110);
     chunk_unref(chunk);
     append(run, 10);
     assert_int_equal(assert_stream(run, NULL), 10);
     run_trim(run);
-    assert_int_equal(chunk->used, 0); /* nobody does: from its start again */
+    assert_int_equal(chunk->used, 0); /* no piece is left: it is written from the start again */
 }
 
-/* Many small pieces, made in as many turns, lie in few chunks. */
+/* Many small pieces, of as many turns, are in few chunks. */
 static void test_pieces_of_many_turns_share_chunks(void **state)
 {
     struct run *run = *state;
@@ -436,7 +435,7 @@ static void test_pieces_of_many_turns_share_chunks(void **state)
         chunk_unref(held[turn]);
 }
 
-/* Its clients have gone; others may come. */
+/* When all clients have gone, the run is closed. Others may follow it later. */
 static void test_a_closed_run_can_go_on(void **state)
 {
     struct run *run = *state;
@@ -466,14 +465,14 @@ int main(void)
         WITH_RUN(test_a_chunk_is_found_for_every_position),
         WITH_RUN(test_without_memory_nothing_is_appended),
         WITH_RUN(test_a_turn_writes_where_the_last_one_did),
-        WITH_RUN(test_what_a_turn_needed_is_there_for_the_next),
+        WITH_RUN(test_chunks_of_a_turn_are_there_for_the_next),
         WITH_RUN(test_no_more_chunks_are_kept_than_a_turn_is_likely_to_need),
         WITH_RUN(test_a_large_chunk_is_not_kept),
-        WITH_RUN(test_a_pin_keeps_what_comes_behind_it),
+        WITH_RUN(test_a_pin_keeps_its_chunk_and_all_behind_it),
         WITH_RUN(test_the_first_of_two_pins_counts),
-        WITH_RUN(test_a_pinned_chunk_is_gone_on_with),
-        WITH_RUN(test_what_somebody_refers_to_is_never_written_over),
-        WITH_RUN(test_a_chunk_may_be_pinned_and_referred_to),
+        WITH_RUN(test_the_next_turn_appends_to_a_pinned_chunk),
+        WITH_RUN(test_a_piece_is_never_written_over),
+        WITH_RUN(test_a_chunk_may_be_pinned_and_have_a_piece),
         WITH_RUN(test_pieces_of_many_turns_share_chunks),
         WITH_RUN(test_a_closed_run_can_go_on),
     };

@@ -1,4 +1,4 @@
-/* Waits: each sent event is in the histogram once, with the time that it spent in evapid. */
+/* Waits: the histogram counts each sent event once, with the time that it spent in evapid. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,7 +41,7 @@ static void append(struct chunk *chunk, size_t size, uint64_t taken_ns)
     chunk_append(chunk, FRAMING_RAW, &payload, size);
 }
 
-/* Events of one turn, and of several: for each first and end the sum of what each has waited. */
+/* Events of one turn and of several. For each range of events, the sum is that of their waits. */
 static void test_each_event_between_two_others_counts_with_its_own_age(void **state)
 {
     (void)state;
@@ -65,13 +65,13 @@ static void test_each_event_between_two_others_counts_with_its_own_age(void **st
     chunk_unref(chunk);
 }
 
-static void test_a_time_before_the_first_or_far_behind_it_does_no_harm(void **state)
+static void test_a_time_before_the_first_or_far_after_it_does_no_harm(void **state)
 {
     (void)state;
     struct chunk *chunk = chunk_new(4096, 1);
     assert_non_null(chunk);
     append(chunk, 1, 1000 * UNIT);
-    append(chunk, 1, 1); /* as the first */
+    append(chunk, 1, 1); /* counts as taken with the first */
     append(chunk, 1, UINT64_MAX);
     assert_int_equal(chunk_end_of(chunk, 1).age, 0);
     assert_int_equal(chunk_end_of(chunk, 2).age, UINT32_MAX);
@@ -82,8 +82,8 @@ static void test_a_time_before_the_first_or_far_behind_it_does_no_harm(void **st
     chunk_unref(chunk);
 }
 
-/* Who does not say when it was taken has just taken it. */
-static void test_an_event_of_no_time_was_taken_now(void **state)
+/* An event without a time counts as taken at this moment. */
+static void test_an_event_without_a_time_counts_as_taken_now(void **state)
 {
     (void)state;
     struct chunk *chunk = chunk_new(4096, 1);
@@ -94,9 +94,8 @@ static void test_an_event_of_no_time_was_taken_now(void **state)
     chunk_unref(chunk);
 }
 
-/* What a part has of a chunk, as a slow client's queue keeps it, is as old as it was there; and so is what a
- * successor reads. */
-static void test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages(void **state)
+/* A slow client's queue keeps a part of a chunk, and a successor reads a whole one. Both keep the ages. */
+static void test_a_part_and_a_successor_s_chunk_have_the_same_ages(void **state)
 {
     (void)state;
     struct state_out out;
@@ -129,8 +128,9 @@ static void test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages(void
     chunk_unref(chunk);
 }
 
-/* A queue that is sent a little at a time, from pieces and from the run behind them, against each event by itself. */
-static void test_a_queue_notes_each_event_when_its_last_byte_has_left(void **state)
+/* Send a queue a few bytes at a time, from pieces and from the run behind them. Compare the histogram with one that
+ * counts each event by itself. */
+static void test_a_queue_notes_each_event_when_its_last_byte_is_sent(void **state)
 {
     (void)state;
     enum { EVENTS = 3000, SIZE = 97 };
@@ -194,10 +194,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_each_event_between_two_others_counts_with_its_own_age, begin),
-        cmocka_unit_test_setup(test_a_time_before_the_first_or_far_behind_it_does_no_harm, begin),
-        cmocka_unit_test_setup(test_an_event_of_no_time_was_taken_now, begin),
-        cmocka_unit_test_setup(test_a_part_of_a_chunk_and_a_chunk_that_went_over_have_its_ages, begin),
-        cmocka_unit_test_setup(test_a_queue_notes_each_event_when_its_last_byte_has_left, begin),
+        cmocka_unit_test_setup(test_a_time_before_the_first_or_far_after_it_does_no_harm, begin),
+        cmocka_unit_test_setup(test_an_event_without_a_time_counts_as_taken_now, begin),
+        cmocka_unit_test_setup(test_a_part_and_a_successor_s_chunk_have_the_same_ages, begin),
+        cmocka_unit_test_setup(test_a_queue_notes_each_event_when_its_last_byte_is_sent, begin),
         cmocka_unit_test_setup(test_the_clock_is_read_for_the_first_of_some_sends, begin),
     };
     return cmocka_run_group_tests_name("waits", tests, NULL, NULL);
