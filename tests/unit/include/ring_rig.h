@@ -1,7 +1,7 @@
 /* What the tests of the ring share: a ring, its records, and the processes that use it.
  *
- * Every ring lies in a sealed memfd, as a real one does, between two pages that cannot be accessed. An alarm ends a
- * test that would hang. The seed of random tests is printed; EVAPID_TEST_SEED repeats a run. */
+ * Every ring is in a sealed memfd, as a real one is, between two pages that cannot be accessed. An alarm ends a test
+ * that would hang. The seed of random tests is printed; EVAPID_TEST_SEED repeats a run. */
 #ifndef EVAPID_TEST_RING_RIG_H
 #define EVAPID_TEST_RING_RIG_H
 
@@ -32,10 +32,10 @@
 
 #define SMALL EVAPID_RING_MIN
 #define PAGE ((size_t)4096)
-#define HANG_S 60 /* far longer than any test takes */
+#define HANG_S 60 /* far more than any test takes */
 #define CHILDREN 8
-#define TRACED 2       /* the traced child */
-#define STEPS 10000    /* single steps that take well under a second */
+#define TRACED 2       /* index of the traced child */
+#define STEPS 10000    /* so many single steps take well under a second */
 #define UNWRITTEN 0xee /* the ring's bytes before a test writes them */
 
 /* ---- a ring to test ---------------------------------------------------------------------------------------------- */
@@ -187,7 +187,7 @@ static inline size_t push_until_full(struct rig *rig, uint8_t type, size_t lengt
     return taken;
 }
 
-/* Every byte of these records follows from their producer and number, so a torn or misplaced one is noticed. */
+/* Each byte of these records follows from their producer and number, so a torn or misplaced record is noticed. */
 struct numbered {
     struct ring_record record;
     char tag[EVAPID_TAG_MAX];
@@ -246,7 +246,7 @@ static inline void copy_out(const struct ring_reader *reader, uint64_t at, const
     ring_copy(reader, at + sizeof(*record) + record->tag_length, *payload, record->payload_length);
 }
 
-/* The record at position is the one that its own worker and target name. */
+/* Check that the record at this position is the one that its own worker and target name. */
 static inline void assert_numbered(const struct ring_reader *reader, uint64_t at, const struct ring_record *record)
 {
     struct numbered n;
@@ -267,7 +267,7 @@ static inline void release(struct ring_reader *reader, uint64_t position)
     ring_release(reader);
 }
 
-/* Take the next record, which must exist, and return its header. */
+/* Read and release the next record, which must exist. Returns its header. */
 static inline struct ring_record take(struct rig *rig)
 {
     struct ring_record record = { 0 };
@@ -278,7 +278,7 @@ static inline struct ring_record take(struct rig *rig)
     return record;
 }
 
-/* Take the next record, which must have this number. */
+/* Read and release the next record, which must have this number. */
 static inline void take_numbered(struct rig *rig, unsigned producer, uint64_t number)
 {
     struct ring_record record = { 0 };
@@ -298,7 +298,7 @@ static inline void assert_empty(struct rig *rig)
     assert_int_equal(ring_peek(&rig->reader, rig->reader.tail, &record, &why), RING_EMPTY);
 }
 
-/* No valid record is next; why contains word. */
+/* Check that no valid record is next, and that why contains word. */
 static inline void assert_corrupt(struct rig *rig, const char *word)
 {
     struct ring_record record = { 0 };
@@ -309,7 +309,7 @@ static inline void assert_corrupt(struct rig *rig, const char *word)
         fail_msg("\"%s\" does not speak of \"%s\"", why, word);
 }
 
-/* Take count records from any producers; next[] has the number that each of them sends next. */
+/* Read and release count records from any producers. next[] has each producer's next number. */
 static inline void take_in_order(struct rig *rig, size_t count, uint64_t next[CHILDREN])
 {
     for (size_t i = 0; i < count;) {
@@ -333,7 +333,7 @@ static inline void take_in_order(struct rig *rig, size_t count, uint64_t next[CH
 
 /* ---- a child that is stopped at any instruction ------------------------------------------------------------------ */
 
-/* What a traced child does between its two stops; act's result is its exit status. */
+/* What a traced child does between its two stops. Its result is the child's exit status. */
 static int (*act)(struct rig *rig);
 
 static inline int act_traced(struct rig *rig, unsigned child)
@@ -347,7 +347,7 @@ static inline int act_traced(struct rig *rig, unsigned child)
     return result;
 }
 
-/* Start a child that stops before `what`. False if this machine allows no tracing. */
+/* Start a child that stops before it calls what. Returns false if this machine allows no tracing. */
 static inline bool fork_traced(struct rig *rig, int (*what)(struct rig *rig))
 {
     int status = 0;
@@ -360,8 +360,7 @@ static inline bool fork_traced(struct rig *rig, int (*what)(struct rig *rig))
     return false;
 }
 
-/* Let the child run this many instructions. Returns how many it ran: fewer if it ended, and then *result is its
- * result. */
+/* Let the child run so many instructions. Returns how many it ran. If it ended earlier, *result is its result. */
 static inline size_t step(struct rig *rig, size_t instructions, int *result)
 {
     for (size_t done = 0; done < instructions; done++) {
@@ -382,8 +381,8 @@ static inline size_t step(struct rig *rig, size_t instructions, int *result)
     return instructions;
 }
 
-/* At how many places to stop a child of this many instructions: at each, if that does not take long. A sanitizer makes
- * them ten times as many, and another number each time: a child may end before its last place. */
+/* At how many places to stop a child of so many instructions: at each, if that is fast enough. With a sanitizer there
+ * are ten times as many instructions, and their number varies: a child may end before its last place. */
 static inline size_t places_to_stop(size_t instructions)
 {
     const size_t places = 6 + STEPS / (instructions + 1);

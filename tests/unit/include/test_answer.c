@@ -1,11 +1,11 @@
-/* Answers: their bytes, reading them back, and bytes that are not an answer. */
+/* Answers: writing, reading, and bytes that are no answer. */
 #include "include/wire_rig.h"
 
 #include "evapid/answer.h"
 
 static unsigned char written[4096];
 
-/* The body that was put behind c. */
+/* The length of the body that c has written. */
 static size_t body_of(const struct wire_cursor *c)
 {
     assert_false(c->failed);
@@ -87,7 +87,7 @@ static void test_an_answer_comes_back(void **state)
     assert_true(is_good("", 0));
 }
 
-/* Cut behind the text it is a shorter answer; anywhere else it is none. */
+/* Cut after its first item it is a shorter answer. Cut anywhere else it is none. */
 static void test_an_answer_cut_at_every_byte(void **state)
 {
     (void)state;
@@ -120,18 +120,18 @@ static void test_a_long_text_ends_between_two_of_its_bytes(void **state)
     assert_memory_equal(item.text.bytes + WIRE_TEXT_MAX - 4, "\\x00", 4);
 }
 
-static void test_what_has_no_place_in_an_answer(void **state)
+static void test_items_that_no_answer_has(void **state)
 {
     (void)state;
     static const struct {
         const char *bytes;
         size_t length;
     } bad[] = {
-        { "\0", 1 }, /* an end of nothing */
+        { "\0", 1 }, /* an end without a beginning */
         { "\x05\x01"
           "a",
-          3 },             /* another kind */
-        { "\x01\0\0", 3 }, /* no name outside of a list */
+          3 },             /* an unknown kind */
+        { "\x01\0\0", 3 }, /* no name, though not in a list */
         { "\x02\x01"
           "a\x01\x01"
           "b\0\0",
@@ -141,7 +141,7 @@ static void test_what_has_no_place_in_an_answer(void **state)
           14 }, /* a number in a list */
         { "\x04\x01"
           "A\0\0",
-          5 }, /* a name that none is */
+          5 }, /* a character that no name has */
         { "\x04\x01"
           "a\x01\0\x1b",
           6 }, /* a byte that no text has */
@@ -181,7 +181,7 @@ static void test_a_text_has_a_limit(void **state)
     assert_false(is_good(body, WIRE_TEXT_MAX + 6));
 }
 
-static void test_structs_are_nested_so_deep_and_no_deeper(void **state)
+static void test_structs_are_nested_up_to_a_limit(void **state)
 {
     (void)state;
     for (unsigned depth = ANSWER_DEPTH; depth <= ANSWER_DEPTH + 1; depth++) {
@@ -220,10 +220,10 @@ int main(void)
         cmocka_unit_test(test_an_answer_cut_at_every_byte),
         cmocka_unit_test(test_bytes_that_could_do_harm_are_written_as_digits),
         cmocka_unit_test(test_a_long_text_ends_between_two_of_its_bytes),
-        cmocka_unit_test(test_what_has_no_place_in_an_answer),
+        cmocka_unit_test(test_items_that_no_answer_has),
         cmocka_unit_test(test_a_name_has_a_limit),
         cmocka_unit_test(test_a_text_has_a_limit),
-        cmocka_unit_test(test_structs_are_nested_so_deep_and_no_deeper),
+        cmocka_unit_test(test_structs_are_nested_up_to_a_limit),
         cmocka_unit_test(test_random_answers),
     };
     return cmocka_run_group_tests_name("answer", tests, open_window, close_window);

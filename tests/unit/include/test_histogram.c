@@ -19,7 +19,7 @@ static void test_a_duration_belongs_to_the_first_bound_that_it_does_not_exceed(v
     assert_int_equal(histogram_bucket(UINT64_MAX), HISTOGRAM_BOUNDS);
 }
 
-/* The bounds are part of what the module and evapid agree on: 10 µs to 60 s. */
+/* The module and evapid must use the same bounds: 10 µs to 60 s. */
 static void test_the_bounds_are_part_of_the_protocol(void **state)
 {
     (void)state;
@@ -32,7 +32,7 @@ static void test_the_bounds_are_part_of_the_protocol(void **state)
     assert_true(histogram_bounds_ns[19] == 60000000000U);
 }
 
-static void test_many_of_the_same_length_are_as_many_one_by_one(void **state)
+static void test_equal_durations_count_together_as_one_by_one(void **state)
 {
     (void)state;
     struct histogram one = { .sum_ns = 0 };
@@ -46,7 +46,7 @@ static void test_many_of_the_same_length_are_as_many_one_by_one(void **state)
     assert_true(one.sum_ns > 0 && one.counts[0] > 0 && one.counts[HISTOGRAM_BOUNDS] > 0);
 }
 
-static void test_no_time_has_passed_since_what_is_still_to_come(void **state)
+static void test_no_time_has_passed_since_a_time_in_the_future(void **state)
 {
     (void)state;
     assert_int_equal(histogram_since_ns(5, 7), 2);
@@ -62,8 +62,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_duration_belongs_to_the_first_bound_that_it_does_not_exceed),
         cmocka_unit_test(test_the_bounds_are_part_of_the_protocol),
-        cmocka_unit_test(test_many_of_the_same_length_are_as_many_one_by_one),
-        cmocka_unit_test(test_no_time_has_passed_since_what_is_still_to_come),
+        cmocka_unit_test(test_equal_durations_count_together_as_one_by_one),
+        cmocka_unit_test(test_no_time_has_passed_since_a_time_in_the_future),
     };
     return cmocka_run_group_tests_name("histogram", tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
-/* Netstrings: the result of a scan for every stream, however it is cut into pieces, and the header that is written
- * back.
+/* Netstrings: the result of a scan for every stream, however it is cut, and the headers that evapid writes.
  *
  * The memory after a stream's last byte cannot be read: looking too far ends the test. */
 #include <setjmp.h>
@@ -16,9 +15,9 @@
 
 #include "evapid/netstring.h"
 
-#define ANY SIZE_MAX /* no limit on a payload but the digits of its length */
+#define ANY SIZE_MAX /* no limit but the number of digits of a length */
 
-/* ---- memory that ends where it is said to end -------------------------------------------------------------------- */
+/* ---- memory that ends where a text ends -------------------------------------------------------------------------- */
 
 #define WINDOW ((size_t)1 << 20)
 
@@ -51,12 +50,12 @@ static enum netstring_status scan(const void *bytes, size_t len, size_t limit, s
 
 /* ---- a client's input, cut into pieces --------------------------------------------------------------------------- */
 
-/* What a stream came to: its frames as "[payload]", and at the end how it stopped. */
+/* The result of scanning a stream: its frames as "[payload]", and how the scan stopped. */
 struct transcript {
     char text[512];
     size_t length;
     enum netstring_status status; /* MORE, or the error */
-    size_t consumed;              /* bytes of the stream in front of what status is about */
+    size_t consumed;              /* bytes of the stream before those that status is about */
     size_t at;                    /* errors: offset in the stream */
 };
 
@@ -67,7 +66,7 @@ static void transcript_add(struct transcript *t, const void *bytes, size_t len)
     t->length += len;
 }
 
-/* Take every frame that stands in the stream's first len bytes, beginning where t has got to. */
+/* Scan the stream's first len bytes from where t stopped, and add every frame to t. */
 static void transcript_feed(struct transcript *t, const char *stream, size_t len, size_t limit)
 {
     for (;;) {
@@ -95,7 +94,7 @@ static bool transcript_over(const struct transcript *t)
     return t->status != NETSTRING_MORE && t->status != NETSTRING_FRAME;
 }
 
-/* ---- streams and what they come to ------------------------------------------------------------------------------- */
+/* ---- streams and their results ----------------------------------------------------------------------------------- */
 
 struct stream {
     const char *bytes;
@@ -104,8 +103,8 @@ struct stream {
     const char *frames;
     size_t frames_len;
     enum netstring_status status;
-    size_t at;    /* errors: offset of the byte that is wrong */
-    size_t known; /* errors: bytes after which it must be known, so that nothing waits for more */
+    size_t at;    /* errors: offset of the wrong byte */
+    size_t known; /* errors: with so many bytes it must be known, without waiting for more */
 };
 
 #define GOOD(bytes, limit, frames)                                                                                     \
@@ -127,12 +126,12 @@ static const struct stream streams[] = {
     GOOD("5:hello,6: world,", ANY, "[hello][ world]"),
     GOOD("10:0123456789,", 10, "[0123456789]"),
     GOOD("12:0123456789AB,3:abc,", 12, "[0123456789AB][abc]"),
-    /* White space in front of a frame, and behind the last one. */
+    /* White space before a frame, and after the last one. */
     GOOD(" 5:hello,", 5, "[hello]"),
     GOOD("5:hello,\r\n5:again,\r\n", 5, "[hello][again]"),
     GOOD(" \t\r\n \t\r\n3:a b,\n\n\n", 3, "[a b]"),
     GOOD("  \n", ANY, ""),
-    /* The NUL of a string that was sent too, and zeros before a length: up to 20 digits. */
+    /* The NUL that ends a C string, and zeros before a length: up to 20 digits. */
     GOOD("5:hello,\0"
          "5:again,\0",
          5, "[hello][again]"),
@@ -149,11 +148,11 @@ static const struct stream streams[] = {
     GOOD("5:hello", ANY, ""),
     GOOD("0:,0", ANY, "[]"),
     GOOD("0:,0:", ANY, "[]"),
-    /* A payload may hold anything, also what looks like a frame. */
+    /* A payload may contain any bytes, even a frame. */
     GOOD("6:3:abc,,4:\n,:\n,", ANY, "[3:abc,][\n,:\n]"),
     GOOD("5:\0\0\xff\x80\0,1:\0,", ANY, "[\0\0\xff\x80\0][\0]"),
     GOOD("2:,,,2:::,1: ,", ANY, "[,,][::][ ]"),
-    /* Where a length should begin. */
+    /* A wrong byte where a length should begin. */
     BAD(":", ANY, "", NETSTRING_BAD_LENGTH, 0, 1),
     BAD(":a,", ANY, "", NETSTRING_BAD_LENGTH, 0, 1),
     BAD(",", ANY, "", NETSTRING_BAD_LENGTH, 0, 1),
@@ -168,7 +167,7 @@ static const struct stream streams[] = {
     BAD("\f1:a,", ANY, "", NETSTRING_BAD_LENGTH, 0, 1),
     BAD(" \n :a,", ANY, "", NETSTRING_BAD_LENGTH, 3, 4),
     BAD("GET / HTTP/1.1\r\n", ANY, "", NETSTRING_BAD_LENGTH, 0, 1),
-    /* Where it should go on: white space does not belong there. */
+    /* A wrong byte within a length. White space is one. */
     BAD("1 :a,", ANY, "", NETSTRING_BAD_LENGTH, 1, 2),
     BAD("1\n:a,", ANY, "", NETSTRING_BAD_LENGTH, 1, 2),
     BAD("12x:", ANY, "", NETSTRING_BAD_LENGTH, 2, 3),
@@ -178,13 +177,13 @@ static const struct stream streams[] = {
     BAD("1/a,", ANY, "", NETSTRING_BAD_LENGTH, 1, 2),
     BAD("1;a,", ANY, "", NETSTRING_BAD_LENGTH, 1, 2),
     BAD("1\xb1:", ANY, "", NETSTRING_BAD_LENGTH, 1, 2),
-    /* Leading zeros. */
+    /* Leading zeros that make too many digits, or hide a length over the limit. */
     BAD("000000000000000000001:a,", ANY, "", NETSTRING_MANY_DIGITS, 20, 21),
     BAD("0000000000000000000000", ANY, "", NETSTRING_MANY_DIGITS, 20, 21),
     BAD("1:a, 000000000000000000005:hello,", ANY, "[a]", NETSTRING_MANY_DIGITS, 25, 26),
     BAD("0006:abcdef,", 5, "", NETSTRING_TOO_LONG, 0, 4),
     BAD("00000000010000000000:", ANY, "", NETSTRING_TOO_LONG, 0, 20),
-    /* Limits: the length alone decides, and no byte of the payload is waited for. */
+    /* Lengths over the limit. The scan waits for no byte of the payload. */
     BAD("1:a,", 0, "", NETSTRING_TOO_LONG, 0, 1),
     BAD("6:abcdef,", 5, "", NETSTRING_TOO_LONG, 0, 1),
     BAD("11:", 10, "", NETSTRING_TOO_LONG, 0, 2),
@@ -194,7 +193,7 @@ static const struct stream streams[] = {
     BAD("10000000000:", ANY, "", NETSTRING_TOO_LONG, 0, 11),
     BAD("99999999999999999999999999999999", ANY, "", NETSTRING_TOO_LONG, 0, 11),
     BAD("18446744073709551617:a,", ANY, "", NETSTRING_TOO_LONG, 0, 11),
-    /* Where the comma should be. */
+    /* A wrong byte where the comma should be. */
     BAD("0:a", ANY, "", NETSTRING_NO_COMMA, 2, 3),
     BAD("0::", ANY, "", NETSTRING_NO_COMMA, 2, 3),
     BAD("0:\n,", ANY, "", NETSTRING_NO_COMMA, 2, 3),
@@ -203,7 +202,7 @@ static const struct stream streams[] = {
     BAD(" 3:abc3:abc,", ANY, "", NETSTRING_NO_COMMA, 6, 7),
     BAD("5:hello,\r\n5:hello;", ANY, "[hello]", NETSTRING_NO_COMMA, 17, 18),
     BAD("1:\0\0", ANY, "", NETSTRING_NO_COMMA, 3, 4),
-    /* What stands in front of an error still counts; what stands behind it does not. */
+    /* Frames before an error count; frames after it do not. */
     BAD("0:,1:x,,1:y,", ANY, "[][x]", NETSTRING_BAD_LENGTH, 7, 8),
 };
 
@@ -255,7 +254,7 @@ static void test_a_stream_byte_by_byte(void **state)
     }
 }
 
-/* A client that sends a wrong byte is told at that byte, not when it has sent more. */
+/* A wrong byte is reported at that byte, without waiting for more. */
 static void test_an_error_is_known_at_once(void **state)
 {
     (void)state;
@@ -270,9 +269,9 @@ static void test_an_error_is_known_at_once(void **state)
     }
 }
 
-/* ---- what a scan tells besides ----------------------------------------------------------------------------------- */
+/* ---- what else a scan returns ------------------------------------------------------------------------------------ */
 
-/* need is what a reader makes room for: nothing while the length is unknown, then the whole frame to the byte. */
+/* need is how much room the reader makes: none while the length is unknown, then exactly the frame. */
 static void test_the_room_a_frame_needs(void **state)
 {
     (void)state;
@@ -324,7 +323,7 @@ static void test_the_status_of_every_byte_within_a_length(void **state)
     }
 }
 
-static void test_the_status_of_every_byte_behind_a_payload(void **state)
+static void test_the_status_of_every_byte_after_a_payload(void **state)
 {
     (void)state;
     for (int c = 0; c < 256; c++) {
@@ -348,7 +347,7 @@ static void test_every_error_has_a_reason(void **state)
 
 /* ---- every short stream, against the definition ------------------------------------------------------------------ */
 
-/* The definition, read by somebody else: regular expressions say what a header is, and the rest is counted. */
+/* The definition, read independently: regular expressions match the header, and the rest is counted. */
 static enum netstring_status by_definition(const regex_t *header, const regex_t *beginning, const char *s, size_t *used)
 {
     regmatch_t match[2];
@@ -425,7 +424,7 @@ static void test_a_header_of_every_number_of_digits(void **state)
     check_header(9999999999U);
 }
 
-/* A frame is written, and scanned with its own length as the limit and with one byte less. */
+/* Write a frame, and scan it with its own length as the limit, and with one byte less. */
 static void check_round_trip(size_t length)
 {
     char *frame = malloc(length + NETSTRING_HEADER_MAX + 1);
@@ -457,7 +456,7 @@ static void test_a_round_trip_of_every_size(void **state)
         check_round_trip(sizes[i]);
 }
 
-/* Many frames of random bytes with white space between them, in random pieces. */
+/* Many frames of random bytes, with white space between them, in random pieces. */
 static void test_a_long_stream_in_random_pieces(void **state)
 {
     (void)state;
@@ -512,7 +511,7 @@ int main(void)
         cmocka_unit_test(test_the_largest_length),
         cmocka_unit_test(test_the_status_of_every_first_byte),
         cmocka_unit_test(test_the_status_of_every_byte_within_a_length),
-        cmocka_unit_test(test_the_status_of_every_byte_behind_a_payload),
+        cmocka_unit_test(test_the_status_of_every_byte_after_a_payload),
         cmocka_unit_test(test_every_error_has_a_reason),
         cmocka_unit_test(test_every_short_stream_against_the_definition),
         cmocka_unit_test(test_a_header_of_every_number_of_digits),

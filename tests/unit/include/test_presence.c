@@ -1,4 +1,4 @@
-/* Presence: whether clients are there, their tags, and that the set of tags stays true however they come and go. */
+/* Presence: whether clients are connected, their tags, and a set of tags that stays correct however they change. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,7 +50,7 @@ static void take_out(struct presence *p, const char *tag)
     presence_remove(p, hash_of(tag));
 }
 
-/* A hash whose probe begins at slot; which tells several apart. */
+/* A hash whose probe begins at slot. which tells hashes of the same slot apart. */
 static uint64_t hash_for(uint32_t slot, uint32_t which)
 {
     const uint64_t hash = (uint64_t)(which + 1) << 48 | slot;
@@ -66,7 +66,7 @@ static size_t count(const struct presence *p, uint64_t from, uint64_t to)
     return n;
 }
 
-/* The set holds live hashes, counts them, and has kept no place of one that left where nothing stands behind it. */
+/* The set has this many hashes, and counts them. No slot that was left stands before an empty one. */
 static void assert_tidy(const struct presence *p, size_t live)
 {
     assert_int_equal(count(p, PRESENCE_LEFT + 1, UINT64_MAX), live);
@@ -78,7 +78,7 @@ static void assert_tidy(const struct presence *p, size_t live)
 
 /* ---- anyone ------------------------------------------------------------------------------------------------------ */
 
-static void test_somebody_is_an_evapid_and_a_client(void **state)
+static void test_anyone_needs_an_evapid_and_a_client(void **state)
 {
     struct presence *p = *state;
     assert_true(presence_anyone(p));
@@ -92,7 +92,7 @@ static void test_somebody_is_an_evapid_and_a_client(void **state)
     assert_false(presence_anyone(p));
 }
 
-/* clients and tags stay as they were when evapid has gone: they must not count then. */
+/* evapid leaves the clients and tags there when it goes. Then they must not count. */
 static void test_no_tag_is_there_without_an_evapid_and_a_client(void **state)
 {
     struct presence *p = *state;
@@ -109,7 +109,7 @@ static void test_no_tag_is_there_without_an_evapid_and_a_client(void **state)
 
 /* ---- hashes ------------------------------------------------------------------------------------------------------ */
 
-/* Known values of FNV-1a, 64 bits; the first three are among the test vectors of its authors. */
+/* Known values of the 64-bit FNV-1a. The first three are test vectors of its authors. */
 static void test_a_hash_is_fnv_1a(void **state)
 {
     (void)state;
@@ -119,7 +119,7 @@ static void test_a_hash_is_fnv_1a(void **state)
     assert_true(presence_hash("\xff\x80\0z", 4) == 0xbe1ede6705cc32ecU);
 }
 
-/* These eight bytes have the FNV-1a hash 0, which would end a probe. */
+/* The FNV-1a hash of these eight bytes is 0, which would end a probe. */
 static void test_a_hash_is_never_the_mark_of_a_free_slot(void **state)
 {
     struct presence *p = *state;
@@ -180,7 +180,7 @@ static void test_a_tag_may_hold_any_bytes(void **state)
     assert_true(presence_tagged(p, "", 0));
 }
 
-static void test_removing_a_stranger_changes_nothing(void **state)
+static void test_removing_an_unknown_tag_changes_nothing(void **state)
 {
     struct presence *p = *state;
     take_out(p, "nobody");
@@ -193,7 +193,7 @@ static void test_removing_a_stranger_changes_nothing(void **state)
     assert_int_equal(count(p, PRESENCE_LEFT, PRESENCE_LEFT), 0);
 }
 
-static void test_a_set_that_is_written_anew_has_what_is_added_then(void **state)
+static void test_a_rewritten_set_has_only_what_is_added_then(void **state)
 {
     struct presence *p = *state;
     presence_add(p, hash_for(0, 0));
@@ -216,8 +216,8 @@ static void test_a_set_that_is_written_anew_has_what_is_added_then(void **state)
     assert_true(presence_anyone(p));
 }
 
-/* evapid was killed while it wrote: the next one begins again. */
-static void test_a_set_that_was_left_half_written_is_written_by_the_next_one(void **state)
+/* evapid was killed while it wrote the set. The next evapid starts again. */
+static void test_a_half_written_set_is_rewritten_by_the_next_evapid(void **state)
 {
     struct presence *p = *state;
     presence_begin(p);
@@ -233,7 +233,7 @@ static void test_a_set_that_was_left_half_written_is_written_by_the_next_one(voi
 
 #define KIN 4
 
-/* Tags that all hash to the slot of the first one; found by trying. */
+/* Find tags that all hash to the first one's slot, by trying. */
 static void find_kin(char tags[KIN][16])
 {
     size_t found = 0;
@@ -251,7 +251,7 @@ static void check_kin(const struct presence *p, char tags[KIN][16], unsigned the
             fail_msg("%s is %s the set", tags[i], (there >> i & 1) != 0 ? "not in" : "still in");
 }
 
-/* Every order of leaving is tried by every path from the full set to the empty one. */
+/* Remove the tags in every order: along every path from the full set to the empty one. */
 static void take_kin_out(const struct presence *from, char tags[KIN][16], unsigned there)
 {
     struct presence *p = malloc(sizeof(*p));
@@ -272,7 +272,7 @@ static void take_kin_out(const struct presence *from, char tags[KIN][16], unsign
     free(p);
 }
 
-static void test_tags_of_one_slot_leave_in_every_order(void **state)
+static void test_tags_of_one_slot_are_removed_in_every_order(void **state)
 {
     struct presence *p = *state;
     char tags[KIN][16];
@@ -284,7 +284,7 @@ static void test_tags_of_one_slot_leave_in_every_order(void **state)
     take_kin_out(p, tags, (1U << KIN) - 1);
 }
 
-static void test_a_place_that_was_left_is_used_again(void **state)
+static void test_a_slot_that_was_left_is_used_again(void **state)
 {
     struct presence *p = *state;
     for (uint32_t which = 0; which < 3; which++)
@@ -297,9 +297,8 @@ static void test_a_place_that_was_left_is_used_again(void **state)
     assert_true(p->hashes[12] == hash_for(10, 2));
 }
 
-/* The last of a row leaves: those that had left in front of it free their places too, and no further than the next one
- * that stays. */
-static void test_places_that_were_left_are_cleaned(void **state)
+/* When the last hash of a row is removed, the slots left before it become empty too, up to the next hash that stays. */
+static void test_slots_that_were_left_become_empty(void **state)
 {
     struct presence *p = *state;
     for (uint32_t which = 0; which < 6; which++)
@@ -316,7 +315,7 @@ static void test_places_that_were_left_are_cleaned(void **state)
     assert_int_equal(count(p, PRESENCE_EMPTY, PRESENCE_EMPTY), PRESENCE_TAG_SLOTS);
 }
 
-static void test_a_row_goes_on_at_the_first_slot(void **state)
+static void test_a_row_continues_at_the_first_slot(void **state)
 {
     struct presence *p = *state;
     const uint32_t last = PRESENCE_TAG_SLOTS - 1;
@@ -346,7 +345,7 @@ static void test_more_tags_than_the_set_holds_count_as_present(void **state)
     assert_int_equal(p->crowded, 1);
     assert_true(tagged(p, "one too many"));
     assert_true(tagged(p, "somebody else"));
-    /* What found no place can leave, and takes nobody's place with it. */
+    /* A tag that found no slot can be removed, and no other tag is removed in its place. */
     take_out(p, "one too many");
     assert_tidy(p, PRESENCE_TAGS_MAX);
     presence_begin(p);
@@ -357,7 +356,7 @@ static void test_more_tags_than_the_set_holds_count_as_present(void **state)
     assert_false(tagged(p, "one too many"));
 }
 
-/* Every slot is taken, or was: no probe is ended by an empty one. */
+/* Every slot is or was in use, so no empty slot ends a probe. */
 static void test_a_set_without_an_empty_slot_still_answers(void **state)
 {
     struct presence *p = *state;
@@ -379,7 +378,7 @@ static void test_a_set_without_an_empty_slot_still_answers(void **state)
     assert_int_equal(p->crowded, 0);
 }
 
-/* Each hash in the set is hash_for(.., i) of an i that is there, and none stands twice. */
+/* Each hash in the set is the hash_for of an i that is there, and none is in the set twice. */
 static void assert_holds(const struct presence *p, const bool *there, size_t tags)
 {
     bool *seen = calloc(tags, sizeof(*seen));
@@ -396,8 +395,8 @@ static void assert_holds(const struct presence *p, const bool *there, size_t tag
     free(seen);
 }
 
-/* A model that is an array of truths beside the set, with so many tags of few slots that they stand in each other's way. */
-static void test_random_comings_and_goings(void **state)
+/* Compare the set with an array of flags. There are so many tags for so few slots that they collide. */
+static void test_random_changes_against_a_model(void **state)
 {
     enum { TAGS = 300, ROUNDS = 200000 };
     struct presence *p = *state;
@@ -431,7 +430,7 @@ static void test_random_comings_and_goings(void **state)
     assert_int_equal(count(p, PRESENCE_EMPTY, PRESENCE_EMPTY), PRESENCE_TAG_SLOTS);
 }
 
-/* The same with tags as they are, asked for as scripts ask for them. */
+/* The same with real tags, looked up as scripts look them up. */
 static void test_random_tags_against_a_model(void **state)
 {
     enum { TAGS = 2000, ROUNDS = 100000 };
@@ -452,12 +451,12 @@ static void test_random_tags_against_a_model(void **state)
     }
 }
 
-/* ---- readers beside the writer ----------------------------------------------------------------------------------- */
+/* ---- readers during a write -------------------------------------------------------------------------------------- */
 
 struct watcher {
     const struct presence *presence;
     _Atomic bool writing;
-    size_t looks, missed, seen; /* times that a tag which stays was not found, and one that never came was */
+    size_t looks, missed, seen; /* missed: the tag that stays was not found; seen: the tag that never came was found */
 };
 
 static void *watch(void *argument)
@@ -471,7 +470,7 @@ static void *watch(void *argument)
     return NULL;
 }
 
-/* Others come and go in front of a tag that stays, in the slots that its probe passes. */
+/* Other tags come and go before a tag that stays, in the slots that its probe passes. */
 static void test_a_reader_never_misses_a_tag_that_stays(void **state)
 {
     struct presence *p = *state;
@@ -498,7 +497,7 @@ static void test_a_reader_never_misses_a_tag_that_stays(void **state)
     assert_tidy(p, 5);
 }
 
-/* The whole set is written anew while a reader looks for a tag that is in it before and behind. */
+/* The whole set is rewritten while a reader looks for a tag that is in it before and after. */
 static void test_a_reader_never_misses_a_tag_while_the_set_is_written_anew(void **state)
 {
     struct presence *p = *state;
@@ -508,7 +507,7 @@ static void test_a_reader_never_misses_a_tag_while_the_set_is_written_anew(void 
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, watch, &watcher), 0);
     for (uint32_t round = 0; round < 5000; round++) {
-        const uint32_t others = round % 5; /* another place each time */
+        const uint32_t others = round % 5; /* so the tag that stays has another slot each time */
         presence_begin(p);
         for (uint32_t which = 0; which < others; which++)
             presence_add(p, hash_for(slot, which));
@@ -526,23 +525,23 @@ static void test_a_reader_never_misses_a_tag_while_the_set_is_written_anew(void 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test(test_somebody_is_an_evapid_and_a_client),
+        test(test_anyone_needs_an_evapid_and_a_client),
         test(test_no_tag_is_there_without_an_evapid_and_a_client),
         test(test_a_hash_is_fnv_1a),
         test(test_a_hash_is_never_the_mark_of_a_free_slot),
         test(test_a_probe_visits_every_slot_once),
         test(test_a_tag_is_there_from_add_to_remove),
         test(test_a_tag_may_hold_any_bytes),
-        test(test_removing_a_stranger_changes_nothing),
-        test(test_a_set_that_is_written_anew_has_what_is_added_then),
-        test(test_a_set_that_was_left_half_written_is_written_by_the_next_one),
-        test(test_tags_of_one_slot_leave_in_every_order),
-        test(test_a_place_that_was_left_is_used_again),
-        test(test_places_that_were_left_are_cleaned),
-        test(test_a_row_goes_on_at_the_first_slot),
+        test(test_removing_an_unknown_tag_changes_nothing),
+        test(test_a_rewritten_set_has_only_what_is_added_then),
+        test(test_a_half_written_set_is_rewritten_by_the_next_evapid),
+        test(test_tags_of_one_slot_are_removed_in_every_order),
+        test(test_a_slot_that_was_left_is_used_again),
+        test(test_slots_that_were_left_become_empty),
+        test(test_a_row_continues_at_the_first_slot),
         test(test_more_tags_than_the_set_holds_count_as_present),
         test(test_a_set_without_an_empty_slot_still_answers),
-        test(test_random_comings_and_goings),
+        test(test_random_changes_against_a_model),
         test(test_random_tags_against_a_model),
         test(test_a_reader_never_misses_a_tag_that_stays),
         test(test_a_reader_never_misses_a_tag_while_the_set_is_written_anew),

@@ -17,7 +17,7 @@ static void test_the_bytes_of_each_frame(void **state)
     }
 }
 
-/* An event's frame is written up to its message, whose bytes its header already counts. */
+/* evapid writes an event's frame up to its message. The header already counts the bytes of the message. */
 static void test_the_bytes_of_an_event(void **state)
 {
     (void)state;
@@ -159,7 +159,7 @@ static void test_an_event_comes_back(void **state)
     check_event(&e);
 }
 
-/* Nothing is declared, no tag is set: such a text has no bytes, and its pointer may be none either. */
+/* With nothing declared, or no tag set, the text has no bytes, and its pointer may be NULL. */
 static void test_a_text_of_no_bytes_needs_no_address(void **state)
 {
     (void)state;
@@ -172,7 +172,7 @@ static void test_a_text_of_no_bytes_needs_no_address(void **state)
     assert_int_equal(h.bind_addr.length, 0);
 }
 
-static void test_the_largest_frames_have_the_sizes_that_are_named(void **state)
+static void test_the_largest_frames_have_the_documented_sizes(void **state)
 {
     (void)state;
     static unsigned char out[WIRE_HEADER + WIRE_EVENT_HEAD_MAX];
@@ -218,7 +218,7 @@ static void test_a_body_with_a_byte_too_many(void **state)
     }
 }
 
-/* Behind the tag every byte is the message's, so that only a cut in front of it is seen. */
+/* All bytes after the tag are the message's. So only a cut before them is noticed. */
 static void test_an_event_cut_at_every_byte(void **state)
 {
     (void)state;
@@ -310,12 +310,12 @@ static void test_a_text_too_long_for_its_length(void **state)
     assert_int_equal(wire_write_event(out, sizeof(out), WIRE_NEW, &e), 0);
 }
 
-/* A string's length says more than the body holds. */
-static void test_a_text_that_goes_on_behind_its_body(void **state)
+/* The text's length is greater than the rest of the body. */
+static void test_a_text_that_is_longer_than_its_body(void **state)
 {
     (void)state;
     static const struct {
-        size_t kind, at; /* kinds[kind], and the offset in its body of the length's low byte */
+        size_t kind, at; /* index in kinds; offset of the length's low byte in the body */
     } lengths[] = { { 0, 34 }, { 0, 46 }, { 0, 51 }, { 1, 12 }, { 2, 4 }, { 3, 1 } };
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         const struct kind *kind = &kinds[lengths[i].kind];
@@ -350,7 +350,7 @@ static void test_an_event_s_tag_and_address_have_limits(void **state)
     }
 }
 
-/* A body that the other side would refuse, or whose length the header's 32 bits cannot hold, is no frame at all. */
+/* The other side would refuse such a body, or the header's 32 bits cannot hold its length. So no frame is written. */
 static void test_a_message_that_is_too_long(void **state)
 {
     (void)state;
@@ -382,14 +382,14 @@ int main(void)
         cmocka_unit_test(test_a_notice_comes_back),
         cmocka_unit_test(test_an_event_comes_back),
         cmocka_unit_test(test_a_text_of_no_bytes_needs_no_address),
-        cmocka_unit_test(test_the_largest_frames_have_the_sizes_that_are_named),
+        cmocka_unit_test(test_the_largest_frames_have_the_documented_sizes),
         cmocka_unit_test(test_a_body_cut_at_every_byte),
         cmocka_unit_test(test_a_body_with_a_byte_too_many),
         cmocka_unit_test(test_an_event_cut_at_every_byte),
         cmocka_unit_test(test_a_room_that_is_too_small),
         cmocka_unit_test(test_a_cursor_that_failed_stays_so),
         cmocka_unit_test(test_a_text_too_long_for_its_length),
-        cmocka_unit_test(test_a_text_that_goes_on_behind_its_body),
+        cmocka_unit_test(test_a_text_that_is_longer_than_its_body),
         cmocka_unit_test(test_an_event_s_tag_and_address_have_limits),
         cmocka_unit_test(test_a_message_that_is_too_long),
     };

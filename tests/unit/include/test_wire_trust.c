@@ -1,7 +1,7 @@
-/* Wire frames from outside: of another version, without sense, or random bytes. */
+/* Wire frames from outside: another version, impossible values, random bytes. */
 #include "include/wire_rig.h"
 
-/* ---- who says hello ---------------------------------------------------------------------------------------------- */
+/* ---- HELLO ------------------------------------------------------------------------------------------------------- */
 
 /* Read HELLO's body with the byte at offset changed to value. */
 static bool read_changed_hello(size_t offset, unsigned char value, struct wire_hello *read)
@@ -23,7 +23,7 @@ static void test_a_hello_with_another_magic(void **state)
     }
 }
 
-/* A newer module is told which version it should speak, whatever the rest of its HELLO looks like. */
+/* evapid tells a newer module which version to speak, whatever the rest of its HELLO looks like. */
 static void test_a_hello_of_another_version(void **state)
 {
     (void)state;
@@ -40,7 +40,7 @@ static void test_a_hello_of_another_version(void **state)
     assert_int_equal(read.version, 0);
 }
 
-/* Is a HELLO of this worker of so many accepted? */
+/* Is a HELLO of worker number worker, of so many workers, accepted? */
 static bool hello_accepted(uint16_t worker, uint16_t workers, uint8_t framing)
 {
     unsigned char out[256];
@@ -52,7 +52,7 @@ static bool hello_accepted(uint16_t worker, uint16_t workers, uint8_t framing)
     return wire_read_hello(at_the_end(out + WIRE_HEADER, size - WIRE_HEADER), size - WIRE_HEADER, &read);
 }
 
-static void test_a_hello_of_a_worker_that_cannot_be(void **state)
+static void test_a_hello_of_an_impossible_worker(void **state)
 {
     (void)state;
     assert_true(hello_accepted(0, 1, WIRE_FRAMING_NETSTRING));
@@ -65,7 +65,7 @@ static void test_a_hello_of_a_worker_that_cannot_be(void **state)
     assert_false(hello_accepted(UINT16_MAX, UINT16_MAX, WIRE_FRAMING_NETSTRING));
 }
 
-static void test_a_hello_of_a_framing_that_cannot_be(void **state)
+static void test_a_hello_of_an_unknown_framing(void **state)
 {
     (void)state;
     assert_true(hello_accepted(0, 1, WIRE_FRAMING_RAW));
@@ -73,8 +73,8 @@ static void test_a_hello_of_a_framing_that_cannot_be(void **state)
     assert_false(hello_accepted(0, 1, UINT8_MAX));
 }
 
-/* A yes or no is 1 or 0. */
-static void test_a_yes_or_no_that_is_neither(void **state)
+/* A flag is 1 or 0. */
+static void test_a_flag_that_is_neither_0_nor_1(void **state)
 {
     (void)state;
     struct wire_hello read;
@@ -178,7 +178,8 @@ static void test_a_body_has_a_limit(void **state)
 
 /* ---- anything at all --------------------------------------------------------------------------------------------- */
 
-/* Good bodies with random bytes changed, and random cuts: a reader stays within the body, and what it accepts lies there. */
+/* Good bodies with random bytes changed and random cuts. A reader stays within the body, and so does all that it
+ * accepts. */
 static void test_random_bodies(void **state)
 {
     (void)state;
@@ -206,9 +207,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_hello_with_another_magic),
         cmocka_unit_test(test_a_hello_of_another_version),
-        cmocka_unit_test(test_a_hello_of_a_worker_that_cannot_be),
-        cmocka_unit_test(test_a_hello_of_a_framing_that_cannot_be),
-        cmocka_unit_test(test_a_yes_or_no_that_is_neither),
+        cmocka_unit_test(test_a_hello_of_an_impossible_worker),
+        cmocka_unit_test(test_a_hello_of_an_unknown_framing),
+        cmocka_unit_test(test_a_flag_that_is_neither_0_nor_1),
         cmocka_unit_test(test_a_query_of_another_magic_version_or_subject),
         cmocka_unit_test(test_a_header_cut_at_every_byte),
         cmocka_unit_test(test_every_type_known_and_unknown),

@@ -37,7 +37,7 @@ static inline int close_window(void **state)
     return munmap(window_end - WINDOW, WINDOW + 4096);
 }
 
-/* A copy of bytes that ends at the window's end. */
+/* Copy the bytes so that they end at the window's end. */
 static inline const unsigned char *at_the_end(const void *bytes, size_t len)
 {
     assert_true(len <= WINDOW);
@@ -134,7 +134,7 @@ static const unsigned char event_head[] = "\x11\x22\x33\x44\x55\x66\x77\x88"
 /* A string's bytes without its last NUL. */
 #define BYTES(array) (array), (sizeof(array) - 1)
 
-/* The kinds of frames with nothing after their body, to be written and read alike. */
+/* The kinds of frames that end with their body, so that one loop can write and read them all. */
 struct kind {
     enum wire_type type;
     const unsigned char *bytes;
@@ -168,7 +168,7 @@ static inline void assert_within(struct wire_text text, const unsigned char *bod
         assert_true(at >= body && text.length <= length && (size_t)(at - body) <= length - text.length);
 }
 
-/* Read body as type says. Everything that a reader accepts lies within the body. */
+/* Read the body by its type. Everything that a reader accepts must be within the body. */
 static inline bool read_kind(enum wire_type type, const unsigned char *body, size_t length)
 {
     struct wire_hello h;
