@@ -1,5 +1,5 @@
-/* Attaching while memory runs out: the worker is closed, nothing stays half attached, and the next one, of the same
- * Kamailio or another, is accepted. And asking, when the answer is not read at once. */
+/* Attaching without memory: evapid closes the worker, keeps nothing of it, and accepts the next worker of any Kamailio.
+ * Asking: an answer that is read slowly. And too many strangers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,7 +97,7 @@ static int make_ring(void)
     return memfd;
 }
 
-/* Say HELLO as the only worker of that instance, which declares a listener; returns the worker's end. */
+/* Send the HELLO of a Kamailio's only worker, which declares a listener. Returns the worker's end. */
 static int say_hello(uint64_t instance)
 {
     unsigned char frame[WIRE_HEADER + WIRE_HELLO_MAX];
@@ -145,7 +145,7 @@ static void leave(int fd)
     assert_int_equal(t.kamailio.attachment.state, DETACHED);
 }
 
-/* Wherever memory runs out while a worker attaches, and each time by another Kamailio. */
+/* Memory runs out at each allocation of an attachment in turn. Each attempt is by another Kamailio. */
 static void test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next(void **state)
 {
     (void)state;
@@ -170,7 +170,7 @@ static void test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_n
         turns(2);
         listeners_tick(&t.listeners);
     }
-    assert_in_range(calls, 4, 12); /* it takes more than one: the queue, the answer, the listener */
+    assert_in_range(calls, 4, 12); /* more than one allocation: intake, answer, listener */
 }
 
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
@@ -194,7 +194,7 @@ static void count_answer(struct worker *worker, const struct wire_query *query)
     worker_answer(worker, answer, 8);
 }
 
-/* Ask, and have it answered by that, over a socket that does not take a long answer at once; returns the asker's end. */
+/* Send a question that asked will answer. The socket cannot take a long answer at once. Returns the asker's end. */
 static int ask_for(void (*asked)(struct worker *worker, const struct wire_query *query))
 {
     unsigned char frame[64];
@@ -221,7 +221,7 @@ static int ask(void)
     return fd;
 }
 
-/* What comes on fd until it ends. */
+/* Read fd to its end. Returns how many bytes came. */
 static size_t read_all(int fd, unsigned char *out, size_t room)
 {
     size_t length = 0;
@@ -248,7 +248,7 @@ static void test_an_answer_that_is_read_slowly_comes_whole(void **state)
     close(fd);
 }
 
-static void test_who_is_being_answered_and_says_more_is_closed(void **state)
+static void test_an_asker_that_sends_more_than_its_question_is_closed(void **state)
 {
     (void)state;
     const int fd = ask();
@@ -258,7 +258,7 @@ static void test_who_is_being_answered_and_says_more_is_closed(void **state)
     close(fd);
 }
 
-static void test_who_does_not_read_the_answer_is_closed_in_time(void **state)
+static void test_an_asker_that_does_not_read_the_answer_is_closed_in_time(void **state)
 {
     (void)state;
     const int fd = ask();
@@ -306,7 +306,8 @@ static bool is_closed(int fd)
     return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
 }
 
-/* The users' numbers are not this process's: the one more, which has that, is the first of its own. */
+/* knock changes the user of a connection after it was accepted. So when a newcomer makes others go, it still is the
+ * only one of its user. */
 static void test_the_oldest_of_the_user_who_has_most_makes_room(void **state)
 {
     (void)state;
@@ -344,8 +345,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_KAMAILIO(test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next),
         WITH_KAMAILIO(test_an_answer_that_is_read_slowly_comes_whole),
-        WITH_KAMAILIO(test_who_is_being_answered_and_says_more_is_closed),
-        WITH_KAMAILIO(test_who_does_not_read_the_answer_is_closed_in_time),
+        WITH_KAMAILIO(test_an_asker_that_sends_more_than_its_question_is_closed),
+        WITH_KAMAILIO(test_an_asker_that_does_not_read_the_answer_is_closed_in_time),
         WITH_KAMAILIO(test_one_question_is_answered_in_a_turn),
         WITH_KAMAILIO(test_the_oldest_of_the_user_who_has_most_makes_room),
     };

@@ -1,4 +1,4 @@
-/* Patience: when evapid does not sleep yet, and how it learns to. */
+/* Patience: a short wait before sleeping, and what is learned from waits in vain. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,7 @@
 
 #include "kamailio/patience.h"
 
-/* One wait in vain from now on. Returns whether it was tried. */
+/* Begin a wait now, in vain. Returns whether it was tried. */
 static bool in_vain(struct patience *patience, uint64_t now_ns)
 {
     patience_begin(patience, now_ns);
@@ -17,7 +17,7 @@ static bool in_vain(struct patience *patience, uint64_t now_ns)
     return tried;
 }
 
-/* How many times it is left out until it is tried again, in vain. */
+/* How many waits are skipped before the next one is tried, in vain. */
 static unsigned left_out(struct patience *patience)
 {
     unsigned times = 0;
@@ -26,7 +26,7 @@ static unsigned left_out(struct patience *patience)
     return times;
 }
 
-static void test_nothing_is_awaited_at_first(void **state)
+static void test_at_first_there_is_no_wait(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -34,7 +34,7 @@ static void test_nothing_is_awaited_at_first(void **state)
     assert_false(patience_lasts(&patience, UINT64_MAX));
 }
 
-static void test_goes_on_until_the_time_is_over(void **state)
+static void test_a_wait_lasts_until_its_time_is_over(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -45,7 +45,7 @@ static void test_goes_on_until_the_time_is_over(void **state)
     assert_false(patience_lasts(&patience, 1000));
 }
 
-static void test_a_second_beginning_does_not_prolong_the_first(void **state)
+static void test_a_second_wait_does_not_prolong_the_first(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -54,7 +54,7 @@ static void test_a_second_beginning_does_not_prolong_the_first(void **state)
     assert_false(patience_lasts(&patience, 1 + PATIENCE_NS));
 }
 
-static void test_ends_when_it_has_come(void **state)
+static void test_a_wait_ends_when_an_event_has_come(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -66,7 +66,7 @@ static void test_ends_when_it_has_come(void **state)
     }
 }
 
-static void test_each_time_in_vain_doubles_how_often_it_is_left_out(void **state)
+static void test_each_wait_in_vain_doubles_the_skipped_waits(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -77,7 +77,7 @@ static void test_each_time_in_vain_doubles_how_often_it_is_left_out(void **state
     assert_int_equal(left_out(&patience), PATIENCE_LEFT_OUT_MAX);
 }
 
-static void test_one_success_makes_up_for_all_that_was_in_vain(void **state)
+static void test_one_success_makes_up_for_all_waits_in_vain(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -91,7 +91,7 @@ static void test_one_success_makes_up_for_all_that_was_in_vain(void **state)
     assert_int_equal(left_out(&patience), 1);
 }
 
-static void test_what_comes_when_nobody_waits_is_no_success(void **state)
+static void test_an_event_without_a_wait_is_no_success(void **state)
 {
     struct patience patience = { 0 };
     (void)state;
@@ -104,13 +104,13 @@ static void test_what_comes_when_nobody_waits_is_no_success(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_is_awaited_at_first),
-        cmocka_unit_test(test_goes_on_until_the_time_is_over),
-        cmocka_unit_test(test_a_second_beginning_does_not_prolong_the_first),
-        cmocka_unit_test(test_ends_when_it_has_come),
-        cmocka_unit_test(test_each_time_in_vain_doubles_how_often_it_is_left_out),
-        cmocka_unit_test(test_one_success_makes_up_for_all_that_was_in_vain),
-        cmocka_unit_test(test_what_comes_when_nobody_waits_is_no_success),
+        cmocka_unit_test(test_at_first_there_is_no_wait),
+        cmocka_unit_test(test_a_wait_lasts_until_its_time_is_over),
+        cmocka_unit_test(test_a_second_wait_does_not_prolong_the_first),
+        cmocka_unit_test(test_a_wait_ends_when_an_event_has_come),
+        cmocka_unit_test(test_each_wait_in_vain_doubles_the_skipped_waits),
+        cmocka_unit_test(test_one_success_makes_up_for_all_waits_in_vain),
+        cmocka_unit_test(test_an_event_without_a_wait_is_no_success),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The tags that Kamailio's side publishes for scripts, as they come and go for a long time. */
+/* The tags that evapid publishes for scripts, while tags come and go for a long time. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,7 +49,7 @@ static int end(void **state)
     return 0;
 }
 
-/* Give the client a tag that nobody ever had. */
+/* Give the client a tag that no client has had before. */
 static void give(struct client *client)
 {
     char name[16];
@@ -58,7 +58,7 @@ static void give(struct client *client)
     assert_true(tag_give(&bus.tags, client, name, (size_t)length));
 }
 
-/* The slots that a look at a tag passes which is not there, on average. */
+/* How many slots the lookup of a missing tag passes on average. */
 static size_t slots_of_a_miss(const struct presence *p)
 {
     enum { LOOKS = 2000 };
@@ -89,7 +89,7 @@ static void test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go(void 
     assert_false(presence_tagged(p, "tag-1", 5) && clients[0].tagging.tag->length == 5);
 }
 
-static void test_a_set_that_was_too_full_tells_again_once_there_are_fewer(void **state)
+static void test_a_set_that_was_too_full_is_exact_again_with_fewer_tags(void **state)
 {
     (void)state;
     const struct presence *p = intake_presence(&intake);
@@ -107,7 +107,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go, begin, end),
-        cmocka_unit_test_setup_teardown(test_a_set_that_was_too_full_tells_again_once_there_are_fewer, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_set_that_was_too_full_is_exact_again_with_fewer_tags, begin, end),
     };
     return cmocka_run_group_tests_name("published tags", tests, NULL, NULL);
 }
