@@ -1,5 +1,5 @@
-/* ask: clients that send messages, each of which a route is to answer with an event that begins as the message does: with
- * its number. Up to --window messages of a client are under way at a time: 1 asks and waits, 0 knows no limit. */
+/* ask: clients that send numbered messages. A route must answer each with an event that begins with the same number.
+ * Each client has up to --window messages under way: with 1 it asks and waits, with 0 there is no limit. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,23 +16,23 @@ enum { DIGITS = 16, BATCH = 64, TICK_MS = 100 };
 struct asker {
     struct peer peer;
     uint64_t sent, answers;
-    uint64_t next;     /* the number that is due: answers come in order, though one may be lost */
-    uint64_t *sent_ns; /* of each message */
+    uint64_t next;     /* number of the next answer: answers come in order, though one may be lost */
+    uint64_t *sent_ns; /* when each message was sent */
 };
 
 struct inquiry {
     struct asker *askers;
     int epoll;
-    uint64_t clients, messages, warm; /* messages of each client; of these, not counted among the times */
+    uint64_t clients, messages, warm; /* messages that each client sends; the first ones, whose times do not count */
     uint64_t window, size, quiet_s;
     const char *address;
     char *message;
     uint64_t answers, first_ns, last_ns;
-    uint64_t *taken_ns, taken; /* how long answers took */
+    uint64_t *taken_ns, taken; /* times of the answers, and how many there are */
     bool broken;
 };
 
-/* Fill the window of an asker with messages. */
+/* Send messages until the window of the asker is full. */
 static bool ask(struct inquiry *inquiry, struct asker *asker)
 {
     while (asker->sent < inquiry->messages && peer_room(&asker->peer, inquiry->size) &&
@@ -46,7 +46,7 @@ static bool ask(struct inquiry *inquiry, struct asker *asker)
     return peer_flush(&asker->peer, asker);
 }
 
-/* An answer has come. False when it is none to a message that is under way. */
+/* Count an answer. Returns false if it answers no message that is under way. */
 static bool answered(struct inquiry *inquiry, struct asker *asker, const struct netstring *frame)
 {
     char digits[DIGITS + 1] = "";
@@ -73,11 +73,11 @@ static bool asker_turn(struct inquiry *inquiry, struct asker *asker, uint32_t re
         return false;
     while ((found = peer_next(&asker->peer, &frame)) > 0)
         if (!answered(inquiry, asker, &frame)) {
-            fprintf(stderr, "no answer: %.*s\n", (int)frame.length, frame.payload);
+            fprintf(stderr, "not an answer: %.*s\n", (int)frame.length, frame.payload);
             return false;
         }
     if (found < 0)
-        fputs("what came is no netstring\n", stderr);
+        fputs("the server sent something that is no netstring\n", stderr);
     return found == 0 && ask(inquiry, asker);
 }
 
@@ -99,7 +99,7 @@ static bool inquiry_open(struct inquiry *inquiry)
     return true;
 }
 
-/* Ask until all has been answered, or nothing has come for a while. */
+/* Ask until every message is answered, or no answer has come for quiet_s seconds. */
 static void inquiry_run(struct inquiry *inquiry)
 {
     struct epoll_event events[BATCH];

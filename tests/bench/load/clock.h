@@ -1,4 +1,4 @@
-/* The one clock of the benchmark: CLOCK_MONOTONIC in nanoseconds, the same in every process of the machine. */
+/* The one clock of the benchmark: CLOCK_MONOTONIC in nanoseconds, the same in all processes of a machine. */
 #ifndef LOAD_CLOCK_H
 #define LOAD_CLOCK_H
 
@@ -14,7 +14,7 @@ static inline uint64_t clock_ns(void)
     return (uint64_t)now.tv_sec * CLOCK_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-/* Rest for so many microseconds, up to a second. */
+/* Sleep for so many microseconds, up to a second. */
 static inline void clock_rest_us(unsigned us)
 {
     const struct timespec rest = { .tv_nsec = (long)us * 1000 };

@@ -1,5 +1,5 @@
-/* The subcommands: COMMAND(name, "one line of help"), in order. NAME.c defines NAME_main, which gets the words from its own
- * name on and returns the program's exit code. */
+/* The subcommands: COMMAND(name, "one line of help"), in order. NAME.c defines NAME_main. It gets the words from its
+ * own name on, and returns the program's exit code. */
 #ifndef LOAD_COMMANDS_H
 #define LOAD_COMMANDS_H
 

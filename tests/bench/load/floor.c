@@ -1,6 +1,6 @@
-/* floor: a broadcast over TCP, and nothing but that. No events come in, nothing is framed, queued or counted: the same bytes,
- * which are there from the start, go to all clients in blocks, of 64 KiB unless told otherwise, one send for each block and
- * client. Whoever's socket is full is passed over until epoll says that it has room. */
+/* floor: a broadcast over TCP, and nothing else. No events come in, and nothing is framed, queued or counted. The same
+ * bytes, made at the start, go to all clients in blocks (64 KiB by default), with one send for each block and client. A
+ * client whose socket is full is skipped until epoll reports room. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,16 +20,16 @@ enum { BLOCK = 1 << 16, BATCH = 256, WAIT_MS = 10000 };
 
 struct receiver {
     int fd;
-    bool ready; /* its socket may have room: it stands in the broadcast's list */
+    bool ready; /* its socket may have room, so it is in the broadcast's list */
     uint64_t sent;
 };
 
 struct broadcast {
     struct receiver *receivers;
-    size_t *ready; /* which of them have sockets that may have room */
+    size_t *ready; /* indexes of the receivers whose sockets may have room */
     size_t clients, ready_count, done;
-    uint64_t bytes; /* for each */
-    size_t period;  /* the pattern repeats itself after so many: one frame */
+    uint64_t bytes; /* for each client */
+    size_t period;  /* the pattern repeats after so many bytes: one frame */
     char *pattern;  /* period + block bytes */
     size_t block;   /* the most that one send is given */
     int epoll;
@@ -76,7 +76,7 @@ static enum turn receiver_send(const struct broadcast *b, struct receiver *r)
     return (size_t)sent < length ? TURN_FULL : TURN_MORE;
 }
 
-/* One block for each client that has room. False when one was lost. */
+/* Send one block to each client that has room. Returns false if a client is lost. */
 static bool broadcast_turn(struct broadcast *b)
 {
     size_t kept = 0;
@@ -97,7 +97,7 @@ static bool broadcast_turn(struct broadcast *b)
     return true;
 }
 
-/* Add those whose sockets have room again; wait for them only when nobody else has. */
+/* Add the clients whose sockets have room again. Wait for one only if no client has room. */
 static bool broadcast_wait(struct broadcast *b)
 {
     struct epoll_event events[BATCH];

@@ -6,7 +6,7 @@
 
 static const char *const names[] = { "netstring", "raw", "redis", "nats" };
 
-/* What stands before a payload of size bytes; returns its length. */
+/* Write what precedes a payload of size bytes. Returns its length. */
 static size_t head_write(enum framing_protocol protocol, enum framing_side side, size_t size, char *out, size_t room)
 {
     const bool event = side == FRAMING_EVENT;

@@ -1,5 +1,5 @@
-/* How an event of a given size looks on the wire of each system, byte by byte. All events of a run have the same size, so
- * that every frame has: a template, of which only the number changes. */
+/* An event of a given size on the wire of each system, byte by byte. All events of a run have the same size, so a
+ * template serves for all of them: only the number in it changes. */
 #ifndef LOAD_FRAMING_H
 #define LOAD_FRAMING_H
 
@@ -7,14 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FRAMING_DIGITS 16U /* an event begins with its number, from 0, in so many digits */
+#define FRAMING_DIGITS 16U /* digits of the number with which an event begins; the first is 0 */
 #define FRAMING_CHANNEL "bench"
 
 enum framing_protocol { FRAMING_NETSTRING, FRAMING_RAW, FRAMING_REDIS, FRAMING_NATS };
 
 enum framing_side {
-    FRAMING_EVENT,   /* as a subscriber gets it */
-    FRAMING_PUBLISH, /* as a publisher sends it (netstring and raw: the same) */
+    FRAMING_EVENT,   /* as a subscriber receives it */
+    FRAMING_PUBLISH, /* as a publisher sends it (netstring and raw: the same bytes) */
 };
 
 struct framing {
@@ -23,10 +23,10 @@ struct framing {
     char *frame;              /* the template */
 };
 
-/* False when the protocol is unknown, or size is less than FRAMING_DIGITS and numbers are asked for. */
+/* Returns false if the protocol is unknown, or if there is no memory. */
 bool framing_make(struct framing *framing, const char *protocol, enum framing_side side, size_t size);
 
-/* Write the event's number into the template; a payload that is too short for it stays as it is. */
+/* Write the event's number into the template. A payload too short for a number stays as it is. */
 void framing_number(struct framing *framing, uint64_t number);
 
 #endif

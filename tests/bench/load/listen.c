@@ -1,8 +1,8 @@
 /* listen: clients of one system, which receive the events of a run.
  *
- * What is measured is the server, so the clients are to cost as little as can be: they count bytes, and the kernel throws
- * them away (MSG_TRUNC, tcp(7)) without a copy. The framing is known, so the number of bytes says whether all came. With
- * --verify every byte of framing and every event's number is read and compared instead. */
+ * The benchmark measures the server, so the clients must cost as little as possible: they only count bytes, and the
+ * kernel discards the bytes without a copy (MSG_TRUNC, tcp(7)). The framing is known, so the number of bytes shows
+ * whether all events came. With --verify they compare each byte of framing and each event's number. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,8 +26,8 @@ enum { BATCH = 256, READ_MAX = 1 << 20, TICK_MS = 100, STALLED_BUFFER = 4096 };
 
 struct listener {
     int fd;
-    bool over;      /* it has all its events, or never will */
-    unsigned ping;  /* NATS: bytes of a PING that are still to come */
+    bool over;      /* it has all its events, or will never get them */
+    unsigned ping;  /* NATS: bytes missing of a PING that has begun */
     uint64_t bytes; /* received */
 };
 
@@ -35,9 +35,9 @@ struct crowd {
     struct listener *listeners;
     int epoll;
     struct framing framing;
-    uint64_t expected;          /* bytes for each */
-    uint64_t extra;             /* of these, bytes that come before the first event */
-    uint64_t first_ns, last_ns; /* first byte of all; last byte of the last that is complete */
+    uint64_t expected;          /* bytes that each client must receive */
+    uint64_t extra;             /* bytes of these that precede the first event */
+    uint64_t first_ns, last_ns; /* first byte at any client; last byte at the last complete client */
     uint64_t total, complete, over;
     char *buffer; /* READ_MAX */
 };
@@ -48,7 +48,7 @@ struct settings {
     bool verify, copy, hold;
 };
 
-/* Compare what came at position at of a client's events with what is due. */
+/* Compare the bytes at this position of a client's events with the expected ones. */
 static bool bytes_due(struct framing *framing, uint64_t at, const char *bytes, size_t length)
 {
     const size_t front = framing->head + (framing->size < FRAMING_DIGITS ? 0 : FRAMING_DIGITS);
@@ -70,7 +70,7 @@ static bool bytes_due(struct framing *framing, uint64_t at, const char *bytes, s
     return true;
 }
 
-/* The same for bytes that may begin before the first event. */
+/* The same for bytes that may precede the first event. */
 static bool listener_verify(struct crowd *crowd, const struct listener *listener, size_t length)
 {
     const char *bytes = crowd->buffer;
@@ -84,8 +84,8 @@ static bool listener_verify(struct crowd *crowd, const struct listener *listener
     return bytes_due(&crowd->framing, at - crowd->extra, bytes, length);
 }
 
-/* NATS asks now and then, between two events, whether its client lives: answer, and take that out of what came. Returns how
- * much is left. */
+/* NATS sends a PING between two events to see whether a client lives. Answer it, and cut it out of the received bytes.
+ * Returns how many bytes are left. */
 static size_t listener_strip_pings(struct crowd *crowd, struct listener *listener, size_t length)
 {
     size_t at = 0;
@@ -133,7 +133,7 @@ static void listener_read(struct crowd *crowd, struct listener *listener, const 
     if (crowd->first_ns == 0)
         crowd->first_ns = clock_ns();
     if (settings->verify && !listener_verify(crowd, listener, (size_t)got)) {
-        listener_end(crowd, listener, "something else than the next event");
+        listener_end(crowd, listener, "received something other than the next event");
         return;
     }
     listener->bytes += (uint64_t)got;
@@ -165,7 +165,7 @@ static bool crowd_connect(struct crowd *crowd, const struct settings *settings)
     return true;
 }
 
-/* Until each of count listeners has come to its end, or the time is over. */
+/* Read until count listeners are over, or until the timeout. */
 static void crowd_receive(struct crowd *crowd, uint64_t count, const struct settings *settings)
 {
     struct epoll_event events[BATCH];

@@ -1,5 +1,5 @@
-/* load: every program of the benchmark that has to be fast, in one. Each subcommand has a file of its own, and prints what
- * it found as one line of JSON. */
+/* load: the programs of the benchmark that must be fast, in one. Each subcommand has a file of its own, and prints its
+ * result as one line of JSON. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

@@ -35,7 +35,7 @@ static int spec_find(const struct option_spec *specs, const char *word)
     return -1;
 }
 
-/* Store text, which is NULL when there is no further word. */
+/* Store text. It is NULL if there is no further word. */
 static bool spec_store(const struct option_spec *spec, const char *text)
 {
     if (spec->kind == OPTION_FLAG)

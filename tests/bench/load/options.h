@@ -7,7 +7,7 @@
 
 enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_FLAG };
 
-/* value points to a const char *, a uint64_t or a bool, which holds the default until the option is given. */
+/* value points to a const char *, a uint64_t or a bool. It contains the default, and the option overwrites it. */
 struct option_spec {
     const char *name; /* without the dashes */
     enum option_kind kind;
@@ -16,8 +16,8 @@ struct option_spec {
     const char *help;
 };
 
-/* Read argv[1..] by the specs, which end with one without a name. False when something is unknown, malformed or missing:
- * that and the list of options have been printed to standard error. */
+/* Read argv[1..] by the specs; the last spec has no name. Returns false if an option is unknown, malformed or missing,
+ * after printing the error and the list of options to standard error. */
 bool options_read(int argc, char **argv, const struct option_spec *specs);
 
 #endif

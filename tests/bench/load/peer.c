@@ -40,7 +40,7 @@ static bool peer_gone(const char *why)
     return false;
 }
 
-/* Have epoll tell when there is room to write, or no longer. */
+/* Make epoll report room to write, or stop that. */
 static bool peer_poll_out(struct peer *peer, bool wanted, void *pointer)
 {
     if (peer->polled_out == wanted)

@@ -1,7 +1,7 @@
 /* publish: the events of a run, to Redis or NATS, as fast as the server takes them.
  *
- * Many publications leave with one send. Redis answers each: the answers are read as they come, and no more than
- * OUTSTANDING are waited for at a time. NATS answers none: a PING behind the last one says that all have been taken. */
+ * One send has many publications. Redis answers each: we read the answers as they come, and await no more than
+ * OUTSTANDING at a time. NATS answers none: a PING after the last publication shows that all were read. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -23,22 +23,22 @@ struct publisher {
     int fd;
     struct framing framing;
     uint64_t events;
-    uint64_t written, answered, failed; /* publications; answered: lines that came back */
-    char *block;                        /* of whole frames */
+    uint64_t written, answered, failed; /* publications, answers (lines), and errors among them */
+    char *block;                        /* whole frames */
     size_t filled, sent;                /* bytes of block */
     size_t room;
-    bool asked; /* NATS: the PING has been written */
+    bool asked; /* NATS: the PING is written */
     bool line_begins;
 };
 
-/* Answers that are still to come. */
+/* How many answers are still to come. */
 static uint64_t publisher_due(const struct publisher *p)
 {
     const uint64_t answers = p->framing.protocol == FRAMING_REDIS ? p->written : p->asked ? 1 : 0;
     return answers > p->answered ? answers - p->answered : 0;
 }
 
-/* Fill the block anew, which has all been sent. */
+/* Fill the block again. All of it must have been sent. */
 static void publisher_fill(struct publisher *p)
 {
     p->filled = p->sent = 0;
@@ -54,7 +54,7 @@ static void publisher_fill(struct publisher *p)
     }
 }
 
-/* Count the lines that came, and those of them that are errors. */
+/* Count the answers, and the errors among them. */
 static bool publisher_read(struct publisher *p)
 {
     char seen[BLOCK];
@@ -87,7 +87,7 @@ static bool publisher_send(struct publisher *p)
     return true;
 }
 
-/* Until all is written and answered. */
+/* Publish until all events are written and answered. */
 static bool publisher_run(struct publisher *p)
 {
     for (;;) {
@@ -98,7 +98,7 @@ static bool publisher_run(struct publisher *p)
             return true;
         struct pollfd at = { .fd = p->fd, .events = (short)(POLLIN | (writing ? POLLOUT : 0)) };
         if (poll(&at, 1, WAIT_MS) == 0) {
-            fprintf(stderr, "publishing: the server does nothing for %d s\n", WAIT_MS / 1000);
+            fprintf(stderr, "publishing: the server has done nothing for %d s\n", WAIT_MS / 1000);
             return false;
         }
         if ((at.revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !publisher_read(p))

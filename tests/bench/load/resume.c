@@ -1,5 +1,5 @@
-/* resume: one application on the bus that sends every event back as it is: what a script asks for when it suspends a
- * request, and names the transaction in its event, to have it resumed. */
+/* resume: an application on the bus that sends every event back unchanged. A script that suspends a request names the
+ * transaction in its event, and resumes it when the event comes back. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ static void end(int number)
     over = 1;
 }
 
-/* Answer what has come. Returns how many there were, or -1 when the connection is of no use any more. */
+/* Answer the messages that have come. Returns how many, or -1 if the connection is unusable. */
 static int answer(struct peer *peer)
 {
     struct netstring frame;
@@ -30,7 +30,7 @@ static int answer(struct peer *peer)
         answers++;
     }
     if (found < 0)
-        fputs("what came is no netstring\n", stderr);
+        fputs("the server sent something that is no netstring\n", stderr);
     return found < 0 || !peer_flush(peer, peer) ? -1 : answers;
 }
 

@@ -14,7 +14,7 @@
 
 enum { BACKLOG = 4096 };
 
-/* Numbers only, no names. Returns what freeaddrinfo frees, or NULL. */
+/* Resolve an address in numbers, without names. The caller frees the result with freeaddrinfo; NULL on failure. */
 static struct addrinfo *address_read(const char *address)
 {
     char host[64];

@@ -9,7 +9,7 @@
 #define NATS_CONNECT "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"c\",\"version\":\"0\"}\r\n"
 #define REDIS_CONFIRMED "*3\r\n$9\r\nsubscribe\r\n$5\r\n" FRAMING_CHANNEL "\r\n:1\r\n"
 
-/* Read up to the text, which is the last that comes for now. */
+/* Read until text comes, which must be at the end of the server's reply. */
 static bool read_up_to(int fd, const char *text)
 {
     char seen[4096];

@@ -1,4 +1,4 @@
-/* What a client of each system says before it gets events. */
+/* What a client of each system must say before it gets events. */
 #ifndef LOAD_SUBSCRIBE_H
 #define LOAD_SUBSCRIBE_H
 
@@ -6,11 +6,11 @@
 
 #include "framing.h"
 
-/* Subscribe on a connected socket that blocks, and wait until the server has confirmed it. evapid's and EVAPI's clients
- * have nothing to say. False, with a line on standard error, when the server says something else. */
+/* Subscribe on a connected socket that blocks, and wait for the server's confirmation. Clients of evapid and EVAPI have
+ * nothing to say. Returns false, with a line on standard error, if the server says anything else. */
 bool subscribe(int fd, enum framing_protocol protocol);
 
-/* Introduce a publisher to NATS; it wants no confirmation of each event. */
+/* Introduce a publisher to NATS, which then confirms no events. */
 bool subscribe_publisher(int fd);
 
 #endif
