@@ -1,6 +1,6 @@
-/* Fuzzing a client's input: bytes come over a socket, cut at random places, to a host that now and again will not take a
- * message. Whatever the cuts, the host gets just the messages that netstring_scan finds in the whole, in order; and a
- * stream that is no good ends once, behind the last message that was. */
+/* Fuzzing a client's input: bytes come over a socket, cut at random places, and the host refuses a message now and
+ * then. Whatever the cuts, the host gets exactly the messages that netstring_scan finds in the whole stream, in order.
+ * A malformed stream ends once, after its last good message. */
 #include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -16,13 +16,13 @@ static char scratch[CLIENT_SCRATCH];
 static struct ledger ledger;
 static struct tally totals;
 
-/* What the host was told. */
+/* What the host has received. */
 static struct {
-    char *bytes; /* the messages, one behind the other */
+    char *bytes; /* the messages, one after the other */
     size_t length, room;
     size_t lengths[65536];
     size_t messages;
-    unsigned take; /* messages that it takes before it takes none */
+    unsigned take; /* how many messages it accepts before it refuses one */
     unsigned ended, gone;
 } host;
 
@@ -108,7 +108,7 @@ static void turns(int count)
         uv_run(&loop, UV_RUN_NOWAIT);
 }
 
-/* Let it take a few more, or hold it back and let it in again. */
+/* Let the host accept a few more messages, or announce the client again and admit it. */
 static void bother(struct client *client, struct input *cuts)
 {
     switch (input_below(cuts, 6)) {
@@ -126,7 +126,7 @@ static void bother(struct client *client, struct input *cuts)
     }
 }
 
-/* Send it all in pieces. */
+/* Send the whole stream in pieces. */
 static void send_stream(struct client *client, int peer, struct input *cuts, const uint8_t *stream, size_t length)
 {
     for (size_t at = 0; at < length;) {
@@ -136,7 +136,7 @@ static void send_stream(struct client *client, int peer, struct input *cuts, con
         if (n > 0)
             at += (size_t)n;
         else
-            host.take = UINT32_MAX; /* its buffer is full: go on */
+            host.take = UINT32_MAX; /* its buffer is full: the host must accept all */
         bother(client, cuts);
         turns(1);
         if (n < 0 && host.take == UINT32_MAX)
@@ -146,7 +146,7 @@ static void send_stream(struct client *client, int peer, struct input *cuts, con
     }
 }
 
-/* What the whole stream says by itself. */
+/* The host got the messages that a scan of the whole stream finds. */
 static void check_messages(const struct client *client, const char *stream, size_t length)
 {
     size_t messages = 0;
@@ -168,7 +168,7 @@ static void check_raw(const char *stream, size_t length)
     assert(host.length == length && memcmp(host.bytes, stream, length) == 0);
 }
 
-/* What it may still hold when it is closed counts as thrown away: messages that the host has not taken. */
+/* Messages that the client keeps when it is closed are those that the host refused. They count as dropped. */
 static void finish(struct client *client)
 {
     const bool held = client_has_waiting(client);
@@ -210,7 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         host.take = UINT32_MAX;
         client_resume(client);
         for (size_t i = 0; i < size + 4 && host.ended == 0; i++)
-            turns(1); /* raw, it reads as much as a message may have */
+            turns(1); /* a raw client reads no more at once than a message may have */
         assert(!client_has_waiting(client) && host.ended == 1 && client->state == CLIENT_FINISHING &&
                client->input.bytes == NULL);
         if (client->out.framing == FRAMING_RAW)

@@ -1,5 +1,5 @@
-/* Fuzzing the configuration. Whatever the file holds, it is read or refused with a line that names a place in it; what
- * is read lies within the documented ranges; and comments mean no more than the blanks they stand for. */
+/* Fuzzing the configuration. Any file is read, or refused with an error that names a place in it. All values read are
+ * within the documented ranges. A file with its comments blanked gives the same configuration. */
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -54,7 +54,7 @@ static void check_good(const struct config *config)
     }
 }
 
-/* "PATH:LINE:COLUMN: why", and line and column are there in the file. */
+/* The error is "PATH:LINE:COLUMN: why", and the file has that line and column. */
 static void check_error(const char *error, const char *text, size_t length)
 {
     unsigned line = 0;

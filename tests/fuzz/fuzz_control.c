@@ -1,6 +1,6 @@
-/* Fuzzing the control socket: the bytes of a connection, cut at random places, to the real control.c on a real loop, with a
- * client on the bus. Each line gets one answer, a JSON object on a line, of the kind that the request calls for; behind a
- * request to publish what follows are netstrings, each of which counts once; and in the end everybody has gone. */
+/* Fuzzing the control socket: the bytes of a connection, cut at random places, go to the real control.c on a real loop,
+ * with a client on the bus. Each line gets one answer, a JSON object on a line, as the request requires. Netstrings
+ * follow a request to publish, and each counts once. In the end all connections are closed. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -60,10 +60,10 @@ static void begin(void)
     control.owner = &control;
     snprintf(path, sizeof(path), "/tmp/fuzz-control-%d.sock", (int)getpid());
     assert(control_open(&control, &loop, path, &access, (struct inherited_door){ .fd = -1 }, &subject) == NULL);
-    unlink(path); /* connections are handed to it by themselves */
+    unlink(path); /* the target hands over its connections itself */
 }
 
-/* A client of index 1 that gets events. */
+/* Connect a client with index 1, which gets events. */
 static void connect_client(void)
 {
     static const struct client_limits limits = { .max_message_bytes = 1024, .max_queued_bytes = 64U << 20 };
@@ -88,7 +88,7 @@ static void disconnect_client(void)
     assert(bus.roster.clients == NULL && bus.roster.receiver_count == 0);
 }
 
-/* Read what has been answered. */
+/* Read the answers that have come. */
 static void listen_to(int peer)
 {
     while (!closed) {
@@ -128,10 +128,10 @@ static void send_stream(int peer, struct input *cuts, const uint8_t *stream, siz
     }
 }
 
-/* What is to come behind an answer. */
+/* What follows an answer on the connection. */
 enum behind { BEHIND_ANSWERS, BEHIND_PASSING, BEHIND_EVENTS, BEHIND_NOTHING };
 
-/* The next answer; its reference is the caller's. */
+/* The next answer. The caller gets the reference. */
 static json_t *next_answer(const char **at)
 {
     const char *end = memchr(*at, '\n', (size_t)(answers + answered - *at));
@@ -142,7 +142,7 @@ static json_t *next_answer(const char **at)
     return answer;
 }
 
-/* What cannot be a request at all has the error that says so. */
+/* The error that a line without a request must get, or NULL. */
 static const char *expected_error(const json_t *request)
 {
     const json_t *command = json_object_get(request, "command");
@@ -173,7 +173,7 @@ static enum behind behind_answer(const char *command, const json_t *request, con
     return json_object_get(answer, "published") != NULL && stream ? BEHIND_EVENTS : BEHIND_ANSWERS;
 }
 
-/* Check the answer to a line. */
+/* Check the answer to a line. Returns what follows it. */
 static enum behind check_answer(const char **at, const char *line, size_t length)
 {
     static const char *const refusals[] = { "unknown command", "bad request",  "no such client",
@@ -196,7 +196,7 @@ static enum behind check_answer(const char **at, const char *line, size_t length
     return behind;
 }
 
-/* What follows are events: counted so far, now and then, and in the end all that are good. */
+/* Events follow: evapid reports its count now and then, and at the end the count of all good events. */
 static void check_events(const char **at, const char *stream, const char *end)
 {
     json_int_t events = 0;
@@ -234,7 +234,7 @@ static void check_passing(const char **at)
     }
 }
 
-/* A request has at most CONTROL_REQUEST_MAX bytes, with its newline. */
+/* A request has at most CONTROL_REQUEST_MAX bytes, including its newline. */
 static void check_answers(const char *stream, size_t length)
 {
     const char *answer = answers;

@@ -1,5 +1,5 @@
-/* Fuzzing what evapictl makes of an answer, and of a payload: whatever it is, what is printed are whole lines of text, with no
- * character that would drive a terminal; and JSON that is set out is still the same JSON. */
+/* Fuzzing how evapictl prints an answer, and a payload. Whatever they are, it prints whole lines of text, without any
+ * character that controls a terminal. JSON that it formats stays the same JSON. */
 #include <jansson.h>
 #include <stdio.h>
 
@@ -20,7 +20,7 @@ static void begin_printing(void)
     assert(stdout != NULL);
 }
 
-/* Everything printed is UTF-8 without control characters, but for the ends of lines. */
+/* All that was printed is UTF-8, without control characters other than newlines. */
 static void end_printing(void)
 {
     fclose(stdout);
@@ -57,7 +57,7 @@ static void show_answer(const char *line, size_t length)
     json_decref(answer);
 }
 
-/* A text without a control character is shown as it is, so that what is set out can be read again. */
+/* If the payload has no control character, the formatted JSON can be read again. */
 static void show_json(const char *payload, size_t length)
 {
     begin_printing();

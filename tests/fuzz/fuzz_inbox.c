@@ -1,12 +1,12 @@
-/* Fuzzing the module's end of a link: bytes from the Unix socket, cut at random places, to shim/inbox.c. It hands over the
- * frames that wire_header finds in the whole, with their bodies, and stops where the first is malformed. */
+/* Fuzzing the module's end of a link: bytes from the Unix socket, cut at random places, go to shim/inbox.c. It returns
+ * the frames that wire_header finds in the whole stream, with their bodies, and stops at the first malformed one. */
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "inbox.h"
 #include "input.h"
 
-/* Take the frames that are whole by now. Returns why there are no more, NULL: more may come. */
+/* Read the frames that are complete by now. Returns why there are no more, or NULL if more may come. */
 static const char *take_frames(struct inbox *inbox, int fd, const uint8_t *stream, size_t sent, size_t *at)
 {
     enum wire_type type = WIRE_HELLO;
@@ -15,7 +15,7 @@ static const char *take_frames(struct inbox *inbox, int fd, const uint8_t *strea
     for (;;) {
         const enum wire_status status = wire_header(stream + *at, sent - *at, WIRE_BODY_MAX, &type, &body);
         if (status == WIRE_MORE || (status == WIRE_FRAME && sent - *at < WIRE_HEADER + body))
-            return NULL; /* it would wait for the rest */
+            return NULL; /* inbox_next would wait for the rest */
         const char *why = inbox_next(inbox, fd, &frame);
         if (status == WIRE_BAD) {
             assert(why != NULL);
@@ -25,7 +25,7 @@ static const char *take_frames(struct inbox *inbox, int fd, const uint8_t *strea
         assert(body == 0 || memcmp(frame.body, stream + *at + WIRE_HEADER, body) == 0);
         *at += WIRE_HEADER + body;
         unsigned char *end = frame.body + frame.length;
-        const unsigned char next = *end; /* one more byte is there to be used, as shim/link.c does */
+        const unsigned char next = *end; /* shim/link.c uses one more byte, so it must be there */
         *end = '\0';
         *end = next;
     }

@@ -1,10 +1,10 @@
-/* Fuzzing all that lies between the two sides of evapid: bus, clients, seats, workers, queue. The input says what
- * applications and a Kamailio do: connect, send, stall and hang up; attach, announce, answer, relay, close, tag, die; with
- * memory and watches that run out, and with a ring that is scribbled on.
+/* Fuzzing all that is between the two sides of evapid: bus, clients, seats, workers, intake. The input chooses what
+ * applications and a Kamailio do: connect, send, stop reading and hang up; attach, announce, answer, relay, close, tag
+ * and die. Memory and epoll's watches run out, and Kamailio may scribble on its ring.
  *
- * Whatever happens, the books balance after every turn, and a client gets whole netstrings. As long as nobody scribbles,
- * they are events in the order in which they were issued, none before its connection-new has begun, and routes are
- * started for a client's messages in its order, each once. */
+ * After every turn the books balance, and clients get whole netstrings. As long as Kamailio does not scribble, a client
+ * gets events in the order of their issue, and none before its connection-new has begun. Kamailio begins a route once
+ * for each message of a client, in order. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@
 #define INDEXES 512U /* connections that an input can make */
 #define STEPS 1500
 
-/* ---- the stage ------------------------------------------------------------------------------------------------------- */
+/* ---- applications and links ------------------------------------------------------------------------------------------ */
 
 /* An application. */
 struct peer {
@@ -38,7 +38,7 @@ struct peer {
     uint32_t index;
     uint32_t said;    /* number of its last message */
     uint32_t heard;   /* number of the last event that it got */
-    char bytes[8192]; /* that it got, up to an event that is not whole */
+    char bytes[8192]; /* what it got of an event that is not complete */
     size_t length;
 };
 
@@ -72,15 +72,15 @@ static struct {
     struct link links[LINKS];
 
     uint32_t issued;              /* number of the last event */
-    bool announced[INDEXES + 1];  /* to this Kamailio */
-    bool met[INDEXES + 1];        /* by any Kamailio: its first connection-new has begun */
+    bool announced[INDEXES + 1];  /* connections announced to this Kamailio */
+    bool met[INDEXES + 1];        /* connections whose first connection-new has begun, at any Kamailio */
     uint32_t routed[INDEXES + 1]; /* number of the last message whose route has begun */
-    bool trusted;                 /* nobody has scribbled */
+    bool trusted;                 /* Kamailio has not scribbled */
 } t;
 
-static bool crowded; /* the kernel takes no more watches */
+static bool crowded; /* epoll accepts no more watches */
 
-/* libuv calls this one too. At its limit the kernel refuses only what is not there yet. */
+/* Replaces libc's function for libuv too. At its limit the kernel refuses only a new watch. */
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     const int done = (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
@@ -206,7 +206,7 @@ static void peer_say(struct peer *peer, struct input *in)
         snprintf(message, sizeof(message), "%zu:%s,", strlen(digits), digits);
     size_t size = length == 0 ? strlen(message) : (size_t)n;
     if (input_below(in, 16) == 0)
-        size /= 2; /* what follows makes no sense behind it */
+        size /= 2; /* a cut message makes all that follows malformed */
     const ssize_t sent = send(peer->fd, message, size, MSG_NOSIGNAL);
     if (sent >= 0 && (size_t)sent < size)
         shutdown(peer->fd, SHUT_WR);
@@ -259,7 +259,7 @@ static void kamailio_forget_ring(void)
     t.ring = NULL;
 }
 
-/* Begin a Kamailio with a ring of its own, in place of the one that was. */
+/* Kill this Kamailio, and start another one with a ring of its own. */
 static void kamailio_begin_anew(struct input *in)
 {
     kamailio_die();
@@ -298,7 +298,7 @@ static void send_with_descriptors(int fd, const void *bytes, size_t length, size
     sendmsg(fd, &message, MSG_NOSIGNAL);
 }
 
-/* Ask in a worker's place. There is one answer and then the end; or the end, when there is no memory. */
+/* Connect and ask instead of attaching. evapid answers and closes; without memory, it only closes. */
 static void ask(struct input *in)
 {
     static unsigned char answer[WIRE_HEADER + WIRE_ANSWER_MAX + 1];
@@ -316,7 +316,7 @@ static void ask(struct input *in)
     close(pair[1]);
 }
 
-/* Connect, and send a HELLO that is good but for what the input does to it. */
+/* Connect, and send a good HELLO, which the input may damage. */
 static void link_attach(struct link *link, uint16_t worker, struct input *in)
 {
     unsigned char frame[WIRE_HEADER + WIRE_HELLO_MAX];
@@ -374,7 +374,7 @@ static void link_check_event(struct link *link, enum wire_type type, const struc
     t.routed[event->connection] = number;
 }
 
-/* Begin the route of the first frame that has come. False: there is none, or no event. */
+/* Begin the route of the first complete frame. Returns false if there is none, or if it is no event. */
 static bool link_begin_route(struct link *link)
 {
     enum wire_type type = WIRE_HELLO;
@@ -410,8 +410,8 @@ static void link_run(struct link *link, struct input *in)
         link_say_done(link);
 }
 
-/* Say what has no place on the link: evapid closes it, and takes the worker for dead. One that is not, and went on with the
- * frames that it has been sent, would begin routes that others begin too; so it dies. */
+/* Send a byte that does not belong there: evapid closes the link, and takes the worker for dead. So the worker must
+ * die. If it went on with the frames it has, it would begin routes that other workers also begin. */
 static void link_break(struct link *link)
 {
     send(link->fd, "x", 1, MSG_NOSIGNAL);
@@ -435,7 +435,7 @@ static void do_link(struct input *in)
     }
 }
 
-/* A record of the routing script's. */
+/* Push a record, as the routing script does. */
 static void do_script(struct input *in)
 {
     static const char tags[] = "abc";
@@ -464,7 +464,7 @@ static void do_scribble(struct input *in)
                                        : RING_DATA_OFFSET + input_below(in, CAPACITY - 64);
     const uint8_t *bytes = input_take(in, 1 + input_below(in, 16), &taken);
     if (input_below(in, 4) > 0)
-        return; /* most inputs are to be trusted */
+        return; /* most inputs leave the ring as it is */
     memcpy((unsigned char *)t.ring + offset, bytes, taken);
     t.trusted = false;
 }
@@ -498,7 +498,7 @@ static void do_time(struct input *in)
     }
 }
 
-/* Until after the next turn. */
+/* Memory or watches run out until after the next turn. */
 static void do_shortage(struct input *in)
 {
     const uint64_t what = input_number(in, 1);

@@ -1,14 +1,14 @@
-/* Fuzzing the netstring parser: against a second parser that was written from the definition, and against itself, for
- * what it says of a stream may not depend on how much of it has come. */
+/* Fuzzing the netstring parser: against a second parser written from the definition, and against itself, as its result
+ * for a stream must not depend on how much of the stream has come. */
 #include "evapid/netstring.h"
 #include "input.h"
 
 #include <stdio.h>
 
-#define EVERY_CUT 512U /* inputs up to that size are cut at every byte */
+#define EVERY_CUT 512U /* inputs up to this size are cut at every byte */
 
-/* The definition, read once more, as plainly as can be: white space or NUL, digits, a colon, the payload,
- * a comma. */
+/* The definition, read a second time and written as plainly as possible: white space or NUL, digits, a colon, the
+ * payload, a comma. */
 static enum netstring_status expected(const char *bytes, size_t len, size_t limit, struct netstring *out)
 {
     size_t start = 0;
@@ -57,7 +57,7 @@ static void check_frame(const char *bytes, const struct netstring *frame, size_t
     assert(frame->length <= limit);
     assert(frame->used >= size + frame->length + 1);
     assert(frame->payload == bytes + frame->used - frame->length - 1);
-    assert(memcmp(frame->payload - size, header, size) == 0); /* zeros may stand before it */
+    assert(memcmp(frame->payload - size, header, size) == 0); /* zeros may precede it */
     assert(frame->payload[frame->length] == ',');
 }
 
@@ -78,7 +78,7 @@ static enum netstring_status scan(const char *bytes, size_t len, size_t limit, s
     return status;
 }
 
-/* The first len bytes alone: the same is said of them, or that there must be more. */
+/* Scan only the first len bytes: the result is the same, or that more is needed. */
 static void check_beginning(const char *bytes, size_t len, size_t limit, enum netstring_status status,
                             const struct netstring *whole)
 {
@@ -105,7 +105,7 @@ static void check_stream(const char *bytes, size_t len, size_t limit)
     }
 }
 
-/* What is written is read again. */
+/* A frame that is written can be read. */
 static void check_round_trip(const char *payload, size_t length)
 {
     char *frame = malloc(NETSTRING_HEADER_MAX + length + 1);

@@ -1,6 +1,6 @@
-/* Fuzzing what the module reads when it has asked evapid: bytes from the Unix socket to shim/query.c. What it takes for an
- * answer is the one frame that stands there, and can be read to its end: every struct and list is closed, every name and text
- * of the kind that Kamailio's interfaces show; and written again it is the same, byte for byte. */
+/* Fuzzing what the module reads after it has asked evapid: bytes from the Unix socket go to shim/query.c. It accepts an
+ * answer only if it is a single frame that can be read to its end: every struct and list is closed, and every name and
+ * text is one that Kamailio's interfaces can show. Written again, the answer has the same bytes. */
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@ static void write_again(struct wire_cursor *c, const struct answer_item *item)
     case ANSWER_STRUCT: answer_put_struct(c, item->name); break;
     case ANSWER_LIST: answer_put_list(c, item->name); break;
     case ANSWER_NUMBER: answer_put_number(c, item->name, item->number); break;
-    case ANSWER_TEXT: /* not answer_put_text, which writes bytes that are digits already once more */
+    case ANSWER_TEXT: /* answer_put_text would escape the text a second time */
         answer_put_name(c, ANSWER_TEXT, item->name);
         wire_put_text(c, item->text, 2);
         break;
@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     int pair[2];
     struct wire_text answer;
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
-    const size_t sent = length < 150000 ? length : 150000; /* what the socket takes at once */
+    const size_t sent = length < 150000 ? length : 150000; /* as much as the socket takes at once */
     assert(send(pair[1], bytes, sent, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sent);
     close(pair[1]);
     const char *why = query_receive(pair[0], in_a_minute(), &answer);

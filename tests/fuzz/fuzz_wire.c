@@ -1,9 +1,10 @@
-/* Fuzzing the frames of the Kamailio socket. What a reader accepts, its writer writes again byte for byte, so that no two
- * bodies mean the same and nothing in a body goes unread; and no beginning of an accepted body is accepted. */
+/* Fuzzing the frames of the Kamailio socket. If a reader accepts a body, its writer writes the same bytes again. So no
+ * two bodies mean the same, and no byte of a body is ignored. A beginning of an accepted body is accepted only if it is an
+ * event's. */
 #include "evapid/wire.h"
 #include "input.h"
 
-/* The frame that was written to out has this body. */
+/* The frame written to out has this body. */
 static void check_written(const unsigned char *out, size_t size, enum wire_type type, const void *body, size_t length)
 {
     enum wire_type seen = WIRE_HELLO;
@@ -93,7 +94,7 @@ static bool query(const void *body, size_t length, unsigned char *out, size_t ro
 
 typedef bool reader(const void *body, size_t length, unsigned char *out, size_t room);
 
-/* open: its body ends with a message of any length, so that a shorter one may be good too. */
+/* open: the body ends with a message of any length, so a shorter body may be good too. */
 static void check_reader(reader *read, bool open, const uint8_t *bytes, size_t length)
 {
     const size_t room = WIRE_HEADER + length;
@@ -110,7 +111,7 @@ static void check_reader(reader *read, bool open, const uint8_t *bytes, size_t l
     free(out);
 }
 
-/* A writer that has less room than the frame needs writes none. */
+/* If the room is too small for the frame, the writer writes nothing. */
 static void check_room(const struct wire_hello *hello_)
 {
     unsigned char whole[WIRE_HEADER + WIRE_HELLO_MAX];

@@ -1,6 +1,5 @@
-/* An input of libFuzzer's, taken from the front: what a fuzz target reads its choices from. An input that has run out
- * goes on as zeros, so that every input means something. Each target checks what must hold with assert(): the build
- * never defines NDEBUG. */
+/* An input of libFuzzer's. A target takes its choices from the front of it. After its end the input continues with
+ * zeros, so every input means something. Targets check with assert(): the build never defines NDEBUG. */
 #ifndef EVAPID_FUZZ_INPUT_H
 #define EVAPID_FUZZ_INPUT_H
 
@@ -14,7 +13,7 @@ struct input {
     const uint8_t *at, *end;
 };
 
-/* What libFuzzer calls; a target has no other function that is not static. */
+/* libFuzzer calls this. All other functions of a target are static. */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
 static inline struct input input_of(const uint8_t *bytes, size_t length)
@@ -27,7 +26,7 @@ static inline size_t input_left(const struct input *in)
     return (size_t)(in->end - in->at);
 }
 
-/* The next bytes as a little-endian number: 1 to 8 of them. */
+/* The next 1 to 8 bytes, as a little-endian number. */
 static inline uint64_t input_number(struct input *in, unsigned bytes)
 {
     uint64_t value = 0;
@@ -36,14 +35,14 @@ static inline uint64_t input_number(struct input *in, unsigned bytes)
     return value;
 }
 
-/* A choice among count things, count at most 65536. */
+/* A choice among count things; count is at most 65536. */
 static inline size_t input_below(struct input *in, size_t count)
 {
     assert(count > 0 && count <= 65536);
     return input_number(in, count > 256 ? 2 : 1) % count;
 }
 
-/* Up to length of the next bytes; *taken is how many there are. */
+/* The next bytes, up to length of them. *taken is how many there are. */
 static inline const uint8_t *input_take(struct input *in, size_t length, size_t *taken)
 {
     const uint8_t *bytes = in->at;
@@ -52,7 +51,7 @@ static inline const uint8_t *input_take(struct input *in, size_t length, size_t 
     return bytes;
 }
 
-/* A copy that ends where its memory does, so that the sanitizer sees a read beyond it; the caller frees it. */
+/* A copy whose memory ends with it, so the sanitizer sees a read after its end. The caller frees it. */
 static inline void *copy_of(const void *bytes, size_t length)
 {
     void *copy = malloc(length > 0 ? length : 1);

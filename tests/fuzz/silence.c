@@ -1,4 +1,4 @@
-/* evapid's log as the fuzz targets have it: lines are put together, with every byte that they are about, and dropped. */
+/* evapid's log in the fuzz targets: lines are formatted, so all their arguments are read, and discarded. */
 #include <stdarg.h>
 #include <stdio.h>
 
