@@ -20,7 +20,7 @@ packages_run=(kamailio python3)
 # evapictl(1) shows; what the programs in docs/examples need; and kamailio-extra-modules, which has the EVAPI that docs/migration.md leads away from. Of
 # postgresql only the programs are used, for a database in a temporary folder: the cluster that its package makes stays alone.
 packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules kamailio-python3-modules sip-tester python3-pytest python3-pytest-xdist systemd libseccomp2
-    prometheus tmux zsh bash-completion valgrind kamcli kamailio-extra-modules nodejs postgresql python3-psycopg2 lua5.1 lua-posix socat jq)
+    prometheus tmux zsh bash-completion valgrind kamcli kamailio-extra-modules nodejs chromium postgresql python3-psycopg2 lua5.1 lua-posix socat jq)
 
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)

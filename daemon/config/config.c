@@ -81,8 +81,8 @@ static bool has_own_address(struct reading *in, const struct config *config, con
     for (const struct config_listener *other = config->listeners; other < listener; other++)
         if (address_equal(&other->address, &listener->address))
             return reading_fail(in, "the same address as listeners[%d]", (int)(other - config->listeners));
-    if (config->metrics.ss_family != AF_UNSPEC && address_equal(&config->metrics, &listener->address))
-        return reading_fail(in, "the same address as metrics");
+    if (config->http.address.ss_family != AF_UNSPEC && address_equal(&config->http.address, &listener->address))
+        return reading_fail(in, "the same address as %s", config->metrics.ss_family != AF_UNSPEC ? "metrics" : "http");
     reading_leave(in, outer);
     return true;
 }
@@ -123,6 +123,19 @@ static bool read_listeners(struct reading *in, json_t *array, struct config *con
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
+/* metrics is another name of http, from before there was a page: it has none, so that nobody is shown more than before. */
+static bool merge_metrics(struct reading *in, struct config *config)
+{
+    if (config->metrics.ss_family == AF_UNSPEC)
+        return true;
+    if (config->http.address.ss_family != AF_UNSPEC) {
+        reading_enter(in, "metrics");
+        return reading_fail(in, "another name of http, which is there too: give only one of them");
+    }
+    config->http = (struct config_http){ .address = config->metrics };
+    return true;
+}
+
 /* Listeners come last: they start with the limits that the rest of the file sets. */
 static bool read_root(struct reading *in, json_t *root, struct config *config)
 {
@@ -132,7 +145,7 @@ static bool read_root(struct reading *in, json_t *root, struct config *config)
         reading_enter(in, "control_socket");
         return reading_fail(in, "the same path as kamailio_socket");
     }
-    return read_listeners(in, json_object_get(root, "listeners"), config);
+    return merge_metrics(in, config) && read_listeners(in, json_object_get(root, "listeners"), config);
 }
 
 /* The file's text with a NUL after it; NULL: error says why. */

@@ -19,6 +19,12 @@ struct config_listener {
     uint32_t max_clients;
 };
 
+/* The HTTP endpoint (web/http.h). */
+struct config_http {
+    struct sockaddr_storage address; /* AF_UNSPEC: there is none */
+    bool page, tail;                 /* it has the status page; that shows events and messages */
+};
+
 struct config {
     char kamailio_socket[EVAPID_PATH_MAX + 1];
     char control_socket[EVAPID_PATH_MAX + 1];
@@ -31,7 +37,8 @@ struct config {
     size_t max_total_queued_bytes;                    /* memory of the queues of all clients */
     size_t worker_window_frames, worker_window_bytes; /* messages that a worker may have whose routes have not ended */
     uint32_t shutdown_grace_ms, attach_hold_ms;
-    struct sockaddr_storage metrics; /* where HTTP is served; AF_UNSPEC: nowhere */
+    struct config_http http;
+    struct sockaddr_storage metrics; /* as http.address, without the page; http has it after reading */
     enum log_level log_level;
 };
 

@@ -143,6 +143,10 @@ const struct key keys[] = {
     { "shutdown_grace_ms", NUMBER(0, 600000), DEFAULT("2000"), CONFIG(shutdown_grace_ms), AT_ONCE },
     { "attach_hold_ms", NUMBER(0, 600000), DEFAULT("5000"), CONFIG(attach_hold_ms), AT_ONCE },
 
+    { "http", OBJECT, OPENS },
+    { "http.address", ADDRESS, DEFAULT(QUOTED(EVAPID_METRICS_ADDRESS)), CONFIG(http.address), MOVES },
+    { "http.page", BOOLEAN, DEFAULT("true"), CONFIG(http.page), AT_ONCE },
+    { "http.tail", BOOLEAN, DEFAULT("false"), CONFIG(http.tail), AT_ONCE },
     { "metrics", OBJECT, OPENS },
     { "metrics.address", ADDRESS, DEFAULT(QUOTED(EVAPID_METRICS_ADDRESS)), CONFIG(metrics), MOVES },
 

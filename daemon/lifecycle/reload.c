@@ -88,12 +88,12 @@ static bool change_metrics(struct change *change)
 {
     struct evapid *evapid = change->evapid;
     char name[HTTP_SUBJECT];
-    const char *why = http_reconfigure(&evapid->http, &evapid->loop, &change->config->metrics, &evapid->subject);
+    const char *why = http_reconfigure(&evapid->http, &evapid->loop, &change->config->http.address, &evapid->config.http, &evapid->subject);
     if (why == NULL)
         return true;
     door_cancel(&change->control, &evapid->control.door);
     door_cancel(&change->kamailio, &evapid->kamailio.door);
-    http_subject(&change->config->metrics, name);
+    http_subject(&change->config->http.address, name);
     return fail(change, "", name, why);
 }
 
@@ -110,7 +110,7 @@ static bool prepare(struct change *change)
     struct listener *listener = NULL;
     DL_FOREACH(evapid->listeners.first, listener)
     listener_mark(listener, !has_place(change, listener));
-    evapid->listeners.other_leaving = http_leaving(evapid->http, &change->config->metrics);
+    evapid->listeners.other_leaving = http_leaving(evapid->http, &change->config->http.address);
     const bool prepared =
         prepare_listeners(change) && prepare_declared(change) && prepare_doors(change) && change_metrics(change);
     evapid->listeners.other_leaving = NULL;

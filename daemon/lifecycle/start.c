@@ -41,11 +41,11 @@ static const char *open_http(struct evapid *evapid, int inherited, const char **
 {
     static char name[HTTP_SUBJECT];
     const char *why = NULL;
-    if (evapid->config.metrics.ss_family == AF_UNSPEC)
+    if (evapid->config.http.address.ss_family == AF_UNSPEC)
         return NULL;
-    http_subject(&evapid->config.metrics, name);
+    http_subject(&evapid->config.http.address, name);
     *subject = name;
-    evapid->http = http_open(&evapid->loop, &evapid->config.metrics, inherited, &evapid->subject, &why);
+    evapid->http = http_open(&evapid->loop, &evapid->config.http, inherited, &evapid->subject, &why);
     return why;
 }
 
@@ -53,7 +53,7 @@ static const char *open_http(struct evapid *evapid, int inherited, const char **
 static const char *open_tcp(struct evapid *evapid, struct descriptors *descriptors, const char **subject)
 {
     const int metrics = descriptors_remove(descriptors, "metrics");
-    const bool leaves = metrics >= 0 && !http_is_at(metrics, &evapid->config.metrics);
+    const bool leaves = metrics >= 0 && !http_is_at(metrics, &evapid->config.http.address);
     if (leaves) {
         store_end(metrics, "metrics");
         evapid->listeners.other_leaving = &metrics;

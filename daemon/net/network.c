@@ -116,3 +116,10 @@ const char *network_parse(const char *text, struct network *out)
         return "an IPv4 network is written without ::ffff:";
     return slash != NULL ? parse_prefix(slash + 1, out) : NULL;
 }
+
+bool network_is_loopback(const struct network *host)
+{
+    static const struct network v4 = { .bytes = { 127 }, .version = 4, .prefix = 8 };
+    static const struct network v6 = { .bytes = { [15] = 1 }, .version = 6, .prefix = 128 };
+    return network_covers(&v4, host) || network_covers(&v6, host);
+}

@@ -35,4 +35,7 @@ bool network_is_link_local(const struct network *host);
  * unspecified addresses stand for all addresses of this machine, and count as public. */
 bool network_is_public(const struct network *host);
 
+/* Is it an address that only this machine reaches: 127.0.0.0/8 or ::1? */
+bool network_is_loopback(const struct network *host);
+
 #endif

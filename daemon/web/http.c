@@ -23,7 +23,7 @@
 
 static const char socket_name[] = "metrics";
 
-static struct log_limit failures = { .kind = "metrics: failed accepts" };
+static struct log_limit failures = { .kind = "http: failed accepts" };
 
 /* One connection; libmicrohttpd owns its socket. */
 struct visit {
@@ -37,7 +37,7 @@ struct http {
     uv_loop_t *loop;
     struct sockaddr_storage address;
     char subject[HTTP_SUBJECT];
-    const struct status_subject *of;
+    struct pages pages;
     struct MHD_Daemon *daemon;
     int fd; /* the listening socket */
     uv_poll_t door, work;
@@ -55,12 +55,12 @@ static enum MHD_Result http_on_request(void *owner, struct MHD_Connection *conne
                                        const char *method, const char *version, const char *upload, size_t *upload_size,
                                        void **request)
 {
-    const struct http *http = owner;
+    struct http *http = owner;
     (void)version;
     (void)upload;
     (void)upload_size;
     (void)request;
-    return pages_answer(http->of, connection, url, method);
+    return pages_answer(&http->pages, connection, url, method);
 }
 
 /* ---- connections ------------------------------------------------------------------------------------------------ */
@@ -202,6 +202,7 @@ void http_tick(struct http *http)
     struct visit *visit = NULL;
     if (http == NULL)
         return;
+    console_tick(&http->pages.console);
     DL_FOREACH(http->visits, visit)
     if (uv_now(http->loop) - visit->began_ms >= HTTP_LIFETIME_MS)
         visit_end(visit);
@@ -230,7 +231,7 @@ void http_subject(const struct sockaddr_storage *address, char out[HTTP_SUBJECT]
 {
     char name[ADDRESS_TEXT];
     address_print(address, name);
-    snprintf(out, HTTP_SUBJECT, "metrics %s", name);
+    snprintf(out, HTTP_SUBJECT, "http %s", name);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
@@ -245,7 +246,7 @@ bool http_is_at(int fd, const struct sockaddr_storage *address)
 /* Returns NULL, or why there is no listening socket. inherited: a socket that is already open, or -1. */
 static const char *http_take_socket(struct http *http, int inherited)
 {
-    http->fd = inherited >= 0 ? inherited : listeners_open_socket(http->of->listeners, &http->address);
+    http->fd = inherited >= 0 ? inherited : listeners_open_socket(http->pages.console.subject->listeners, &http->address);
     if (http->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     return NULL;
@@ -303,6 +304,7 @@ static void http_free(struct http *http)
         uv_close((uv_handle_t *)&http->work, http_on_closed);
     if (handles > 0)
         uv_close((uv_handle_t *)&http->again, http_on_closed);
+    console_end(&http->pages.console);
     if (http->daemon != NULL)
         MHD_stop_daemon(http->daemon);
     if (http->fd >= 0)
@@ -312,16 +314,17 @@ static void http_free(struct http *http)
 }
 
 static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
-                              const struct status_subject *subject, const char **why)
+                              const struct config_http *config, const struct status_subject *subject, const char **why)
 {
     struct http *http = calloc(1, sizeof(*http));
     if (http == NULL) {
         *why = "no memory";
         return NULL;
     }
+    const struct network host = network_of(address);
     http->loop = loop;
     http->address = *address;
-    http->of = subject;
+    http->pages = (struct pages){ .config = config, .loopback = network_is_loopback(&host), .console.subject = subject };
     http_subject(address, http->subject);
     *why = http_take_socket(http, inherited);
     if (*why == NULL)
@@ -332,7 +335,6 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
         http_free(http);
         return NULL;
     }
-    const struct network host = network_of(address);
     log_line(LEVEL_NOTICE, http->subject, "listening: /metrics for Prometheus, /healthz and /readyz");
     if (network_is_public(&host))
         log_line(LEVEL_WARNING, http->subject,
@@ -340,10 +342,10 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
     return http;
 }
 
-struct http *http_open(uv_loop_t *loop, const struct sockaddr_storage *address, int inherited,
+struct http *http_open(uv_loop_t *loop, const struct config_http *config, int inherited,
                        const struct status_subject *subject, const char **why)
 {
-    struct http *http = http_make(loop, address, inherited, subject, why);
+    struct http *http = http_make(loop, &config->address, inherited, config, subject, why);
     if (http != NULL && inherited < 0)
         store_keep(http->fd, "%s", socket_name);
     return http;
@@ -355,13 +357,13 @@ const int *http_leaving(const struct http *http, const struct sockaddr_storage *
 }
 
 const char *http_reconfigure(struct http **http, uv_loop_t *loop, const struct sockaddr_storage *address,
-                             const struct status_subject *subject)
+                             const struct config_http *config, const struct status_subject *subject)
 {
     const bool wanted = address->ss_family != AF_UNSPEC;
     const char *why = NULL;
     if (wanted && *http != NULL && address_equal(&(*http)->address, address))
         return NULL;
-    struct http *next = wanted ? http_make(loop, address, -1, subject, &why) : NULL;
+    struct http *next = wanted ? http_make(loop, address, -1, config, subject, &why) : NULL;
     if (why != NULL)
         return why;
     http_close(*http);

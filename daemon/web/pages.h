@@ -4,10 +4,17 @@
 
 #include <microhttpd.h>
 
-#include "views/status.h"
+#include "config/config_type.h"
+#include "web/console.h"
+
+struct pages {
+    const struct config_http *config; /* which pages there are */
+    bool loopback;                    /* the endpoint is at a loopback address */
+    struct console console;
+};
 
 /* Queue the answer to a request. MHD_NO: memory is short; libmicrohttpd closes the connection. */
-enum MHD_Result pages_answer(const struct status_subject *subject, struct MHD_Connection *connection, const char *path,
+enum MHD_Result pages_answer(struct pages *pages, struct MHD_Connection *connection, const char *path,
                              const char *method);
 
 #endif

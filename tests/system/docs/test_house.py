@@ -49,8 +49,8 @@ def test_every_file_lies_in_a_wing_and_there_are_at_most_ten_floors():
 
 
 def test_every_header_is_included_by_its_wing(arrows):
-    names = [str(arrow) for arrow in arrows if not arrow.used.startswith(("daemon/", "include/evapid/"))]
-    assert names == []
+    names = [arrow.used for arrow in arrows if not arrow.used.startswith(("daemon/", "include/evapid/"))]
+    assert names == ["web/page_html.h"]  # made by the build
 
 
 def test_clang_tidy_skips_no_header():

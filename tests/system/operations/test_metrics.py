@@ -467,7 +467,7 @@ def test_an_address_that_is_taken_ends_the_start_and_says_so(stage):
         taken.listen()
         failing = Evapid(stage.folder, {"metrics": {"address": f"127.0.0.1:{taken.getsockname()[1]}"}})
         assert failing.ended() == 1
-        assert failing.lines(r"error metrics 127\.0\.0\.1:\d+: address in use")
+        assert failing.lines(r"error http 127\.0\.0\.1:\d+: address in use")
 
 
 def test_a_public_address_starts_with_a_warning(stage):

@@ -91,8 +91,25 @@ static void test_every_key_is_read(void **state)
     assert_int_equal(config.shutdown_grace_ms, 51);
     assert_int_equal(config.attach_hold_ms, 52);
     assert_int_equal(config.log_level, LEVEL_DEBUG);
-    assert_int_equal(config.metrics.ss_family, AF_INET6);
+    assert_int_equal(config.http.address.ss_family, AF_INET6);
     assert_int_equal(config.listener_count, 2);
+    config_free(&config);
+}
+
+/* An upgrade shows nobody more than before: the page needs the new name. */
+static void test_the_status_page_is_there_by_the_name_http_alone(void **state)
+{
+    (void)state;
+    struct config config = read_text("{\"metrics\":{}}");
+    assert_false(config.http.page || config.http.tail);
+    config_free(&config);
+    config = read_text("{\"http\":{}}");
+    assert_int_equal(config.http.address.ss_family, AF_INET);
+    assert_true(config.http.page);
+    assert_false(config.http.tail);
+    config_free(&config);
+    config = read_text("{\"http\":{\"page\":false,\"tail\":true}}");
+    assert_true(!config.http.page && config.http.tail);
     config_free(&config);
 }
 
@@ -102,14 +119,14 @@ static void test_metrics_are_at_loopback_unless_an_address_is_given(void **state
     (void)state;
     char text[ADDRESS_TEXT];
     struct config config = read_text("{}");
-    assert_int_equal(config.metrics.ss_family, AF_UNSPEC);
+    assert_int_equal(config.http.address.ss_family, AF_UNSPEC);
     config_free(&config);
     config = read_text("{\"metrics\":{}}");
-    address_print(&config.metrics, text);
+    address_print(&config.http.address, text);
     assert_string_equal(text, "127.0.0.1:9464");
     config_free(&config);
     config = read_text("{\"metrics\":{\"address\":\"10.0.0.1:80\"}}");
-    address_print(&config.metrics, text);
+    address_print(&config.http.address, text);
     assert_string_equal(text, "10.0.0.1:80");
     config_free(&config);
 }
@@ -390,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_an_empty_object_gives_the_defaults),
         cmocka_unit_test(test_empty_objects_and_lists_change_no_default),
         cmocka_unit_test(test_every_key_is_read),
+        cmocka_unit_test(test_the_status_page_is_there_by_the_name_http_alone),
         cmocka_unit_test(test_metrics_are_at_loopback_unless_an_address_is_given),
         cmocka_unit_test(test_a_listener_begins_from_the_limits_of_the_file),
         cmocka_unit_test(test_a_listener_s_own_limits_are_its_own),

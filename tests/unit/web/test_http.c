@@ -12,6 +12,14 @@ static struct door door;
 static struct turn turns;
 static struct status_subject subject;
 
+static struct config_http terms;
+
+static const struct config_http *terms_of(const struct sockaddr_storage *address)
+{
+    terms.address = *address;
+    return &terms;
+}
+
 static const char request[] = "GET /healthz HTTP/1.1\r\nHost: evapid\r\n\r\n";
 
 static void prepare(void)
@@ -54,7 +62,7 @@ static int taken_socket(struct sockaddr_storage *address)
 static struct http *open_at(const struct sockaddr_storage *address)
 {
     const char *why = NULL;
-    struct http *http = http_open(bus->loop, address, -1, &subject, &why);
+    struct http *http = http_open(bus->loop, terms_of(address), -1, &subject, &why);
     assert_non_null(http);
     assert_null(why);
     return http;
@@ -94,20 +102,20 @@ static void test_another_address_takes_the_place_of_the_first(void **state)
     const struct sockaddr_storage second = free_address();
     const struct sockaddr_storage none = { .ss_family = AF_UNSPEC };
     struct http *http = NULL;
-    assert_null(http_reconfigure(&http, bus->loop, &none, &subject));
+    assert_null(http_reconfigure(&http, bus->loop, &none, &terms, &subject));
     assert_null(http);
-    assert_null(http_reconfigure(&http, bus->loop, &first, &subject));
+    assert_null(http_reconfigure(&http, bus->loop, &first, &terms, &subject));
     struct http *const one = http;
-    assert_null(http_reconfigure(&http, bus->loop, &first, &subject));
+    assert_null(http_reconfigure(&http, bus->loop, &first, &terms, &subject));
     assert_ptr_equal(http, one); /* this one stays as it is */
-    assert_null(http_reconfigure(&http, bus->loop, &second, &subject));
+    assert_null(http_reconfigure(&http, bus->loop, &second, &terms, &subject));
     assert_int_equal(visit(&first), -1);
     const int fd = visit(&second);
     assert_true(fd >= 0);
     assert_int_equal(send(fd, request, sizeof(request) - 1, 0), sizeof(request) - 1);
     run_some_turns();
     assert_answered(fd, true);
-    assert_null(http_reconfigure(&http, bus->loop, &none, &subject));
+    assert_null(http_reconfigure(&http, bus->loop, &none, &terms, &subject));
     assert_null(http);
     assert_int_equal(visit(&second), -1);
     run_some_turns();
@@ -122,7 +130,7 @@ static void test_an_address_that_cannot_be_had_leaves_the_first_as_it_is(void **
     const struct sockaddr_storage first = free_address();
     struct http *http = open_at(&first);
     struct http *const one = http;
-    const char *why = http_reconfigure(&http, bus->loop, &taken, &subject);
+    const char *why = http_reconfigure(&http, bus->loop, &taken, &terms, &subject);
     assert_non_null(why);
     assert_string_equal(why, "address in use");
     assert_ptr_equal(http, one);
@@ -167,7 +175,7 @@ static void test_the_socket_goes_over_under_its_name(void **state)
     const int inherited = dup(descriptors_remove(&descriptors, "metrics"));
     assert_true(inherited >= 0);
     http_close(http); /* the leaving one */
-    struct http *successor = http_open(bus->loop, &address, inherited, &subject, &why);
+    struct http *successor = http_open(bus->loop, terms_of(&address), inherited, &subject, &why);
     assert_non_null(successor);
     const int fd = visit(&address);
     assert_true(fd >= 0);
@@ -212,7 +220,7 @@ static void test_without_memory_there_is_no_endpoint_or_no_connection(void **sta
     const char *why = NULL;
     const struct sockaddr_storage address = free_address();
     memory_limit(0);
-    struct http *http = http_open(bus->loop, &address, -1, &subject, &why);
+    struct http *http = http_open(bus->loop, terms_of(&address), -1, &subject, &why);
     memory_limit(-1);
     assert_null(http);
     assert_string_equal(why, "no memory");
