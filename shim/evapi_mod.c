@@ -62,6 +62,21 @@ static int async_unicast(sip_msg_t *msg, char *event, char *tag)
     return publish_async(msg, RING_UNICAST, (const struct text *)event, (const struct text *)tag);
 }
 
+static int reply(sip_msg_t *msg, char *event, char *unused)
+{
+    return publish_event(msg, RING_SEND, (const struct text *)event, NULL);
+}
+
+static int send_to(sip_msg_t *msg, char *index, char *event)
+{
+    return publish_event(msg, RING_SEND, (const struct text *)event, (const struct text *)index);
+}
+
+static int async_send(sip_msg_t *msg, char *index, char *event)
+{
+    return publish_async(msg, RING_SEND, (const struct text *)event, (const struct text *)index);
+}
+
 static int close_current(sip_msg_t *msg, char *unused, char *unused2)
 {
     return publish_close();
@@ -77,6 +92,7 @@ static int set_tag(sip_msg_t *msg, char *tag, char *unused)
     return publish_tag(msg, (const struct text *)tag);
 }
 
+#define INDEX_TEXT 12 /* bytes: any int, and a NUL */
 #define ASYNC_ROUTES (REQUEST_ROUTE | FAILURE_ROUTE)
 
 static cmd_export_t functions[] = {
@@ -86,6 +102,9 @@ static cmd_export_t functions[] = {
     { "evapi_async_multicast", async_multicast, 2, text_fixup, text_free_fixup, ASYNC_ROUTES },
     { "evapi_unicast", unicast, 2, text_fixup, text_free_fixup, ANY_ROUTE },
     { "evapi_async_unicast", async_unicast, 2, text_fixup, text_free_fixup, ASYNC_ROUTES },
+    { "evapi_reply", reply, 1, text_fixup, text_free_fixup, ANY_ROUTE },
+    { "evapi_send", send_to, 2, text_fixup, text_free_fixup, ANY_ROUTE },
+    { "evapi_async_send", async_send, 2, text_fixup, text_free_fixup, ASYNC_ROUTES },
     { "evapi_close", close_current, 0, 0, 0, ANY_ROUTE },
     { "evapi_close", close_named, 1, text_fixup, text_free_fixup, ANY_ROUTE },
     { "evapi_set_tag", set_tag, 1, text_fixup, text_free_fixup, ANY_ROUTE },
@@ -138,6 +157,36 @@ static int kemi_async_unicast(sip_msg_t *msg, str *event, str *tag)
     return publish_async(msg, RING_UNICAST, &text, &tag_text);
 }
 
+static int kemi_reply(sip_msg_t *msg, str *event)
+{
+    const struct text text = text_literal(event);
+    return publish_event(msg, RING_SEND, &text, NULL);
+}
+
+/* The text of an index, in buffer. */
+static str index_text(int index, char buffer[INDEX_TEXT])
+{
+    return (str){ .s = buffer, .len = snprintf(buffer, INDEX_TEXT, "%d", index) };
+}
+
+static int kemi_send(sip_msg_t *msg, int index, str *event)
+{
+    char buffer[INDEX_TEXT];
+    const str number = index_text(index, buffer);
+    const struct text text = text_literal(event);
+    const struct text to = text_literal(&number);
+    return publish_event(msg, RING_SEND, &text, &to);
+}
+
+static int kemi_async_send(sip_msg_t *msg, int index, str *event)
+{
+    char buffer[INDEX_TEXT];
+    const str number = index_text(index, buffer);
+    const struct text text = text_literal(event);
+    const struct text to = text_literal(&number);
+    return publish_async(msg, RING_SEND, &text, &to);
+}
+
 static int kemi_close(sip_msg_t *msg)
 {
     return publish_close();
@@ -158,6 +207,9 @@ static sr_kemi_t kemi_functions[] = {
     { KEMI_EVAPI("async_multicast"), kemi_async_multicast, { SR_KEMIP_STR, SR_KEMIP_STR } },
     { KEMI_EVAPI("relay_unicast"), kemi_unicast, { SR_KEMIP_STR, SR_KEMIP_STR } },
     { KEMI_EVAPI("async_unicast"), kemi_async_unicast, { SR_KEMIP_STR, SR_KEMIP_STR } },
+    { KEMI_EVAPI("reply"), kemi_reply, { SR_KEMIP_STR } },
+    { KEMI_EVAPI("send"), kemi_send, { SR_KEMIP_INT, SR_KEMIP_STR } },
+    { KEMI_EVAPI("async_send"), kemi_async_send, { SR_KEMIP_INT, SR_KEMIP_STR } },
     { KEMI_EVAPI("close"), kemi_close, { SR_KEMIP_NONE } },
     { KEMI_EVAPI("set_tag"), kemi_set_tag, { SR_KEMIP_STR } },
     { { 0, 0 }, { 0, 0 }, 0, NULL, { 0 } },

@@ -17,12 +17,13 @@
  * initialized, since tm may be loaded after this module. */
 void publish_bind_tm(void);
 
-/* Relay an event. type is RING_RELAY, or RING_MULTICAST or RING_UNICAST with a tag. tag is NULL for RING_RELAY. */
-int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag);
+/* Send an event: by type to everybody (RING_RELAY, to is NULL), to a tag (RING_MULTICAST, RING_UNICAST), or to one
+ * connection (RING_SEND): the one whose index `to` is, or NULL for the current event's. */
+int publish_event(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *to);
 
 /* The same, and suspend msg's transaction until an application answers. Creates the transaction if there is none. If it
  * returns -1, the transaction is not suspended. 0: msg is a retransmission, and the script shall stop. */
-int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *tag);
+int publish_async(sip_msg_t *msg, enum ring_type type, const struct text *event, const struct text *to);
 
 /* Close the current event's connection, or the one with this index. */
 int publish_close(void);

@@ -184,36 +184,43 @@ static void show_stats(rpc_t *rpc, void *context)
 /* ---- what can be done
  * ----------------------------------------------------------------------------------------------- */
 
-static void push(rpc_t *rpc, void *context, enum ring_type type, str *tag)
+/* to: the tag or the index of the receivers; NULL: everybody gets it. */
+static void push(rpc_t *rpc, void *context, enum ring_type type, str *to, const char *expected)
 {
     str event = { NULL, 0 };
-    if ((tag != NULL && rpc->scan(context, ".S", tag) < 1) || rpc->scan(context, ".S", &event) < 1) {
-        rpc->fault(context, 400, tag != NULL ? "expected: TAG EVENT" : "expected: EVENT");
+    if ((to != NULL && rpc->scan(context, ".S", to) < 1) || rpc->scan(context, ".S", &event) < 1) {
+        rpc->fault(context, 400, "%s", expected);
         return;
     }
     const struct text event_text = text_literal(&event);
-    struct text tag_text;
-    if (tag != NULL)
-        tag_text = text_literal(tag);
-    if (publish_event(NULL, type, &event_text, tag != NULL ? &tag_text : NULL) < 0)
+    struct text to_text;
+    if (to != NULL)
+        to_text = text_literal(to);
+    if (publish_event(NULL, type, &event_text, to != NULL ? &to_text : NULL) < 0)
         rpc->fault(context, 500, "it is not sent: Kamailio's log says why");
 }
 
 static void do_relay(rpc_t *rpc, void *context)
 {
-    push(rpc, context, RING_RELAY, NULL);
+    push(rpc, context, RING_RELAY, NULL, "expected: EVENT");
 }
 
 static void do_multicast(rpc_t *rpc, void *context)
 {
     str tag = { NULL, 0 };
-    push(rpc, context, RING_MULTICAST, &tag);
+    push(rpc, context, RING_MULTICAST, &tag, "expected: TAG EVENT");
 }
 
 static void do_unicast(rpc_t *rpc, void *context)
 {
     str tag = { NULL, 0 };
-    push(rpc, context, RING_UNICAST, &tag);
+    push(rpc, context, RING_UNICAST, &tag, "expected: TAG EVENT");
+}
+
+static void do_send(rpc_t *rpc, void *context)
+{
+    str index = { NULL, 0 };
+    push(rpc, context, RING_SEND, &index, "expected: INDEX EVENT");
 }
 
 static void do_close(rpc_t *rpc, void *context)
@@ -240,6 +247,7 @@ DOC(stats_doc, "All figures of the statistics group evapi.");
 DOC(relay_doc, "EVENT: send it to every client, as evapi_relay does.");
 DOC(multicast_doc, "TAG EVENT: send it to every client with the tag, as evapi_multicast does.");
 DOC(unicast_doc, "TAG EVENT: send it to one client with the tag, as evapi_unicast does.");
+DOC(send_doc, "INDEX EVENT: send it to the connection of that index, as evapi_send does.");
 DOC(close_doc, "INDEX: close the connection of that index, as evapi_close does.");
 
 rpc_export_t rpc_commands[] = {
@@ -249,6 +257,7 @@ rpc_export_t rpc_commands[] = {
     { "evapi.relay", do_relay, relay_doc, 0 },
     { "evapi.multicast", do_multicast, multicast_doc, 0 },
     { "evapi.unicast", do_unicast, unicast_doc, 0 },
+    { "evapi.send", do_send, send_doc, 0 },
     { "evapi.close", do_close, close_doc, 0 },
     { NULL, NULL, NULL, 0 },
 };

@@ -166,7 +166,7 @@ void bus_admit(struct bus *bus, struct client *client)
 
 void bus_readmit(struct bus *bus, struct client *client)
 {
-    roster_delist(bus, client);
+    roster_suspend(bus, client);
     client_readmit(client);
 }
 
@@ -218,6 +218,7 @@ uint32_t bus_issue(struct bus *bus, const struct event *event)
     bus->events.relay += event->kind == EVENT_RELAY;
     bus->events.multicast += event->kind == EVENT_MULTICAST;
     bus->events.unicast += event->kind == EVENT_UNICAST;
+    bus->events.send += event->kind == EVENT_SEND;
     bus->events.no_receiver += receivers == 0;
     if (bus->observers != NULL)
         bus_show_event(bus, event, receivers);
@@ -283,6 +284,7 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
     if (added && bus->upstream.opened(bus->upstream.owner, client)) {
         if (fd >= 0)
             store_keep_client(fd, client->index);
+        roster_restore_there(client);
         return client;
     }
     if (added)
@@ -400,10 +402,12 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
     bus->lost += lost;
     bus->ledger->header->closed += lost;
     ledger_note_closed(client->slot, client->state == CLIENT_GONE);
+    roster_restore_there(client);
     if (!listed || client->state == CLIENT_GONE)
         return true;
     if (!client_may_receive(client) || !roster_restore(bus, client))
         return state_fail(in);
+    roster_restore_there(client);
     pace_note_limits(client);
     return true;
 }

@@ -17,8 +17,8 @@
 
 /* What the bus tells Kamailio's side. opened: a client has come; upstream releases it (bus_release) after it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag
- * got its first receiver, or lost its last. admitted: the number of receivers changed. commit: as in struct
- * client_host. */
+ * got its first receiver, or lost its last. connected: the client is there from now on, or no longer (struct roster_place).
+ * admitted: it receives events from now on, or none any more. commit: as in struct client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);
@@ -26,7 +26,8 @@ struct bus_upstream {
     void (*ended)(void *owner, struct client *client);
     void (*gone)(void *owner, struct client *client);
     void (*present)(void *owner, uint64_t tag_hash, bool present);
-    void (*admitted)(void *owner);
+    void (*connected)(void *owner, const struct client *client, bool there);
+    void (*admitted)(void *owner, const struct client *client, bool receives);
     void (*commit)(void *owner);
 };
 

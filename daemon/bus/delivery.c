@@ -166,6 +166,13 @@ static uint32_t delivery_unicast(struct bus *bus, struct parcel *parcel, struct 
     return client != NULL && delivery_give_to(bus, client, parcel, guest);
 }
 
+/* To one client by its index. */
+static uint32_t delivery_send(struct bus *bus, struct parcel *parcel, uint32_t index, const struct client *guest)
+{
+    struct client *client = index != 0 ? roster_find(bus, index) : NULL;
+    return client != NULL && delivery_give_to(bus, client, parcel, guest);
+}
+
 uint32_t delivery_give(struct bus *bus, const struct event *event)
 {
     struct parcel parcel = { .payload = event->payload };
@@ -175,6 +182,8 @@ uint32_t delivery_give(struct bus *bus, const struct event *event)
         receivers = delivery_relay(bus, &parcel, guest);
     else if (event->kind == EVENT_MULTICAST)
         receivers = delivery_multicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
+    else if (event->kind == EVENT_SEND)
+        receivers = delivery_send(bus, &parcel, event->index, guest);
     else
         receivers = delivery_unicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
     parcel_clear(&parcel);

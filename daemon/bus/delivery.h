@@ -1,7 +1,7 @@
 /* Delivery: the one place that decides who receives an event, and gives it to them.
  *
- * An event for every client is appended to the runs, once per framing. An event for a tag, or for a client that is
- * being admitted, is queued for each receiver. */
+ * An event for every client is appended to the runs, once per framing. An event for a tag, for one connection, or for a
+ * client that is being admitted, is queued for each receiver. */
 #ifndef EVAPID_DELIVERY_H
 #define EVAPID_DELIVERY_H
 

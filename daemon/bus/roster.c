@@ -37,17 +37,27 @@ static void roster_add_receiver(struct bus *bus, struct client *client)
     roster->receiver_count++;
 }
 
+static void roster_note_there(struct bus *bus, struct client *client, bool there)
+{
+    struct roster_place *place = &client->roster;
+    if (place->there == there)
+        return;
+    place->there = there;
+    bus->upstream.connected(bus->upstream.owner, client, there);
+}
+
 void roster_enlist(struct bus *bus, struct client *client)
 {
     if (client->roster.receives)
         return;
+    roster_note_there(bus, client, true);
     roster_add_receiver(bus, client);
     subscription_follow(client, &bus->runs[client->out.framing]);
     tag_note_receiver(&bus->tags, client, true);
-    bus->upstream.admitted(bus->upstream.owner);
+    bus->upstream.admitted(bus->upstream.owner, client, true);
 }
 
-void roster_delist(struct bus *bus, struct client *client)
+void roster_suspend(struct bus *bus, struct client *client)
 {
     struct roster *roster = &bus->roster;
     struct roster_place *place = &client->roster;
@@ -58,7 +68,19 @@ void roster_delist(struct bus *bus, struct client *client)
     DL_DELETE2(roster->receivers, client, roster.prev, roster.next);
     subscription_leave(client);
     roster->receiver_count--;
-    bus->upstream.admitted(bus->upstream.owner);
+    bus->upstream.admitted(bus->upstream.owner, client, false);
+}
+
+void roster_delist(struct bus *bus, struct client *client)
+{
+    roster_suspend(bus, client);
+    roster_note_there(bus, client, false);
+}
+
+void roster_restore_there(struct client *client)
+{
+    struct roster_place *place = &client->roster;
+    place->there = place->receives || (client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_AGAIN);
 }
 
 bool roster_restore(struct bus *bus, struct client *client)

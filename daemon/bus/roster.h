@@ -16,13 +16,17 @@ void roster_remove(struct bus *bus, struct client *client);
 /* The client with this index, or NULL. */
 struct client *roster_find(const struct bus *bus, uint32_t index);
 
-/* enlist: the client receives events from now on. delist: it receives none any more. */
+/* enlist: the client receives events from now on. suspend: none until it is enlisted again. delist: none any more. */
 void roster_enlist(struct bus *bus, struct client *client);
+void roster_suspend(struct bus *bus, struct client *client);
 void roster_delist(struct bus *bus, struct client *client);
 
 /* A client that was taken over receives events, and is at its old place in its run. False: the run has no such
  * place. */
 bool roster_restore(struct bus *bus, struct client *client);
+
+/* Was a client that was taken over there for the evapid before us? Upstream is not told: its ring says so. */
+void roster_restore_there(struct client *client);
 
 /* dirty: the client has something to send that is not in its run. clean: it has nothing like that any more. */
 void roster_mark_dirty(struct bus *bus, struct client *client);

@@ -84,6 +84,7 @@ struct pace {
 /* The bus's: the lists in which the client is (roster.h). */
 struct roster_place {
     bool receives; /* it gets events */
+    bool there;    /* it has got events, and will until it goes, though it may have to be admitted once more first */
     bool dirty;    /* it has something to send in this turn */
     bool postponed;
     bool leaving;

@@ -423,6 +423,7 @@ void events_save(const struct event_counts *events, struct state_out *out)
     state_put(out, "relay", events->relay);
     state_put(out, "multicast", events->multicast);
     state_put(out, "unicast", events->unicast);
+    state_put(out, "send", events->send);
     state_put(out, "no-receiver", events->no_receiver);
 }
 
@@ -431,5 +432,6 @@ void events_load(struct event_counts *events, struct state_in *in)
     events->relay = state_get(in, "relay", 0);
     events->multicast = state_get(in, "multicast", 0);
     events->unicast = state_get(in, "unicast", 0);
+    events->send = state_get(in, "send", 0);
     events->no_receiver = state_get(in, "no-receiver", 0);
 }

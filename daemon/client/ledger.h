@@ -33,7 +33,7 @@ struct state_out;
 
 /* Events from the ring or the control socket, by kind. */
 struct event_counts {
-    uint64_t relay, multicast, unicast;
+    uint64_t relay, multicast, unicast, send;
     uint64_t no_receiver; /* how many of these had no receiver */
 };
 
@@ -105,6 +105,7 @@ struct ledger_header {
     uint64_t instance;    /* of the ring that is kept with it; 0: none */
     uint64_t clients_end; /* 1: clients are closed when the Kamailio of that ring has gone (keep_clients) */
     uint64_t tag_orders;  /* numbers given out */
+    uint64_t session;     /* of the evapid that writes here: it has assigned, or taken over, the clients' indexes */
     uint32_t last_index;
     uint32_t segments;      /* in the file */
     _Atomic uint32_t offer; /* during a hand-over: which evapid owns it (replace.h) */

@@ -29,7 +29,7 @@
         HEADER_NUMBER(page.run_events[FRAMING_NETSTRING]), HEADER_NUMBER(page.run_events[FRAMING_RAW]),                \
         HEADER_NUMBER(page.run_offered[FRAMING_NETSTRING]), HEADER_NUMBER(page.run_offered[FRAMING_RAW]),              \
         HEADER_NUMBER(page.events.relay), HEADER_NUMBER(page.events.multicast), HEADER_NUMBER(page.events.unicast),    \
-        HEADER_NUMBER(page.events.no_receiver)
+        HEADER_NUMBER(page.events.send), HEADER_NUMBER(page.events.no_receiver)
 /* NOLINTEND(bugprone-macro-parentheses) */
 
 static const struct layout_field fields[] = {
@@ -39,6 +39,7 @@ static const struct layout_field fields[] = {
     HEADER_NUMBER(instance),
     HEADER_NUMBER(clients_end),
     HEADER_NUMBER(tag_orders),
+    HEADER_NUMBER(session),
     HEADER_NUMBER(last_index),
     HEADER_OWN(segments),
     HEADER_OWN(offer),

@@ -14,7 +14,9 @@ uint32_t publish(struct bus *bus, const struct address_label *to, const char *by
 {
     const struct payload payload = { .part = { bytes, NULL }, .length = { length, 0 } };
     return bus_issue(
-        bus, &(struct event){ .kind = to->kind, .payload = &payload, .tag = to->tag, .tag_length = to->tag_length });
+        bus,
+        &(struct event){
+            .kind = to->kind, .payload = &payload, .tag = to->tag, .tag_length = to->tag_length, .index = to->index });
 }
 
 void publish_commit(struct bus *bus)

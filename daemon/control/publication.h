@@ -21,7 +21,8 @@
 struct address_label {
     enum event_kind kind;
     char tag[EVAPID_TAG_MAX];
-    size_t tag_length; /* 0 for a relay */
+    size_t tag_length; /* 0 for a relay or a send */
+    uint32_t index;    /* a send: of the client */
 };
 
 struct publication {

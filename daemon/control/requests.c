@@ -328,43 +328,65 @@ static void begin_publication(const struct call *call, const struct address_labe
         call->reply->answer = describe_published(0, 0, 0);
 }
 
-static void answer_publish(const struct call *call, enum event_kind kind)
+/* What is published: one event, or those of a stream. */
+struct wanted {
+    const char *event; /* NULL: not given */
+    size_t length;
+    int stream;
+};
+
+static void publish_wanted(const struct call *call, const struct address_label *to, const struct wanted *wanted)
 {
-    struct address_label to = { .kind = kind };
-    const char *tag = NULL;
-    const char *event = NULL;
-    size_t length = 0;
-    int stream = 0;
-    const bool taken = kind == EVENT_RELAY ? take(call, "{s?s%, s?b}", "event", &event, &length, "stream", &stream)
-                                           : take(call, "{s:s%, s?s%, s?b}", "tag", &tag, &to.tag_length, "event",
-                                                  &event, &length, "stream", &stream);
-    if (!taken || !tag_is_good(call, to.tag_length))
-        return;
-    if (tag != NULL)
-        memcpy(to.tag, tag, to.tag_length);
     if (call->subject->status->kamailio->stopping)
         refuse(call->reply, "stopping", "evapid is ending");
-    else if ((event != NULL) == (stream != 0))
+    else if ((wanted->event != NULL) == (wanted->stream != 0))
         refuse(call->reply, "bad request", "either event or stream is needed");
-    else if (event != NULL)
-        publish_one(call, &to, event, length);
+    else if (wanted->event != NULL)
+        publish_one(call, to, wanted->event, wanted->length);
     else
-        begin_publication(call, &to);
+        begin_publication(call, to);
 }
 
 static void answer_relay(const struct call *call)
 {
-    answer_publish(call, EVENT_RELAY);
+    struct wanted wanted = { .event = NULL };
+    if (take(call, "{s?s%, s?b}", "event", &wanted.event, &wanted.length, "stream", &wanted.stream))
+        publish_wanted(call, &(struct address_label){ .kind = EVENT_RELAY }, &wanted);
+}
+
+static void publish_to_tag(const struct call *call, enum event_kind kind)
+{
+    struct wanted wanted = { .event = NULL };
+    struct address_label to = { .kind = kind };
+    const char *tag = NULL;
+    if (!take(call, "{s:s%, s?s%, s?b}", "tag", &tag, &to.tag_length, "event", &wanted.event, &wanted.length, "stream",
+              &wanted.stream) ||
+        !tag_is_good(call, to.tag_length))
+        return;
+    memcpy(to.tag, tag, to.tag_length);
+    publish_wanted(call, &to, &wanted);
 }
 
 static void answer_multicast(const struct call *call)
 {
-    answer_publish(call, EVENT_MULTICAST);
+    publish_to_tag(call, EVENT_MULTICAST);
 }
 
 static void answer_unicast(const struct call *call)
 {
-    answer_publish(call, EVENT_UNICAST);
+    publish_to_tag(call, EVENT_UNICAST);
+}
+
+static void answer_send(const struct call *call)
+{
+    struct wanted wanted = { .event = NULL };
+    json_int_t index = 0;
+    if (!take(call, "{s:I, s?s%, s?b}", "client", &index, "event", &wanted.event, &wanted.length, "stream",
+              &wanted.stream))
+        return;
+    const struct client *client = connected_in_turn(call, index);
+    if (client != NULL)
+        publish_wanted(call, &(struct address_label){ .kind = EVENT_SEND, .index = client->index }, &wanted);
 }
 
 static void answer_tail(const struct call *call)
@@ -415,6 +437,7 @@ static const struct request {
     { "relay", answer_relay },
     { "multicast", answer_multicast },
     { "unicast", answer_unicast },
+    { "send", answer_send },
     { "tail", answer_tail },
     { "reload", answer_reload },
     { "replace", answer_replace },

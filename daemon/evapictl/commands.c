@@ -59,8 +59,9 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "\n"
                             "  relay [TEXT...]          give clients an event: all of them,\n"
                             "  multicast TAG [TEXT...]  those with a tag,\n"
-                            "  unicast TAG [TEXT...]    one with a tag; without a text, each line of\n"
-                            "                           standard input is an event\n"
+                            "  unicast TAG [TEXT...]    one with a tag,\n"
+                            "  send N [TEXT...]         client N; without a text, each line of standard\n"
+                            "                           input is an event\n"
                             "  tag N TAG          give client N a tag; an empty one removes its tag\n"
                             "  close N            close client N after it has received what is queued\n"
                             "  log [LEVEL]        show the log level, or set it until the next reload\n"
@@ -107,6 +108,7 @@ static const struct command {
     { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "", false },
     { "multicast", publish_multicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
     { "unicast", publish_unicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
+    { "send", publish_send, 1, WORDS_ANY, "N [TEXT...]", "", true },
     { "tag", change_tag, 2, 2, "N TAG", "", true },
     { "close", change_close, 1, 1, "N", "", true },
     { "log", change_log, 0, 1, "[LEVEL]", "", false },

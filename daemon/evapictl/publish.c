@@ -1,4 +1,4 @@
-/* relay, multicast, unicast: events from the command line or standard input, to clients.
+/* relay, multicast, unicast, send: events from the command line or standard input, to clients.
  *
  * evapid accepts netstrings and acknowledges its progress now and then. It reads only as fast as clients do, so
  * standard input is read no faster either. */
@@ -258,4 +258,11 @@ int publish_multicast(const struct options *options, char **words, int count)
 int publish_unicast(const struct options *options, char **words, int count)
 {
     return publish_to_tag(options, "unicast", words, count);
+}
+
+int publish_send(const struct options *options, char **words, int count)
+{
+    json_t *request =
+        json_pack("{s:s, s:I, s:b}", "command", "send", "client", (json_int_t)atoll(words[0]), "stream", true);
+    return publish(options, request, words + 1, count - 1);
 }

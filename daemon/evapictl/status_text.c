@@ -202,9 +202,9 @@ static void print_totals(const json_t *totals)
     printf("totals\n");
     printf("  clients  accepted %lld, closed %lld, refused %lld\n", count_at(clients, "accepted"),
            count_at(clients, "closed"), count_at(clients, "refused"));
-    printf("  events   relay %lld, multicast %lld, unicast %lld, of these with no receiver %lld\n",
+    printf("  events   relay %lld, multicast %lld, unicast %lld, send %lld, of these with no receiver %lld\n",
            count_at(events, "relay"), count_at(events, "multicast"), count_at(events, "unicast"),
-           count_at(events, "no_receiver"));
+           count_at(events, "send"), count_at(events, "no_receiver"));
     printf("  out      relayed %lld, delivered %lld (%s), dropped %s\n", count_at(out, "relayed"),
            count_at(out, "delivered"), show_size(number_at(out, "bytes"), size), dropped);
     printf("  queued   %lld ", count_at(out, "queued_frames"));

@@ -192,6 +192,7 @@ static void draw_totals(const struct top *top)
     char b[SHORT_TEXT];
     char c[SHORT_TEXT];
     char d[SHORT_TEXT];
+    char e[SHORT_TEXT];
     const json_t *now = group(&top->now, "clients");
     const json_t *before = group(&top->before, "clients");
     screen_line(1, "clients  %lld, %lld slow; accepted %s/s, closed %s/s, refused %s/s",
@@ -200,9 +201,10 @@ static void draw_totals(const struct top *top)
                 show_rate(top, now, before, "refused", c));
     now = group(&top->now, "events");
     before = group(&top->before, "events");
-    screen_line(2, "events   relay %s/s, multicast %s/s, unicast %s/s; no receiver %s/s",
+    screen_line(2, "events   relay %s/s, multicast %s/s, unicast %s/s, send %s/s; no receiver %s/s",
                 show_rate(top, now, before, "relay", a), show_rate(top, now, before, "multicast", b),
-                show_rate(top, now, before, "unicast", c), show_rate(top, now, before, "no_receiver", d));
+                show_rate(top, now, before, "unicast", c), show_rate(top, now, before, "send", d),
+                show_rate(top, now, before, "no_receiver", e));
     now = group(&top->now, "out");
     before = group(&top->before, "out");
     screen_line(3, "out      delivered %s/s, %s bytes/s; dropped %lld in all",

@@ -48,6 +48,7 @@ static void attachment_end_session(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
     attachment->abandoned = false;
+    attachment->before = attachment->session;
     if (++attachment->session == 0)
         attachment->session = 1;
     attachment_await_return(kamailio);
@@ -281,6 +282,8 @@ void attachment_cancel(struct kamailio *kamailio)
 const char *attachment_open(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
+    if (attachment->session == 0) /* no state: only the ledger tells whose clients these are */
+        attachment->before = (uint32_t)kamailio->bus->ledger->header->session;
     while (attachment->session == 0)
         if (getrandom(&attachment->session, sizeof(attachment->session), 0) < 0)
             return "no random number is to be had";
@@ -317,6 +320,7 @@ void attachment_save(const struct kamailio *kamailio, struct state_out *out)
 {
     const struct attachment *attachment = &kamailio->attachment;
     state_put(out, "session", attachment->session);
+    state_put(out, "session-before", attachment->before);
     state_put(out, "instance", attachment->instance);
     state_put(out, "pid", attachment->pid);
     state_put(out, "since-ms", attachment->since_ms);
@@ -337,6 +341,7 @@ bool attachment_load(struct kamailio *kamailio, struct state_in *in)
 {
     struct attachment *attachment = &kamailio->attachment;
     attachment->session = (uint32_t)state_get(in, "session", 0);
+    attachment->before = (uint32_t)state_get(in, "session-before", 0);
     attachment->instance = state_get(in, "instance", 0);
     attachment->pid = (uint32_t)state_get(in, "pid", 0);
     attachment->since_ms = state_get(in, "since-ms", 0);

@@ -20,6 +20,7 @@ static void publish_events(struct figures *figures, const struct event_counts *e
     put(&figures->events_relay, events->relay);
     put(&figures->events_multicast, events->multicast);
     put(&figures->events_unicast, events->unicast);
+    put(&figures->events_send, events->send);
     put(&figures->events_no_receiver, events->no_receiver);
 }
 

@@ -21,7 +21,7 @@
 struct state_in;
 struct state_out;
 
-/* event: a relay, multicast or unicast, by the record's type; payload lies in the ring. control: a close, tag or done,
+/* event: a relay, multicast, unicast or send, by the record's type; payload lies in the ring. control: a close, tag or done,
  * read ahead or in its turn. tag: record->tag_length bytes. crowded: the ring is held and nearly full. corrupt: the
  * ring cannot be read beyond position at; the intake has stopped. commit: everything before tail has been passed on, and
  * is about to be consumed. busy: clients must be served before more is read; NULL: never. */

@@ -13,18 +13,38 @@
 
 /* ---- what routes say -------------------------------------------------------------------------------------------- */
 
+static enum event_kind event_kind_of(const struct ring_record *record)
+{
+    switch (record->type) {
+    case RING_RELAY: return EVENT_RELAY;
+    case RING_MULTICAST: return EVENT_MULTICAST;
+    case RING_UNICAST: return EVENT_UNICAST;
+    default: return EVENT_SEND;
+    }
+}
+
+/* The index of the connection that an event names; 0: it names none, or one of an evapid whose clients we don't have. */
+static uint32_t index_in(const struct kamailio *kamailio, const struct ring_record *record)
+{
+    const struct attachment *attachment = &kamailio->attachment;
+    const bool ours = record->session == attachment->session ||
+                      (record->type == RING_SEND && attachment->before != 0 && record->session == attachment->before);
+    return ours && record->target <= INT32_MAX ? (uint32_t)record->target : 0;
+}
+
 static void kamailio_on_event(void *owner, const struct ring_record *record, const char *tag,
                               const struct payload *payload)
 {
     struct kamailio *kamailio = owner;
-    const bool has_guest = record->target - 1 < INT32_MAX && record->session == kamailio->attachment.session;
-    const struct event event = { .kind = record->type == RING_RELAY       ? EVENT_RELAY
-                                         : record->type == RING_MULTICAST ? EVENT_MULTICAST
-                                                                          : EVENT_UNICAST,
+    const uint32_t index = index_in(kamailio, record);
+    const bool has_guest = index != 0 && record->session == kamailio->attachment.session &&
+                           (record->type != RING_SEND || record->worker == RING_GUEST);
+    const struct event event = { .kind = event_kind_of(record),
                                  .payload = payload,
                                  .tag = tag,
                                  .tag_length = record->tag_length,
-                                 .guest = has_guest ? roster_find(kamailio->bus, (uint32_t)record->target) : NULL };
+                                 .index = index,
+                                 .guest = has_guest ? roster_find(kamailio->bus, index) : NULL };
     const uint32_t receivers = bus_issue(kamailio->bus, &event);
     if (event.kind == EVENT_MULTICAST)
         intake_note_work(kamailio->attachment.intake, receivers);
@@ -107,8 +127,14 @@ static void upstream_present(void *owner, uint64_t hash, bool present)
     publish_tag(owner, hash, present);
 }
 
-static void upstream_admitted(void *owner)
+static void upstream_connected(void *owner, const struct client *client, bool there)
 {
+    publish_connection(owner, client->index, there);
+}
+
+static void upstream_admitted(void *owner, const struct client *client, bool receives)
+{
+    publish_receiver(owner, client->index, receives);
     hold_publish_clients(owner);
 }
 
@@ -129,6 +155,7 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
                                   .ended = upstream_settle,
                                   .gone = upstream_settle,
                                   .present = upstream_present,
+                                  .connected = upstream_connected,
                                   .admitted = upstream_admitted,
                                   .commit = upstream_commit };
 }

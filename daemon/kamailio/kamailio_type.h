@@ -37,6 +37,7 @@ struct kamailio_gone {
 struct attachment {
     enum attachment_state state;
     uint32_t session; /* this evapid's number, in presence and in what routes send back */
+    uint32_t before;  /* the session before it, whose connections go on under their indexes; 0: there is none */
     uint64_t instance;
     uint32_t pid;
     uint64_t since_ms; /* wall clock */

@@ -7,11 +7,25 @@ struct presence *publish_presence(const struct kamailio *kamailio)
     return kamailio->stopping || intake == NULL ? NULL : intake_presence(intake);
 }
 
-static void publish_tags(struct kamailio *kamailio, struct presence *presence)
+static void add_connections(const struct kamailio *kamailio, struct presence *presence)
+{
+    presence_disconnect_all(presence);
+    for (const struct client *client = kamailio->bus->roster.clients; client != NULL; client = client->hh.next) {
+        if (client->roster.there)
+            presence_connect(presence, client->index, true);
+        if (client->roster.receives)
+            presence_receive(presence, client->index, true);
+    }
+}
+
+/* Write the set of tags anew, and the connections too if they are another evapid's. */
+static void publish_sets(struct kamailio *kamailio, struct presence *presence, bool connections)
 {
     struct published *published = &kamailio->published;
     size_t tags = 0;
     presence_begin(presence);
+    if (connections)
+        add_connections(kamailio, presence);
     for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
         if (tag->receivers > 0) {
             presence_add(presence, tag->hash);
@@ -26,7 +40,9 @@ void publish_all(struct kamailio *kamailio)
     struct presence *presence = publish_presence(kamailio);
     if (presence == NULL)
         return;
-    publish_tags(kamailio, presence);
+    publish_sets(kamailio, presence, true);
+    kamailio->bus->ledger->header->session = kamailio->attachment.session;
+    atomic_store(&presence->before, kamailio->attachment.before);
     atomic_store(&presence->session, kamailio->attachment.session);
 }
 
@@ -39,7 +55,7 @@ static void publish_removed_tag(struct kamailio *kamailio, struct presence *pres
         return;
     published->tags_removed = 0;
     if (presence_left(presence) > PRESENCE_LEFT_MAX || atomic_load(&presence->crowded) != 0)
-        publish_tags(kamailio, presence);
+        publish_sets(kamailio, presence, false);
 }
 
 void publish_tag(struct kamailio *kamailio, uint64_t hash, bool present)
@@ -49,6 +65,20 @@ void publish_tag(struct kamailio *kamailio, uint64_t hash, bool present)
         presence_add(presence, hash);
     else if (presence != NULL)
         publish_removed_tag(kamailio, presence, hash);
+}
+
+void publish_connection(const struct kamailio *kamailio, uint32_t index, bool there)
+{
+    struct presence *presence = publish_presence(kamailio);
+    if (presence != NULL)
+        presence_connect(presence, index, there);
+}
+
+void publish_receiver(const struct kamailio *kamailio, uint32_t index, bool receives)
+{
+    struct presence *presence = publish_presence(kamailio);
+    if (presence != NULL)
+        presence_receive(presence, index, receives);
 }
 
 void publish_clients(const struct kamailio *kamailio, uint32_t clients, uint32_t expected)

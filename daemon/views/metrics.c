@@ -159,6 +159,7 @@ static void expose_events(struct exposition *out, const struct bus *bus)
     exposition_value(out, LABELS({ "kind", "relay" }), events->relay);
     exposition_value(out, LABELS({ "kind", "multicast" }), events->multicast);
     exposition_value(out, LABELS({ "kind", "unicast" }), events->unicast);
+    exposition_value(out, LABELS({ "kind", "send" }), events->send);
     exposition_counter(out, "evapid_events_without_receiver_total", "Events that nobody was there to get.",
                        events->no_receiver);
     exposition_counter(out, "evapid_deliveries_begun_total",

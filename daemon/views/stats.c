@@ -42,6 +42,7 @@ struct stats stats_since(const struct stats *stats, const struct bus *bus)
     since.events.relay -= stats->events.relay;
     since.events.multicast -= stats->events.multicast;
     since.events.unicast -= stats->events.unicast;
+    since.events.send -= stats->events.send;
     since.events.no_receiver -= stats->events.no_receiver;
     since.accepted -= stats->accepted;
     since.closed -= stats->closed;

@@ -188,9 +188,9 @@ static json_t *describe_door(const struct door *door)
 
 static json_t *describe_events(const struct event_counts *events)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "relay", (json_int_t)events->relay, "multicast",
-                     (json_int_t)events->multicast, "unicast", (json_int_t)events->unicast, "no_receiver",
-                     (json_int_t)events->no_receiver);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "relay", (json_int_t)events->relay, "multicast",
+                     (json_int_t)events->multicast, "unicast", (json_int_t)events->unicast, "send",
+                     (json_int_t)events->send, "no_receiver", (json_int_t)events->no_receiver);
 }
 
 json_t *describe_totals(const struct status_subject *subject)

@@ -125,7 +125,7 @@ static json_t *describe_tag(const char *tag, size_t length)
 
 static void show_event(struct tail *tail, const struct event *event, uint32_t receivers)
 {
-    static const char *const kinds[] = { "relay", "multicast", "unicast" };
+    static const char *const kinds[] = { "relay", "multicast", "unicast", "send" };
     const struct payload *payload = event->payload;
     const size_t length = payload_length(payload);
     char *bytes = malloc(length + 1); /* Kamailio may still write to the ring, so read it only once */
@@ -137,6 +137,8 @@ static void show_event(struct tail *tail, const struct event *event, uint32_t re
         line = json_pack("{s:o, s:s, s:s, s:o, s:I}", "time", time_of_day(), "direction", "out", "kind",
                          kinds[event->kind], "tag", describe_tag(event->tag, event->tag_length), "receivers",
                          (json_int_t)receivers);
+        if (event->kind == EVENT_SEND)
+            json_object_set_new(line, "client", json_integer((json_int_t)event->index));
         line = describe_payload(line, bytes, length);
     }
     tail_put(tail, line);

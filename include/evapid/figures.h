@@ -12,10 +12,10 @@
 
 struct figures {
     _Atomic uint64_t clients_accepted, clients_closed;
-    _Atomic uint64_t events_relay, events_multicast, events_unicast; /* from the ring, or published */
-    _Atomic uint64_t events_no_receiver;                             /* events among these without a receiver */
-    _Atomic uint64_t relayed, delivered, delivered_bytes;            /* counted once for each receiver */
-    _Atomic uint64_t queued, queued_memory;                          /* now; queued_memory: bytes */
+    _Atomic uint64_t events_relay, events_multicast, events_unicast, events_send; /* from the ring, or published */
+    _Atomic uint64_t events_no_receiver;                  /* events among these without a receiver */
+    _Atomic uint64_t relayed, delivered, delivered_bytes; /* counted once for each receiver */
+    _Atomic uint64_t queued, queued_memory;               /* now; queued_memory: bytes */
     _Atomic uint64_t dropped_slow, dropped_closed, dropped_large, dropped_memory, dropped_lost;
     _Atomic uint64_t messages, message_bytes, messages_delivered;
     _Atomic uint64_t messages_waiting; /* now */

@@ -8,7 +8,10 @@
  * Tags are an open-addressed set of their 64-bit hashes (FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/). A hash
  * never moves while it is in the set, so readers need no lock. As tags come and go, the set fills with slots that
  * hashes have left, and probes become long. evapid therefore rewrites the set now and then. A reader that finds nothing
- * during a rewrite sees it in written, and takes the tag for present. */
+ * during a rewrite sees it in written, and takes the tag for present.
+ *
+ * Connections are a table of slots. A slot with one client names it. A slot that several share tells only that they are
+ * there. */
 #ifndef EVAPID_PRESENCE_H
 #define EVAPID_PRESENCE_H
 
@@ -23,6 +26,13 @@
 #define PRESENCE_REVIEW 1024U   /* after so many removals, count the slots that were left */
 #define PRESENCE_LEFT_MAX 2048U /* over this number, rewrite the set */
 
+/* A connection's slot is its index modulo this number, a power of two. Indexes count up, so clients share a slot only if
+ * there are more of them, or some stay while so many others come and go. */
+#define PRESENCE_CONNECTION_SLOTS 65536U
+/* A slot is the XOR of its clients' indexes, and so often this for each client, and for each of them that gets events. */
+#define PRESENCE_THERE (UINT64_C(1) << 32)
+#define PRESENCE_RECEIVES (UINT64_C(1) << 48)
+
 #define PRESENCE_EMPTY 0U /* ends a probe */
 #define PRESENCE_LEFT 1U  /* a hash was here: a probe continues, an insertion may use it */
 
@@ -35,8 +45,10 @@ struct presence {
     _Atomic uint32_t expected; /* clients connected, or connected before evapid's last restart and awaited; stays when
                                   evapid ends, to tell the next one how many may return */
     _Atomic uint32_t written;  /* counts the start and the end of each rewrite: odd during one */
-    uint32_t reserved[9];
+    _Atomic uint32_t before;   /* the session of an earlier evapid whose connections this one goes on with; 0: none */
+    uint32_t reserved[8];
     _Atomic uint64_t hashes[PRESENCE_TAG_SLOTS];
+    _Atomic uint64_t connections[PRESENCE_CONNECTION_SLOTS]; /* of clients that have been admitted */
 };
 
 /* Hash of a tag of len bytes; never PRESENCE_EMPTY or PRESENCE_LEFT. */
@@ -82,6 +94,67 @@ static inline bool presence_tagged(const struct presence *p, const char *tag, si
         return true;
     atomic_thread_fence(memory_order_acquire); /* reads the slots before this */
     return written % 2 != 0 || atomic_load_explicit(&p->written, memory_order_relaxed) != written;
+}
+
+/* Is the connection with this index among those of the slot? True as well if the slot cannot tell. */
+static inline bool presence_slot_has(uint64_t slot, uint32_t index)
+{
+    const uint64_t there = slot / PRESENCE_THERE % (PRESENCE_RECEIVES / PRESENCE_THERE);
+    return there > 1 || (there == 1 && (uint32_t)slot == index);
+}
+
+/* Is there a connection with this index whose client has been admitted, as far as the last evapid published? A new
+ * Kamailio or evapid may have it admitted once more. Also true when its slot is shared, or evapid is writing all slots
+ * anew. Whether an evapid is attached is another question. */
+static inline bool presence_connected(const struct presence *p, uint32_t index)
+{
+    const _Atomic uint64_t *slot = &p->connections[index % PRESENCE_CONNECTION_SLOTS];
+    const uint32_t written = atomic_load_explicit(&p->written, memory_order_acquire);
+    if (presence_slot_has(atomic_load_explicit(slot, memory_order_acquire), index))
+        return true;
+    atomic_thread_fence(memory_order_acquire); /* reads the slot before this */
+    return written % 2 != 0 || atomic_load_explicit(&p->written, memory_order_relaxed) != written;
+}
+
+/* Would an event reach the connection with this index now? */
+static inline bool presence_receives(const struct presence *p, uint32_t index)
+{
+    const uint64_t slot =
+        atomic_load_explicit(&p->connections[index % PRESENCE_CONNECTION_SLOTS], memory_order_acquire);
+    return presence_anyone(p) && presence_slot_has(slot, index) && slot >= PRESENCE_RECEIVES;
+}
+
+/* Did this session, or one whose connections it goes on with, assign the connections that the presence tells about? */
+static inline bool presence_knows(const struct presence *p, uint32_t session)
+{
+    return session != 0 && (atomic_load_explicit(&p->session, memory_order_acquire) == session ||
+                            atomic_load_explicit(&p->before, memory_order_acquire) == session);
+}
+
+static inline void presence_change(struct presence *p, uint32_t index, uint64_t by, uint32_t mark)
+{
+    _Atomic uint64_t *slot = &p->connections[index % PRESENCE_CONNECTION_SLOTS];
+    const uint64_t seen = atomic_load_explicit(slot, memory_order_relaxed);
+    atomic_store_explicit(slot, (seen ^ mark) + by, memory_order_release);
+}
+
+/* The client with this index has been admitted; or it has gone. */
+static inline void presence_connect(struct presence *p, uint32_t index, bool there)
+{
+    presence_change(p, index, there ? PRESENCE_THERE : -PRESENCE_THERE, index);
+}
+
+/* It gets events from now on; or none until it is admitted once more, or since it goes. */
+static inline void presence_receive(struct presence *p, uint32_t index, bool receives)
+{
+    presence_change(p, index, receives ? PRESENCE_RECEIVES : -PRESENCE_RECEIVES, 0);
+}
+
+/* Remove all connections. Call it between presence_begin and presence_end. */
+static inline void presence_disconnect_all(struct presence *p)
+{
+    for (uint32_t i = 0; i < PRESENCE_CONNECTION_SLOTS; i++)
+        atomic_store_explicit(&p->connections[i], 0, memory_order_relaxed);
 }
 
 /* Add the hash of a tag that had no client before. */

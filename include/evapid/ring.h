@@ -30,7 +30,7 @@
 #include "evapid/presence.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
-#define RING_VERSION 4U
+#define RING_VERSION 5U
 #define RING_LINE 64U /* the size of a cache line in bytes: fields of different writers keep this distance */
 
 /* How long the clients' messages waited for their event routes: from the time at which evapid had read the whole
@@ -85,6 +85,8 @@ enum ring_type {
     RING_CLOSE,     /* close connection target */
     RING_TAG,       /* give connection target the tag; an empty tag removes its tag */
     RING_DONE,      /* worker has finished the routes of its frames up to sequence number target */
+    RING_SEND,      /* payload to connection target */
+    RING_TYPES
 };
 
 /* A record: this header, the tag, the payload, and up to 7 bytes that align the next one. */
@@ -92,13 +94,15 @@ struct ring_record {
     uint32_t size; /* bytes of the whole record, a multiple of RING_ALIGN */
     uint8_t type;  /* enum ring_type */
     uint8_t tag_length;
-    uint16_t worker;         /* DONE: index of the worker */
-    uint32_t payload_length; /* RELAY, MULTICAST, UNICAST */
+    uint16_t worker;         /* DONE: index of the worker; SEND: RING_GUEST, or 0 */
+    uint32_t payload_length; /* RELAY, MULTICAST, UNICAST, SEND */
     uint32_t session;        /* the evapid that assigned target; another one ignores target, and a CLOSE, TAG or DONE */
-    uint64_t target;         /* CLOSE, TAG: connection index; DONE: sequence number; events: index of the connection
-                                whose connection-new route issues the event (the client may get it after its admission),
-                                else 0 */
+    uint64_t target;         /* CLOSE, TAG, SEND: connection index; DONE: sequence number; other events: index of the
+                                connection whose connection-new route issues the event (the client may get it after its
+                                admission), else 0 */
 };
+
+#define RING_GUEST 1U /* SEND: the target's own connection-new route issues it: it gets the event after its admission */
 
 #define RING_ALIGN 8U
 
@@ -373,7 +377,7 @@ static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, 
         record->tag_length > record->size - sizeof(*record) - record->payload_length)
         return RING_CORRUPT;
     *why = "a record has an unknown type";
-    if (record->type < RING_RELAY || record->type > RING_DONE)
+    if (record->type < RING_RELAY || record->type >= RING_TYPES)
         return RING_CORRUPT;
     *why = NULL;
     return RING_RECORD;

@@ -120,7 +120,7 @@ static void on_corrupt(void *owner, uint64_t at, const char *why)
 static void do_push(struct input *in)
 {
     char bytes[4096];
-    struct ring_record record = { .type = (uint8_t)(RING_RELAY + input_below(in, RING_DONE)) };
+    struct ring_record record = { .type = (uint8_t)(RING_RELAY + input_below(in, RING_TYPES - 1)) };
     const size_t tag_length = input_below(in, EVAPID_TAG_MAX + 1);
     const size_t length = input_below(in, sizeof(bytes) + 1);
     record.worker = (uint16_t)(1 + input_below(in, 100));

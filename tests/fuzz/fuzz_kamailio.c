@@ -442,7 +442,11 @@ static void do_script(struct input *in)
     char payload[4096];
     struct ring_record record = { .session = t.kamailio.attachment.session };
     const size_t tag = input_below(in, 4);
-    record.type = (uint8_t)(RING_RELAY + input_below(in, RING_TAG));
+    record.type = (uint8_t)(RING_RELAY + input_below(in, RING_DONE));
+    if (record.type == RING_DONE) { /* only a link says that */
+        record.type = RING_SEND;
+        record.worker = (uint16_t)input_below(in, 2);
+    }
     record.target = input_below(in, 2) == 0 ? t.peers[input_below(in, PEERS)].index : 0;
     if (ring_type_is_control(record.type)) {
         push(record, tags + tag, record.type == RING_TAG && tag < 3, "", 0);
@@ -452,7 +456,7 @@ static void do_script(struct input *in)
     memset(payload, '.', sizeof(payload));
     snprintf(payload, sizeof(payload), "%u", ++t.issued);
     payload[strlen(payload)] = '.';
-    push(record, tags + tag % 3, record.type != RING_RELAY, payload, length);
+    push(record, tags + tag % 3, record.type != RING_RELAY && record.type != RING_SEND, payload, length);
 }
 
 static void do_scribble(struct input *in)

@@ -45,7 +45,7 @@ static void do_push(struct input *in)
 {
     char bytes[2048];
     char tag[EVAPID_TAG_MAX + 1];
-    struct ring_record record = { .type = (uint8_t)(RING_RELAY + input_below(in, RING_DONE)) };
+    struct ring_record record = { .type = (uint8_t)(RING_RELAY + input_below(in, RING_TYPES - 1)) };
     const uint8_t fill = (uint8_t)input_number(in, 1);
     const size_t tag_length = input_below(in, sizeof(tag) + 1);
     const size_t length = input_below(in, sizeof(bytes) + 1);
@@ -126,7 +126,7 @@ static enum ring_read do_read(void)
         assert(!pushed.trusted || (read == RING_EMPTY && pushed.count == 0));
         return read;
     }
-    assert(record.type >= RING_RELAY && record.type <= RING_DONE && record.tag_length <= EVAPID_TAG_MAX);
+    assert(record.type >= RING_RELAY && record.type < RING_TYPES && record.tag_length <= EVAPID_TAG_MAX);
     assert(record.size % RING_ALIGN == 0 && record.size <= reader.head - tail);
     assert(sizeof(record) + record.tag_length + (size_t)record.payload_length <= record.size);
     unsigned char *tag = malloc(record.tag_length + 1U);

@@ -25,4 +25,9 @@ static inline uint32_t give_unicast(struct bus *to, const struct payload *payloa
                 .kind = EVENT_UNICAST, .payload = payload, .tag = tag, .tag_length = tag_length, .guest = guest });
 }
 
+static inline uint32_t give_send(struct bus *to, const struct payload *payload, uint32_t index, struct client *guest)
+{
+    return bus_issue(to, &(struct event){ .kind = EVENT_SEND, .payload = payload, .index = index, .guest = guest });
+}
+
 #endif

@@ -298,7 +298,8 @@ def test_bytes_of_a_tag_that_a_terminal_might_obey_are_shown_as_digits(alone):
 
 TOTALS = {  # by the path in evapid's status
     "clients_accepted": "clients.accepted", "clients_closed": "clients.closed", "events_relay": "events.relay",
-    "events_multicast": "events.multicast", "events_unicast": "events.unicast", "events_no_receiver": "events.no_receiver",
+    "events_multicast": "events.multicast", "events_unicast": "events.unicast", "events_send": "events.send",
+    "events_no_receiver": "events.no_receiver",
     "relayed": "out.relayed", "delivered": "out.delivered", "delivered_bytes": "out.bytes", "queued": "out.queued_frames",
     "queued_memory": "out.queued_memory", "messages": "in.frames", "message_bytes": "in.bytes",
     "messages_delivered": "in.delivered", "messages_waiting": "in.waiting",
@@ -328,6 +329,8 @@ def make_traffic(office):
     office.rpc("evapi.unicast", f"c{clients[1].index}", "for one")
     office.rpc("evapi.unicast", "no such tag", "for nobody")
     assert clients[1].receive_many(5)[-1] == b"for one"
+    office.rpc("evapi.send", clients[1].index, "to you")
+    assert clients[1].receive() == b"to you"
     assert office.evapid.ctl("relay", "published").returncode == 0  # which no queue of Kamailio has seen
     assert clients[1].receive() == b"published"
     clients[2].close()
@@ -468,7 +471,8 @@ def test_events_can_be_sent(office, calm):
     assert office.kamcmd("evapi.relay", "to both") == ""
     assert office.rpc("evapi.multicast", f"c{second.index}", "to the second") == {}
     office.kamcmd("evapi.unicast", f"c{first.index}", "12345")
-    assert first.receive_many(2) == [b"to both", b"12345"]
+    office.kamcmd("evapi.send", first.index, "to the first")
+    assert first.receive_many(3) == [b"to both", b"12345", b"to the first"]
     assert second.receive_many(2) == [b"to both", b"to the second"]
 
 
@@ -483,6 +487,8 @@ def test_a_connection_can_be_closed(office, calm):
     ("evapi.relay", [], "400 - expected: EVENT"), ("evapi.relay", ["s:"], "500 - it is not sent: Kamailio's log says why"),
     ("evapi.multicast", ["tag"], "400 - expected: TAG EVENT"), ("evapi.unicast", [], "400 - expected: TAG EVENT"),
     ("evapi.multicast", ["t" * 65, "event"], "500 - it is not sent: Kamailio's log says why"),
+    ("evapi.send", [], "400 - expected: INDEX EVENT"), ("evapi.send", ["1"], "400 - expected: INDEX EVENT"),
+    ("evapi.send", ["99999", "event"], "500 - it is not sent: Kamailio's log says why"),
     ("evapi.close", [], "400 - expected: INDEX"), ("evapi.close", ["s:x"], "500 - it is not closed: Kamailio's log says why")])
 def test_what_cannot_be_done_is_an_error(office, command, words, error):
     assert office.kamcmd(command, *words) == f"error: {error}\n"
@@ -490,7 +496,7 @@ def test_what_cannot_be_done_is_an_error(office, command, words, error):
 
 def test_every_command_has_its_help(office):
     commands = [name for name in office.kamcmd("system.listMethods").split() if name.startswith("evapi.")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         shown = office.kamcmd("help", command)
         assert len(shown) > 30 and "not documented" not in shown.lower(), shown

@@ -7,8 +7,8 @@ import os
 import socket
 import struct
 
-MAGIC, VERSION = b"avidring", 4
-RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE = range(1, 7)  # enum ring_type
+MAGIC, VERSION = b"avidring", 5
+RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE, SEND = range(1, 8)  # enum ring_type
 
 HEAD = 64        # producers' line
 TAIL = 128       # evapid's line
@@ -19,8 +19,9 @@ WORKER = 256      # bytes of one worker's slot
 STARTS = 64       # offset in it: for how long messages waited for their routes
 PRESENCE = WORKERS + WORKER * WORKERS_MAX
 TAG_SLOTS = 32768
-FIGURES = PRESENCE + 64 + 8 * TAG_SLOTS
-FIGURE_COUNT = 23
+CONNECTION_SLOTS = 65536
+FIGURES = PRESENCE + 64 + 8 * TAG_SLOTS + 8 * CONNECTION_SLOTS
+FIGURE_COUNT = 24
 HEADER = FIGURES + 8 * FIGURE_COUNT
 RECORDS = (HEADER + 4095) & ~4095
 RECORD = struct.Struct("=IBBHIIQ")  # size, type, tag length, worker, payload length, session, target

@@ -34,7 +34,7 @@ SHAPE = {
                  "out": {"relayed": int, "delivered": int, "bytes": int, "queued_frames": int, "queued_bytes": int},
                  "dropped": {"slow": int, "closed": int}}],
     "totals": {"clients": {"accepted": int, "refused": int, "closed": int},
-               "events": {"relay": int, "multicast": int, "unicast": int, "no_receiver": int},
+               "events": {"relay": int, "multicast": int, "unicast": int, "send": int, "no_receiver": int},
                "out": {"relayed": int, "delivered": int, "bytes": int, "queued_frames": int, "queued_bytes": int,
                        "queued_memory": int, "dropped": {"slow": int, "closed": int}},
                "in": {"frames": int, "bytes": int, "delivered": int, "waiting": int,

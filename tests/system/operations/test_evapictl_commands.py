@@ -146,8 +146,23 @@ def test_a_text_is_one_event(stage):
     assert said(stage, "unicast", "green", "x").endswith("; 0 had a receiver\n")
     answer = json.loads(said(stage, "unicast", "blue", '{"a": 1}', "--json"))
     assert (answer["published"]["events"], answer["published"]["received"]) == (1, 1)
-    assert blue.receive_many(3) == [b"hello world", "-x \u20ac".encode(), b'{"a": 1}']
+    assert said(stage, "send", str(blue.index), "to", "you").endswith("; 1 had a receiver\n")
+    assert blue.receive_many(4) == [b"hello world", "-x \u20ac".encode(), b'{"a": 1}', b"to you"]
     assert bare.receive() == b"hello world" and not bare.receive_ready()
+
+
+def test_lines_go_to_one_client_and_one_that_has_gone_is_an_error(stage):
+    client, other = stage.connect(), stage.connect()
+    ran = publish(stage, ["send", str(client.index)], b"one\ntwo\nthree")
+    assert ran.returncode == 0 and ran.stdout.endswith(b"; 3 had a receiver\n")
+    assert client.receive_many(3) == [b"one", b"two", b"three"] and not other.receive_ready()
+    client.close()
+    stage.evapid.clients(1)
+    ran = publish(stage, ["send", str(client.index), "four"], b"")
+    assert ran.returncode == 1 and b"no such client" in ran.stderr
+    ran = publish(stage, ["send", "blue", "four"], b"")
+    assert ran.returncode == 2 and b"a client's number was expected" in ran.stderr
+    assert not other.receive_ready()
 
 
 def test_a_hundred_thousand_lines_arrive_each_once_and_in_order(stage):

@@ -225,6 +225,7 @@ def shell(request, stage, installed):
     ("mult", "multicast "), ("listen", "listeners "), ("clients --sor", "clients --sort "),
     ("clients --state fl", "clients --state flushing "), ("clients --sort deli", "clients --sort delivered "),
     ("multicast bl", "multicast blue "), ("tag {index} bl", "tag {index} blue "), ("close {digits}", "close {index} "),
+    ("send {digits}", "send {index} "),
     ("tail --tag bl", "tail --tag blue "), ("tail --direction o", "tail --direction out "), ("log warn", "log warning ")],
     ids=lambda text: text)
 def test_tab_completes(stage, shell, typed, completed):

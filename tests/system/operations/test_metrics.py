@@ -172,7 +172,7 @@ def test_the_figures_are_those_of_the_status(house):
     assert seen.labels("evapid_build_info") == [{"version": status["version"]}]
     assert seen.labels("evapid_kamailio_info") == [
         {"version": status["kamailio"]["version"], "module": status["kamailio"]["module"]}]
-    for kind, events in (("relay", 4), ("multicast", 4), ("unicast", 5)):
+    for kind, events in (("relay", 4), ("multicast", 4), ("unicast", 5), ("send", 0)):
         assert seen.value("evapid_events_total", kind=kind) == totals["events"][kind] == events
     assert seen.value("evapid_deliveries_begun_total") == totals["out"]["relayed"] == 29
     assert seen.value("evapid_deliveries_done_total") == totals["out"]["delivered"]

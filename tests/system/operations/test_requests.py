@@ -53,6 +53,11 @@ def error_of(answer):
     (b'{"command": "relay", "event": "x", "tag": "y"}', "bad request", "tag"),
     (b'{"command": "multicast", "event": "x"}', "bad request", "tag"),
     (b'{"command": "unicast", "event": "x", "tag": "%s"}' % (b"x" * 65), "bad request", "64 bytes"),
+    (b'{"command": "send", "event": "x"}', "bad request", "client"),
+    (b'{"command": "send", "client": 1, "tag": "x", "event": "x"}', "bad request", "tag"),
+    (b'{"command": "send", "client": 999999, "event": "x"}', "no such client", "999999"),
+    (b'{"command": "send", "client": 0, "stream": true}', "no such client", "0"),
+    (b'{"command": "send", "client": 4294967297, "event": "x"}', "no such client", "4294967297"),
     (b'{"command": "tail", "direction": "up"}', "bad request", "direction")], ids=lambda value: repr(value)[:60])
 def test_what_is_wrong_with_a_request_is_said_and_the_connection_goes_on(control, line, error, detail):
     control.send(line + b"\n")
@@ -202,12 +207,37 @@ def test_events_reach_those_they_are_for_and_are_in_the_books(stage, control):
     assert control.ask(command="multicast", tag="blue", event="both") == {"published": {"events": 1, "bytes": 4, "received": 1}}
     assert control.ask(command="unicast", tag="blue", event="a\u0000b")["published"]["received"] == 1
     assert control.ask(command="unicast", tag="green", event="x")["published"]["received"] == 0
-    assert red.receive() == b"all"
+    assert control.ask(command="send", client=red.index, event="you") == {"published": {"events": 1, "bytes": 3, "received": 1}}
+    assert red.receive_many(2) == [b"all", b"you"]
     assert blue.receive_many(3) == [b"all", b"both", b"a\0b"] and also.receive_many(2) == [b"all", b"both"]
     after = books(stage)
     counted = {kind: after["events"][kind] - before["events"][kind] for kind in after["events"]}
-    assert counted == {"relay": 1, "multicast": 1, "unicast": 2, "no_receiver": 1}
-    assert after["out"]["delivered"] - before["out"]["delivered"] == 6
+    assert counted == {"relay": 1, "multicast": 1, "unicast": 2, "send": 1, "no_receiver": 1}
+    assert after["out"]["delivered"] - before["out"]["delivered"] == 7
+
+
+def test_a_stream_for_a_client_that_goes_ends_well_and_the_rest_has_no_receiver(stage, control):
+    client, other = stage.connect(), stage.connect()
+    assert control.ask(command="send", client=client.index, stream=True)["published"]["received"] == 0
+    control.send(netstring(b"first"))
+    assert client.receive() == b"first"
+    client.close()
+    stage.evapid.clients(1)
+    control.send(netstring(b"second"))
+    control.end()
+    while "end" not in (answer := control.line()):
+        pass
+    assert answer == {"published": {"events": 2, "bytes": 11, "received": 1}, "end": True}
+    assert not other.receive_ready()
+    assert error_of(stage.evapid.ask(command="send", client=client.index, event="third")) == "no such client"
+
+
+def test_a_send_is_shown_with_the_client_that_it_is_for(stage, control):
+    client = stage.connect()
+    assert control.ask(command="tail") == {"tail": True}
+    assert stage.evapid.ask(command="send", client=client.index, event="you")["published"]["received"] == 1
+    assert {**control.line(), "time": ""} == {"time": "", "direction": "out", "kind": "send", "tag": None, "client": client.index,
+                                             "receivers": 1, "bytes": 3, "cut": False, "payload": "you"}
 
 
 def test_a_stream_of_events_may_hold_any_bytes_and_arrives_in_order(stage, control):

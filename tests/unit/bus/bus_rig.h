@@ -52,6 +52,7 @@ struct told {
     size_t heard_length;
     size_t messages, refused;
     struct tally tally; /* when it had gone */
+    bool there, receives;
 };
 
 static struct {
@@ -167,9 +168,20 @@ static inline void on_present(void *owner, uint64_t hash, bool present)
     up.now[i].present = present;
 }
 
-static inline void on_admitted(void *owner)
+static inline void on_connected(void *owner, const struct client *client, bool there)
 {
     assert_ptr_equal(owner, &up);
+    assert_int_equal(client->roster.there, there);
+    assert_int_equal(told_of(client)->there, !there);
+    told_of(client)->there = there;
+}
+
+static inline void on_admitted(void *owner, const struct client *client, bool receives)
+{
+    assert_ptr_equal(owner, &up);
+    assert_int_equal(client->roster.receives, receives);
+    assert_int_equal(told_of(client)->receives, !receives); /* it is told only of changes */
+    told_of(client)->receives = receives;
     up.admitted_calls++;
     up.admitted = bus->roster.receiver_count;
 }
@@ -503,6 +515,12 @@ static inline void unicast(const char *text, const char *tag)
     unicast_to(text, tag, NULL);
 }
 
+static inline uint32_t send_to(const char *text, uint32_t index, struct client *guest)
+{
+    const struct payload event = payload_of(text, strlen(text));
+    return give_send(bus, &event, index, guest);
+}
+
 static inline void issue_multicast(const char *text)
 {
     multicast(text, "x");
@@ -604,6 +622,7 @@ static inline int set_up(void **state)
                                            .ended = on_ended,
                                            .gone = on_gone,
                                            .present = on_present,
+                                           .connected = on_connected,
                                            .admitted = on_admitted,
                                            .commit = on_commit };
     return listening < 0 && open_listening() != 0;
@@ -629,6 +648,8 @@ static inline int tear_down(void **state)
                 listener.origins != NULL || up.admitted != 0;
     for (size_t i = 0; i < 8; i++)
         left |= up.now[i].present;
+    for (size_t i = 0; i <= CLIENTS; i++)
+        left |= up.of[i].there || up.of[i].receives;
     for (size_t i = 0; i < FRAMINGS; i++)
         left |= bus->runs[i].followers != 0 || bus->runs[i].skipped != 0 || bus->runs[i].first != NULL ||
                 bus->runs[i].spare != NULL;

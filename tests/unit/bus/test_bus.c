@@ -261,6 +261,53 @@ static void test_a_unicast_passes_over_a_client_that_is_not_admitted(void **stat
     hang_up(&b);
 }
 
+static void test_a_send_reaches_the_client_of_its_index_and_nobody_else(void **state)
+{
+    (void)state;
+    struct peer a = open_client();
+    struct peer b = admitted(connect_pair(&raw_limits));
+    struct peer c = open_client();
+    give_tag(&a, "x");
+    give_tag(&c, "x");
+    assert_int_equal(send_to("1", a.client->index, NULL), 1);
+    assert_int_equal(send_to("2", b.client->index, NULL), 1);
+    assert_int_equal(send_to("3", a.client->index, NULL), 1);
+    relay("end");
+    assert_receives(&a, "1:1,1:3,3:end,");
+    assert_receives(&b, "2end");
+    assert_receives(&c, "3:end,");
+    assert_int_equal(bus->events.send, 3);
+    assert_int_equal(bus->events.no_receiver, 0);
+    assert_books_balance();
+    hang_up(&a);
+    hang_up(&b);
+    hang_up(&c);
+}
+
+static void test_a_send_to_an_index_that_nobody_has_any_more_has_no_receiver(void **state)
+{
+    (void)state;
+    struct peer a = open_client();
+    struct peer b = open_client();
+    up.keep = true;
+    relay("1"); /* so there is something to flush */
+    flush_finish(bus, a.client);
+    assert_int_equal(send_to("2", a.client->index, NULL), 0);
+    TURN_UNTIL(a.client->state == CLIENT_GONE);
+    assert_int_equal(send_to("3", a.client->index, NULL), 0);
+    assert_int_equal(send_to("4", 0, NULL), 0);
+    assert_int_equal(send_to("5", 3, NULL), 0);
+    assert_int_equal(send_to("6", INT32_MAX, NULL), 0);
+    relay("end");
+    assert_receives(&a, "1:1,");
+    assert_receives(&b, "1:1,3:end,");
+    assert_int_equal(bus->events.send, 5);
+    assert_int_equal(bus->events.no_receiver, 5);
+    release(a.client);
+    hang_up(&a);
+    hang_up(&b);
+}
+
 static void test_a_tag_may_be_changed_and_taken_away(void **state)
 {
     (void)state;
@@ -410,6 +457,26 @@ static void test_a_guest_gets_multicast_and_unicast_by_its_tag(void **state)
     hang_up(&other);
 }
 
+static void test_a_guest_gets_what_is_sent_to_it_by_its_own_route_only(void **state)
+{
+    (void)state;
+    struct peer guest = connect_tcp(&netstring_limits, 0);
+    struct peer other = connect_tcp(&netstring_limits, 0);
+    assert_int_equal(send_to("0", guest.client->index, NULL), 0);
+    assert_int_equal(send_to("1", guest.client->index, guest.client), 1);
+    assert_int_equal(send_to("2", guest.client->index, other.client), 0);
+    assert_int_equal(send_to("3", other.client->index, guest.client), 0);
+    bus_admit(bus, guest.client);
+    bus_admit(bus, other.client);
+    relay("end");
+    assert_receives(&guest, "1:1,3:end,");
+    assert_receives(&other, "3:end,");
+    assert_int_equal(bus->events.no_receiver, 3);
+    assert_books_balance();
+    hang_up(&guest);
+    hang_up(&other);
+}
+
 static void test_a_guest_that_gets_events_anyway_gets_them_once(void **state)
 {
     (void)state;
@@ -418,8 +485,9 @@ static void test_a_guest_that_gets_events_anyway_gets_them_once(void **state)
     relay_to("1", a.client);
     multicast_to("2", "x", a.client);
     unicast_to("3", "x", a.client);
+    send_to("4", a.client->index, a.client);
     relay("end");
-    assert_receives(&a, "1:1,1:2,1:3,3:end,");
+    assert_receives(&a, "1:1,1:2,1:3,1:4,3:end,");
     hang_up(&a);
 }
 
@@ -474,12 +542,15 @@ int main(void)
         WITH_BUS(test_a_multicast_reaches_those_with_the_tag),
         WITH_BUS(test_a_unicast_reaches_the_first_with_the_tag),
         WITH_BUS(test_a_unicast_passes_over_a_client_that_is_not_admitted),
+        WITH_BUS(test_a_send_reaches_the_client_of_its_index_and_nobody_else),
+        WITH_BUS(test_a_send_to_an_index_that_nobody_has_any_more_has_no_receiver),
         WITH_BUS(test_a_tag_may_be_changed_and_taken_away),
         WITH_BUS(test_a_client_keeps_its_tag_until_it_is_released),
         WITH_BUS(test_a_tag_is_present_when_its_client_gets_events),
         WITH_BUS(test_upstream_hears_how_many_clients_get_events),
         WITH_BUS(test_a_guest_gets_what_its_own_route_issues_once_it_is_admitted),
         WITH_BUS(test_a_guest_gets_multicast_and_unicast_by_its_tag),
+        WITH_BUS(test_a_guest_gets_what_is_sent_to_it_by_its_own_route_only),
         WITH_BUS(test_a_guest_that_gets_events_anyway_gets_them_once),
         WITH_BUS(test_a_guest_that_is_refused_sees_nothing),
         WITH_BUS(test_a_client_held_back_gets_nothing_and_is_not_read),

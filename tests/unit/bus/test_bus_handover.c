@@ -97,6 +97,19 @@ static bool load(int memfd)
     return good;
 }
 
+/* The ring goes on, and with it what upstream was told of each client; of those that were lost it is told anew. */
+static void assert_told_as_before(void)
+{
+    for (uint32_t i = 0; i <= CLIENTS; i++) {
+        const struct client *client = roster_find(bus, i);
+        struct told *told = &up.of[i];
+        if (client != NULL && client->state != CLIENT_GONE)
+            assert_true(told->there == client->roster.there && told->receives == client->roster.receives);
+        told->there = client != NULL && client->roster.there;
+        told->receives = client != NULL && client->roster.receives;
+    }
+}
+
 static void close_copies(void)
 {
     for (size_t i = 0; i <= CLIENTS; i++)
@@ -112,6 +125,7 @@ static void hand_over(void)
     leave();
     begin(books);
     assert_true(load(memfd));
+    assert_told_as_before();
     close(memfd);
     close_copies();
 }
@@ -383,6 +397,7 @@ static void test_a_client_without_its_socket_is_gone_and_its_queue_lost(void **s
     assert_true(load(memfd));
     close(memfd);
     close_copies();
+    assert_told_as_before();
     assert_null(roster_find(bus, 1));
     assert_int_equal(up.of[1].gone, 1);
     assert_int_equal(up.of[1].tally.dropped[DROP_LOST], waiting);

@@ -520,6 +520,115 @@ static void test_a_reader_never_misses_a_tag_while_the_set_is_written_anew(void 
     assert_int_equal(watcher.missed, 0);
 }
 
+/* ---- connections --------------------------------------------------------------------------------------------------- */
+
+static void let_in(struct presence *p, uint32_t index)
+{
+    presence_connect(p, index, true);
+    presence_receive(p, index, true);
+}
+
+static void let_go(struct presence *p, uint32_t index)
+{
+    presence_receive(p, index, false);
+    presence_connect(p, index, false);
+}
+
+static void test_a_connection_is_there_from_its_admission_to_its_end(void **state)
+{
+    struct presence *p = *state;
+    static const uint32_t indexes[] = { 1, 2, PRESENCE_CONNECTION_SLOTS - 1, PRESENCE_CONNECTION_SLOTS, INT32_MAX };
+    for (size_t i = 0; i < sizeof(indexes) / sizeof(*indexes); i++) {
+        assert_false(presence_connected(p, indexes[i]) || presence_receives(p, indexes[i]));
+        let_in(p, indexes[i]);
+        assert_true(presence_connected(p, indexes[i]) && presence_receives(p, indexes[i]));
+        assert_false(presence_connected(p, indexes[i] + 1));
+        assert_false(presence_connected(p, indexes[i] ^ PRESENCE_CONNECTION_SLOTS)); /* its slot is the same */
+        let_go(p, indexes[i]);
+        assert_false(presence_connected(p, indexes[i]) || presence_receives(p, indexes[i]));
+    }
+    assert_false(presence_connected(p, 0));
+}
+
+/* It waits to be let in once more: it is there, but nobody could wait for its answer. */
+static void test_a_connection_that_is_held_back_is_there_and_gets_nothing(void **state)
+{
+    struct presence *p = *state;
+    let_in(p, 5);
+    presence_receive(p, 5, false);
+    assert_true(presence_connected(p, 5));
+    assert_false(presence_receives(p, 5));
+    presence_receive(p, 5, true);
+    assert_true(presence_receives(p, 5));
+    p->attached = 0;
+    assert_true(presence_connected(p, 5));
+    assert_false(presence_receives(p, 5));
+}
+
+/* Two that share a slot hide each other's absence, but never anybody's presence. */
+static void test_a_slot_that_is_shared_is_exact_again_when_one_is_left(void **state)
+{
+    struct presence *p = *state;
+    const uint32_t a = 7;
+    const uint32_t b = 7 + PRESENCE_CONNECTION_SLOTS;
+    const uint32_t c = 7 + 2 * PRESENCE_CONNECTION_SLOTS;
+    let_in(p, a);
+    assert_false(presence_connected(p, b));
+    let_in(p, b);
+    assert_true(presence_connected(p, a) && presence_connected(p, b) && presence_connected(p, c));
+    assert_true(presence_receives(p, a) && presence_receives(p, b));
+    let_go(p, a);
+    assert_true(presence_receives(p, b));
+    assert_false(presence_connected(p, a) || presence_connected(p, c));
+    let_in(p, c);
+    let_go(p, b);
+    assert_true(presence_receives(p, c));
+    assert_false(presence_connected(p, a) || presence_connected(p, b));
+    let_go(p, c);
+    assert_true(p->connections[7] == 0);
+}
+
+/* As many clients as can share a slot are counted. */
+static void test_a_slot_takes_every_index_that_belongs_to_it(void **state)
+{
+    struct presence *p = *state;
+    for (uint32_t index = 3; index <= INT32_MAX; index += PRESENCE_CONNECTION_SLOTS)
+        let_in(p, index);
+    for (uint32_t index = 3 + PRESENCE_CONNECTION_SLOTS; index <= INT32_MAX; index += PRESENCE_CONNECTION_SLOTS) {
+        assert_true(presence_receives(p, index));
+        let_go(p, index);
+    }
+    assert_true(presence_receives(p, 3));
+    assert_false(presence_connected(p, 3 + PRESENCE_CONNECTION_SLOTS));
+}
+
+static void test_every_connection_counts_as_there_while_they_are_written_anew(void **state)
+{
+    struct presence *p = *state;
+    let_in(p, 5);
+    presence_begin(p);
+    presence_disconnect_all(p);
+    assert_true(presence_connected(p, 5) && presence_connected(p, 6));
+    let_in(p, 6);
+    presence_end(p, 0);
+    assert_true(presence_connected(p, 6));
+    assert_false(presence_connected(p, 5));
+}
+
+/* An index means nothing without the evapid that has assigned it. */
+static void test_a_session_is_known_if_it_is_the_last_or_the_one_before(void **state)
+{
+    struct presence *p = *state;
+    assert_false(presence_knows(p, 0));
+    assert_false(presence_knows(p, 7));
+    p->session = 7;
+    p->before = 6;
+    assert_true(presence_knows(p, 7) && presence_knows(p, 6));
+    assert_false(presence_knows(p, 5) || presence_knows(p, 0));
+    p->before = 0;
+    assert_false(presence_knows(p, 6) || presence_knows(p, 0));
+}
+
 #define test(name) cmocka_unit_test_setup_teardown(name, make_presence, free_presence)
 
 int main(void)
@@ -545,6 +654,12 @@ int main(void)
         test(test_random_tags_against_a_model),
         test(test_a_reader_never_misses_a_tag_that_stays),
         test(test_a_reader_never_misses_a_tag_while_the_set_is_written_anew),
+        test(test_a_connection_is_there_from_its_admission_to_its_end),
+        test(test_a_connection_that_is_held_back_is_there_and_gets_nothing),
+        test(test_a_slot_that_is_shared_is_exact_again_when_one_is_left),
+        test(test_a_slot_takes_every_index_that_belongs_to_it),
+        test(test_every_connection_counts_as_there_while_they_are_written_anew),
+        test(test_a_session_is_known_if_it_is_the_last_or_the_one_before),
     };
     return cmocka_run_group_tests_name("presence", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 static void test_a_new_ring_is_empty(void **state)
 {
     struct rig *rig = *state;
-    assert_memory_equal(rig->header, "avidring\x04\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
+    assert_memory_equal(rig->header, "avidring\x05\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0", 24);
     assert_int_equal(rig->header->head, 0);
     assert_int_equal(rig->header->tail, 0);
     assert_int_equal(ring_sleeper(rig->header), 0);
@@ -33,7 +33,7 @@ static void test_each_writer_has_its_own_line(void **state)
 static void test_a_record_arrives_as_it_was_pushed(void **state)
 {
     struct rig *rig = *state;
-    for (unsigned type = RING_RELAY; type <= RING_DONE; type++) {
+    for (unsigned type = RING_RELAY; type < RING_TYPES; type++) {
         const struct ring_record record = { .size = 77,
                                             .type = type,
                                             .tag_length = 9,

@@ -72,13 +72,14 @@ static void test_what_passes_is_shown_to_those_who_want_it(void **state)
     relay("a");
     multicast("b", "blue");
     unicast("c", "green");
+    send_to("s", blue.client->index, NULL);
     send_text(&blue, "1:d,");
     send_text(&bare, "1:e,");
     TURN_UNTIL(up.of[1].messages == 1 && up.of[2].messages == 1);
-    assert_shown(all, "a|b|c|d|e|");
-    assert_shown(out, "a|b|c|");
+    assert_shown(all, "a|b|c|s|d|e|");
+    assert_shown(out, "a|b|c|s|");
     assert_shown(in_blue, "d|");
-    assert_shown(untagged, "a|e|");
+    assert_shown(untagged, "a|s|e|");
     assert_shown(all, "");
     struct tail *const each[] = { all, out, in_blue, untagged };
     for (size_t i = 0; i < 4; i++)
