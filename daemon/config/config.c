@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/spelling.h"
 #include "config/keys.h"
 #include "config/place.h"
 #include "config/reading.h"
@@ -38,6 +39,27 @@ static bool set_defaults(struct reading *in, const char *object, void *base)
     return true;
 }
 
+/* The key that was probably meant by a name that the object does not have: one of the object's with a similar name, or
+ * one of this name in another object. NULL: none. */
+static const char *key_meant(const char *object, const char *name)
+{
+    struct spelling guess = spelling_of(name);
+    const char *elsewhere = NULL;
+    for (const struct key *key = keys; key->name != NULL; key++) {
+        if (key_is_in(key, object))
+            spelling_try(&guess, key_own_name(key));
+        else if (elsewhere == NULL && key->overrides == NULL && strcmp(key_own_name(key), name) == 0)
+            elsewhere = key->name;
+    }
+    return guess.nearest != NULL ? guess.nearest : elsewhere;
+}
+
+static bool fail_unknown(const struct reading *in, const char *object, const char *name)
+{
+    const char *meant = key_meant(object, name);
+    return meant != NULL ? reading_fail(in, "unknown key; did you mean %s?", meant) : reading_fail(in, "unknown key");
+}
+
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base);
 
 /* base: the struct to which the key's offset refers. */
@@ -65,7 +87,7 @@ static bool read_object(struct reading *in, const char *name, json_t *object, vo
         const struct key *key = key_find(name, member);
         const size_t outer = reading_enter(in, member);
         if (key == NULL)
-            return reading_fail(in, "unknown key");
+            return fail_unknown(in, name, member);
         if (!read_key(in, key, value, base))
             return false;
         reading_leave(in, outer);

@@ -7,8 +7,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/spelling.h"
 #include "evapictl/ask.h"
 #include "evapictl/evapictl.h"
+#include "evapictl/text.h"
 #include "evapid/limits.h"
 
 #define WORDS_ANY 1000000
@@ -126,44 +128,40 @@ int names_run(const struct options *options, char **words, int count)
     return EXIT_FINE;
 }
 
-/* ---- an unknown name
- * ------------------------------------------------------------------------------------------------ */
+/* ---- an unknown name ---------------------------------------------------------------------------------------------- */
 
-/* How many letters must be added, removed or changed to turn one name into the other; for names up to 15 letters. */
-static size_t distance(const char *a, const char *b)
+/* Print one line: what is wrong, perhaps what was meant, and where all are listed. */
+static int report_unknown(const char *what, const char *name, const char *meant)
 {
-    size_t row[16];
-    const size_t length = strlen(b);
-    for (size_t j = 0; j <= length; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i] != '\0'; i++) {
-        size_t corner = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < length; j++) {
-            const size_t change = corner + (a[i] != b[j]);
-            const size_t other = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
-            corner = row[j + 1];
-            row[j + 1] = change < other ? change : other;
-        }
-    }
-    return row[length];
+    fprintf(stderr, "evapictl: %s: ", what);
+    print_plain(stderr, name, strlen(name));
+    if (meant != NULL)
+        fprintf(stderr, "; did you mean %s?\n", meant);
+    else
+        fputs("; evapictl -h lists all\n", stderr);
+    return EXIT_USAGE;
 }
 
-static int report_unknown(const char *name)
+static int report_unknown_command(const char *name)
 {
-    size_t nearest = 3;
-    const char *meant = NULL;
+    struct spelling guess = spelling_of(name);
     for (size_t i = 0; i < COMMANDS; i++) {
-        const bool begun = strlen(name) > 1 && strncmp(commands[i].name, name, strlen(name)) == 0;
-        const size_t far = begun ? 0 : distance(name, commands[i].name);
-        if (far < nearest && far < strlen(commands[i].name)) {
-            nearest = far;
-            meant = commands[i].name;
-        }
+        if (strlen(name) > 1 && strncmp(commands[i].name, name, strlen(name)) == 0)
+            return report_unknown("unknown command", name, commands[i].name); /* the first that begins so */
+        spelling_try(&guess, commands[i].name);
     }
-    fprintf(stderr, "evapictl: unknown command: %s%s%s%s\nevapictl -h lists all: start with status\n", name,
-            meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "", meant != NULL ? "?" : "");
-    return EXIT_USAGE;
+    return report_unknown("unknown command", name, guess.nearest);
+}
+
+/* getopt has found no such option, or more than one that begins so. word: as it stands in the command line. */
+static int report_unknown_option(const char *word)
+{
+    char shown[64];
+    struct spelling guess = spelling_of(word + strspn(word, "-"));
+    for (const struct option *option = option_table; option->name != NULL; option++)
+        spelling_try(&guess, option->name);
+    snprintf(shown, sizeof(shown), "--%s", guess.nearest != NULL ? guess.nearest : "");
+    return report_unknown("unknown option", word, guess.nearest != NULL ? shown : NULL);
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
@@ -197,6 +195,16 @@ static int refuse(const char *what, const char *why)
 {
     fprintf(stderr, "evapictl: %s: %s\n", what, why);
     return EXIT_USAGE;
+}
+
+/* getopt has refused an option. If it knows it (optopt), a value was given to one that takes none. */
+static int refuse_option(char **argv)
+{
+    const char letter[] = { '-', (char)optopt, '\0' };
+    for (const struct option *option = option_table; option->name != NULL; option++)
+        if (optopt == option->val)
+            return refuse(argv[optind - 1], "this option takes no value");
+    return report_unknown_option(optopt != 0 ? letter : argv[optind - 1]);
 }
 
 /* EXIT_FINE, or what is wrong was printed. */
@@ -272,16 +280,17 @@ int evapictl_run(int argc, char **argv)
     struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1 };
     char letters[64] = "";
     int status = EXIT_FINE;
-    for (int option; (option = getopt_long(argc, argv, "s:jw:Vh", option_table, NULL)) != -1;) {
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, ":s:jw:Vh", option_table, NULL)) != -1;) {
         const char letter = letter_of(option);
         if (option == 'V' || option == 'h') {
             fputs(option == 'V' ? "evapictl " EVAPID_VERSION "\n" : usage, stdout);
             return EXIT_FINE;
         }
-        if (option == '?') {
-            fputs(usage, stderr);
-            return EXIT_USAGE;
-        }
+        if (option == ':')
+            return refuse(argv[optind - 1], "a value must follow it");
+        if (option == '?')
+            return refuse_option(argv);
         if (letter != '\0' && strlen(letters) + 1 < sizeof(letters))
             letters[strlen(letters)] = letter;
         if ((status = take_option(&options, option, optarg)) != EXIT_FINE)
@@ -297,7 +306,7 @@ int evapictl_run(int argc, char **argv)
     char **words = argv + optind + 1;
     const int count = argc - optind - 1;
     if (command == NULL)
-        return report_unknown(argv[optind]);
+        return report_unknown_command(argv[optind]);
     if (!has_options(command, letters))
         return refuse(command->name, "it has no such option: evapictl -h");
     if ((status = check_words(command, words, count)) != EXIT_FINE)

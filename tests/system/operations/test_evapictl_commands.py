@@ -264,15 +264,19 @@ def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
 
 
 @pytest.mark.parametrize("words, hint", [
-    (["statsu"], "did you mean stats?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
-    (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["client"], "usage: evapictl client N"),
+    (["statsu"], "did you mean status?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
+    (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["foo"], "evapictl -h"),
+    (["status", "--sokcet", "x"], "did you mean --socket?"), (["--foo"], "unknown option: --foo; evapictl -h lists all"),
+    (["-x"], "unknown option: -x; evapictl -h"), (["-jx", "status"], "unknown option: -x;"), (["--s"], "unknown option: --s;"),
+    (["--json=5", "status"], "takes no value"), (["clients", "--sort"], "--sort: a value must follow it"), (["client"], "usage: evapictl client N"),
     (["client", "x"], "evapictl clients"), (["client", "0"], "evapictl clients"), (["client", "1e2"], "evapictl clients"),
     (["tag", "1"], "usage: evapictl tag N TAG"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
     (["status", "--sort", "tag"], "evapictl -h"), (["relay", "--watch", "1", "x"], "evapictl -h"),
     (["status", "--watch", "0"], "seconds"), (["status", "--watch", "soon"], "seconds"), (["tags", "--limit", "x"], "number"),
     (["tags", "--limit", "1.5"], "number"), (["names", "cities"], "commands, tags or clients"), (["top"], "terminal")])
 def test_a_wrong_command_line_is_answered_with_what_to_do(stage, words, hint):
-    assert hint in refused(stage, 2, *words)
+    error = refused(stage, 2, *words)
+    assert hint in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["status"], ["clients"], ["tail"], ["relay", "x"], ["tag", "1", "x"], ["log"], ["reload"],
@@ -281,6 +285,14 @@ def test_without_an_evapid_each_command_says_so(tmp_path, words):
     ran = evapictl(tmp_path / "control.sock", *words)
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr == f"evapictl: {tmp_path}/control.sock: evapid is not running (there is no such socket)\n"
+
+
+def test_a_path_that_is_no_socket_is_said_to_be_none(tmp_path):
+    file = tmp_path / "evapid.json"
+    file.write_text("{}")
+    for path, why in ((file, "this is no socket: "), (tmp_path, "this is no socket: "), (file / "x", "evapid is not running (there is no")):
+        ran = evapictl(path, "status")
+        assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith(f"evapictl: {path}: {why}")
 
 
 def test_names_for_shells_are_printed_a_line_each(stage):
