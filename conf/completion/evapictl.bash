@@ -44,7 +44,7 @@ _evapictl_options() {
     tags) options+=' --watch --limit' ;;
     tail) options+=' --tag --direction' ;;
     stats) options+=' --watch --reset' ;;
-    status | client | listeners | kamailio | top) options+=' --watch' ;;
+    status | client | listeners | kamailio | config | top) options+=' --watch' ;;
     esac
     _evapictl_words "${options// /$'\n'}"
 }

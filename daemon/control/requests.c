@@ -8,7 +8,9 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
+#include "config/inventory.h"
 #include "kamailio/progress.h"
+#include "views/metrics.h"
 
 #define SUBJECT "control"
 
@@ -203,6 +205,23 @@ static void answer_client(const struct call *call)
         call->reply->answer = json_pack("{s:o}", "client", describe_client(client));
 }
 
+static void answer_ready(const struct call *call)
+{
+    if (!take(call, "{}"))
+        return;
+    catch_up(call);
+    const char *why = metrics_objection(call->subject->status);
+    call->reply->answer = json_pack("{s:b, s:s?}", "ready", why == NULL, "reason", why);
+}
+
+static void answer_config(const struct call *call)
+{
+    const struct config *config = call->subject->status->config;
+    if (take(call, "{}"))
+        call->reply->answer =
+            json_pack("{s:{s:s?, s:o}}", "config", "file", config->file, "keys", inventory_make(config));
+}
+
 /* A reset answers with the counts before it, so that nothing in between is lost. */
 static void answer_stats(const struct call *call)
 {
@@ -255,9 +274,9 @@ static void answer_reload(const struct call *call)
     if (why != NULL)
         refuse(call->reply, "not reloaded", "%s", why);
     else
-        call->reply->answer =
-            json_pack("{s:{s:I, s:I, s:I}}", "reload", "listeners_added", (json_int_t)outcome.added,
-                      "listeners_removed", (json_int_t)outcome.removed, "clients_closed", (json_int_t)outcome.revoked);
+        call->reply->answer = json_pack("{s:{s:I, s:I, s:I, s:o}}", "reload", "listeners_added",
+                                        (json_int_t)outcome.added, "listeners_removed", (json_int_t)outcome.removed,
+                                        "clients_closed", (json_int_t)outcome.revoked, "changed", outcome.changed);
 }
 
 static bool client_has_tag(const struct client *client, const char *tag, size_t length)
@@ -409,6 +428,8 @@ static const struct request {
     { "listeners", answer_listeners },
     { "kamailio", answer_kamailio },
     { "stats", answer_stats },
+    { "config", answer_config },
+    { "ready", answer_ready },
     { "log", answer_log },
     { "tag", answer_tag },
     { "close", answer_close },

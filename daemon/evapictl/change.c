@@ -61,6 +61,22 @@ int change_log(const struct options *options, char **words, int count)
     return change(options, request, "log", NULL);
 }
 
+/* An evapid before 0.2.0 does not say which keys have changed. */
+static void print_changed(const json_t *keys)
+{
+    size_t i = 0;
+    json_t *key = NULL;
+    if (keys == NULL)
+        return;
+    fputs(json_array_size(keys) == 0 ? "changed: no key" : "changed: ", stdout);
+    json_array_foreach(keys, i, key)
+    {
+        fputs(i > 0 ? ", " : "", stdout);
+        fputs(json_is_string(key) ? json_string_value(key) : "-", stdout);
+    }
+    putchar('\n');
+}
+
 /* Prints what evapid has reloaded, and what that has changed. */
 int change_reload(const struct options *options, char **words, int count)
 {
@@ -71,12 +87,15 @@ int change_reload(const struct options *options, char **words, int count)
     if (answer == NULL)
         return status;
     const json_t *outcome = json_object_get(answer, "reload");
-    if (options->json)
+    if (options->json) {
         print_answer(answer);
-    else
+    } else {
+        make_printable(answer);
         printf("reloaded: listeners added %lld, removed %lld; clients closed %lld\n",
                (long long)number_at(outcome, "listeners_added"), (long long)number_at(outcome, "listeners_removed"),
                (long long)number_at(outcome, "clients_closed"));
+        print_changed(json_object_get(outcome, "changed"));
+    }
     json_decref(answer);
     return EXIT_FINE;
 }

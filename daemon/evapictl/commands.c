@@ -56,6 +56,9 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "  listeners          the listeners\n"
                             "  kamailio           Kamailio, its workers and its queue\n"
                             "  stats              the totals, and those since the last --reset\n"
+                            "  config             what is configured now: each key, and where its value is from\n"
+                            "  ready              whether clients can work with this evapid: the exit status is 0,\n"
+                            "                     or 1 if Kamailio is not attached, for instance\n"
                             "  top                rates, queues and clients on a live screen; q quits\n"
                             "  tail               events and messages as they pass: --tag T, --direction in|out\n"
                             "\n"
@@ -104,6 +107,8 @@ static const struct command {
     { "listeners", show_listeners, 0, 0, "", "w", false },
     { "kamailio", show_kamailio, 0, 0, "", "w", false },
     { "stats", show_stats, 0, 0, "", "wr", false },
+    { "config", show_config, 0, 0, "", "w", false },
+    { "ready", show_ready, 0, 0, "", "", false },
     { "top", top_run, 0, 0, "", "w", false },
     { "tail", tail_run, 0, 0, "", "td", false },
     { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "", false },

@@ -107,6 +107,34 @@ int show_stats(const struct options *options, char **words, int count)
     return show(options, asked, "since_reset", print_stats);
 }
 
+int show_config(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    return show(options, request("config"), "config", print_config);
+}
+
+/* Not ready is no error of evapid's, but for a script it is the same. */
+int show_ready(const struct options *options, char **words, int count)
+{
+    int status = EXIT_FINE;
+    (void)words;
+    (void)count;
+    json_t *answer = ask(options, request("ready"), "ready", &status);
+    if (answer == NULL)
+        return status;
+    const bool ready = is_true_at(answer, "ready");
+    if (options->json)
+        json_dumpf(answer, stdout, JSON_INDENT(2));
+    else if (ready)
+        fputs("ready", stdout);
+    else
+        printf("not ready: %s", text_at(answer, "reason"));
+    putchar('\n');
+    json_decref(answer);
+    return ready ? EXIT_FINE : EXIT_ANSWERED_ERROR;
+}
+
 int show_names(const struct options *options, char **words, int count)
 {
     int status = EXIT_FINE;

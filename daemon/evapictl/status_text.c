@@ -188,6 +188,31 @@ void print_client(const json_t *answer)
     free(dropped);
 }
 
+/* ---- the configuration ------------------------------------------------------------------------------------------- */
+
+void print_config(const json_t *answer)
+{
+    static const char *const titles[] = { "key", "value", "default", "from" };
+    const json_t *config = json_object_get(answer, "config");
+    struct table table;
+    size_t i = 0;
+    json_t *key = NULL;
+    printf("file       %s\n", text_at(config, "file"));
+    table_open(&table, titles, 4);
+    json_array_foreach(json_object_get(config, "keys"), i, key)
+    {
+        const json_t *held = json_object_get(key, "value");
+        char *value = json_is_null(held) ? NULL : json_dumps(held, JSON_COMPACT | JSON_ENCODE_ANY);
+        table_begin_row(&table);
+        table_set(&table, 0, "%s", text_at(key, "key"));
+        table_set(&table, 1, "%s", value != NULL ? value : "-");
+        table_set(&table, 2, "%s", is_true_at(key, "default") ? "yes" : "no");
+        table_set(&table, 3, "%s", text_at(key, "from"));
+        free(value);
+    }
+    table_print(&table);
+}
+
 /* ---- totals ----------------------------------------------------------------------------------------------------- */
 
 static void print_totals(const json_t *totals)

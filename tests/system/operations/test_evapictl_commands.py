@@ -12,7 +12,7 @@ import pytest
 from client import netstring
 from control import Control, stage, tagged  # noqa: F401: a fixture
 from evapid import EVAPICTL, SANITIZER, evapictl, run_evapid
-from process import DEADLINE_S
+from process import DEADLINE_S, until
 from stage import Stage
 
 pytestmark = pytest.mark.usefixtures("calm")
@@ -258,6 +258,46 @@ def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
     answer = json.loads(evapictl("/nowhere", "check", str(bad), "--json").stdout)
     assert answer == {"file": str(bad), "good": False, "error": own.stderr.strip()}
     assert evapictl("/nowhere", "check", str(tmp_path / "missing")).returncode == 1
+
+
+def test_what_is_configured_is_shown_and_a_reload_names_what_it_changes():
+    with Stage() as own:
+        own.start_evapid(log={"level": "info"}, limits={"linger_ms": 7000})
+        address = own.new_address()
+
+        def shown():
+            return {cells[0]: cells[1:] for cells in (line.split() for line in said(own, "config").splitlines()[2:])}
+        before = shown()
+        assert said(own, "config").startswith(f"file       {own.evapid.config}\n")
+        assert before["limits.linger_ms"] == ["7000", "no", "file"]
+        assert before["attach_hold_ms"] == ["5000", "yes", "default"]
+        assert before["access.allow"] == ["-", "yes", "default"]
+        own.evapid.configure(limits={"linger_ms": 8000}, listeners=[{"address": address}])
+        assert shown() == before, "nothing holds before the reload"
+        assert said(own, "reload") == ("reloaded: listeners added 1, removed 0; clients closed 0\n"
+                                       "changed: listeners, limits.linger_ms\n")
+        assert said(own, "reload").endswith("\nchanged: no key\n")
+        now = shown()
+        assert now["limits.linger_ms"] == ["8000", "no", "file"]
+        assert now["listeners[0].slow_policy"] == ['"disconnect"', "yes", "limits.slow_policy"]
+        said(own, "log", "debug")
+        assert shown()["log.level"] == ['"debug"', "no", "evapictl"]
+        keys = json.loads(said(own, "config", "--json"))["config"]["keys"]
+        assert {"key": "limits.linger_ms", "value": 8000, "default": False, "from": "file"} in keys
+
+
+def test_ready_says_by_its_exit_status_whether_clients_can_work_with_it(stage):
+    until(lambda: stage.evapid.ctl("ready").returncode == 0, "it is ready")
+    assert said(stage, "ready") == "ready\n"
+    assert json.loads(said(stage, "ready", "--json")) == {"ready": True, "reason": None}
+    with Stage() as own:
+        own.start_evapid(listeners=[{"address": own.new_address()}])
+        ran = own.evapid.ctl("ready")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (1, "not ready: no Kamailio is attached\n", "")
+        ran = own.evapid.ctl("ready", "--json")
+        assert (ran.returncode, json.loads(ran.stdout)) == (1, {"ready": False, "reason": "no Kamailio is attached"})
+        own.evapid.terminate()
+        assert own.evapid.ctl("ready").returncode == 3
 
 
 # ---- the command line
