@@ -30,7 +30,7 @@ _evapictl_look() {
         word=${COMP_WORDS[i]}
         case $word in
         -s | --socket) own_socket=${COMP_WORDS[++i]} ;;
-        -w | --watch | --sort | --tag | --address | --state | --limit | --direction) ((i++)) ;;
+        -w | --watch | --sort | --tag | --address | --state | --limit | --idle | --direction) ((i++)) ;;
         -*) ;;
         *) if [ -z "$command" ]; then command=$word; else ((behind++)); fi ;;
         esac
@@ -40,7 +40,8 @@ _evapictl_look() {
 _evapictl_options() {
     local options='--socket --json --version --help'
     case $command in
-    clients) options+=' --watch --sort --tag --address --state --slow --limit' ;;
+    clients) options+=' --watch --sort --tag --address --state --slow --idle --limit' ;;
+    tag | close) options+=' --tag --address --state --slow --idle --yes' ;;
     tags) options+=' --watch --limit' ;;
     tail) options+=' --tag --direction' ;;
     stats) options+=' --watch --reset' ;;
@@ -59,7 +60,7 @@ _evapictl() {
     --state) _evapictl_words $'admitting\nopen\nfinishing\nflushing\ngone' && return ;;
     --direction) _evapictl_words $'in\nout' && return ;;
     --tag) _evapictl_names tags && return ;;
-    -w | --watch | --address | --limit) return ;;
+    -w | --watch | --address | --idle | --limit) return ;;
     esac
     if [[ $cur == -* ]]; then
         _evapictl_options

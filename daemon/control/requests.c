@@ -159,7 +159,7 @@ struct selection_words {
     const char *tag, *address, *state, *sort;
     size_t tag_length;
     int slow;
-    json_int_t limit;
+    json_int_t limit, idle_s;
 };
 
 static bool read_selection(const struct call *call, const struct selection_words *words, struct selection *selection)
@@ -170,8 +170,11 @@ static bool read_selection(const struct call *call, const struct selection_words
                                      .tag_length = words->tag_length,
                                      .by_state = words->state != NULL,
                                      .by_address = words->address != NULL,
-                                     .slow = words->slow != 0 };
-    if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
+                                     .slow = words->slow != 0,
+                                     .idle_ms = (uint64_t)words->idle_s * 1000 };
+    if (words->idle_s < 0 || words->idle_s > INT32_MAX)
+        refuse(call->reply, "bad request", "idle_s is out of range: 0 to %d", INT32_MAX);
+    else if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
         refuse(call->reply, "bad request", "address: %s", why);
     else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
         refuse(call->reply, "bad request", "state must be one of " SELECTION_STATE_NAMES);
@@ -186,8 +189,9 @@ static void answer_clients(const struct call *call)
 {
     struct selection_words words = { .limit = -1 };
     struct selection selection;
-    if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I}", "tag", &words.tag, &words.tag_length, "address", &words.address,
-              "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit) ||
+    if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I, s?I}", "tag", &words.tag, &words.tag_length, "address",
+              &words.address, "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit,
+              "idle_s", &words.idle_s) ||
         !read_selection(call, &words, &selection))
         return;
     catch_up(call);

@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "evapictl/ask.h"
+#include "evapictl/choice.h"
 #include "evapictl/text.h"
 
 static void print_answer(const json_t *answer)
@@ -36,7 +37,8 @@ static int change(const struct options *options, json_t *request, const char *ke
 int change_tag(const struct options *options, char **words, int count)
 {
     char done[64];
-    (void)count;
+    if (count == 1)
+        return choice_tag(options, words[0]);
     json_t *request =
         json_pack("{s:s, s:I, s:s}", "command", "tag", "client", (json_int_t)atoll(words[0]), "tag", words[1]);
     if (request == NULL)
@@ -48,7 +50,8 @@ int change_tag(const struct options *options, char **words, int count)
 int change_close(const struct options *options, char **words, int count)
 {
     char done[96];
-    (void)count;
+    if (count == 0)
+        return choice_close(options);
     snprintf(done, sizeof(done), "client %s is closed after it has received what is queued", words[0]);
     return change(options, json_pack("{s:s, s:I}", "command", "close", "client", (json_int_t)atoll(words[0])), "closed",
                   done);

@@ -9,6 +9,7 @@
 
 #include "base/spelling.h"
 #include "evapictl/ask.h"
+#include "evapictl/choice.h"
 #include "evapictl/evapictl.h"
 #include "evapictl/text.h"
 #include "evapid/limits.h"
@@ -24,7 +25,9 @@ enum {
     OPTION_SLOW,
     OPTION_LIMIT,
     OPTION_DIRECTION,
-    OPTION_RESET
+    OPTION_RESET,
+    OPTION_IDLE,
+    OPTION_YES
 };
 
 static const struct option option_table[] = {
@@ -38,6 +41,8 @@ static const struct option option_table[] = {
     { "address", required_argument, NULL, OPTION_ADDRESS },
     { "state", required_argument, NULL, OPTION_STATE },
     { "slow", no_argument, NULL, OPTION_SLOW },
+    { "idle", required_argument, NULL, OPTION_IDLE },
+    { "yes", no_argument, NULL, OPTION_YES },
     { "limit", required_argument, NULL, OPTION_LIMIT },
     { "direction", required_argument, NULL, OPTION_DIRECTION },
     { "reset", no_argument, NULL, OPTION_RESET },
@@ -50,7 +55,7 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "  status             everything in one: Kamailio, listeners, clients, and what was\n"
                             "                     delivered, was dropped, and waits\n"
                             "  clients            the clients: --sort KEY, --tag T, --address A, --state S,\n"
-                            "                     --slow, --limit N choose among them\n"
+                            "                     --slow, --idle SECONDS, --limit N choose among them\n"
                             "  client N           one client\n"
                             "  tags               the tags, the most used first: --limit N\n"
                             "  listeners          the listeners\n"
@@ -68,6 +73,8 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "                           standard input is an event\n"
                             "  tag N TAG          give client N a tag; an empty one removes its tag\n"
                             "  close N            close client N after it has received what is queued\n"
+                            "                     instead of N, --tag T, --address A, --state S, --slow and\n"
+                            "                     --idle SECONDS choose clients; --yes does it\n"
                             "  log [LEVEL]        show the log level, or set it until the next reload\n"
                             "  reload             read the configuration again\n"
                             "  check FILE         say whether a configuration is valid; needs no evapid\n"
@@ -82,26 +89,28 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "      --address A    only from this address or network, as 10.0.0.0/8\n"
                             "      --state S      only admitting, open, finishing, flushing or gone\n"
                             "      --slow         only those that are slow\n"
+                            "      --idle SECONDS  only those without any traffic for so long\n"
                             "      --limit N      at most N\n"
                             "      --direction D  only out (events to clients) or in (their messages)\n"
                             "      --reset        set the counts to 0\n"
+                            "      --yes          do it to all the clients that were chosen\n"
                             "  -V, --version      print the version\n"
                             "  -h, --help         print this\n"
                             "\n"
                             "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
                             "2 wrong command line; 3 no evapid answers.\n";
 
-/* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, l
- * limit, d direction, r reset, w watch. */
+/* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, i
+ * idle, y yes, l limit, d direction, r reset, w watch. */
 static const struct command {
     const char *name;
     command_run *run;
     int least, most;
     const char *arguments, *options;
-    bool numbered; /* the first word is a client's number */
+    bool numbered; /* the first word is a client's number; if it may be missing, options choose the clients */
 } commands[] = {
     { "status", show_status, 0, 0, "", "w", false },
-    { "clients", show_clients, 0, 0, "", "wstaSl", false },
+    { "clients", show_clients, 0, 0, "", "wstaSil", false },
     { "client", show_client, 1, 1, "N", "w", true },
     { "tags", show_tags, 0, 0, "", "wl", false },
     { "listeners", show_listeners, 0, 0, "", "w", false },
@@ -114,8 +123,8 @@ static const struct command {
     { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "", false },
     { "multicast", publish_multicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
     { "unicast", publish_unicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
-    { "tag", change_tag, 2, 2, "N TAG", "", true },
-    { "close", change_close, 1, 1, "N", "", true },
+    { "tag", change_tag, 1, 2, "N TAG", "taSiy", true },
+    { "close", change_close, 0, 1, "N", "taSiy", true },
     { "log", change_log, 0, 1, "[LEVEL]", "", false },
     { "reload", change_reload, 0, 0, "", "", false },
     { "check", check_run, 1, 1, "FILE", "", false },
@@ -181,6 +190,8 @@ static char letter_of(int option)
     case OPTION_ADDRESS: return 'a';
     case OPTION_STATE:
     case OPTION_SLOW: return 'S';
+    case OPTION_IDLE: return 'i';
+    case OPTION_YES: return 'y';
     case OPTION_LIMIT: return 'l';
     case OPTION_DIRECTION: return 'd';
     case OPTION_RESET: return 'r';
@@ -233,6 +244,12 @@ static int take_option(struct options *options, int option, const char *text)
             return refuse(text, "--limit takes a number");
         options->limit = (long)number;
         break;
+    case OPTION_IDLE:
+        if (!read_number(text, 0, 1e9, &number) || number != (double)(long)number)
+            return refuse(text, "--idle takes whole seconds");
+        options->idle_s = (long)number;
+        break;
+    case OPTION_YES: options->yes = true; break;
     case OPTION_DIRECTION: options->direction = text; break;
     case OPTION_RESET: options->reset = true; break;
     default: break;
@@ -248,15 +265,28 @@ static bool has_options(const struct command *command, const char *letters)
     return strspn(letters, command->options) == strlen(letters);
 }
 
-static int check_words(const struct command *command, char **words, int count)
+/* Does the command change clients that options choose, in place of one with a number? */
+static bool may_choose(const struct command *command)
+{
+    return command->numbered && command->least < command->most;
+}
+
+static int report_usage(const struct command *command)
+{
+    fprintf(stderr, "evapictl: usage: evapictl %s%s%s%s\n", command->name, command->arguments[0] != '\0' ? " " : "",
+            command->arguments, may_choose(command) ? "; in place of N, --tag T for instance, and --yes" : "");
+    return EXIT_USAGE;
+}
+
+static int check_words(const struct command *command, const struct options *options, char **words, int count)
 {
     double number = 0;
-    if (count < command->least || count > command->most) {
-        fprintf(stderr, "evapictl: usage: evapictl %s%s%s\n", command->name, command->arguments[0] != '\0' ? " " : "",
-                command->arguments);
-        return EXIT_USAGE;
-    }
-    if (command->numbered &&
+    const bool chosen = may_choose(command) && choice_is_made(options);
+    if (count < command->least || count > command->most || (may_choose(command) && !chosen && count < command->most))
+        return report_usage(command);
+    if (chosen && count == command->most)
+        return refuse(words[0], "either a client's number or options that choose clients are needed");
+    if (command->numbered && !chosen &&
         (!read_number(words[0], 1, 2147483647, &number) || strspn(words[0], "0123456789") != strlen(words[0])))
         return refuse(words[0], "a client's number was expected: evapictl clients shows them");
     return EXIT_FINE;
@@ -282,7 +312,7 @@ static int run_watching(const struct command *command, const struct options *opt
 
 int evapictl_run(int argc, char **argv)
 {
-    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1 };
+    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1, .idle_s = -1 };
     char letters[64] = "";
     int status = EXIT_FINE;
     opterr = 0;
@@ -314,7 +344,7 @@ int evapictl_run(int argc, char **argv)
         return report_unknown_command(argv[optind]);
     if (!has_options(command, letters))
         return refuse(command->name, "it has no such option: evapictl -h");
-    if ((status = check_words(command, words, count)) != EXIT_FINE)
+    if ((status = check_words(command, &options, words, count)) != EXIT_FINE)
         return status;
     return options.watch_s > 0 && command->run != top_run ? run_watching(command, &options, words, count)
                                                           : command->run(&options, words, count);

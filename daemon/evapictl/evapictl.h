@@ -18,8 +18,8 @@ struct options {
     bool json;
     double watch_s;
     const char *sort, *tag, *address, *state, *direction;
-    bool slow, reset;
-    long limit; /* -1: not given */
+    bool slow, reset, yes;
+    long limit, idle_s; /* -1: not given */
 };
 
 /* Each asks evapid and prints the answer. count: the words after the command. Returns the exit status, after printing

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "evapictl/ask.h"
+#include "evapictl/choice.h"
 #include "evapictl/status_text.h"
 #include "evapictl/table.h"
 #include "evapictl/text.h"
@@ -31,12 +32,6 @@ static int show(const struct options *options, json_t *request, const char *key,
 static json_t *request(const char *command)
 {
     return json_pack("{s:s}", "command", command);
-}
-
-static void add_text(json_t *object, const char *key, const char *text)
-{
-    if (text != NULL && json_object_set_new(object, key, json_string(text)) != 0)
-        exit(fail(EXIT_USAGE, text, "evapid knows texts in UTF-8 only"));
 }
 
 static void add_limit(json_t *object, const struct options *options)
@@ -70,13 +65,7 @@ int show_clients(const struct options *options, char **words, int count)
 {
     (void)words;
     (void)count;
-    json_t *asked = request("clients");
-    add_text(asked, "sort", options->sort);
-    add_text(asked, "tag", options->tag);
-    add_text(asked, "address", options->address);
-    add_text(asked, "state", options->state);
-    if (options->slow)
-        json_object_set_new(asked, "slow", json_true());
+    json_t *asked = choice_request(options);
     add_limit(asked, options);
     return show(options, asked, "clients", print_clients);
 }

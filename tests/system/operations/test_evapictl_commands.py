@@ -5,7 +5,9 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -36,6 +38,32 @@ def refused(stage, code, *words):
 def rows(text):
     """The rows of the table in text, with its first cells as keys."""
     return {line.split()[0]: re.split("  +", line.strip()) for line in text.splitlines() if line.startswith("  ")}
+
+
+@pytest.fixture
+def folder_of_fake(tmp_path):
+    """Runs evapictl with what is no evapid but has these answers, one for each request; returns what it printed, and the requests."""
+    def ask(answers, *words):
+        path, requests = tmp_path / "fake.sock", []
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen(1)
+            listening.settimeout(DEADLINE_S)
+
+            def serve():
+                connection = listening.accept()[0]
+                connection.settimeout(DEADLINE_S)
+                with connection, connection.makefile("rb") as lines:
+                    for answer in answers:
+                        requests.append(json.loads(lines.readline()))
+                        connection.sendall(json.dumps(answer).encode() + b"\n")
+            fake = threading.Thread(target=serve)
+            fake.start()
+            ran = evapictl(path, *words)
+            fake.join()
+        return ran, requests
+    return ask
 
 
 # ---- views
@@ -96,7 +124,7 @@ def test_the_text_of_the_status_shows_what_waits_both_ways(stage):
     queued = re.search(r"\n  queued   (\d+) \(([\d.]+M)\), in ([\d.]+M) of memory\n", shown)
     assert queued and int(queued[1]) == waiting
     assert re.search(r"\n  in       messages \d+ \(.*\), waiting 0, dropped -\n", shown)
-    assert rows(shown)[str(client.index)][10] == str(waiting)
+    assert rows(shown)[str(client.index)][11] == str(waiting)
 
 
 def test_a_long_cell_is_shown_whole(stage):
@@ -248,6 +276,54 @@ def test_the_level_of_the_log_is_shown_and_set(stage):
         stage.evapid.logged(f"control: the log level is {level} now")
 
 
+def test_clients_that_options_choose_are_tagged_and_closed(stage):
+    red, blue, other = tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue", source="127.0.0.2")
+    assert refused(stage, 2, "close", "--tag", "blue") == "evapictl: 2 clients would be closed: add --yes to do it\n"
+    assert refused(stage, 2, "tag", "--address", "127.0.0.2", "x") == "evapictl: 1 client would get the tag: add --yes to do it\n"
+    assert [stage.evapid.client(each)["tag"] for each in (red, blue, other)] == ["red", "blue", "blue"], "nothing was done"
+    assert said(stage, "tag", "--tag", "blue", "--address", "127.0.0.0/8", "green", "--yes") == "2 clients now with the tag\n"
+    assert [stage.evapid.client(each)["tag"] for each in (red, blue, other)] == ["red", "green", "green"]
+    assert said(stage, "tag", "--address", "127.0.0.2", "", "--yes") == "1 client now without a tag\n"
+    assert said(stage, "close", "--slow", "--yes") == said(stage, "close", "--idle", "86400", "--yes") == (
+        "0 clients closed after receiving what is queued\n")
+    said(stage, "relay", "the last")
+    assert json.loads(said(stage, "close", "--tag", "green", "--yes", "--json")) == {"closed": {"clients": 1}}
+    assert blue.receive_rest() == [b"the last"]
+    assert said(stage, "close", "--idle", "0", "--yes").startswith("2 clients closed ")
+    assert red.receive_rest() == other.receive_rest() == [b"the last"]
+
+
+def test_a_chosen_client_that_has_gone_is_no_error(folder_of_fake):
+    """It was in the list, and ends before its turn. An evapid that is a fake can have it so."""
+    answers = [{"clients": [{"index": 1, "state": "open"}, {"index": 2, "state": "gone"}, {"index": 3, "state": "open"}]},
+               {"error": "no such client", "detail": "1 has gone"}, {"closed": {"client": 3}}]
+    ran, requests = folder_of_fake(answers, "close", "--state", "open", "--yes")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1 client closed after receiving what is queued\n", "")
+    assert requests == [{"command": "clients", "state": "open"}, {"command": "close", "client": 1}, {"command": "close", "client": 3}]
+    answers[1:] = [{"closed": {"client": 1}}, {"error": "no memory", "detail": "try again"}]
+    ran, _ = folder_of_fake(answers, "close", "--idle", "5", "--yes")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == ("evapictl: no memory: try again\n"
+                          "evapictl: before that, 1 client closed after receiving what is queued\n")
+
+
+def test_it_is_shown_for_how_long_a_client_has_been_idle(stage):
+    quiet, talking = stage.connect(), stage.connect()
+
+    def idle():
+        return [client["idle_s"] for client in stage.evapid.status()["clients"]]
+    until(lambda: min(idle()) >= 1, "nothing has passed for a second")
+    talking.send(b"I do")
+    until(lambda: (lambda quiet, talking: quiet > talking)(*idle()), "the one that talks is less idle")
+    assert re.search(r"\nidle       for \d+ (s|min)\n", said(stage, "client", quiet.index))
+    assert rows(said(stage, "clients"))[str(quiet.index)][5].endswith((" s", " min"))
+    said(stage, "relay", "to both")
+    quiet.receive(), talking.receive()
+    until(lambda: stage.evapid.client(quiet)["out"]["delivered"] == 1, "it is sent")
+    assert said(stage, "clients", "--idle", "86400").startswith("clients    0 of 2\n")
+    assert said(stage, "clients", "--idle", "0").startswith("clients    2\n")
+
+
 def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text("{}")
@@ -310,7 +386,10 @@ def test_ready_says_by_its_exit_status_whether_clients_can_work_with_it(stage):
     (["-x"], "unknown option: -x; evapictl -h"), (["-jx", "status"], "unknown option: -x;"), (["--s"], "unknown option: --s;"),
     (["--json=5", "status"], "takes no value"), (["clients", "--sort"], "--sort: a value must follow it"), (["client"], "usage: evapictl client N"),
     (["client", "x"], "evapictl clients"), (["client", "0"], "evapictl clients"), (["client", "1e2"], "evapictl clients"),
-    (["tag", "1"], "usage: evapictl tag N TAG"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
+    (["tag", "1"], "usage: evapictl tag N TAG"), (["close"], "usage: evapictl close N; in place of N, --tag"),
+    (["close", "1", "--slow"], "either a client's number or options"), (["tag", "1", "x", "--tag", "y"], "either a client's number"),
+    (["tag", "--tag", "y"], "usage: evapictl tag N TAG"), (["clients", "--idle", "-1"], "whole seconds"),
+    (["clients", "--yes"], "evapictl -h"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
     (["status", "--sort", "tag"], "evapictl -h"), (["relay", "--watch", "1", "x"], "evapictl -h"),
     (["status", "--watch", "0"], "seconds"), (["status", "--watch", "soon"], "seconds"), (["tags", "--limit", "x"], "number"),
     (["tags", "--limit", "1.5"], "number"), (["names", "cities"], "commands, tags or clients"), (["top"], "terminal")])

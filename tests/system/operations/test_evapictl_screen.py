@@ -224,7 +224,7 @@ def shell(request, stage, installed):
 @pytest.mark.parametrize("typed, completed", [
     ("mult", "multicast "), ("listen", "listeners "), ("clients --sor", "clients --sort "),
     ("clients --state fl", "clients --state flushing "), ("clients --sort deli", "clients --sort delivered "),
-    ("multicast bl", "multicast blue "), ("tag {index} bl", "tag {index} blue "), ("close {digits}", "close {index} "),
+    ("multicast bl", "multicast blue "), ("close --tag bl", "close --tag blue "), ("close --id", "close --idle "), ("tag {index} bl", "tag {index} blue "), ("close {digits}", "close {index} "),
     ("tail --tag bl", "tail --tag blue "), ("tail --direction o", "tail --direction out "), ("log warn", "log warning ")],
     ids=lambda text: text)
 def test_tab_completes(stage, shell, typed, completed):

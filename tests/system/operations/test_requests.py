@@ -37,6 +37,8 @@ def error_of(answer):
     (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 1100).encode(), "unknown command", "?"),
     (b'{"command": "status", "tag": "x"}', "bad request", "tag"),
     (b'{"command": "clients", "limit": -2}', "bad request", "limit"),
+    (b'{"command": "clients", "idle_s": -1}', "bad request", "idle_s"),
+    (b'{"command": "clients", "idle_s": 1.5}', "bad request", "integer"),
     (b'{"command": "clients", "limit": "2"}', "bad request", "integer"),
     (b'{"command": "clients", "sort": "size"}', "bad request", "sort"),
     (b'{"command": "clients", "state": "shut"}', "bad request", "state"),
