@@ -30,7 +30,7 @@ _evapictl_look() {
         word=${COMP_WORDS[i]}
         case $word in
         -s | --socket) own_socket=${COMP_WORDS[++i]} ;;
-        -w | --watch | --sort | --tag | --address | --state | --limit | --idle | --direction) ((i++)) ;;
+        -w | --watch | --sort | --tag | --address | --state | --limit | --idle | --direction | --client | --match | --count) ((i++)) ;;
         -*) ;;
         *) if [ -z "$command" ]; then command=$word; else ((behind++)); fi ;;
         esac
@@ -43,7 +43,8 @@ _evapictl_options() {
     clients) options+=' --watch --sort --tag --address --state --slow --idle --limit' ;;
     tag | close) options+=' --tag --address --state --slow --idle --yes' ;;
     tags) options+=' --watch --limit' ;;
-    tail) options+=' --tag --direction' ;;
+    tail) options+=' --tag --client --direction --match --count' ;;
+    relay | multicast | unicast) options+=' --allow-none' ;;
     stats) options+=' --watch --reset' ;;
     status | client | listeners | kamailio | config | top) options+=' --watch' ;;
     esac
@@ -60,7 +61,8 @@ _evapictl() {
     --state) _evapictl_words $'admitting\nopen\nfinishing\nflushing\ngone' && return ;;
     --direction) _evapictl_words $'in\nout' && return ;;
     --tag) _evapictl_names tags && return ;;
-    -w | --watch | --address | --idle | --limit) return ;;
+    --client) _evapictl_names clients && return ;;
+    -w | --watch | --address | --idle | --limit | --match | --count) return ;;
     esac
     if [[ $cur == -* ]]; then
         _evapictl_options

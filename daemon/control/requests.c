@@ -323,10 +323,10 @@ static void answer_close(const struct call *call)
 
 /* ---- publishing and looking on ----------------------------------------------------------------------------------- */
 
-static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t received)
+static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t receivers)
 {
-    return json_pack("{s:{s:I, s:I, s:I}}", "published", "events", (json_int_t)events, "bytes", (json_int_t)bytes,
-                     "received", (json_int_t)received);
+    return json_pack("{s:{s:I, s:I, s:I, s:I}}", "published", "events", (json_int_t)events, "bytes", (json_int_t)bytes,
+                     "received", (json_int_t)(receivers > 0), "receivers", (json_int_t)receivers);
 }
 
 static void publish_one(const struct call *call, const struct address_label *to, const char *event, size_t length)
@@ -335,7 +335,7 @@ static void publish_one(const struct call *call, const struct address_label *to,
         return;
     const uint32_t receivers = publish(bus_of(call), to, event, length);
     publish_commit(bus_of(call));
-    call->reply->answer = describe_published(1, length, receivers > 0);
+    call->reply->answer = describe_published(1, length, receivers);
 }
 
 static void begin_publication(const struct call *call, const struct address_label *to)
@@ -395,9 +395,11 @@ static void answer_tail(const struct call *call)
     struct tail_filter filter = { .out = true, .in = true };
     const char *direction = NULL;
     const char *tag = NULL;
-    if (!take(call, "{s?s, s?s%}", "direction", &direction, "tag", &tag, &filter.tag_length) ||
-        !tag_is_good(call, filter.tag_length))
+    json_int_t index = -1;
+    if (!take(call, "{s?s, s?s%, s?I}", "direction", &direction, "tag", &tag, &filter.tag_length, "client", &index) ||
+        !tag_is_good(call, filter.tag_length) || (index != -1 && find_client(call, index) == NULL))
         return;
+    filter.client = index != -1 ? (uint32_t)index : 0;
     if (direction != NULL) {
         filter.out = strcmp(direction, "out") == 0;
         filter.in = strcmp(direction, "in") == 0;

@@ -27,7 +27,11 @@ enum {
     OPTION_DIRECTION,
     OPTION_RESET,
     OPTION_IDLE,
-    OPTION_YES
+    OPTION_YES,
+    OPTION_CLIENT,
+    OPTION_COUNT,
+    OPTION_MATCH,
+    OPTION_ALLOW_NONE
 };
 
 static const struct option option_table[] = {
@@ -45,6 +49,10 @@ static const struct option option_table[] = {
     { "yes", no_argument, NULL, OPTION_YES },
     { "limit", required_argument, NULL, OPTION_LIMIT },
     { "direction", required_argument, NULL, OPTION_DIRECTION },
+    { "client", required_argument, NULL, OPTION_CLIENT },
+    { "count", required_argument, NULL, OPTION_COUNT },
+    { "match", required_argument, NULL, OPTION_MATCH },
+    { "allow-none", no_argument, NULL, OPTION_ALLOW_NONE },
     { "reset", no_argument, NULL, OPTION_RESET },
     { NULL, 0, NULL, 0 },
 };
@@ -65,7 +73,8 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "  ready              whether clients can work with this evapid: the exit status is 0,\n"
                             "                     or 1 if Kamailio is not attached, for instance\n"
                             "  top                rates, queues and clients on a live screen; q quits\n"
-                            "  tail               events and messages as they pass: --tag T, --direction in|out\n"
+                            "  tail               events and messages as they pass: --tag T, --client N,\n"
+                            "                     --direction in|out, --match TEXT, --count N\n"
                             "\n"
                             "  relay [TEXT...]          give clients an event: all of them,\n"
                             "  multicast TAG [TEXT...]  those with a tag,\n"
@@ -92,16 +101,21 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "      --idle SECONDS  only those without any traffic for so long\n"
                             "      --limit N      at most N\n"
                             "      --direction D  only out (events to clients) or in (their messages)\n"
+                            "      --client N     only what client N says or gets\n"
+                            "      --match TEXT   only what contains this text\n"
+                            "      --count N      end after N of them\n"
+                            "      --allow-none   it is no failure if no client gets an event\n"
                             "      --reset        set the counts to 0\n"
                             "      --yes          do it to all the clients that were chosen\n"
                             "  -V, --version      print the version\n"
                             "  -h, --help         print this\n"
                             "\n"
                             "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
-                            "2 wrong command line; 3 no evapid answers.\n";
+                            "2 wrong command line; 3 no evapid answers; 4 no client got an event.\n";
 
 /* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, i
- * idle, y yes, l limit, d direction, r reset, w watch. */
+ * idle, y yes, l limit, d direction, c client,
+ * n count, m match, A allow-none, r reset, w watch. */
 static const struct command {
     const char *name;
     command_run *run;
@@ -119,10 +133,10 @@ static const struct command {
     { "config", show_config, 0, 0, "", "w", false },
     { "ready", show_ready, 0, 0, "", "", false },
     { "top", top_run, 0, 0, "", "w", false },
-    { "tail", tail_run, 0, 0, "", "td", false },
-    { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "", false },
-    { "multicast", publish_multicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
-    { "unicast", publish_unicast, 1, WORDS_ANY, "TAG [TEXT...]", "", false },
+    { "tail", tail_run, 0, 0, "", "tdcnm", false },
+    { "relay", publish_relay, 0, WORDS_ANY, "[TEXT...]", "A", false },
+    { "multicast", publish_multicast, 1, WORDS_ANY, "TAG [TEXT...]", "A", false },
+    { "unicast", publish_unicast, 1, WORDS_ANY, "TAG [TEXT...]", "A", false },
     { "tag", change_tag, 1, 2, "N TAG", "taSiy", true },
     { "close", change_close, 0, 1, "N", "taSiy", true },
     { "log", change_log, 0, 1, "[LEVEL]", "", false },
@@ -192,6 +206,10 @@ static char letter_of(int option)
     case OPTION_SLOW: return 'S';
     case OPTION_IDLE: return 'i';
     case OPTION_YES: return 'y';
+    case OPTION_CLIENT: return 'c';
+    case OPTION_COUNT: return 'n';
+    case OPTION_MATCH: return 'm';
+    case OPTION_ALLOW_NONE: return 'A';
     case OPTION_LIMIT: return 'l';
     case OPTION_DIRECTION: return 'd';
     case OPTION_RESET: return 'r';
@@ -224,9 +242,18 @@ static int refuse_option(char **argv)
 }
 
 /* EXIT_FINE, or what is wrong was printed. */
+static int take_whole(const char *text, double least, long *number, const char *why)
+{
+    double read = 0;
+    if (!read_number(text, least, 2147483647, &read) || read != (double)(long)read)
+        return refuse(text, why);
+    *number = (long)read;
+    return EXIT_FINE;
+}
+
+/* The same. */
 static int take_option(struct options *options, int option, const char *text)
 {
-    double number = 0;
     switch (option) {
     case 's': options->socket = text; break;
     case 'j': options->json = true; break;
@@ -239,16 +266,12 @@ static int take_option(struct options *options, int option, const char *text)
     case OPTION_ADDRESS: options->address = text; break;
     case OPTION_STATE: options->state = text; break;
     case OPTION_SLOW: options->slow = true; break;
-    case OPTION_LIMIT:
-        if (!read_number(text, 0, 1e9, &number) || number != (double)(long)number)
-            return refuse(text, "--limit takes a number");
-        options->limit = (long)number;
-        break;
-    case OPTION_IDLE:
-        if (!read_number(text, 0, 1e9, &number) || number != (double)(long)number)
-            return refuse(text, "--idle takes whole seconds");
-        options->idle_s = (long)number;
-        break;
+    case OPTION_LIMIT: return take_whole(text, 0, &options->limit, "--limit takes a number");
+    case OPTION_IDLE: return take_whole(text, 0, &options->idle_s, "--idle takes whole seconds");
+    case OPTION_CLIENT: return take_whole(text, 1, &options->client, "--client takes a client's number");
+    case OPTION_COUNT: return take_whole(text, 1, &options->count, "--count takes a number from 1 on");
+    case OPTION_MATCH: options->match = text; break;
+    case OPTION_ALLOW_NONE: options->allow_none = true; break;
     case OPTION_YES: options->yes = true; break;
     case OPTION_DIRECTION: options->direction = text; break;
     case OPTION_RESET: options->reset = true; break;
@@ -312,7 +335,7 @@ static int run_watching(const struct command *command, const struct options *opt
 
 int evapictl_run(int argc, char **argv)
 {
-    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1, .idle_s = -1 };
+    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1, .idle_s = -1, .client = -1, .count = -1 };
     char letters[64] = "";
     int status = EXIT_FINE;
     opterr = 0;

@@ -9,7 +9,8 @@ enum {
     EXIT_FINE = 0,
     EXIT_ANSWERED_ERROR = 1, /* evapid answered with an error, or the file is bad (check) */
     EXIT_USAGE = 2,          /* the command line is wrong */
-    EXIT_UNREACHABLE = 3     /* no evapid answers */
+    EXIT_UNREACHABLE = 3,    /* no evapid answers */
+    EXIT_NOBODY = 4          /* no client was there to get an event */
 };
 
 /* From the command line. NULL, 0, false: not given. */
@@ -18,8 +19,9 @@ struct options {
     bool json;
     double watch_s;
     const char *sort, *tag, *address, *state, *direction;
-    bool slow, reset, yes;
-    long limit, idle_s; /* -1: not given */
+    bool slow, reset, yes, allow_none;
+    long limit, idle_s, client, count; /* -1: not given */
+    const char *match;
 };
 
 /* Each asks evapid and prints the answer. count: the words after the command. Returns the exit status, after printing

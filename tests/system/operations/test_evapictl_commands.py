@@ -169,13 +169,23 @@ def publish(stage, words, lines):
 
 def test_a_text_is_one_event(stage):
     blue, bare = tagged(stage, b"blue"), stage.connect()
-    assert re.fullmatch(r"1 event, 11 bytes, \d+ events/s; 1 had a receiver\n", said(stage, "relay", "hello", "world"))
-    assert said(stage, "multicast", "blue", "--", "-x", "\u20ac").startswith("1 event, 6 bytes, ")
-    assert said(stage, "unicast", "green", "x").endswith("; 0 had a receiver\n")
+    assert said(stage, "relay", "hello", "world") == "2 clients got it\n"
+    assert said(stage, "multicast", "blue", "--", "-x", "\u20ac") == "1 client got it\n"
     answer = json.loads(said(stage, "unicast", "blue", '{"a": 1}', "--json"))
-    assert (answer["published"]["events"], answer["published"]["received"]) == (1, 1)
+    assert [answer["published"][key] for key in ("events", "bytes", "received", "receivers")] == [1, 8, 1, 1]
     assert blue.receive_many(3) == [b"hello world", "-x \u20ac".encode(), b'{"a": 1}']
     assert bare.receive() == b"hello world" and not bare.receive_ready()
+
+
+def test_an_event_that_nobody_gets_ends_with_4_unless_that_is_allowed(stage):
+    tagged(stage, b"blue")
+    ran = stage.evapid.ctl("unicast", "green", "x")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (4, "nobody got it\n", "")
+    assert said(stage, "unicast", "green", "x", "--allow-none") == "nobody got it\n"
+    for lines, tag, code in ((b"one\ntwo\n", "green", 4), (b"", "green", 0), (b"one\ntwo\n", "blue", 0)):
+        ran = publish(stage, ["multicast", tag], lines)
+        assert ran.returncode == code and b"had a receiver\n" in ran.stdout
+        assert publish(stage, ["multicast", tag, "--allow-none"], lines).returncode == 0
 
 
 def test_a_hundred_thousand_lines_arrive_each_once_and_in_order(stage):
@@ -389,7 +399,8 @@ def test_ready_says_by_its_exit_status_whether_clients_can_work_with_it(stage):
     (["tag", "1"], "usage: evapictl tag N TAG"), (["close"], "usage: evapictl close N; in place of N, --tag"),
     (["close", "1", "--slow"], "either a client's number or options"), (["tag", "1", "x", "--tag", "y"], "either a client's number"),
     (["tag", "--tag", "y"], "usage: evapictl tag N TAG"), (["clients", "--idle", "-1"], "whole seconds"),
-    (["clients", "--yes"], "evapictl -h"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
+    (["clients", "--yes"], "evapictl -h"), (["tail", "--count", "0"], "from 1 on"), (["tail", "--client", "x"], "client's number"),
+    (["status", "--match", "x"], "evapictl -h"), (["tag", "1", "x", "--allow-none"], "evapictl -h"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
     (["status", "--sort", "tag"], "evapictl -h"), (["relay", "--watch", "1", "x"], "evapictl -h"),
     (["status", "--watch", "0"], "seconds"), (["status", "--watch", "soon"], "seconds"), (["tags", "--limit", "x"], "number"),
     (["tags", "--limit", "1.5"], "number"), (["names", "cities"], "commands, tags or clients"), (["top"], "terminal")])
@@ -468,6 +479,66 @@ def test_what_passes_is_printed_as_json(stage, tail):
     said(stage, "relay", "x")
     line = json.loads(tailing.stdout.readline())
     assert (line["kind"], line["receivers"], line["payload"]) == ("relay", 1, "x")
+
+
+def tail_to_its_end(evapid, *words, act):
+    """What a tail prints that ends by itself. act: makes something pass; called until the tail has ended."""
+    command = [EVAPICTL, "-s", evapid.control_socket, "tail", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tailing:
+        def ended():
+            act()
+            assert tailing.poll() is not None
+            return True
+        try:
+            until(ended, "the tail has ended")
+        finally:
+            tailing.kill()
+        printed, errors = tailing.communicate()
+        assert (tailing.returncode, errors) == (0, "")
+        return printed.splitlines()
+
+
+def test_tail_ends_after_so_many_of_what_matches(stage):
+    tagged(stage, b"blue")
+    def act():
+        for event in ("relay", "no"), ("relay", "a needle here"), ("relay", "none"), ("multicast", "blue", "needle two"):
+            stage.evapid.ctl(*event)
+    lines = tail_to_its_end(stage.evapid, "--match", "needle", "--count", 5, act=act)
+    assert len(lines) == 5 and all("needle" in line for line in lines)
+    assert {line.split("  ")[-1] for line in lines} == {"a needle here", "needle two"}
+    lines = tail_to_its_end(stage.evapid, "--count", 1, "--json", act=act)
+    assert len(lines) == 1 and json.loads(lines[0])["direction"] == "out"
+
+
+def test_tail_finds_a_text_between_any_bytes(stage):
+    client = stage.connect()
+
+    def act():
+        for message in (b"\xff\0 no, and that is long enough", b"\xff\0 needle \xfe, and that too"):
+            client.send(message)
+    line, = tail_to_its_end(stage.evapid, "--match", "needle", "--direction", "in", "--count", 1, act=act)
+    assert line.endswith("\\xff\\x00 needle \\xfe, and that too")
+
+
+def test_tail_shows_what_one_client_says_and_gets(stage):
+    """Whatever the kind of an event, also when one of several gets it."""
+    one, other = tagged(stage, b"blue"), tagged(stage, b"blue")
+    with Control(stage.evapid.control_socket) as looking, Control(stage.evapid.control_socket) as control:
+        assert looking.ask(command="tail", client=other.index) == {"tail": True}
+        assert control.ask(command="tail", client=999999)["error"] == "no such client"
+        control.ask(command="unicast", tag="blue", event="to the first")
+        control.ask(command="multicast", tag="blue", event="to both")
+        control.ask(command="tag", client=one.index, tag="red")
+        control.ask(command="multicast", tag="red", event="to the first")
+        control.ask(command="unicast", tag="blue", event="to the second")
+        one.send(b"from the first, which is none of it")
+        assert one.receive_many(3) == [b"to the first", b"to both", b"to the first"]
+        stage.evapid.until_status(lambda s: s["clients"][0]["in"]["frames"] == 2, "it has been passed on")
+        other.send(b"from the second one, as it should")
+        control.ask(command="relay", event="to all")
+        shown = [looking.line() for _ in range(4)]
+        assert [line["payload"] for line in shown if line["direction"] == "out"] == ["to both", "to the second", "to all"]
+        assert [line["payload"] for line in shown if line["direction"] == "in"] == ["from the second one, as it should"]
 
 
 def test_tail_ends_with_evapid_s_end_and_says_so():

@@ -200,8 +200,8 @@ def books(stage):
 def test_events_reach_those_they_are_for_and_are_in_the_books(stage, control):
     red, blue, also = tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue")
     before = books(stage)
-    assert control.ask(command="relay", event="all") == {"published": {"events": 1, "bytes": 3, "received": 1}}
-    assert control.ask(command="multicast", tag="blue", event="both") == {"published": {"events": 1, "bytes": 4, "received": 1}}
+    assert control.ask(command="relay", event="all") == {"published": {"events": 1, "bytes": 3, "received": 1, "receivers": 3}}
+    assert control.ask(command="multicast", tag="blue", event="both") == {"published": {"events": 1, "bytes": 4, "received": 1, "receivers": 2}}
     assert control.ask(command="unicast", tag="blue", event="a\u0000b")["published"]["received"] == 1
     assert control.ask(command="unicast", tag="green", event="x")["published"]["received"] == 0
     assert red.receive() == b"all"
@@ -215,12 +215,12 @@ def test_events_reach_those_they_are_for_and_are_in_the_books(stage, control):
 def test_a_stream_of_events_may_hold_any_bytes_and_arrives_in_order(stage, control):
     client = stage.connect()
     events = [bytes([i % 256]) * (i % 700) for i in range(3000)] + [os.urandom(1 << 20)]
-    assert control.ask(command="relay", stream=True) == {"published": {"events": 0, "bytes": 0, "received": 0}}
+    assert control.ask(command="relay", stream=True) == {"published": {"events": 0, "bytes": 0, "received": 0, "receivers": 0}}
     control.send(b"\n".join(map(netstring, events[:100])) + b"".join(map(netstring, events[100:])))
     control.end()
     assert client.receive_many(len(events)) == events
     answers = control.rest()
-    assert answers[-1] == {"published": {"events": 3001, "bytes": sum(map(len, events)), "received": 3001}, "end": True}
+    assert answers[-1] == {"published": {"events": 3001, "bytes": sum(map(len, events)), "received": 3001, "receivers": 3001}, "end": True}
     counts = [answer["published"]["events"] for answer in answers]
     assert counts == sorted(counts) and not any("end" in answer for answer in answers[:-1])
 
@@ -246,7 +246,7 @@ def test_a_stream_that_makes_no_sense_says_how_far_it_came(stage, control, bytes
     assert client.receive() == b"a"
     answer = control.rest()[-1]
     assert answer["error"] == "bad stream" and detail in answer["detail"]
-    assert answer["published"] == {"events": 1, "bytes": 1, "received": 1}
+    assert answer["published"] == {"events": 1, "bytes": 1, "received": 1, "receivers": 1}
     assert not client.receive_ready()
 
 
