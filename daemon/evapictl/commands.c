@@ -15,6 +15,7 @@
 #include "evapid/limits.h"
 
 #define WORDS_ANY 1000000
+#define INSTANCE_MAX 64
 
 /* Long options without a short form. */
 enum {
@@ -36,6 +37,7 @@ enum {
 
 static const struct option option_table[] = {
     { "socket", required_argument, NULL, 's' },
+    { "instance", required_argument, NULL, 'i' },
     { "json", no_argument, NULL, 'j' },
     { "watch", required_argument, NULL, 'w' },
     { "version", no_argument, NULL, 'V' },
@@ -57,7 +59,7 @@ static const struct option option_table[] = {
     { NULL, 0, NULL, 0 },
 };
 
-static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...] [ARGUMENT...]\n"
+static const char usage[] = "Usage: evapictl [-s SOCKET | -i NAME] [-j] COMMAND [OPTION...] [ARGUMENT...]\n"
                             "Query and control a running evapid.\n"
                             "\n"
                             "  status             everything in one: Kamailio, listeners, clients, and what was\n"
@@ -89,7 +91,9 @@ static const char usage[] = "Usage: evapictl [-s SOCKET] [-j] COMMAND [OPTION...
                             "  check FILE         say whether a configuration is valid; needs no evapid\n"
                             "  names WHAT         names of commands, tags or clients, one a line, for shells\n"
                             "\n"
-                            "  -s, --socket FILE  its control socket (default " EVAPID_CONTROL_SOCKET ")\n"
+                            "  -s, --socket FILE  its control socket (default " EVAPID_CONTROL_SOCKET ",\n"
+                            "                     or what EVAPICTL_SOCKET says)\n"
+                            "  -i, --instance NAME  the instance evapid@NAME\n"
                             "  -j, --json         print JSON\n"
                             "  -w, --watch SECONDS  repeat the command every SECONDS\n"
                             "      --sort KEY     index, address, tag, queued, dropped, delivered, sent,\n"
@@ -251,11 +255,25 @@ static int take_whole(const char *text, double least, long *number, const char *
     return EXIT_FINE;
 }
 
+/* The same. The control socket of evapid@NAME.service. */
+static int take_instance(struct options *options, const char *name)
+{
+    static char path[EVAPID_PATH_MAX + 1];
+    const size_t length = strlen(name);
+    const size_t allowed = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.");
+    if (length == 0 || length > INSTANCE_MAX || allowed != length)
+        return refuse(name, "the name of an instance has up to 64 letters, digits, and :-_.");
+    snprintf(path, sizeof(path), EVAPID_INSTANCE_SOCKET, name);
+    options->socket = path;
+    return EXIT_FINE;
+}
+
 /* The same. */
 static int take_option(struct options *options, int option, const char *text)
 {
     switch (option) {
     case 's': options->socket = text; break;
+    case 'i': return take_instance(options, text);
     case 'j': options->json = true; break;
     case 'w':
         if (!read_number(text, 0.1, 86400, &options->watch_s))
@@ -335,11 +353,16 @@ static int run_watching(const struct command *command, const struct options *opt
 
 int evapictl_run(int argc, char **argv)
 {
-    struct options options = { .socket = EVAPID_CONTROL_SOCKET, .limit = -1, .idle_s = -1, .client = -1, .count = -1 };
+    const char *usual = getenv("EVAPICTL_SOCKET");
+    struct options options = { .socket = usual != NULL && usual[0] != '\0' ? usual : EVAPID_CONTROL_SOCKET,
+                               .limit = -1,
+                               .idle_s = -1,
+                               .client = -1,
+                               .count = -1 };
     char letters[64] = "";
     int status = EXIT_FINE;
     opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, ":s:jw:Vh", option_table, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, ":s:i:jw:Vh", option_table, NULL)) != -1;) {
         const char letter = letter_of(option);
         if (option == 'V' || option == 'h') {
             fputs(option == 'V' ? "evapictl " EVAPID_VERSION "\n" : usage, stdout);

@@ -425,6 +425,21 @@ def test_a_path_that_is_no_socket_is_said_to_be_none(tmp_path):
         assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith(f"evapictl: {path}: {why}")
 
 
+def test_the_socket_is_that_of_an_instance_or_of_the_environment(stage):
+    def asked(*words, **environment):
+        return subprocess.run([EVAPICTL, *words, "log"], capture_output=True, text=True, timeout=DEADLINE_S,
+                              env={**os.environ, **SANITIZER, **environment})
+    assert asked(EVAPICTL_SOCKET=str(stage.evapid.control_socket)).stdout == "info\n"
+    assert asked("-s", str(stage.evapid.control_socket), EVAPICTL_SOCKET="/nowhere").stdout == "info\n"
+    assert asked(EVAPICTL_SOCKET="/nowhere").stderr.startswith("evapictl: /nowhere: evapid is not running")
+    for words in (("-i", "no-such"), ("--instance=no-such",)):
+        ran = asked(*words, EVAPICTL_SOCKET=str(stage.evapid.control_socket))
+        assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith("evapictl: /run/evapid-no-such/control.sock: ")
+    for name in ("", "a/b", "x" * 65):
+        ran = asked("-i", name)
+        assert ran.returncode == 2 and "the name of an instance has" in ran.stderr
+
+
 def test_names_for_shells_are_printed_a_line_each(stage):
     one, other = tagged(stage, b"blue"), stage.connect()
     said(stage, "tag", other.index, "two words")
