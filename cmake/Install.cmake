@@ -70,7 +70,14 @@ install(CODE [[
     string(REPLACE "/usr/bin/evapictl" "${bindir}/evapictl" unit "${unit}")
     string(REPLACE "/etc/evapid/" "${sysconfdir}/evapid/" unit "${unit}")
     file(WRITE "${scratch}/evapid.service" "${unit}")
-    file(INSTALL "${scratch}/evapid.service" DESTINATION "${CMAKE_INSTALL_PREFIX}/lib/systemd/system")
+    # The unit of one of several instances is the same but for its names.
+    string(REPLACE "${sysconfdir}/evapid/evapid.json" "${sysconfdir}/evapid/%i.json" instance "${unit}")
+    string(REPLACE "evapictl reload" "evapictl -i %i reload" instance "${instance}")
+    string(REPLACE "RuntimeDirectory=evapid\n" "RuntimeDirectory=evapid-%i\n" instance "${instance}")
+    string(REPLACE "Kamailio and its applications\n" "Kamailio and its applications, instance %i\n" instance "${instance}")
+    file(WRITE "${scratch}/evapid@.service" "${instance}")
+    file(INSTALL "${scratch}/evapid.service" "${scratch}/evapid@.service"
+        DESTINATION "${CMAKE_INSTALL_PREFIX}/lib/systemd/system")
     if(EXISTS "$ENV{DESTDIR}${sysconfdir}/evapid/evapid.json")
         message(STATUS "Kept: $ENV{DESTDIR}${sysconfdir}/evapid/evapid.json")
     else()

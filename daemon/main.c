@@ -241,9 +241,10 @@ static const char *process_on_reload(void *owner, struct reload_outcome *outcome
 
 static void process_on_hang_up(uv_signal_t *handle, int number)
 {
-    struct reload_outcome outcome;
+    struct reload_outcome outcome = { .changed = NULL };
     (void)number;
     process_on_reload(handle->data, &outcome);
+    json_decref(outcome.changed);
 }
 
 /* ---- run -------------------------------------------------------------------------------------------------------- */

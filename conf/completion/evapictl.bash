@@ -12,9 +12,7 @@ _evapictl_words() {
 }
 
 _evapictl_names() {
-    local socket=()
-    [ -z "$own_socket" ] || socket=(--socket "$own_socket")
-    _evapictl_words "$(evapictl "${socket[@]}" names "$1" 2> /dev/null)"
+    _evapictl_words "$(evapictl "${own_socket[@]}" names "$1" 2> /dev/null)"
 }
 
 _evapictl_files() {
@@ -25,12 +23,13 @@ _evapictl_files() {
 # The command, and how many words stand behind it before the one that is being completed.
 _evapictl_look() {
     local i word
-    command='' behind=0 own_socket=''
+    command='' behind=0 own_socket=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -s | --socket) own_socket=${COMP_WORDS[++i]} ;;
-        -w | --watch | --sort | --tag | --address | --state | --limit | --direction) ((i++)) ;;
+        -s | --socket) own_socket=(--socket "${COMP_WORDS[++i]}") ;;
+        -i | --instance) own_socket=(--instance "${COMP_WORDS[++i]}") ;;
+        -w | --watch | --sort | --tag | --address | --state | --limit | --idle | --direction | --client | --match | --count) ((i++)) ;;
         -*) ;;
         *) if [ -z "$command" ]; then command=$word; else ((behind++)); fi ;;
         esac
@@ -38,13 +37,15 @@ _evapictl_look() {
 }
 
 _evapictl_options() {
-    local options='--socket --json --version --help'
+    local options='--socket --instance --json --version --help'
     case $command in
-    clients) options+=' --watch --sort --tag --address --state --slow --limit' ;;
+    clients) options+=' --watch --sort --tag --address --state --slow --idle --limit' ;;
+    tag | close) options+=' --tag --address --state --slow --idle --yes' ;;
     tags) options+=' --watch --limit' ;;
-    tail) options+=' --tag --direction' ;;
+    tail) options+=' --tag --client --direction --match --count' ;;
+    relay | multicast | unicast) options+=' --allow-none' ;;
     stats) options+=' --watch --reset' ;;
-    status | client | listeners | kamailio | top) options+=' --watch' ;;
+    status | client | listeners | kamailio | config | top) options+=' --watch' ;;
     esac
     _evapictl_words "${options// /$'\n'}"
 }
@@ -55,11 +56,13 @@ _evapictl() {
     _evapictl_look
     case $prev in
     -s | --socket) _evapictl_files && return ;;
+    -i | --instance) _evapictl_words "$(compgen -G '/run/evapid-*' | sed 's|^/run/evapid-||')" && return ;;
     --sort) _evapictl_words $'index\naddress\ntag\nqueued\ndropped\ndelivered\nsent\nmessages\nreceived' && return ;;
     --state) _evapictl_words $'admitting\nopen\nfinishing\nflushing\ngone' && return ;;
     --direction) _evapictl_words $'in\nout' && return ;;
     --tag) _evapictl_names tags && return ;;
-    -w | --watch | --address | --limit) return ;;
+    --client) _evapictl_names clients && return ;;
+    -w | --watch | --address | --idle | --limit | --match | --count) return ;;
     esac
     if [[ $cur == -* ]]; then
         _evapictl_options

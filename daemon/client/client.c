@@ -271,6 +271,7 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     client->host = host;
     client->transport = &transport_tcp;
     client->keepalive_idle_s = UINT_MAX;
+    output_begin(client);
     client_apply_limits(client, limits);
     return client;
 }
@@ -490,6 +491,14 @@ void client_set_listener(struct client *client, struct listener *listener)
 void client_set_seat(struct client *client, void *seat)
 {
     client->seat = seat;
+}
+
+uint64_t client_idle_ms(const struct client *client)
+{
+    const uint64_t now_ms = uv_now(client->poll.loop);
+    const uint64_t read_ms = client->input.read_ns / 1000000;
+    const uint64_t last_ms = read_ms > client->output.sent_ms ? read_ms : client->output.sent_ms;
+    return now_ms > last_ms ? now_ms - last_ms : 0;
 }
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */

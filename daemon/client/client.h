@@ -82,6 +82,9 @@ void client_abandon(struct client *client);
 /* Call it once a second: watch the socket again if the kernel had no room before. */
 void client_tick(struct client *client);
 
+/* For how long has nothing come from it, and nothing been sent to it? At first, since we have had it. */
+uint64_t client_idle_ms(const struct client *client);
+
 /* Free a client that is GONE. */
 void client_free(struct client *client);
 

@@ -63,8 +63,9 @@ struct client_host {
 
 /* output.h */
 struct client_output {
-    bool blocked; /* the rest waits until the socket is writable */
-    bool full;    /* the kernel took no more */
+    bool blocked;     /* the rest waits until the socket is writable */
+    bool full;        /* the kernel took no more */
+    uint64_t sent_ms; /* loop time when something was last sent; at first, when we got it */
 };
 
 /* subscription.h */

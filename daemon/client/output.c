@@ -68,12 +68,14 @@ bool output_can_accept(struct client *client, size_t size, enum drop_reason *rea
 
 static void output_note_sent(struct client *client, size_t bytes)
 {
+    struct client_output *output = &client->output;
     ledger_note_output(client->slot, true); /* we may be killed before everything is noted */
     waits_sent(client->host->waits);
     books_count_sent(client, outq_sent(&client->out, bytes), bytes);
     ledger_note_output(client->slot, outq_begun(&client->out) > 0);
     ledger_note_offered(client->slot, 0);
     pace_note_sent(client);
+    output->sent_ms = uv_now(client->poll.loop);
 }
 
 /* We may be killed while the kernel takes the bytes. The stream's position then tells how many it took. If those are
@@ -125,6 +127,12 @@ void output_note_writable(struct client *client)
 {
     struct client_output *output = &client->output;
     output->full = false;
+}
+
+void output_begin(struct client *client)
+{
+    struct client_output *output = &client->output;
+    output->sent_ms = uv_now(client->poll.loop);
 }
 
 void output_restore(struct client *client, bool blocked)

@@ -28,6 +28,9 @@ void output_flush(struct client *client);
  * again. */
 void output_note_writable(struct client *client);
 
+/* The client has come, or was taken over: we have not sent it anything yet. */
+void output_begin(struct client *client);
+
 /* The rest waits until the socket is writable, as in the evapid before us. */
 void output_restore(struct client *client, bool blocked);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/spelling.h"
 #include "config/keys.h"
 #include "config/place.h"
 #include "config/reading.h"
@@ -38,6 +39,27 @@ static bool set_defaults(struct reading *in, const char *object, void *base)
     return true;
 }
 
+/* The key that was probably meant by a name that the object does not have: one of the object's with a similar name, or
+ * one of this name in another object. NULL: none. */
+static const char *key_meant(const char *object, const char *name)
+{
+    struct spelling guess = spelling_of(name);
+    const char *elsewhere = NULL;
+    for (const struct key *key = keys; key->name != NULL; key++) {
+        if (key_is_in(key, object))
+            spelling_try(&guess, key_own_name(key));
+        else if (elsewhere == NULL && key->overrides == NULL && strcmp(key_own_name(key), name) == 0)
+            elsewhere = key->name;
+    }
+    return guess.nearest != NULL ? guess.nearest : elsewhere;
+}
+
+static bool fail_unknown(const struct reading *in, const char *object, const char *name)
+{
+    const char *meant = key_meant(object, name);
+    return meant != NULL ? reading_fail(in, "unknown key; did you mean %s?", meant) : reading_fail(in, "unknown key");
+}
+
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base);
 
 /* base: the struct to which the key's offset refers. */
@@ -54,6 +76,12 @@ static bool read_key(struct reading *in, const struct key *key, json_t *value, v
 }
 
 /* name: as in the table's rows, "" for the whole file. */
+/* Remember that the file sets the current key (inventory.h). */
+static bool note_given(struct reading *in, json_t *value)
+{
+    return json_object_set(in->given, in->path, value) == 0 || reading_fail(in, "no memory");
+}
+
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base)
 {
     const char *member = NULL;
@@ -65,8 +93,8 @@ static bool read_object(struct reading *in, const char *name, json_t *object, vo
         const struct key *key = key_find(name, member);
         const size_t outer = reading_enter(in, member);
         if (key == NULL)
-            return reading_fail(in, "unknown key");
-        if (!read_key(in, key, value, base))
+            return fail_unknown(in, name, member);
+        if (!read_key(in, key, value, base) || !note_given(in, value))
             return false;
         reading_leave(in, outer);
     }
@@ -188,11 +216,15 @@ bool config_read(struct config *config, const char *path, char error[CONFIG_ERRO
     const size_t open_comment = place_blank_comments(text, length);
     json_t *root = open_comment == length ? json_loadb(text, length, JSON_REJECT_DUPLICATES, &bad) : NULL;
     bool good = root != NULL;
+    config->file = path;
+    config->given = json_object();
     if (open_comment < length) {
         const struct place place = place_of(text, open_comment);
         snprintf(error, CONFIG_ERROR, "%s:%u:%u: this comment has no end", path, place.line, place.column);
     } else if (good) {
-        struct reading in = { .file = path, .text = text, .error = error, .error_room = CONFIG_ERROR };
+        struct reading in = {
+            .file = path, .text = text, .error = error, .error_room = CONFIG_ERROR, .given = config->given
+        };
         good = read_root(&in, root, config);
     } else {
         snprintf(error, CONFIG_ERROR, "%s:%d:%d: %s", path, bad.line > 0 ? bad.line : 1,
@@ -207,7 +239,9 @@ bool config_read(struct config *config, const char *path, char error[CONFIG_ERRO
 
 void config_free(struct config *config)
 {
+    json_decref(config->given);
     free(config->listeners);
+    config->given = NULL;
     config->listeners = NULL;
     config->listener_count = 0;
 }

@@ -2,6 +2,7 @@
 #ifndef EVAPID_CONFIG_TYPE_H
 #define EVAPID_CONFIG_TYPE_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +27,8 @@ struct config_http {
 };
 
 struct config {
+    const char *file; /* its path, the caller's; NULL: none was read */
+    json_t *given;    /* the file's values by their paths ("listeners[0].address"), and the objects that it has */
     char kamailio_socket[EVAPID_PATH_MAX + 1];
     char control_socket[EVAPID_PATH_MAX + 1];
     struct door_access kamailio_access, control_access;

@@ -157,16 +157,15 @@ const struct key keys[] = {
 
 /* ---- looking a key up -------------------------------------------------------------------------------------------- */
 
-/* Where the key's own name begins in a path. */
-static const char *own_name(const char *path)
+const char *key_own_name(const struct key *key)
 {
-    const char *dot = strrchr(path, '.');
-    return dot != NULL ? dot + 1 : path;
+    const char *dot = strrchr(key->name, '.');
+    return dot != NULL ? dot + 1 : key->name;
 }
 
 bool key_is_in(const struct key *key, const char *object)
 {
-    const size_t own = (size_t)(own_name(key->name) - key->name);
+    const size_t own = (size_t)(key_own_name(key) - key->name);
     const size_t length = own > 0 ? own - 1 : 0;
     return strlen(object) == length && strncmp(key->name, object, length) == 0;
 }
@@ -174,7 +173,7 @@ bool key_is_in(const struct key *key, const char *object)
 const struct key *key_find(const char *object, const char *name)
 {
     for (const struct key *key = keys; key->name != NULL; key++)
-        if (key_is_in(key, object) && strcmp(own_name(key->name), name) == 0)
+        if (key_is_in(key, object) && strcmp(key_own_name(key), name) == 0)
             return key;
     return NULL;
 }

@@ -46,6 +46,9 @@ extern const struct key keys[];
 /* The key of this name in an object: "listeners[]", "limits"; "" is the whole file. NULL: there is none. */
 const struct key *key_find(const char *object, const char *name);
 
+/* The last part of its path: "linger_ms". */
+const char *key_own_name(const struct key *key);
+
 /* Is the key directly in this object? */
 bool key_is_in(const struct key *key, const char *object);
 

@@ -167,8 +167,9 @@ static json_t *inquiry_describe_published(struct inquiry *inquiry)
 {
     const struct publication *publication = inquiry->publication;
     inquiry->told = publication->events;
-    return json_pack("{s:I, s:I, s:I}", "events", (json_int_t)publication->events, "bytes",
-                     (json_int_t)publication->event_bytes, "received", (json_int_t)publication->received);
+    return json_pack("{s:I, s:I, s:I, s:I}", "events", (json_int_t)publication->events, "bytes",
+                     (json_int_t)publication->event_bytes, "received", (json_int_t)publication->received, "receivers",
+                     (json_int_t)publication->receivers);
 }
 
 /* Report progress. */

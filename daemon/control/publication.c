@@ -71,6 +71,7 @@ const char *publication_publish(struct publication *publication, struct bus *bus
             publication->event_bytes += frame.length;
             const uint32_t receivers = publish(bus, &publication->to, frame.payload, frame.length);
             publication->received += receivers > 0;
+            publication->receivers += receivers;
             work += publication->to.kind == EVENT_MULTICAST ? receivers : 1;
             publication->more = work >= TURN_WORK;
         }

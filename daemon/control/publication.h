@@ -32,6 +32,7 @@ struct publication {
     bool more; /* bytes may contain whole events: the turn was too short to publish all */
     uint64_t events, event_bytes;
     uint64_t received;        /* of these events, those that had a receiver */
+    uint64_t receivers;       /* of all of them together */
     uint64_t behind_since_ms; /* loop time; 0: clients keep up */
 };
 

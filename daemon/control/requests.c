@@ -8,7 +8,9 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
+#include "config/inventory.h"
 #include "kamailio/progress.h"
+#include "views/metrics.h"
 
 #define SUBJECT "control"
 
@@ -157,7 +159,7 @@ struct selection_words {
     const char *tag, *address, *state, *sort;
     size_t tag_length;
     int slow;
-    json_int_t limit;
+    json_int_t limit, idle_s;
 };
 
 static bool read_selection(const struct call *call, const struct selection_words *words, struct selection *selection)
@@ -168,8 +170,11 @@ static bool read_selection(const struct call *call, const struct selection_words
                                      .tag_length = words->tag_length,
                                      .by_state = words->state != NULL,
                                      .by_address = words->address != NULL,
-                                     .slow = words->slow != 0 };
-    if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
+                                     .slow = words->slow != 0,
+                                     .idle_ms = (uint64_t)words->idle_s * 1000 };
+    if (words->idle_s < 0 || words->idle_s > INT32_MAX)
+        refuse(call->reply, "bad request", "idle_s is out of range: 0 to %d", INT32_MAX);
+    else if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
         refuse(call->reply, "bad request", "address: %s", why);
     else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
         refuse(call->reply, "bad request", "state must be one of " SELECTION_STATE_NAMES);
@@ -184,8 +189,9 @@ static void answer_clients(const struct call *call)
 {
     struct selection_words words = { .limit = -1 };
     struct selection selection;
-    if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I}", "tag", &words.tag, &words.tag_length, "address", &words.address,
-              "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit) ||
+    if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I, s?I}", "tag", &words.tag, &words.tag_length, "address",
+              &words.address, "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit,
+              "idle_s", &words.idle_s) ||
         !read_selection(call, &words, &selection))
         return;
     catch_up(call);
@@ -201,6 +207,23 @@ static void answer_client(const struct call *call)
     struct client *client = find_client(call, index);
     if (client != NULL)
         call->reply->answer = json_pack("{s:o}", "client", describe_client(client));
+}
+
+static void answer_ready(const struct call *call)
+{
+    if (!take(call, "{}"))
+        return;
+    catch_up(call);
+    const char *why = metrics_objection(call->subject->status);
+    call->reply->answer = json_pack("{s:b, s:s?}", "ready", why == NULL, "reason", why);
+}
+
+static void answer_config(const struct call *call)
+{
+    const struct config *config = call->subject->status->config;
+    if (take(call, "{}"))
+        call->reply->answer =
+            json_pack("{s:{s:s?, s:o}}", "config", "file", config->file, "keys", inventory_make(config));
 }
 
 /* A reset answers with the counts before it, so that nothing in between is lost. */
@@ -255,9 +278,9 @@ static void answer_reload(const struct call *call)
     if (why != NULL)
         refuse(call->reply, "not reloaded", "%s", why);
     else
-        call->reply->answer =
-            json_pack("{s:{s:I, s:I, s:I}}", "reload", "listeners_added", (json_int_t)outcome.added,
-                      "listeners_removed", (json_int_t)outcome.removed, "clients_closed", (json_int_t)outcome.revoked);
+        call->reply->answer = json_pack("{s:{s:I, s:I, s:I, s:o}}", "reload", "listeners_added",
+                                        (json_int_t)outcome.added, "listeners_removed", (json_int_t)outcome.removed,
+                                        "clients_closed", (json_int_t)outcome.revoked, "changed", outcome.changed);
 }
 
 static bool client_has_tag(const struct client *client, const char *tag, size_t length)
@@ -300,10 +323,10 @@ static void answer_close(const struct call *call)
 
 /* ---- publishing and looking on ----------------------------------------------------------------------------------- */
 
-static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t received)
+static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t receivers)
 {
-    return json_pack("{s:{s:I, s:I, s:I}}", "published", "events", (json_int_t)events, "bytes", (json_int_t)bytes,
-                     "received", (json_int_t)received);
+    return json_pack("{s:{s:I, s:I, s:I, s:I}}", "published", "events", (json_int_t)events, "bytes", (json_int_t)bytes,
+                     "received", (json_int_t)(receivers > 0), "receivers", (json_int_t)receivers);
 }
 
 static void publish_one(const struct call *call, const struct address_label *to, const char *event, size_t length)
@@ -312,7 +335,7 @@ static void publish_one(const struct call *call, const struct address_label *to,
         return;
     const uint32_t receivers = publish(bus_of(call), to, event, length);
     publish_commit(bus_of(call));
-    call->reply->answer = describe_published(1, length, receivers > 0);
+    call->reply->answer = describe_published(1, length, receivers);
 }
 
 static void begin_publication(const struct call *call, const struct address_label *to)
@@ -394,9 +417,11 @@ static void answer_tail(const struct call *call)
     struct tail_filter filter = { .out = true, .in = true };
     const char *direction = NULL;
     const char *tag = NULL;
-    if (!take(call, "{s?s, s?s%}", "direction", &direction, "tag", &tag, &filter.tag_length) ||
-        !tag_is_good(call, filter.tag_length))
+    json_int_t index = -1;
+    if (!take(call, "{s?s, s?s%, s?I}", "direction", &direction, "tag", &tag, &filter.tag_length, "client", &index) ||
+        !tag_is_good(call, filter.tag_length) || (index != -1 && find_client(call, index) == NULL))
         return;
+    filter.client = index != -1 ? (uint32_t)index : 0;
     if (direction != NULL) {
         filter.out = strcmp(direction, "out") == 0;
         filter.in = strcmp(direction, "in") == 0;
@@ -431,6 +456,8 @@ static const struct request {
     { "listeners", answer_listeners },
     { "kamailio", answer_kamailio },
     { "stats", answer_stats },
+    { "config", answer_config },
+    { "ready", answer_ready },
     { "log", answer_log },
     { "tag", answer_tag },
     { "close", answer_close },

@@ -21,6 +21,7 @@
 struct reload_outcome {
     unsigned added, removed; /* listeners */
     unsigned revoked;        /* clients closed because they are no longer allowed */
+    json_t *changed;         /* names of the keys with other values, for the caller to free; NULL: not reloaded */
 };
 
 /* Reload the configuration. NULL: done, and *outcome has the result. Else why nothing has changed. */

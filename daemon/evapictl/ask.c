@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -40,7 +41,10 @@ static const char *unreachable_reason(int error)
 {
     switch (error) {
     case ENOENT: return "evapid is not running (there is no such socket)";
+    case ENOTDIR: return "evapid is not running (there is no such folder)";
+    case ENOTSOCK: return "this is no socket: the path of evapid's control socket was expected";
     case ECONNREFUSED: return "evapid is not running (nobody listens on its socket)";
+    case EPROTOTYPE: return "this is a socket, but not evapid's";
     case EACCES: return "permission denied: ask as root or as a member of the socket's group";
     case EAGAIN: return "evapid does not answer";
     case ECONNRESET:
@@ -55,6 +59,14 @@ int report_broken(const struct line_to *line, int error)
     return fail(EXIT_UNREACHABLE, line->path, unreachable_reason(error));
 }
 
+/* The kernel refuses a connection in the same way to a file that is no socket, and to a socket on which nobody listens.
+ * They differ for who has mistyped a path. */
+static int connect_error(const char *path, int error)
+{
+    struct stat file;
+    return error == ECONNREFUSED && stat(path, &file) == 0 && !S_ISSOCK(file.st_mode) ? ENOTSOCK : error;
+}
+
 static int connect_to(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -64,7 +76,7 @@ static int connect_to(const char *path)
         return -1;
     if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
         return fd;
-    const int error = errno;
+    const int error = connect_error(path, errno);
     close(fd);
     errno = error;
     return -1;

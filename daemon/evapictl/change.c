@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "evapictl/ask.h"
+#include "evapictl/choice.h"
 #include "evapictl/text.h"
 
 static void print_answer(const json_t *answer)
@@ -36,7 +37,8 @@ static int change(const struct options *options, json_t *request, const char *ke
 int change_tag(const struct options *options, char **words, int count)
 {
     char done[64];
-    (void)count;
+    if (count == 1)
+        return choice_tag(options, words[0]);
     json_t *request =
         json_pack("{s:s, s:I, s:s}", "command", "tag", "client", (json_int_t)atoll(words[0]), "tag", words[1]);
     if (request == NULL)
@@ -48,7 +50,8 @@ int change_tag(const struct options *options, char **words, int count)
 int change_close(const struct options *options, char **words, int count)
 {
     char done[96];
-    (void)count;
+    if (count == 0)
+        return choice_close(options);
     snprintf(done, sizeof(done), "client %s is closed after it has received what is queued", words[0]);
     return change(options, json_pack("{s:s, s:I}", "command", "close", "client", (json_int_t)atoll(words[0])), "closed",
                   done);
@@ -61,6 +64,22 @@ int change_log(const struct options *options, char **words, int count)
     return change(options, request, "log", NULL);
 }
 
+/* An evapid before 0.2.0 does not say which keys have changed. */
+static void print_changed(const json_t *keys)
+{
+    size_t i = 0;
+    json_t *key = NULL;
+    if (keys == NULL)
+        return;
+    fputs(json_array_size(keys) == 0 ? "changed: no key" : "changed: ", stdout);
+    json_array_foreach(keys, i, key)
+    {
+        fputs(i > 0 ? ", " : "", stdout);
+        fputs(json_is_string(key) ? json_string_value(key) : "-", stdout);
+    }
+    putchar('\n');
+}
+
 /* Prints what evapid has reloaded, and what that has changed. */
 int change_reload(const struct options *options, char **words, int count)
 {
@@ -71,12 +90,15 @@ int change_reload(const struct options *options, char **words, int count)
     if (answer == NULL)
         return status;
     const json_t *outcome = json_object_get(answer, "reload");
-    if (options->json)
+    if (options->json) {
         print_answer(answer);
-    else
+    } else {
+        make_printable(answer);
         printf("reloaded: listeners added %lld, removed %lld; clients closed %lld\n",
                (long long)number_at(outcome, "listeners_added"), (long long)number_at(outcome, "listeners_removed"),
                (long long)number_at(outcome, "clients_closed"));
+        print_changed(json_object_get(outcome, "changed"));
+    }
     json_decref(answer);
     return EXIT_FINE;
 }

@@ -173,7 +173,8 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void print_outcome(const struct options *options, json_t *answer, double seconds)
+/* text: it was one event, from the command line. */
+static void print_outcome(const struct options *options, json_t *answer, double seconds, bool text)
 {
     char size[SHORT_TEXT];
     json_t *published = json_object_get(answer, "published");
@@ -184,6 +185,14 @@ static void print_outcome(const struct options *options, json_t *answer, double 
         json_object_set_new(published, "events_per_second", json_real(rate));
         json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         putchar('\n');
+        return;
+    }
+    if (text && json_object_get(published, "receivers") != NULL) {
+        const json_int_t receivers = number_at(published, "receivers");
+        if (receivers == 0)
+            puts("nobody got it");
+        else
+            printf("%lld client%s got it\n", (long long)receivers, receivers == 1 ? "" : "s");
         return;
     }
     printf("%lld event%s, %s bytes, %.0f events/s; %lld had a receiver\n", (long long)events, events == 1 ? "" : "s",
@@ -207,6 +216,20 @@ static void frame_words(struct publishing *publishing, char **words, int count)
     publishing->over = true;
 }
 
+/* Were there events, and no client for any of them? */
+static bool reached_nobody(const json_t *answer)
+{
+    const json_t *published = json_object_get(answer, "published");
+    return number_at(published, "events") > 0 && number_at(published, "received") == 0;
+}
+
+/* Who has forgotten the text would wait for an answer. */
+static void say_what_is_read(void)
+{
+    if (isatty(STDIN_FILENO))
+        fputs("evapictl: each line that you type is an event; Ctrl-D ends the input\n", stderr);
+}
+
 static int publish(const struct options *options, json_t *request, char **words, int count)
 {
     struct publishing publishing = { .over = false };
@@ -223,12 +246,16 @@ static int publish(const struct options *options, json_t *request, char **words,
         if (count > 0)
             frame_words(&publishing, words, count);
         else
+            say_what_is_read();
+        if (count == 0)
             sigaction(SIGINT, &action, NULL); /* SIGINT ends the input, for a user who types it */
         status = publish_all(&publishing);
         if (status == EXIT_FINE)
-            print_outcome(options, publishing.answer, now_s() - begun);
+            print_outcome(options, publishing.answer, now_s() - begun, count > 0);
         if (status == EXIT_FINE && publishing.failure != 0)
             status = fail(EXIT_ANSWERED_ERROR, "standard input", strerror(publishing.failure));
+        if (status == EXIT_FINE && !options->allow_none)
+            status = reached_nobody(publishing.answer) ? EXIT_NOBODY : EXIT_FINE;
     }
     json_decref(publishing.answer);
     line_close(&publishing.line);

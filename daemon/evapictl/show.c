@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "evapictl/ask.h"
+#include "evapictl/choice.h"
 #include "evapictl/status_text.h"
 #include "evapictl/table.h"
 #include "evapictl/text.h"
@@ -31,12 +32,6 @@ static int show(const struct options *options, json_t *request, const char *key,
 static json_t *request(const char *command)
 {
     return json_pack("{s:s}", "command", command);
-}
-
-static void add_text(json_t *object, const char *key, const char *text)
-{
-    if (text != NULL && json_object_set_new(object, key, json_string(text)) != 0)
-        exit(fail(EXIT_USAGE, text, "evapid knows texts in UTF-8 only"));
 }
 
 static void add_limit(json_t *object, const struct options *options)
@@ -70,13 +65,7 @@ int show_clients(const struct options *options, char **words, int count)
 {
     (void)words;
     (void)count;
-    json_t *asked = request("clients");
-    add_text(asked, "sort", options->sort);
-    add_text(asked, "tag", options->tag);
-    add_text(asked, "address", options->address);
-    add_text(asked, "state", options->state);
-    if (options->slow)
-        json_object_set_new(asked, "slow", json_true());
+    json_t *asked = choice_request(options);
     add_limit(asked, options);
     return show(options, asked, "clients", print_clients);
 }
@@ -105,6 +94,34 @@ int show_stats(const struct options *options, char **words, int count)
     if (options->reset)
         json_object_set_new(asked, "reset", json_true());
     return show(options, asked, "since_reset", print_stats);
+}
+
+int show_config(const struct options *options, char **words, int count)
+{
+    (void)words;
+    (void)count;
+    return show(options, request("config"), "config", print_config);
+}
+
+/* Not ready is no error of evapid's, but for a script it is the same. */
+int show_ready(const struct options *options, char **words, int count)
+{
+    int status = EXIT_FINE;
+    (void)words;
+    (void)count;
+    json_t *answer = ask(options, request("ready"), "ready", &status);
+    if (answer == NULL)
+        return status;
+    const bool ready = is_true_at(answer, "ready");
+    if (options->json)
+        json_dumpf(answer, stdout, JSON_INDENT(2));
+    else if (ready)
+        fputs("ready", stdout);
+    else
+        printf("not ready: %s", text_at(answer, "reason"));
+    putchar('\n');
+    json_decref(answer);
+    return ready ? EXIT_FINE : EXIT_ANSWERED_ERROR;
 }
 
 int show_names(const struct options *options, char **words, int count)

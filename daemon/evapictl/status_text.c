@@ -136,21 +136,22 @@ static void table_client(struct table *table, const json_t *client)
     table_set(table, 2, "%s", text_at(client, "tag"));
     table_set(table, 3, "%s%s", text_at(client, "state"), is_true_at(client, "slow") ? ", SLOW" : "");
     table_set(table, 4, "%s", show_since(text_at(client, "since"), text));
-    table_set(table, 5, "%lld", count_at(in, "frames"));
-    table_set(table, 6, "%s", show_size(number_at(in, "bytes"), text));
-    table_set(table, 7, "%lld", count_at(in, "waiting"));
-    table_set(table, 8, "%lld", count_at(out, "delivered"));
-    table_set(table, 9, "%s", show_size(number_at(out, "bytes"), text));
-    table_set(table, 10, "%lld", count_at(out, "queued_frames"));
-    table_set(table, 11, "%s", show_size(number_at(out, "queued_bytes"), text));
-    table_set(table, 12, "%s", dropped);
+    table_set(table, 5, "%s", show_span(number_at(client, "idle_s"), text));
+    table_set(table, 6, "%lld", count_at(in, "frames"));
+    table_set(table, 7, "%s", show_size(number_at(in, "bytes"), text));
+    table_set(table, 8, "%lld", count_at(in, "waiting"));
+    table_set(table, 9, "%lld", count_at(out, "delivered"));
+    table_set(table, 10, "%s", show_size(number_at(out, "bytes"), text));
+    table_set(table, 11, "%lld", count_at(out, "queued_frames"));
+    table_set(table, 12, "%s", show_size(number_at(out, "queued_bytes"), text));
+    table_set(table, 13, "%s", dropped);
     free(dropped);
 }
 
 void print_clients(const json_t *answer)
 {
-    static const char *const titles[] = { ">client",  "address", "tag",    "state",   ">for",   ">in",    ">bytes",
-                                          ">waiting", ">out",    ">bytes", ">queued", ">bytes", "dropped" };
+    static const char *const titles[] = { ">client", "address",  "tag",  "state",  ">for",    ">idle",  ">in",
+                                          ">bytes",  ">waiting", ">out", ">bytes", ">queued", ">bytes", "dropped" };
     const json_t *clients = json_object_get(answer, "clients");
     struct table table;
     size_t i = 0;
@@ -158,7 +159,7 @@ void print_clients(const json_t *answer)
     print_count("clients", clients, number_at(answer, "total"));
     if (json_array_size(clients) == 0)
         return;
-    table_open(&table, titles, 13);
+    table_open(&table, titles, 14);
     json_array_foreach(clients, i, client) table_client(&table, client);
     table_print(&table);
 }
@@ -175,6 +176,7 @@ void print_client(const json_t *answer)
            text_at(client, "listener"), text_at(client, "state"));
     printf("tag        %s\n", text_at(client, "tag"));
     printf("connected  for %s (since %s)\n", show_since(text_at(client, "since"), text), text_at(client, "since"));
+    printf("idle       for %s\n", show_span(number_at(client, "idle_s"), text));
     if (is_true_at(client, "slow"))
         printf("SLOW       for %s (since %s)\n", show_since(text_at(client, "slow_since"), text),
                text_at(client, "slow_since"));
@@ -186,6 +188,31 @@ void print_client(const json_t *answer)
            show_size(number_at(out, "queued_bytes"), text), dropped);
     free(lost);
     free(dropped);
+}
+
+/* ---- the configuration ------------------------------------------------------------------------------------------- */
+
+void print_config(const json_t *answer)
+{
+    static const char *const titles[] = { "key", "value", "default", "from" };
+    const json_t *config = json_object_get(answer, "config");
+    struct table table;
+    size_t i = 0;
+    json_t *key = NULL;
+    printf("file       %s\n", text_at(config, "file"));
+    table_open(&table, titles, 4);
+    json_array_foreach(json_object_get(config, "keys"), i, key)
+    {
+        const json_t *held = json_object_get(key, "value");
+        char *value = json_is_null(held) ? NULL : json_dumps(held, JSON_COMPACT | JSON_ENCODE_ANY);
+        table_begin_row(&table);
+        table_set(&table, 0, "%s", text_at(key, "key"));
+        table_set(&table, 1, "%s", value != NULL ? value : "-");
+        table_set(&table, 2, "%s", is_true_at(key, "default") ? "yes" : "no");
+        table_set(&table, 3, "%s", text_at(key, "from"));
+        free(value);
+    }
+    table_print(&table);
 }
 
 /* ---- totals ----------------------------------------------------------------------------------------------------- */

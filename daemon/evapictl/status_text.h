@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+void print_config(const json_t *answer);
 void print_status(const json_t *answer);
 void print_kamailio(const json_t *answer);
 void print_listeners(const json_t *answer);

@@ -96,12 +96,32 @@ static void print_line(const struct look *look, const json_t *line)
     putchar('\n');
 }
 
-/* Print a line from evapid. EXIT_FINE, or what is wrong was printed. */
+/* Does the payload, as far as evapid has sent it, contain the text? */
+static bool contains(const json_t *line, const char *wanted)
+{
+    const json_t *text = json_object_get(line, "payload");
+    const json_t *base64 = json_object_get(line, "base64");
+    size_t size = json_string_length(text);
+    char *bytes =
+        json_is_string(base64) ? read_base64(json_string_value(base64), json_string_length(base64), &size) : NULL;
+    const char *payload = bytes != NULL ? bytes : json_string_value(text);
+    const bool found = payload != NULL && memmem(payload, size, wanted, strlen(wanted)) != NULL;
+    free(bytes);
+    return found;
+}
+
+/* Print a line from evapid, if it is wanted; *left is how many more are. EXIT_FINE, or what is wrong was printed. */
 static int show_line(const struct options *options, const struct look *look, const struct line_to *line,
-                     const char *text, size_t length)
+                     const char *text, size_t length, long *left)
 {
     json_t *shown = read_answer(text, length);
     int status = EXIT_FINE;
+    const bool notice = json_object_get(shown, "dropped") != NULL || json_object_get(shown, "error") != NULL;
+    if (shown != NULL && !notice && options->match != NULL && !contains(shown, options->match)) {
+        json_decref(shown);
+        return EXIT_FINE;
+    }
+    *left -= shown != NULL && !notice && *left > 0;
     if (shown == NULL || json_object_get(shown, "error") != NULL) {
         status = report_error(line, shown);
     } else if (options->json) {
@@ -121,12 +141,13 @@ static int show_all(const struct options *options, const struct look *look, stru
     int status = EXIT_FINE;
     size_t length = 0;
     const char *text = NULL;
-    while (status == EXIT_FINE) {
-        while (status == EXIT_FINE && (text = line_next(line, &length)) != NULL)
-            status = show_line(options, look, line, text, length);
+    long left = options->count;
+    while (status == EXIT_FINE && left != 0) {
+        while (status == EXIT_FINE && left != 0 && (text = line_next(line, &length)) != NULL)
+            status = show_line(options, look, line, text, length, &left);
         if (fflush(stdout) != 0)
             return fail(EXIT_ANSWERED_ERROR, "standard output", strerror(errno));
-        if (status == EXIT_FINE && line_fill(line) < 0)
+        if (status == EXIT_FINE && left != 0 && line_fill(line) < 0)
             status = report_broken(line, errno);
     }
     return status;
@@ -144,6 +165,8 @@ int tail_run(const struct options *options, char **words, int count)
         json_pack("{s:s, s:s*, s:s*}", "command", "tail", "direction", options->direction, "tag", options->tag);
     if (request == NULL)
         return fail(EXIT_USAGE, "tag", "it must be UTF-8");
+    if (options->client >= 0)
+        json_object_set_new(request, "client", json_integer(options->client));
     int status = line_open(&line, options->socket);
     if (status != EXIT_FINE) {
         json_decref(request);

@@ -14,7 +14,9 @@
 #include "kamailio/seat.h"
 
 #define SUBJECT "kamailio"
+#define SHORT_MS 60000U /* a Kamailio that is without a worker for so long does not stop, and does not start */
 
+static struct log_limit shortages = { .kind = "kamailio: missing workers" };
 static struct log_limit losses = { .kind = "kamailio: lost workers" };
 static struct log_limit attachments = { .kind = "kamailio: attached" };
 static struct log_limit detachments = { .kind = "kamailio: detached" };
@@ -76,8 +78,8 @@ static void attachment_lose_worker(struct kamailio *kamailio, struct worker *wor
     const uint64_t begun = attachment->abandoned ? UINT64_MAX : progress_begun(kamailio, worker);
     attachment->workers[worker->index] = NULL;
     const bool last = --attachment->workers_attached == 0;
-    if (!last)
-        log_limited(&losses, LEVEL_WARNING, SUBJECT, "worker %u (pid %u): %s", worker->index, worker->pid, why);
+    if (!last) /* no warning: when Kamailio stops, its workers go one after the other */
+        log_limited(&losses, LEVEL_INFO, SUBJECT, "worker %u (pid %u): %s", worker->index, worker->pid, why);
     seat_leave_worker(kamailio, worker, begun, last);
     if (last)
         attachment_detached(kamailio, why);
@@ -140,6 +142,27 @@ void attachment_turn(struct kamailio *kamailio)
         attachment_end_clients(kamailio);
 }
 
+/* A Kamailio that stops loses its workers one by one, and a worker that lost its link attaches again within a second. If a
+ * worker stays away from a Kamailio that goes on, somebody should look. */
+static void attachment_check_workers(struct kamailio *kamailio)
+{
+    struct attachment *attachment = &kamailio->attachment;
+    const uint64_t now_ms = uv_now(kamailio->loop);
+    if (attachment->state != ATTACHED || attachment->workers_attached >= attachment->workers_declared) {
+        attachment->short_since_ms = 0;
+        attachment->short_said = false;
+        return;
+    }
+    if (attachment->short_since_ms == 0)
+        attachment->short_since_ms = now_ms;
+    if (attachment->short_said || now_ms - attachment->short_since_ms < SHORT_MS)
+        return;
+    attachment->short_said = true;
+    log_limited(&shortages, LEVEL_WARNING, SUBJECT, "%u of %u workers of pid %u have not been attached for %u s",
+                attachment->workers_declared - attachment->workers_attached, attachment->workers_declared,
+                attachment->pid, SHORT_MS / 1000);
+}
+
 void attachment_tick(struct kamailio *kamailio)
 {
     const struct attachment *attachment = &kamailio->attachment;
@@ -152,6 +175,7 @@ void attachment_tick(struct kamailio *kamailio)
         intake_tick(attachment->intake);
     if (attachment->back_by_ms != 0 && uv_now(kamailio->loop) >= attachment->back_by_ms)
         attachment_end_clients(kamailio);
+    attachment_check_workers(kamailio);
 }
 
 /* ---- attaching -------------------------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ static void hold_on_over(uv_timer_t *timer)
 {
     struct kamailio *kamailio = timer->data;
     if (hold_is_on(kamailio))
-        log_limited(&shortfalls, LEVEL_WARNING, SUBJECT,
+        log_limited(&shortfalls, intake_used(kamailio->attachment.intake) > 0 ? LEVEL_WARNING : LEVEL_NOTICE, SUBJECT,
                     "%u of %u clients are there after %u ms (attach_hold_ms), %u are being announced",
                     kamailio->bus->roster.receiver_count, kamailio->hold.expected, kamailio->config->attach_hold_ms,
                     kamailio->seats.announced);

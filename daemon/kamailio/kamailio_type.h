@@ -44,7 +44,9 @@ struct attachment {
     struct kamailio_gone gone;
     uint64_t back_by_ms; /* loop time: if it is not back by then, it has gone; 0: it is attached, or gone for good */
     uint16_t workers_declared, workers_attached;
-    uint16_t departed; /* attached workers that have gone, while evapid reads what they had written */
+    uint64_t short_since_ms; /* loop time since when workers are missing; 0: none is */
+    bool short_said;         /* and that is in the log */
+    uint16_t departed;       /* attached workers that have gone, while evapid reads what they had written */
     char module_version[32], kamailio_version[64];
     struct worker *workers[EVAPID_WORKERS_MAX];
     bool corrupt; /* the ring of corrupt_instance cannot be read; that Kamailio is refused */

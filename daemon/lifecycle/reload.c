@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "bus/flush.h"
+#include "config/inventory.h"
 
 /* The change being prepared. */
 struct change {
@@ -214,8 +215,12 @@ const char *reload_config(struct evapid *evapid, const char *path, struct reload
     }
     if (!config_read(&config, path, error))
         return error;
-    if (!prepare(&change)) {
+    outcome->changed = inventory_changes(&evapid->config, &config);
+    const bool named = outcome->changed != NULL || fail(&change, "", path, "no memory");
+    if (!named || !prepare(&change)) {
         config_free(&config);
+        json_decref(outcome->changed);
+        outcome->changed = NULL;
         return error;
     }
     commit(&change, outcome);

@@ -104,6 +104,7 @@ static const char *open_all(struct evapid *evapid, struct descriptors *descripto
                                                .kamailio = &evapid->kamailio,
                                                .listeners = &evapid->listeners,
                                                .control = &evapid->control.door,
+                                               .config = &evapid->config,
                                                .turn = &evapid->turn,
                                                .started_ms = uv_now(&evapid->loop) };
     listeners_inherit(&evapid->listeners, descriptors);

@@ -55,7 +55,7 @@ static bool selection_meets(const struct selection *selection, const struct clie
 {
     return (!selection->by_tag || has_tag(client, selection->tag, selection->tag_length)) &&
            (!selection->by_state || client->state == selection->state) &&
-           (!selection->slow || client->pace.slow_since_ms != 0) &&
+           (!selection->slow || client->pace.slow_since_ms != 0) && client_idle_ms(client) >= selection->idle_ms &&
            (!selection->by_address || comes_from(client, &selection->address));
 }
 

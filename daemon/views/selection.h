@@ -24,6 +24,7 @@ enum selection_order {
 
 struct selection {
     bool by_tag, by_address, by_state, slow; /* the conditions; slow: it is slow */
+    uint64_t idle_ms;                        /* it has been idle for so long */
     const char *tag;                         /* tag_length bytes; length 0: clients without a tag */
     size_t tag_length;
     struct network address; /* the client comes from there */

@@ -82,13 +82,13 @@ json_t *describe_client(struct client *client)
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
     return json_pack(
-        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:I, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
         (json_int_t)client->index, "listener", client->listener != NULL ? listener_name(client->listener) : NULL,
         "address", address, "tag",
         client->tagging.tag != NULL ? describe_bytes(client->tagging.tag->name, client->tagging.tag->length)
                                     : json_null(),
-        "state", client_state_name(client->state), "since", describe_time(client->since_ms), "slow",
-        client->pace.slow_since_ms != 0, "slow_since",
+        "state", client_state_name(client->state), "since", describe_time(client->since_ms), "idle_s",
+        (json_int_t)(client_idle_ms(client) / 1000), "slow", client->pace.slow_since_ms != 0, "slow_since",
         client->pace.slow_since_ms != 0 ? describe_time(client->pace.slow_since_ms) : json_null(), "in",
         describe_input(tally), "out", "relayed", (json_int_t)tally->relayed, "delivered", (json_int_t)tally->delivered,
         "bytes", (json_int_t)tally->delivered_bytes, "queued_frames", (json_int_t)outq_events(&client->out),

@@ -9,6 +9,7 @@
 #include "base/turn.h"
 #include "bus/bus.h"
 #include "client/listener.h"
+#include "config/config_type.h"
 #include "kamailio/kamailio.h"
 #include "net/door.h"
 #include "views/selection.h"
@@ -20,6 +21,7 @@ struct status_subject {
     struct kamailio *kamailio;
     struct listeners *listeners;
     const struct door *control;
+    const struct config *config;
     const struct turn *turn;
     uint64_t started_ms; /* by the loop's clock */
 };

@@ -7,6 +7,8 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "bus/roster.h"
+#include "client/subscription.h"
 #include "views/status.h"
 
 #define NOTICE_ROOM 64U /* for the notice of lines not shown, after the lines */
@@ -118,6 +120,18 @@ static bool tail_wants(const struct tail *tail, const char *tag, size_t tag_leng
            (tag_length == filter->tag_length && (tag_length == 0 || memcmp(tag, filter->tag, tag_length) == 0));
 }
 
+/* Was the event that has just been given to its receivers meant for this client? Its books tell, whatever the kind of
+ * the event. Asked for each event, because each changes them. */
+static bool tail_is_meant(struct tail *tail, const struct bus *bus)
+{
+    struct client *client = roster_find(bus, tail->filter.client);
+    const uint64_t before = tail->relayed;
+    if (client == NULL)
+        return false;
+    tail->relayed = subscription_tally(client)->relayed;
+    return tail->relayed > before;
+}
+
 static json_t *describe_tag(const char *tag, size_t length)
 {
     return length > 0 ? describe_bytes(tag, length) : json_null();
@@ -151,9 +165,12 @@ static void tails_on_event(void *owner, const struct event *event, uint32_t rece
     const struct tails *tails = owner;
     struct tail *tail = NULL;
     DL_FOREACH(tails->first, tail)
-    if (tail->filter.out && tail_wants(tail, event->tag, event->tag_length) &&
-        !tail_is_full(tail, payload_length(event->payload)))
-        show_event(tail, event, receivers);
+    {
+        const bool meant = tail->filter.client == 0 || tail_is_meant(tail, tails->bus);
+        if (meant && tail->filter.out && tail_wants(tail, event->tag, event->tag_length) &&
+            !tail_is_full(tail, payload_length(event->payload)))
+            show_event(tail, event, receivers);
+    }
 }
 
 static void show_message(struct tail *tail, const struct client *client, const char *bytes, size_t length)
@@ -173,8 +190,8 @@ static void tails_on_message(void *owner, const struct client *client, const cha
     const struct tag *tag = client->tagging.tag;
     struct tail *tail = NULL;
     DL_FOREACH(tails->first, tail)
-    if (tail->filter.in && tail_wants(tail, tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0) &&
-        !tail_is_full(tail, length))
+    if (tail->filter.in && (tail->filter.client == 0 || tail->filter.client == client->index) &&
+        tail_wants(tail, tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0) && !tail_is_full(tail, length))
         show_message(tail, client, bytes, length);
 }
 
@@ -198,6 +215,7 @@ struct tail *tail_open(struct tails *tails, struct bus *bus, const struct tail_f
     }
     tail->filter = *filter;
     tail->lines = lines;
+    tail_is_meant(tail, bus); /* counts from here on */
     DL_APPEND(tails->first, tail);
     tails->count++;
     if (tails->count == 1)

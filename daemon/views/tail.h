@@ -22,12 +22,14 @@ struct tail_filter {
     bool by_tag;  /* only events for the tag, and messages of clients that have it */
     char tag[EVAPID_TAG_MAX];
     size_t tag_length;
+    uint32_t client; /* only this client's messages, and events that it is meant to get; 0: of all */
 };
 
 struct tail {
     struct tail_filter filter;
     char *lines;      /* of TAIL_ROOM bytes */
     size_t length;    /* of the waiting lines */
+    uint64_t relayed; /* filter.client's count of events that it was meant to get, after the last event */
     uint64_t dropped; /* events and messages not shown since these lines began to wait */
     struct tail *prev, *next;
 };

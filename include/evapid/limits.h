@@ -24,6 +24,7 @@
 
 #define EVAPID_KAMAILIO_SOCKET "/run/evapid/kamailio.sock"
 #define EVAPID_CONTROL_SOCKET "/run/evapid/control.sock"
+#define EVAPID_INSTANCE_SOCKET "/run/evapid-%s/control.sock" /* of one of several instances, by its name */
 
 /* The address of HTTP when the configuration enables it without naming one. */
 #define EVAPID_METRICS_ADDRESS "127.0.0.1:9464"

@@ -40,7 +40,7 @@ def rows(text):
 VARYING = [  # of one run and another
     (r"(?m)^( *\d+ +\d+ +\d+) +\d+ +\d+$", r"\1 N N"),  # a worker: it may not have said yet that its route has ended
     (r"queue +\w+ of", "queue N of"),  # and what it says may wait there;
-    (r"( open +\d+ s +\d+ +\d+ +)[01] ", r"\1N "),  # so long the message waits: a client's,
+    (r"( open +\d+ s +\d+ s +\d+ +\d+ +)[01] ", r"\1N "),  # so long the message waits: a client's,
     (r"(in +messages .*waiting )[01],", r"\1N,"),  # and in all
     (r"\S*evapid-quickstart-\w+", "FOLDER"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),

@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_alone_is_gone_though_somebody_holds_its_socket(
     client = stage.connect()
     client.send(b"word")
     assert client.receive() == b"heard word"
-    assert stage.evapid.logged(r"warning kamailio: worker 0 \(pid \d+\): its process has ended")
+    assert stage.evapid.logged(r"info kamailio: worker 0 \(pid \d+\): its process has ended")
     stage.kamailio.kill()
 
 

@@ -425,3 +425,22 @@ def test_the_socket_files_are_gone_after_the_end(stage):
     assert evapid.kamailio_socket.exists() and evapid.control_socket.exists()
     assert evapid.terminate() == 0
     assert not evapid.kamailio_socket.exists() and not evapid.control_socket.exists()
+
+
+def test_a_normal_stop_of_a_client_of_kamailio_and_of_evapid_is_no_warning(stage):
+    """Three workers end one after the other; and those that are attached end with evapid."""
+    stage.start_evapid()
+    for _ in range(2):
+        stage.start_kamailio('route[TEST] { exit; }', evapi={"workers": 3})
+        stage.evapid.attached(stage.kamailio.pid, 3)
+        leaving, staying = stage.connect(), stage.connect()
+        leaving.close()
+        stage.evapid.client(staying)
+        assert stage.kamailio.terminate() == 0
+        stage.evapid.detached()
+        staying.close()
+    stage.start_kamailio('route[TEST] { exit; }', evapi={"workers": 3})
+    stage.evapid.attached(stage.kamailio.pid, 3)
+    assert stage.evapid.terminate() == 0
+    assert stage.evapid.lines(r"^\S+ (warning|error) ") == []
+    stage.kamailio.terminate()

@@ -81,5 +81,9 @@ def test_a_text_in_an_answer_forges_no_line_and_drives_no_terminal(folder, text,
 def test_what_a_reload_has_changed_is_said(folder):
     answer = b'{"reload": {"listeners_added": 2, "listeners_removed": 1, "clients_closed": 7}}\n'
     assert ask_a_fake_for(folder, answer, "reload").stdout == "reloaded: listeners added 2, removed 1; clients closed 7\n"
+    for changed, said in (("[]", "no key"), ('["log.level", "listeners[0].max_clients"]', "log.level, listeners[0].max_clients"),
+                          ('["a\\u001bb", 5]', "a\\x1bb, -")):
+        answer = b'{"reload": {"changed": %s}}\n' % changed.encode()
+        assert ask_a_fake_for(folder, answer, "reload").stdout.splitlines()[1] == f"changed: {said}"
     ran = ask_a_fake_for(folder, b'{"error": "not reloaded", "detail": "/etc/evapid/evapid.json:3:5: unknown key"}\n', "reload")
     assert (ran.returncode, ran.stderr) == (1, "evapictl: not reloaded: /etc/evapid/evapid.json:3:5: unknown key\n")

@@ -5,14 +5,16 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 
 from client import netstring
 from control import Control, stage, tagged  # noqa: F401: a fixture
 from evapid import EVAPICTL, SANITIZER, evapictl, run_evapid
-from process import DEADLINE_S
+from process import DEADLINE_S, until
 from stage import Stage
 
 pytestmark = pytest.mark.usefixtures("calm")
@@ -36,6 +38,32 @@ def refused(stage, code, *words):
 def rows(text):
     """The rows of the table in text, with its first cells as keys."""
     return {line.split()[0]: re.split("  +", line.strip()) for line in text.splitlines() if line.startswith("  ")}
+
+
+@pytest.fixture
+def folder_of_fake(tmp_path):
+    """Runs evapictl with what is no evapid but has these answers, one for each request; returns what it printed, and the requests."""
+    def ask(answers, *words):
+        path, requests = tmp_path / "fake.sock", []
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen(1)
+            listening.settimeout(DEADLINE_S)
+
+            def serve():
+                connection = listening.accept()[0]
+                connection.settimeout(DEADLINE_S)
+                with connection, connection.makefile("rb") as lines:
+                    for answer in answers:
+                        requests.append(json.loads(lines.readline()))
+                        connection.sendall(json.dumps(answer).encode() + b"\n")
+            fake = threading.Thread(target=serve)
+            fake.start()
+            ran = evapictl(path, *words)
+            fake.join()
+        return ran, requests
+    return ask
 
 
 # ---- views
@@ -96,7 +124,7 @@ def test_the_text_of_the_status_shows_what_waits_both_ways(stage):
     queued = re.search(r"\n  queued   (\d+) \(([\d.]+M)\), in ([\d.]+M) of memory\n", shown)
     assert queued and int(queued[1]) == waiting
     assert re.search(r"\n  in       messages \d+ \(.*\), waiting 0, dropped -\n", shown)
-    assert rows(shown)[str(client.index)][10] == str(waiting)
+    assert rows(shown)[str(client.index)][11] == str(waiting)
 
 
 def test_a_long_cell_is_shown_whole(stage):
@@ -141,12 +169,11 @@ def publish(stage, words, lines):
 
 def test_a_text_is_one_event(stage):
     blue, bare = tagged(stage, b"blue"), stage.connect()
-    assert re.fullmatch(r"1 event, 11 bytes, \d+ events/s; 1 had a receiver\n", said(stage, "relay", "hello", "world"))
-    assert said(stage, "multicast", "blue", "--", "-x", "\u20ac").startswith("1 event, 6 bytes, ")
-    assert said(stage, "unicast", "green", "x").endswith("; 0 had a receiver\n")
+    assert said(stage, "relay", "hello", "world") == "2 clients got it\n"
+    assert said(stage, "multicast", "blue", "--", "-x", "\u20ac") == "1 client got it\n"
     answer = json.loads(said(stage, "unicast", "blue", '{"a": 1}', "--json"))
-    assert (answer["published"]["events"], answer["published"]["received"]) == (1, 1)
-    assert said(stage, "send", str(blue.index), "to", "you").endswith("; 1 had a receiver\n")
+    assert [answer["published"][key] for key in ("events", "bytes", "received", "receivers")] == [1, 8, 1, 1]
+    assert said(stage, "send", str(blue.index), "to", "you") == "1 client got it\n"
     assert blue.receive_many(4) == [b"hello world", "-x \u20ac".encode(), b'{"a": 1}', b"to you"]
     assert bare.receive() == b"hello world" and not bare.receive_ready()
 
@@ -163,6 +190,17 @@ def test_lines_go_to_one_client_and_one_that_has_gone_is_an_error(stage):
     ran = publish(stage, ["send", "blue", "four"], b"")
     assert ran.returncode == 2 and b"a client's number was expected" in ran.stderr
     assert not other.receive_ready()
+
+
+def test_an_event_that_nobody_gets_ends_with_4_unless_that_is_allowed(stage):
+    tagged(stage, b"blue")
+    ran = stage.evapid.ctl("unicast", "green", "x")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (4, "nobody got it\n", "")
+    assert said(stage, "unicast", "green", "x", "--allow-none") == "nobody got it\n"
+    for lines, tag, code in ((b"one\ntwo\n", "green", 4), (b"", "green", 0), (b"one\ntwo\n", "blue", 0)):
+        ran = publish(stage, ["multicast", tag], lines)
+        assert ran.returncode == code and b"had a receiver\n" in ran.stdout
+        assert publish(stage, ["multicast", tag, "--allow-none"], lines).returncode == 0
 
 
 def test_a_hundred_thousand_lines_arrive_each_once_and_in_order(stage):
@@ -263,6 +301,54 @@ def test_the_level_of_the_log_is_shown_and_set(stage):
         stage.evapid.logged(f"control: the log level is {level} now")
 
 
+def test_clients_that_options_choose_are_tagged_and_closed(stage):
+    red, blue, other = tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue", source="127.0.0.2")
+    assert refused(stage, 2, "close", "--tag", "blue") == "evapictl: 2 clients would be closed: add --yes to do it\n"
+    assert refused(stage, 2, "tag", "--address", "127.0.0.2", "x") == "evapictl: 1 client would get the tag: add --yes to do it\n"
+    assert [stage.evapid.client(each)["tag"] for each in (red, blue, other)] == ["red", "blue", "blue"], "nothing was done"
+    assert said(stage, "tag", "--tag", "blue", "--address", "127.0.0.0/8", "green", "--yes") == "2 clients now with the tag\n"
+    assert [stage.evapid.client(each)["tag"] for each in (red, blue, other)] == ["red", "green", "green"]
+    assert said(stage, "tag", "--address", "127.0.0.2", "", "--yes") == "1 client now without a tag\n"
+    assert said(stage, "close", "--slow", "--yes") == said(stage, "close", "--idle", "86400", "--yes") == (
+        "0 clients closed after receiving what is queued\n")
+    said(stage, "relay", "the last")
+    assert json.loads(said(stage, "close", "--tag", "green", "--yes", "--json")) == {"closed": {"clients": 1}}
+    assert blue.receive_rest() == [b"the last"]
+    assert said(stage, "close", "--idle", "0", "--yes").startswith("2 clients closed ")
+    assert red.receive_rest() == other.receive_rest() == [b"the last"]
+
+
+def test_a_chosen_client_that_has_gone_is_no_error(folder_of_fake):
+    """It was in the list, and ends before its turn. An evapid that is a fake can have it so."""
+    answers = [{"clients": [{"index": 1, "state": "open"}, {"index": 2, "state": "gone"}, {"index": 3, "state": "open"}]},
+               {"error": "no such client", "detail": "1 has gone"}, {"closed": {"client": 3}}]
+    ran, requests = folder_of_fake(answers, "close", "--state", "open", "--yes")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1 client closed after receiving what is queued\n", "")
+    assert requests == [{"command": "clients", "state": "open"}, {"command": "close", "client": 1}, {"command": "close", "client": 3}]
+    answers[1:] = [{"closed": {"client": 1}}, {"error": "no memory", "detail": "try again"}]
+    ran, _ = folder_of_fake(answers, "close", "--idle", "5", "--yes")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == ("evapictl: no memory: try again\n"
+                          "evapictl: before that, 1 client closed after receiving what is queued\n")
+
+
+def test_it_is_shown_for_how_long_a_client_has_been_idle(stage):
+    quiet, talking = stage.connect(), stage.connect()
+
+    def idle():
+        return [client["idle_s"] for client in stage.evapid.status()["clients"]]
+    until(lambda: min(idle()) >= 1, "nothing has passed for a second")
+    talking.send(b"I do")
+    until(lambda: (lambda quiet, talking: quiet > talking)(*idle()), "the one that talks is less idle")
+    assert re.search(r"\nidle       for \d+ (s|min)\n", said(stage, "client", quiet.index))
+    assert rows(said(stage, "clients"))[str(quiet.index)][5].endswith((" s", " min"))
+    said(stage, "relay", "to both")
+    quiet.receive(), talking.receive()
+    until(lambda: stage.evapid.client(quiet)["out"]["delivered"] == 1, "it is sent")
+    assert said(stage, "clients", "--idle", "86400").startswith("clients    0 of 2\n")
+    assert said(stage, "clients", "--idle", "0").startswith("clients    2\n")
+
+
 def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text("{}")
@@ -275,19 +361,67 @@ def test_a_configuration_is_checked_as_evapid_does(stage, tmp_path):
     assert evapictl("/nowhere", "check", str(tmp_path / "missing")).returncode == 1
 
 
+def test_what_is_configured_is_shown_and_a_reload_names_what_it_changes():
+    with Stage() as own:
+        own.start_evapid(log={"level": "info"}, limits={"linger_ms": 7000})
+        address = own.new_address()
+
+        def shown():
+            return {cells[0]: cells[1:] for cells in (line.split() for line in said(own, "config").splitlines()[2:])}
+        before = shown()
+        assert said(own, "config").startswith(f"file       {own.evapid.config}\n")
+        assert before["limits.linger_ms"] == ["7000", "no", "file"]
+        assert before["attach_hold_ms"] == ["5000", "yes", "default"]
+        assert before["access.allow"] == ["-", "yes", "default"]
+        own.evapid.configure(limits={"linger_ms": 8000}, listeners=[{"address": address}])
+        assert shown() == before, "nothing holds before the reload"
+        assert said(own, "reload") == ("reloaded: listeners added 1, removed 0; clients closed 0\n"
+                                       "changed: listeners, limits.linger_ms\n")
+        assert said(own, "reload").endswith("\nchanged: no key\n")
+        now = shown()
+        assert now["limits.linger_ms"] == ["8000", "no", "file"]
+        assert now["listeners[0].slow_policy"] == ['"disconnect"', "yes", "limits.slow_policy"]
+        said(own, "log", "debug")
+        assert shown()["log.level"] == ['"debug"', "no", "evapictl"]
+        keys = json.loads(said(own, "config", "--json"))["config"]["keys"]
+        assert {"key": "limits.linger_ms", "value": 8000, "default": False, "from": "file"} in keys
+
+
+def test_ready_says_by_its_exit_status_whether_clients_can_work_with_it(stage):
+    until(lambda: stage.evapid.ctl("ready").returncode == 0, "it is ready")
+    assert said(stage, "ready") == "ready\n"
+    assert json.loads(said(stage, "ready", "--json")) == {"ready": True, "reason": None}
+    with Stage() as own:
+        own.start_evapid(listeners=[{"address": own.new_address()}])
+        ran = own.evapid.ctl("ready")
+        assert (ran.returncode, ran.stdout, ran.stderr) == (1, "not ready: no Kamailio is attached\n", "")
+        ran = own.evapid.ctl("ready", "--json")
+        assert (ran.returncode, json.loads(ran.stdout)) == (1, {"ready": False, "reason": "no Kamailio is attached"})
+        own.evapid.terminate()
+        assert own.evapid.ctl("ready").returncode == 3
+
+
 # ---- the command line
 
 
 @pytest.mark.parametrize("words, hint", [
-    (["statsu"], "did you mean stats?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
-    (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["client"], "usage: evapictl client N"),
+    (["statsu"], "did you mean status?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
+    (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["foo"], "evapictl -h"),
+    (["status", "--sokcet", "x"], "did you mean --socket?"), (["--foo"], "unknown option: --foo; evapictl -h lists all"),
+    (["-x"], "unknown option: -x; evapictl -h"), (["-jx", "status"], "unknown option: -x;"), (["--s"], "unknown option: --s;"),
+    (["--json=5", "status"], "takes no value"), (["clients", "--sort"], "--sort: a value must follow it"), (["client"], "usage: evapictl client N"),
     (["client", "x"], "evapictl clients"), (["client", "0"], "evapictl clients"), (["client", "1e2"], "evapictl clients"),
-    (["tag", "1"], "usage: evapictl tag N TAG"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
+    (["tag", "1"], "usage: evapictl tag N TAG"), (["close"], "usage: evapictl close N; in place of N, --tag"),
+    (["close", "1", "--slow"], "either a client's number or options"), (["tag", "1", "x", "--tag", "y"], "either a client's number"),
+    (["tag", "--tag", "y"], "usage: evapictl tag N TAG"), (["clients", "--idle", "-1"], "whole seconds"),
+    (["clients", "--yes"], "evapictl -h"), (["tail", "--count", "0"], "from 1 on"), (["tail", "--client", "x"], "client's number"),
+    (["status", "--match", "x"], "evapictl -h"), (["tag", "1", "x", "--allow-none"], "evapictl -h"), (["multicast"], "usage: evapictl multicast TAG [TEXT...]"),
     (["status", "--sort", "tag"], "evapictl -h"), (["relay", "--watch", "1", "x"], "evapictl -h"),
     (["status", "--watch", "0"], "seconds"), (["status", "--watch", "soon"], "seconds"), (["tags", "--limit", "x"], "number"),
     (["tags", "--limit", "1.5"], "number"), (["names", "cities"], "commands, tags or clients"), (["top"], "terminal")])
 def test_a_wrong_command_line_is_answered_with_what_to_do(stage, words, hint):
-    assert hint in refused(stage, 2, *words)
+    error = refused(stage, 2, *words)
+    assert hint in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["status"], ["clients"], ["tail"], ["relay", "x"], ["tag", "1", "x"], ["log"], ["reload"],
@@ -296,6 +430,29 @@ def test_without_an_evapid_each_command_says_so(tmp_path, words):
     ran = evapictl(tmp_path / "control.sock", *words)
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr == f"evapictl: {tmp_path}/control.sock: evapid is not running (there is no such socket)\n"
+
+
+def test_a_path_that_is_no_socket_is_said_to_be_none(tmp_path):
+    file = tmp_path / "evapid.json"
+    file.write_text("{}")
+    for path, why in ((file, "this is no socket: "), (tmp_path, "this is no socket: "), (file / "x", "evapid is not running (there is no")):
+        ran = evapictl(path, "status")
+        assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith(f"evapictl: {path}: {why}")
+
+
+def test_the_socket_is_that_of_an_instance_or_of_the_environment(stage):
+    def asked(*words, **environment):
+        return subprocess.run([EVAPICTL, *words, "log"], capture_output=True, text=True, timeout=DEADLINE_S,
+                              env={**os.environ, **SANITIZER, **environment})
+    assert asked(EVAPICTL_SOCKET=str(stage.evapid.control_socket)).stdout == "info\n"
+    assert asked("-s", str(stage.evapid.control_socket), EVAPICTL_SOCKET="/nowhere").stdout == "info\n"
+    assert asked(EVAPICTL_SOCKET="/nowhere").stderr.startswith("evapictl: /nowhere: evapid is not running")
+    for words in (("-i", "no-such"), ("--instance=no-such",)):
+        ran = asked(*words, EVAPICTL_SOCKET=str(stage.evapid.control_socket))
+        assert (ran.returncode, ran.stdout) == (3, "") and ran.stderr.startswith("evapictl: /run/evapid-no-such/control.sock: ")
+    for name in ("", "a/b", "x" * 65):
+        ran = asked("-i", name)
+        assert ran.returncode == 2 and "the name of an instance has" in ran.stderr
 
 
 def test_names_for_shells_are_printed_a_line_each(stage):
@@ -352,6 +509,66 @@ def test_what_passes_is_printed_as_json(stage, tail):
     said(stage, "relay", "x")
     line = json.loads(tailing.stdout.readline())
     assert (line["kind"], line["receivers"], line["payload"]) == ("relay", 1, "x")
+
+
+def tail_to_its_end(evapid, *words, act):
+    """What a tail prints that ends by itself. act: makes something pass; called until the tail has ended."""
+    command = [EVAPICTL, "-s", evapid.control_socket, "tail", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tailing:
+        def ended():
+            act()
+            assert tailing.poll() is not None
+            return True
+        try:
+            until(ended, "the tail has ended")
+        finally:
+            tailing.kill()
+        printed, errors = tailing.communicate()
+        assert (tailing.returncode, errors) == (0, "")
+        return printed.splitlines()
+
+
+def test_tail_ends_after_so_many_of_what_matches(stage):
+    tagged(stage, b"blue")
+    def act():
+        for event in ("relay", "no"), ("relay", "a needle here"), ("relay", "none"), ("multicast", "blue", "needle two"):
+            stage.evapid.ctl(*event)
+    lines = tail_to_its_end(stage.evapid, "--match", "needle", "--count", 5, act=act)
+    assert len(lines) == 5 and all("needle" in line for line in lines)
+    assert {line.split("  ")[-1] for line in lines} == {"a needle here", "needle two"}
+    lines = tail_to_its_end(stage.evapid, "--count", 1, "--json", act=act)
+    assert len(lines) == 1 and json.loads(lines[0])["direction"] == "out"
+
+
+def test_tail_finds_a_text_between_any_bytes(stage):
+    client = stage.connect()
+
+    def act():
+        for message in (b"\xff\0 no, and that is long enough", b"\xff\0 needle \xfe, and that too"):
+            client.send(message)
+    line, = tail_to_its_end(stage.evapid, "--match", "needle", "--direction", "in", "--count", 1, act=act)
+    assert line.endswith("\\xff\\x00 needle \\xfe, and that too")
+
+
+def test_tail_shows_what_one_client_says_and_gets(stage):
+    """Whatever the kind of an event, also when one of several gets it."""
+    one, other = tagged(stage, b"blue"), tagged(stage, b"blue")
+    with Control(stage.evapid.control_socket) as looking, Control(stage.evapid.control_socket) as control:
+        assert looking.ask(command="tail", client=other.index) == {"tail": True}
+        assert control.ask(command="tail", client=999999)["error"] == "no such client"
+        control.ask(command="unicast", tag="blue", event="to the first")
+        control.ask(command="multicast", tag="blue", event="to both")
+        control.ask(command="tag", client=one.index, tag="red")
+        control.ask(command="multicast", tag="red", event="to the first")
+        control.ask(command="unicast", tag="blue", event="to the second")
+        one.send(b"from the first, which is none of it")
+        assert one.receive_many(3) == [b"to the first", b"to both", b"to the first"]
+        stage.evapid.until_status(lambda s: s["clients"][0]["in"]["frames"] == 2, "it has been passed on")
+        other.send(b"from the second one, as it should")
+        control.ask(command="relay", event="to all")
+        shown = [looking.line() for _ in range(4)]
+        assert [line["payload"] for line in shown if line["direction"] == "out"] == ["to both", "to the second", "to all"]
+        assert [line["payload"] for line in shown if line["direction"] == "in"] == ["from the second one, as it should"]
 
 
 def test_tail_ends_with_evapid_s_end_and_says_so():

@@ -146,6 +146,19 @@ def test_top_needs_a_terminal_that_is_known(stage, screen):
     screen.shows("set TERM")
 
 
+def test_a_relay_at_a_terminal_says_that_it_reads_from_it(stage):
+    client = stage.connect()
+    relay = Typescript([EVAPICTL, "-s", stage.evapid.control_socket, "relay"])
+    try:
+        relay.reads(b"each line that you type is an event; Ctrl-D ends the input\r\n")
+        os.write(relay.fd, b"typed\n")
+        assert client.receive() == b"typed"
+        os.write(relay.fd, b"\x04")
+        relay.reads(b"1 event, 5 bytes, ")
+    finally:
+        relay.close()
+
+
 # ---- tail
 
 
@@ -224,7 +237,7 @@ def shell(request, stage, installed):
 @pytest.mark.parametrize("typed, completed", [
     ("mult", "multicast "), ("listen", "listeners "), ("clients --sor", "clients --sort "),
     ("clients --state fl", "clients --state flushing "), ("clients --sort deli", "clients --sort delivered "),
-    ("multicast bl", "multicast blue "), ("tag {index} bl", "tag {index} blue "), ("close {digits}", "close {index} "),
+    ("multicast bl", "multicast blue "), ("close --tag bl", "close --tag blue "), ("close --id", "close --idle "), ("tag {index} bl", "tag {index} blue "), ("close {digits}", "close {index} "),
     ("send {digits}", "send {index} "),
     ("tail --tag bl", "tail --tag blue "), ("tail --direction o", "tail --direction out "), ("log warn", "log warning ")],
     ids=lambda text: text)

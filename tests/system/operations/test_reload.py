@@ -114,7 +114,7 @@ def test_an_address_may_overlap_with_one_that_goes(stage, alone, before, after):
     why = stage.evapid.reload_in_vain(listeners=[{"address": f"{before}:8448"}, {"address": f"{after}:8448"}])
     assert why == f"listener {after}:8448: address in use"
     assert stage.evapid.reload(listeners=[{"address": f"{after}:8448"}]) == {
-        "listeners_added": 1, "listeners_removed": 1, "clients_closed": 0}
+        "listeners_added": 1, "listeners_removed": 1, "clients_closed": 0, "changed": ["listeners"]}
     new = connect()
     assert [stage.evapid.client(client)["listener"] for client in (old, new)] == [f"{before}:8448", f"{after}:8448"]
     goes_on(stage, stage.phone(), [old, new])
@@ -151,7 +151,7 @@ def test_the_module_s_listener_is_closed_and_opened_again_and_goes_from_one_conf
     assert stage.evapid.reload(module_listener=True)["listeners_added"] == 1
     assert (listener_of(stage, stage.address)["source"], listener_of(stage, stage.address)["max_clients"]) == ("module", 3)
     assert stage.evapid.reload(listeners=[{"address": stage.address, "max_clients": 7}]) == {
-        "listeners_added": 0, "listeners_removed": 0, "clients_closed": 0}
+        "listeners_added": 0, "listeners_removed": 0, "clients_closed": 0, "changed": ["listeners"]}
     assert (listener_of(stage, stage.address)["source"], listener_of(stage, stage.address)["max_clients"]) == ("config", 7)
     stage.evapid.reload(listeners=[], limits={"unicast_mode": "round-robin"})
     shown = listener_of(stage, stage.address)

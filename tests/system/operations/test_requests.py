@@ -37,6 +37,8 @@ def error_of(answer):
     (b'{"command":"a\\u000\xd0\x9d\xdd\x8a', "not JSON", "?"), (b'{"command": "%s"}' % ("\u00e4" * 1100).encode(), "unknown command", "?"),
     (b'{"command": "status", "tag": "x"}', "bad request", "tag"),
     (b'{"command": "clients", "limit": -2}', "bad request", "limit"),
+    (b'{"command": "clients", "idle_s": -1}', "bad request", "idle_s"),
+    (b'{"command": "clients", "idle_s": 1.5}', "bad request", "integer"),
     (b'{"command": "clients", "limit": "2"}', "bad request", "integer"),
     (b'{"command": "clients", "sort": "size"}', "bad request", "sort"),
     (b'{"command": "clients", "state": "shut"}', "bad request", "state"),
@@ -203,11 +205,11 @@ def books(stage):
 def test_events_reach_those_they_are_for_and_are_in_the_books(stage, control):
     red, blue, also = tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue")
     before = books(stage)
-    assert control.ask(command="relay", event="all") == {"published": {"events": 1, "bytes": 3, "received": 1}}
-    assert control.ask(command="multicast", tag="blue", event="both") == {"published": {"events": 1, "bytes": 4, "received": 1}}
+    assert control.ask(command="relay", event="all") == {"published": {"events": 1, "bytes": 3, "received": 1, "receivers": 3}}
+    assert control.ask(command="multicast", tag="blue", event="both") == {"published": {"events": 1, "bytes": 4, "received": 1, "receivers": 2}}
     assert control.ask(command="unicast", tag="blue", event="a\u0000b")["published"]["received"] == 1
     assert control.ask(command="unicast", tag="green", event="x")["published"]["received"] == 0
-    assert control.ask(command="send", client=red.index, event="you") == {"published": {"events": 1, "bytes": 3, "received": 1}}
+    assert control.ask(command="send", client=red.index, event="you") == {"published": {"events": 1, "bytes": 3, "received": 1, "receivers": 1}}
     assert red.receive_many(2) == [b"all", b"you"]
     assert blue.receive_many(3) == [b"all", b"both", b"a\0b"] and also.receive_many(2) == [b"all", b"both"]
     after = books(stage)
@@ -227,7 +229,7 @@ def test_a_stream_for_a_client_that_goes_ends_well_and_the_rest_has_no_receiver(
     control.end()
     while "end" not in (answer := control.line()):
         pass
-    assert answer == {"published": {"events": 2, "bytes": 11, "received": 1}, "end": True}
+    assert answer == {"published": {"events": 2, "bytes": 11, "received": 1, "receivers": 1}, "end": True}
     assert not other.receive_ready()
     assert error_of(stage.evapid.ask(command="send", client=client.index, event="third")) == "no such client"
 
@@ -243,12 +245,12 @@ def test_a_send_is_shown_with_the_client_that_it_is_for(stage, control):
 def test_a_stream_of_events_may_hold_any_bytes_and_arrives_in_order(stage, control):
     client = stage.connect()
     events = [bytes([i % 256]) * (i % 700) for i in range(3000)] + [os.urandom(1 << 20)]
-    assert control.ask(command="relay", stream=True) == {"published": {"events": 0, "bytes": 0, "received": 0}}
+    assert control.ask(command="relay", stream=True) == {"published": {"events": 0, "bytes": 0, "received": 0, "receivers": 0}}
     control.send(b"\n".join(map(netstring, events[:100])) + b"".join(map(netstring, events[100:])))
     control.end()
     assert client.receive_many(len(events)) == events
     answers = control.rest()
-    assert answers[-1] == {"published": {"events": 3001, "bytes": sum(map(len, events)), "received": 3001}, "end": True}
+    assert answers[-1] == {"published": {"events": 3001, "bytes": sum(map(len, events)), "received": 3001, "receivers": 3001}, "end": True}
     counts = [answer["published"]["events"] for answer in answers]
     assert counts == sorted(counts) and not any("end" in answer for answer in answers[:-1])
 
@@ -274,7 +276,7 @@ def test_a_stream_that_makes_no_sense_says_how_far_it_came(stage, control, bytes
     assert client.receive() == b"a"
     answer = control.rest()[-1]
     assert answer["error"] == "bad stream" and detail in answer["detail"]
-    assert answer["published"] == {"events": 1, "bytes": 1, "received": 1}
+    assert answer["published"] == {"events": 1, "bytes": 1, "received": 1, "receivers": 1}
     assert not client.receive_ready()
 
 

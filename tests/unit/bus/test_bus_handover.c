@@ -167,6 +167,20 @@ static void test_clients_go_on_both_ways(void **state)
     hang_up(&new);
 }
 
+static void test_a_client_is_idle_from_the_hand_over_on(void **state)
+{
+    struct peer peer = open_client();
+    (void)state;
+    send_text(&peer, "5:hello,");
+    TURN_UNTIL(up.of[1].messages == 1);
+    find(1)->output.sent_ms -= 90000;
+    find(1)->input.read_ns -= 90000ULL * 1000000;
+    assert_in_range(client_idle_ms(find(1)), 90000, 900000);
+    hand_over();
+    assert_in_range(client_idle_ms(find(1)), 0, 80000);
+    hang_up(&peer);
+}
+
 static void test_a_message_in_two_parts_and_one_that_nobody_took(void **state)
 {
     struct peer part = open_client();
@@ -476,6 +490,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_clients_go_on_both_ways),
+        WITH_BUS(test_a_client_is_idle_from_the_hand_over_on),
         WITH_BUS(test_a_message_in_two_parts_and_one_that_nobody_took),
         WITH_BUS(test_what_waits_for_slow_clients_goes_over_whole),
         WITH_BUS(test_tags_keep_their_order),

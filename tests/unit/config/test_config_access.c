@@ -111,7 +111,7 @@ static void test_an_error_in_access_shows_its_place(void **state)
     (void)state;
     static const struct bad bad[] = {
         { "{\"access\":^[]}", "access: expected an object, found an array" },
-        { "{\"access\":{\"alow\":^[]}}", "access.alow: unknown key" },
+        { "{\"access\":{\"alow\":^[]}}", "access.alow: unknown key; did you mean allow?" },
         { "{\"access\":{\"allow\":^\"10.0.0.0/8\"}}", "access.allow: expected an array, found a string" },
         { "{\"access\":{\"allow\":^{}}}", "access.allow: expected an array, found an object" },
         { "{\"access\":{\"allow\":^[]}}",

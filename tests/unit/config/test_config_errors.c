@@ -8,20 +8,25 @@ static void test_an_unknown_key_is_an_error_at_each_level(void **state)
     (void)state;
     static const struct bad bad[] = {
         { "{\"port\":^1}", "port: unknown key" },
-        { "{\n  \"listener\" : ^[]\n}", "listener: unknown key" },
-        { "{\"Limits\":^{}}", "Limits: unknown key" },
-        { "{\"max_clients\":^5}", "max_clients: unknown key" },
-        { "{\"limits\":{\n\"max_clients\":^1}}", "limits.max_clients: unknown key" },
+        { "{\n  \"listener\" : ^[]\n}", "listener: unknown key; did you mean listeners?" },
+        { "{\"Limits\":^{}}", "Limits: unknown key; did you mean limits?" },
+        { "{\"max_clients\":^5}", "max_clients: unknown key; did you mean listeners[].max_clients?" },
+        { "{\"limits\":{\n\"max_clients\":^1}}",
+          "limits.max_clients: unknown key; did you mean listeners[].max_clients?" },
         { "{\"keepalive\":{\"idle\":^1}}", "keepalive.idle: unknown key" },
-        { "{\"keepalive\":{\"probes\":1, \"idle_ms\":\n ^{\"a\":1}}}", "keepalive.idle_ms: unknown key" },
+        { "{\"keepalive\":{\"probes\":1, \"idle_ms\":\n ^{\"a\":1}}}",
+          "keepalive.idle_ms: unknown key; did you mean idle_s?" },
         { "{\"log\":{\"file\":^\"/tmp/x\"}}", "log.file: unknown key" },
-        { "{\"listeners\":[{\"adress\":^\"127.0.0.1:8448\"}]}", "listeners[0].adress: unknown key" },
+        { "{\"listeners\":[{\"adress\":^\"127.0.0.1:8448\"}]}",
+          "listeners[0].adress: unknown key; did you mean address?" },
         { "{\"listeners\":[\n{\"address\":\"127.0.0.1:1\"},\n{\"address\":\"127.0.0.1:2\",\"tls\": ^true}]}",
           "listeners[1].tls: unknown key" },
         { "{\"listeners\":[{\"address\":\"127.0.0.1:1\",\"keepalive\":{\"off\":^true}}]}",
           "listeners[0].keepalive.off: unknown key" },
+        { "{\"linger_ms\":^1}", "linger_ms: unknown key; did you mean limits.linger_ms?" },
+        { "{\"log\":{\"leevl\":^1}}", "log.leevl: unknown key; did you mean level?" },
         { "{\"limits\":{\"max_message_bytes\":1}, \"log\":{\"max_message_bytes\":^1}}",
-          "log.max_message_bytes: unknown key" },
+          "log.max_message_bytes: unknown key; did you mean limits.max_message_bytes?" },
     };
     ASSERT_ERRORS(bad);
 }

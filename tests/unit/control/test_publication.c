@@ -46,6 +46,7 @@ static void test_a_stream_cut_anywhere_gives_the_same_events(void **state)
         assert_int_equal(publication->events, 4);
         assert_int_equal(publication->event_bytes, 19);
         assert_int_equal(publication->received, 4);
+        assert_int_equal(publication->receivers, 4);
         receive(&peer, out, 8 + 3 + 6 + 15);
         assert_memory_equal(out, "5:hello,0:,3:a\0b,11:hello world,", 32);
         publication_close(publication);

@@ -97,14 +97,14 @@ static int make_ring(void)
     return memfd;
 }
 
-/* Send the HELLO of a Kamailio's only worker, which declares a listener. Returns the worker's end. */
-static int say_hello(uint64_t instance)
+/* Send the HELLO of the first of so many workers of a Kamailio, which declares a listener. Returns the worker's end. */
+static int say_hello_of(uint64_t instance, uint16_t workers)
 {
     unsigned char frame[WIRE_HEADER + WIRE_HELLO_MAX];
     const struct wire_hello hello = { .version = WIRE_VERSION,
                                       .instance = instance,
                                       .pid = 1,
-                                      .workers = 1,
+                                      .workers = workers,
                                       .max_clients = 8,
                                       .keep_clients = true,
                                       .bind_addr = { "127.0.0.1:1", 11 } };
@@ -130,6 +130,11 @@ static int say_hello(uint64_t instance)
     close(passed[1]);
     close(wake[0]);
     return ends[0];
+}
+
+static int say_hello(uint64_t instance)
+{
+    return say_hello_of(instance, 1);
 }
 
 static bool is_welcome(int fd)
@@ -235,6 +240,31 @@ static size_t read_all(int fd, unsigned char *out, size_t room)
     }
     fail_msg("it does not end after %zu bytes", length);
     return 0;
+}
+
+/* When Kamailio starts or stops, workers are missing too, but not for so long. */
+static void test_only_workers_that_stay_away_are_a_warning(void **state)
+{
+    (void)state;
+    struct attachment *attachment = &t.kamailio.attachment;
+    const int first = say_hello_of(1, 2);
+    while (attachment->state != ATTACHED)
+        uv_run(&t.loop, UV_RUN_ONCE); /* the other one is given its time */
+    kamailio_tick(&t.kamailio);
+    assert_int_not_equal(attachment->short_since_ms, 0);
+    assert_false(attachment->short_said);
+    attachment->short_since_ms -= 61000;
+    kamailio_tick(&t.kamailio);
+    assert_true(attachment->short_said);
+    leave(first);
+    kamailio_tick(&t.kamailio);
+    assert_false(attachment->short_said);
+    assert_int_equal(attachment->short_since_ms, 0);
+    const int only = say_hello(2);
+    turns(2);
+    kamailio_tick(&t.kamailio);
+    assert_int_equal(attachment->short_since_ms, 0);
+    leave(only);
 }
 
 static void test_an_answer_that_is_read_slowly_comes_whole(void **state)
@@ -344,6 +374,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_KAMAILIO(test_a_kamailio_that_there_is_no_memory_to_attach_does_not_bar_the_next),
+        WITH_KAMAILIO(test_only_workers_that_stay_away_are_a_warning),
         WITH_KAMAILIO(test_an_answer_that_is_read_slowly_comes_whole),
         WITH_KAMAILIO(test_an_asker_that_sends_more_than_its_question_is_closed),
         WITH_KAMAILIO(test_an_asker_that_does_not_read_the_answer_is_closed_in_time),

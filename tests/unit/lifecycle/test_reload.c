@@ -165,6 +165,8 @@ static void assert_reloaded(unsigned added, unsigned removed)
     assert_int_equal(outcome.added, added);
     assert_int_equal(outcome.removed, removed);
     assert_int_equal(outcome.revoked, 0);
+    assert_non_null(outcome.changed);
+    json_decref(outcome.changed);
 }
 
 /* ---- tests -------------------------------------------------------------------------------------------------------- */
@@ -189,6 +191,7 @@ static void test_without_memory_at_any_point_nothing_changes(void **state)
             memory_limit(-1);
             if ((why != NULL) != (refused > 0))
                 fail_msg("call %ld, of which %zu got no memory: %s", calls, refused, why != NULL ? why : "reloaded");
+            json_decref(outcome.changed);
             if (why == NULL)
                 break;
             uv_run(&evapid.loop, UV_RUN_NOWAIT);

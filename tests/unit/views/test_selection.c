@@ -102,6 +102,37 @@ static void test_clients_stand_in_the_order_that_is_wanted(void **state)
         hang_up(&peers[i]);
 }
 
+static void test_clients_without_traffic_are_chosen_by_how_long(void **state)
+{
+    (void)state;
+    struct peer peers[] = { open_pair(), open_pair(), open_pair() };
+    const uint64_t before_ms = uv_now(&loop) - 90000;
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(client_idle_ms(peers[i].client) / 10000, 0); /* it has just come */
+        peers[i].client->output.sent_ms = before_ms;
+    }
+    send_text(&peers[1], "5:hello,");
+    TURN_UNTIL(up.of[2].messages == 1);
+    send_text(&peers[2], "1"); /* not a message yet, but traffic */
+    TURN_UNTIL(peers[2].client->input.bytes != NULL);
+    assert_in_range(client_idle_ms(peers[0].client), 90000, 900000);
+    struct selection selection = by_order(ORDER_INDEX, SIZE_MAX);
+    selection.idle_ms = 90000;
+    assert_chosen(&selection, "1 of 1");
+    selection.idle_ms = 900000;
+    assert_chosen(&selection, "of 0");
+    selection.idle_ms = 0;
+    assert_chosen(&selection, "1 2 3 of 3");
+    peers[1].client->input.read_ns -= 90000ULL * 1000000;
+    selection.idle_ms = 80000;
+    assert_chosen(&selection, "1 2 of 2");
+    relay("to all");
+    turn();
+    assert_chosen(&selection, "of 0");
+    for (size_t i = 0; i < 3; i++)
+        hang_up(&peers[i]);
+}
+
 static void test_names_of_orders_and_states_are_known(void **state)
 {
     (void)state;
@@ -195,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_clients_are_chosen_by_what_they_are),
         WITH_BUS(test_clients_stand_in_the_order_that_is_wanted),
+        WITH_BUS(test_clients_without_traffic_are_chosen_by_how_long),
         WITH_BUS(test_names_of_orders_and_states_are_known),
         WITH_BUS(test_without_memory_nothing_is_chosen),
         WITH_BUS(test_counts_since_a_reset_are_what_has_come_since),
