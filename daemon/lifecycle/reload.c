@@ -89,7 +89,8 @@ static bool change_metrics(struct change *change)
 {
     struct evapid *evapid = change->evapid;
     char name[HTTP_SUBJECT];
-    const char *why = http_reconfigure(&evapid->http, &evapid->loop, &change->config->http.address, &evapid->config.http, &evapid->subject);
+    const char *why = http_reconfigure(&evapid->http, &evapid->loop, &change->config->http.address,
+                                       &evapid->config.http, &evapid->subject);
     if (why == NULL)
         return true;
     door_cancel(&change->control, &evapid->control.door);

@@ -16,7 +16,7 @@ enum history_rate { HISTORY_EVENTS, HISTORY_DELIVERIES, HISTORY_MESSAGES, HISTOR
 
 struct history {
     bool begun;
-    uint64_t noted_ms;             /* the loop's time of the last note */
+    uint64_t noted_ms;              /* the loop's time of the last note */
     uint64_t before[HISTORY_RATES]; /* the counts at that time */
     uint64_t passed[HISTORY_INTERVALS][HISTORY_RATES];
     unsigned count, next; /* intervals that are kept; where the next one goes */

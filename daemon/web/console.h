@@ -14,7 +14,7 @@
 #include "views/status.h"
 #include "web/recent.h"
 
-#define CONSOLE_ITEMS 100U      /* clients or tags in an answer, unless limit says otherwise */
+#define CONSOLE_ITEMS 100U /* clients or tags in an answer, unless limit says otherwise */
 #define CONSOLE_ITEMS_MAX 500U
 
 struct console {

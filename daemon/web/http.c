@@ -246,7 +246,8 @@ bool http_is_at(int fd, const struct sockaddr_storage *address)
 /* Returns NULL, or why there is no listening socket. inherited: a socket that is already open, or -1. */
 static const char *http_take_socket(struct http *http, int inherited)
 {
-    http->fd = inherited >= 0 ? inherited : listeners_open_socket(http->pages.console.subject->listeners, &http->address);
+    http->fd =
+        inherited >= 0 ? inherited : listeners_open_socket(http->pages.console.subject->listeners, &http->address);
     if (http->fd < 0)
         return errno == EADDRINUSE ? "address in use" : strerror(errno);
     return NULL;
@@ -324,7 +325,8 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
     const struct network host = network_of(address);
     http->loop = loop;
     http->address = *address;
-    http->pages = (struct pages){ .config = config, .loopback = network_is_loopback(&host), .console.subject = subject };
+    http->pages =
+        (struct pages){ .config = config, .loopback = network_is_loopback(&host), .console.subject = subject };
     http_subject(address, http->subject);
     *why = http_take_socket(http, inherited);
     if (*why == NULL)

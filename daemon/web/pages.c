@@ -14,8 +14,8 @@
 #define PLAIN "text/plain; charset=utf-8"
 
 /* Nothing from elsewhere is loaded, nothing but this script runs, and no other page shows this one within itself. */
-#define POLICY                                                                                            \
-    "default-src 'none'; script-src 'sha256-" PAGE_SCRIPT_HASH "'; style-src 'sha256-" PAGE_STYLE_HASH    \
+#define POLICY                                                                                                         \
+    "default-src 'none'; script-src 'sha256-" PAGE_SCRIPT_HASH "'; style-src 'sha256-" PAGE_STYLE_HASH                 \
     "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
@@ -86,8 +86,7 @@ static enum MHD_Result answer_page(const struct pages *pages, struct MHD_Connect
 {
     static char html[] = PAGE_HTML;
     (void)pages;
-    return answer(connection, MHD_HTTP_OK, "text/html; charset=utf-8", html, sizeof(html) - 1,
-                  MHD_RESPMEM_PERSISTENT);
+    return answer(connection, MHD_HTTP_OK, "text/html; charset=utf-8", html, sizeof(html) - 1, MHD_RESPMEM_PERSISTENT);
 }
 
 typedef char *console_answer(struct console *console, console_parameter *parameter, void *request, size_t *length,
@@ -114,14 +113,10 @@ static const struct page {
     enum MHD_Result (*answer)(const struct pages *pages, struct MHD_Connection *connection);
     console_answer *console;
 } table[] = {
-    { "/metrics", PART_ALWAYS, answer_metrics, NULL },
-    { "/healthz", PART_ALWAYS, answer_health, NULL },
-    { "/readyz", PART_ALWAYS, answer_ready, NULL },
-    { "/", PART_PAGE, answer_page, NULL },
-    { "/status.json", PART_PAGE, NULL, console_status },
-    { "/clients.json", PART_PAGE, NULL, console_clients },
-    { "/tags.json", PART_PAGE, NULL, console_tags },
-    { "/tail.json", PART_TAIL, NULL, console_tail },
+    { "/metrics", PART_ALWAYS, answer_metrics, NULL },   { "/healthz", PART_ALWAYS, answer_health, NULL },
+    { "/readyz", PART_ALWAYS, answer_ready, NULL },      { "/", PART_PAGE, answer_page, NULL },
+    { "/status.json", PART_PAGE, NULL, console_status }, { "/clients.json", PART_PAGE, NULL, console_clients },
+    { "/tags.json", PART_PAGE, NULL, console_tags },     { "/tail.json", PART_TAIL, NULL, console_tail },
 };
 
 static const struct page *page_of(const char *path)
