@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import time
 
 import pytest
@@ -17,14 +18,18 @@ from process import until
 from script import ask, events_of
 from supervisor import stored_as
 
+LAYOUT_NAME = 48  # bytes of a field's name in the description (daemon/client/layout.h)
 ORDINARY = ["ledger", "listener-1", "ring", "ring-wake"]
 
 
 def scribble(evapid, name, at, bytes_):
-    """at: where, or behind what."""
+    """at: where, after which bytes, or in which field of the ledger's header."""
     with open(f"/proc/self/fd/{stored_as(evapid, name)}", "r+b") as memory:
         if isinstance(at, bytes):
             at = memory.read().index(at) + len(at)
+        elif isinstance(at, str):
+            described = memory.read().index(at.encode() + b"\0") + LAYOUT_NAME  # then part and kind of 2 bytes, and the offset
+            at, = struct.unpack("=I", os.pread(memory.fileno(), 4, described + 4))
         os.pwrite(memory.fileno(), bytes_, at)
 
 
@@ -373,7 +378,7 @@ def test_no_scribble_on_the_state_crashes_evapid(stage):
     assert 0 < refused_ < 12
 
 
-@pytest.mark.parametrize("at, bytes_", [(12, b"\xff"), (0, b"garbage!"), (92, b"\xff\xff\xff\xff")],
+@pytest.mark.parametrize("at, bytes_", [(12, b"\xff"), (0, b"garbage!"), ("segments", b"\xff\xff\xff\xff")],
                          ids=["reader", "magic", "segments"])
 def test_a_ledger_that_makes_no_sense_is_as_none(stage, at, bytes_):
     """All clients are closed, and evapid begins anew."""

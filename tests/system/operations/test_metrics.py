@@ -475,7 +475,7 @@ def test_a_public_address_starts_with_a_warning(stage):
     assert not stage.evapid.lines("reachable from public networks")
     stage.evapid.terminate()
     stage.start_evapid(metrics={"address": stage.new_address().replace("127.0.0.1", "0.0.0.0")})
-    assert stage.evapid.lines(r"warning metrics 0\.0\.0\.0:\d+: reachable from public networks")
+    assert stage.evapid.lines(r"warning http 0\.0\.0\.0:\d+: reachable from public networks")
 
 
 # ---- who can harm it
@@ -571,7 +571,7 @@ def test_without_descriptors_the_endpoint_waits_and_nobody_else_notices(house):
     resource.prlimit(house.evapid.pid, resource.RLIMIT_NOFILE, (free, hard))
     waiting = connect(house.metrics)
     waiting.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-    house.evapid.logged(r"metrics \S+: cannot accept connections: Too many open files")
+    house.evapid.logged(r"http \S+: cannot accept connections: Too many open files")
     before = of_cpu(house.evapid.pid)
     for _ in range(3):
         client.send(b"still there")
