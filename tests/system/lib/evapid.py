@@ -218,6 +218,7 @@ def open_by(pid):
 
 
 def is_of(entry, client):
-    """Is the status entry that of the client? Clients of two addresses may have the same port."""
+    """Is the status entry that of the client? Clients of two addresses may have the same port, and so may clients of two listeners."""
     host, _, port = entry["address"].rpartition(":")
-    return (host.strip("[]"), port) == (client.host, str(client.port))
+    listener_port = (entry["listener"] or f":{client.server_port}").rpartition(":")[2]
+    return (host.strip("[]"), port, listener_port) == (client.host, str(client.port), str(client.server_port))
