@@ -154,45 +154,23 @@ static void answer_tags(const struct call *call)
     call->reply->report = report_tags(bus_of(call), limit);
 }
 
-/* The words of a selection; NULL: not given. */
-struct selection_words {
-    const char *tag, *address, *state, *sort;
-    size_t tag_length;
-    int slow;
-    json_int_t limit, idle_s;
-};
-
-static bool read_selection(const struct call *call, const struct selection_words *words, struct selection *selection)
-{
-    const char *why = NULL;
-    *selection = (struct selection){ .by_tag = words->tag != NULL,
-                                     .tag = words->tag,
-                                     .tag_length = words->tag_length,
-                                     .by_state = words->state != NULL,
-                                     .by_address = words->address != NULL,
-                                     .slow = words->slow != 0,
-                                     .idle_ms = (uint64_t)words->idle_s * 1000 };
-    if (words->idle_s < 0 || words->idle_s > INT32_MAX)
-        refuse(call->reply, "bad request", "idle_s is out of range: 0 to %d", INT32_MAX);
-    else if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
-        refuse(call->reply, "bad request", "address: %s", why);
-    else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
-        refuse(call->reply, "bad request", "state must be one of " SELECTION_STATE_NAMES);
-    else if (words->sort != NULL && !selection_order_find(words->sort, &selection->order))
-        refuse(call->reply, "bad request", "sort must be one of " SELECTION_ORDER_NAMES);
-    else
-        return take_limit(call, words->limit, &selection->limit);
-    return false;
-}
-
 static void answer_clients(const struct call *call)
 {
-    struct selection_words words = { .limit = -1 };
+    struct selection_words words = { 0 };
     struct selection selection;
+    json_int_t limit = -1;
+    json_int_t idle_s = 0;
+    int slow = 0;
     if (!take(call, "{s?s%, s?s, s?s, s?b, s?s, s?I, s?I}", "tag", &words.tag, &words.tag_length, "address",
-              &words.address, "state", &words.state, "slow", &words.slow, "sort", &words.sort, "limit", &words.limit,
-              "idle_s", &words.idle_s) ||
-        !read_selection(call, &words, &selection))
+              &words.address, "state", &words.state, "slow", &slow, "sort", &words.sort, "limit", &limit, "idle_s",
+              &idle_s))
+        return;
+    words.slow = slow != 0;
+    words.idle_s = idle_s;
+    const char *why = selection_read(&selection, &words);
+    if (why != NULL)
+        refuse(call->reply, "bad request", "%s", why);
+    if (why != NULL || !take_limit(call, limit, &selection.limit))
         return;
     catch_up(call);
     call->reply->report = report_clients(&selection, bus_of(call));

@@ -2,6 +2,7 @@
 #include "client/subscription.h"
 #include "views/selection.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,30 @@ bool selection_state_find(const char *name, enum client_state *state)
             return true;
         }
     return false;
+}
+
+const char *selection_read(struct selection *selection, const struct selection_words *words)
+{
+    static char wrong[96];
+    const char *why = NULL;
+    *selection = (struct selection){ .by_tag = words->tag != NULL,
+                                     .tag = words->tag,
+                                     .tag_length = words->tag_length,
+                                     .by_state = words->state != NULL,
+                                     .by_address = words->address != NULL,
+                                     .slow = words->slow,
+                                     .idle_ms = (uint64_t)words->idle_s * 1000 };
+    if (words->idle_s < 0 || words->idle_s > INT32_MAX)
+        snprintf(wrong, sizeof(wrong), "idle_s is out of range: 0 to %d", INT32_MAX);
+    else if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
+        snprintf(wrong, sizeof(wrong), "address: %s", why);
+    else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
+        return "state must be one of " SELECTION_STATE_NAMES;
+    else if (words->sort != NULL && !selection_order_find(words->sort, &selection->order))
+        return "sort must be one of " SELECTION_ORDER_NAMES;
+    else
+        return NULL;
+    return wrong;
 }
 
 /* The client's address may end with a scope ("fe80::1%eth0"). If an IPv6 socket shows an IPv4 address, it is written as

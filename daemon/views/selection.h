@@ -33,6 +33,19 @@ struct selection {
     size_t limit; /* the most clients to choose */
 };
 
+/* A selection as somebody wrote it; NULL: not given. Without limit, which each caller bounds for itself. */
+struct selection_words {
+    const char *tag; /* tag_length bytes */
+    size_t tag_length;
+    const char *address, *state, *sort;
+    bool slow;
+    int64_t idle_s;
+};
+
+/* Read the words; the selection refers to the tag. Returns NULL, or what is wrong: a text that is valid until the next
+ * call. */
+const char *selection_read(struct selection *selection, const struct selection_words *words);
+
 /* The order, or the state, of this name. False if there is none. */
 bool selection_order_find(const char *name, enum selection_order *order);
 bool selection_state_find(const char *name, enum client_state *state);

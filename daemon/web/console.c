@@ -9,13 +9,22 @@
 #include "views/metrics.h"
 #include "views/report.h"
 
+#define CONSOLE_TEXT(number) CONSOLE_TEXT_OF(number)
+#define CONSOLE_TEXT_OF(number) #number
+
 /* ---- parameters --------------------------------------------------------------------------------------------------- */
 
-/* A number from 0 to most; by_default if the request does not have it. False: it is no such number. */
-static bool read_number(console_parameter *parameter, void *request, const char *name, uint64_t by_default,
-                        uint64_t most, uint64_t *number)
+/* NULL: the request does not have it. */
+static const char *parameter(struct MHD_Connection *connection, const char *name)
 {
-    const char *text = parameter(request, name);
+    return MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+/* A number from 0 to most; by_default if the request does not have it. False: it is no such number. */
+static bool read_number(struct MHD_Connection *connection, const char *name, uint64_t by_default, uint64_t most,
+                        uint64_t *number)
+{
+    const char *text = parameter(connection, name);
     char *end = NULL;
     *number = by_default;
     if (text == NULL)
@@ -27,38 +36,30 @@ static bool read_number(console_parameter *parameter, void *request, const char 
     return errno == 0 && *end == '\0' && *number <= most;
 }
 
-static bool read_limit(console_parameter *parameter, void *request, size_t *limit, const char **why)
+static const char *read_limit(struct MHD_Connection *connection, size_t *limit)
 {
     uint64_t number = 0;
-    const bool good = read_number(parameter, request, "limit", CONSOLE_ITEMS, CONSOLE_ITEMS_MAX, &number);
-    if (!good)
-        *why = "limit must be a number from 0 to 500";
+    const bool good = read_number(connection, "limit", CONSOLE_ITEMS, CONSOLE_ITEMS_MAX, &number);
     *limit = (size_t)number;
-    return good;
+    return good ? NULL : "limit must be a number from 0 to " CONSOLE_TEXT(CONSOLE_ITEMS_MAX);
 }
 
-static bool read_selection(console_parameter *parameter, void *request, struct selection *selection, const char **why)
+static const char *read_selection(struct MHD_Connection *connection, struct selection *selection)
 {
-    const char *address = parameter(request, "address");
-    const char *state = parameter(request, "state");
-    const char *sort = parameter(request, "sort");
-    const char *slow = parameter(request, "slow");
-    const char *tag = parameter(request, "tag");
-    *selection = (struct selection){ .by_tag = tag != NULL,
-                                     .tag = tag,
+    uint64_t idle_s = 0;
+    const char *tag = parameter(connection, "tag");
+    const char *slow = parameter(connection, "slow");
+    struct selection_words words = { .tag = tag,
                                      .tag_length = tag != NULL ? strlen(tag) : 0,
-                                     .by_state = state != NULL,
-                                     .by_address = address != NULL,
+                                     .address = parameter(connection, "address"),
+                                     .state = parameter(connection, "state"),
+                                     .sort = parameter(connection, "sort"),
                                      .slow = slow != NULL && strcmp(slow, "1") == 0 };
-    if (address != NULL && network_parse(address, &selection->address) != NULL)
-        *why = "address must be an IP address or a network";
-    else if (state != NULL && !selection_state_find(state, &selection->state))
-        *why = "state must be one of " SELECTION_STATE_NAMES;
-    else if (sort != NULL && !selection_order_find(sort, &selection->order))
-        *why = "sort must be one of " SELECTION_ORDER_NAMES;
-    else
-        return read_limit(parameter, request, &selection->limit, why);
-    return false;
+    if (!read_number(connection, "idle", 0, INT32_MAX, &idle_s))
+        return "idle must be a number of seconds";
+    words.idle_s = (int64_t)idle_s;
+    const char *why = selection_read(selection, &words);
+    return why != NULL ? why : read_limit(connection, &selection->limit);
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
@@ -88,11 +89,9 @@ static char *write_all(struct report *report, size_t *length)
     return text;
 }
 
-char *console_status(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                     const char **why)
+char *console_status(struct console *console, struct MHD_Connection *connection, size_t *length, const char **why)
 {
-    (void)parameter;
-    (void)request;
+    (void)connection;
     (void)why;
     progress_catch_up(console->subject->kamailio);
     const char *objection = metrics_objection(console->subject);
@@ -108,31 +107,30 @@ char *console_status(struct console *console, console_parameter *parameter, void
     return text;
 }
 
-char *console_clients(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                      const char **why)
+char *console_clients(struct console *console, struct MHD_Connection *connection, size_t *length, const char **why)
 {
     struct selection selection;
-    if (!read_selection(parameter, request, &selection, why))
+    *why = read_selection(connection, &selection);
+    if (*why != NULL)
         return NULL;
     progress_catch_up(console->subject->kamailio);
     return write_all(report_clients(&selection, console->subject->bus), length);
 }
 
-char *console_tags(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                   const char **why)
+char *console_tags(struct console *console, struct MHD_Connection *connection, size_t *length, const char **why)
 {
     size_t limit = 0;
-    if (!read_limit(parameter, request, &limit, why))
+    *why = read_limit(connection, &limit);
+    if (*why != NULL)
         return NULL;
     progress_catch_up(console->subject->kamailio);
     return write_all(report_tags(console->subject->bus, limit), length);
 }
 
-char *console_tail(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                   const char **why)
+char *console_tail(struct console *console, struct MHD_Connection *connection, size_t *length, const char **why)
 {
     uint64_t from = 0;
-    if (!read_number(parameter, request, "from", 0, UINT64_MAX, &from)) {
+    if (!read_number(connection, "from", 0, UINT64_MAX, &from)) {
         *why = "from must be a number";
         return NULL;
     }

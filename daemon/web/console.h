@@ -2,12 +2,13 @@
  * are limited in number.
  *
  *     /status.json   the status (docs/protocol.md) without the clients; ready; the history
- *     /clients.json  clients: sort, state, tag, address, slow and limit, as `evapictl clients` has them
+ *     /clients.json  clients: sort, state, tag, address, slow, idle and limit, as `evapictl clients` has them
  *     /tags.json     the most used tags: limit
  *     /tail.json     events and messages that passed: from, the number of the first line (recent.h) */
 #ifndef EVAPID_CONSOLE_H
 #define EVAPID_CONSOLE_H
 
+#include <microhttpd.h>
 #include <stddef.h>
 
 #include "views/history.h"
@@ -15,7 +16,7 @@
 #include "web/recent.h"
 
 #define CONSOLE_ITEMS 100U /* clients or tags in an answer, unless limit says otherwise */
-#define CONSOLE_ITEMS_MAX 500U
+#define CONSOLE_ITEMS_MAX 500
 
 struct console {
     const struct status_subject *subject;
@@ -23,19 +24,12 @@ struct console {
     struct recent recent;
 };
 
-/* The value of a parameter of the request; NULL: it has none. */
-typedef const char *console_parameter(void *request, const char *name);
+/* An answer's text, which the caller frees, and its bytes; the connection has the request's parameters. NULL: *why says
+ * what is wrong with them; it stays NULL if memory is short. */
+typedef char *console_answer(struct console *console, struct MHD_Connection *connection, size_t *length,
+                             const char **why);
 
-/* Each returns the answer's text, which the caller frees, and its bytes. NULL: *why says what is wrong with the request;
- * it stays NULL if memory is short. */
-char *console_status(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                     const char **why);
-char *console_clients(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                      const char **why);
-char *console_tags(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                   const char **why);
-char *console_tail(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                   const char **why);
+console_answer console_status, console_clients, console_tags, console_tail;
 
 /* Call it once a second. */
 void console_tick(struct console *console);

@@ -325,8 +325,7 @@ static struct http *http_make(uv_loop_t *loop, const struct sockaddr_storage *ad
     const struct network host = network_of(address);
     http->loop = loop;
     http->address = *address;
-    http->pages =
-        (struct pages){ .config = config, .loopback = network_is_loopback(&host), .console.subject = subject };
+    http->pages = (struct pages){ .config = config, .console.subject = subject };
     http_subject(address, http->subject);
     *why = http_take_socket(http, inherited);
     if (*why == NULL)

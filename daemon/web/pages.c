@@ -11,6 +11,7 @@
 #include "views/metrics.h"
 #include "web/page_html.h" /* made from page.html: PAGE_HTML, PAGE_SCRIPT_HASH, PAGE_STYLE_HASH */
 
+#define LINE_ROOM 256 /* bytes of an answer of one line */
 #define PLAIN "text/plain; charset=utf-8"
 
 /* Nothing from elsewhere is loaded, nothing but this script runs, and no other page shows this one within itself. */
@@ -46,14 +47,9 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
 /* Answer with one line. */
 static enum MHD_Result answer_line(struct MHD_Connection *connection, unsigned status, const char *words)
 {
-    char line[256];
+    char line[LINE_ROOM];
     const int length = snprintf(line, sizeof(line), "%s\n", words);
     return answer(connection, status, PLAIN, line, (size_t)length, MHD_RESPMEM_MUST_COPY);
-}
-
-static const char *parameter(void *request, const char *name)
-{
-    return MHD_lookup_connection_value(request, MHD_GET_ARGUMENT_KIND, name);
 }
 
 /* ---- pages ------------------------------------------------------------------------------------------------------ */
@@ -89,14 +85,11 @@ static enum MHD_Result answer_page(const struct pages *pages, struct MHD_Connect
     return answer(connection, MHD_HTTP_OK, "text/html; charset=utf-8", html, sizeof(html) - 1, MHD_RESPMEM_PERSISTENT);
 }
 
-typedef char *console_answer(struct console *console, console_parameter *parameter, void *request, size_t *length,
-                             const char **why);
-
 static enum MHD_Result answer_json(struct pages *pages, struct MHD_Connection *connection, console_answer *console)
 {
     size_t length = 0;
     const char *why = NULL;
-    char *text = console(&pages->console, parameter, connection, &length, &why);
+    char *text = console(&pages->console, connection, &length, &why);
     if (text != NULL)
         return answer(connection, MHD_HTTP_OK, "application/json", text, length, MHD_RESPMEM_MUST_FREE);
     if (why != NULL)
@@ -106,7 +99,7 @@ static enum MHD_Result answer_json(struct pages *pages, struct MHD_Connection *c
 
 enum page_part { PART_ALWAYS, PART_PAGE, PART_TAIL };
 
-/* One of answer and console is set. */
+/* Either answer or console is set. */
 static const struct page {
     const char *path;
     enum page_part part;
@@ -128,17 +121,15 @@ static const struct page *page_of(const char *path)
 }
 
 /* Why there is no such page here; NULL: there is. */
-static const char *page_objection(const struct pages *pages, const struct page *page)
+static const char *page_objection(const struct config_http *config, const struct page *page)
 {
-    if (page == NULL)
-        return pages->config->page ? "there are /, /status.json, /metrics, /healthz and /readyz"
-                                   : "there are /metrics, /healthz and /readyz";
-    if (page->part != PART_ALWAYS && !pages->config->page)
-        return page->part == PART_PAGE && page->path[1] == '\0'
-                   ? "there are /metrics, /healthz and /readyz; the status page needs http.page in the configuration"
-                   : "there are /metrics, /healthz and /readyz";
-    if (page->part == PART_TAIL && !pages->config->tail)
-        return "events are shown only if http.tail is true in the configuration";
+    const bool known = page != NULL && (page->part == PART_ALWAYS || config->page);
+    if (!known && config->page)
+        return "there are /, /status.json, /clients.json, /tags.json, /metrics, /healthz and /readyz";
+    if (!known)
+        return "there are /metrics, /healthz and /readyz; the configuration does not turn the status page on (http.page)";
+    if (page->part == PART_TAIL && !config->tail)
+        return "the configuration does not allow events to be shown (http.tail)";
     return NULL;
 }
 
@@ -162,15 +153,16 @@ static bool host_is_here(const char *host)
  * It can't have the browser send another name than its own. */
 static bool may_be_another_site(const struct pages *pages, const struct page *page, struct MHD_Connection *connection)
 {
+    const struct network own = network_of(&pages->config->address);
     const char *host = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
-    return page->part != PART_ALWAYS && pages->loopback && host != NULL && !host_is_here(host);
+    return page->part != PART_ALWAYS && network_is_loopback(&own) && host != NULL && !host_is_here(host);
 }
 
 enum MHD_Result pages_answer(struct pages *pages, struct MHD_Connection *connection, const char *path,
                              const char *method)
 {
     const struct page *page = page_of(path);
-    const char *why = page_objection(pages, page);
+    const char *why = page_objection(pages->config, page);
     if (why != NULL)
         return answer_line(connection, MHD_HTTP_NOT_FOUND, why);
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)

@@ -9,7 +9,6 @@
 
 struct pages {
     const struct config_http *config; /* which pages there are */
-    bool loopback;                    /* the endpoint is at a loopback address */
     struct console console;
 };
 
