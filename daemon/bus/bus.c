@@ -407,7 +407,6 @@ bool bus_load_client(struct bus *bus, struct client *client, struct state_in *in
         return true;
     if (!client_may_receive(client) || !roster_restore(bus, client))
         return state_fail(in);
-    roster_restore_there(client);
     pace_note_limits(client);
     return true;
 }

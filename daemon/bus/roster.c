@@ -80,14 +80,16 @@ void roster_delist(struct bus *bus, struct client *client)
 void roster_restore_there(struct client *client)
 {
     struct roster_place *place = &client->roster;
-    place->there = place->receives || (client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_AGAIN);
+    place->there = client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_AGAIN;
 }
 
 bool roster_restore(struct bus *bus, struct client *client)
 {
     struct run *run = &bus->runs[client->out.framing];
+    struct roster_place *place = &client->roster;
     if (client->out.followed == (client->subscription.skipped_by != NULL) || !outq_resume(&client->out, run))
         return false;
+    place->there = true;
     roster_add_receiver(bus, client);
     return true;
 }

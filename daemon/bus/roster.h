@@ -25,7 +25,8 @@ void roster_delist(struct bus *bus, struct client *client);
  * place. */
 bool roster_restore(struct bus *bus, struct client *client);
 
-/* Was a client that was taken over there for the evapid before us? Upstream is not told: its ring says so. */
+/* Was a client that was taken over there for the evapid before us, although it gets no events yet? Upstream is not told:
+ * its ring says so. */
 void roster_restore_there(struct client *client);
 
 /* dirty: the client has something to send that is not in its run. clean: it has nothing like that any more. */

@@ -37,6 +37,12 @@ struct event_counts {
     uint64_t no_receiver; /* how many of these had no receiver */
 };
 
+/* Events of all kinds. */
+static inline uint64_t events_total(const struct event_counts *events)
+{
+    return events->relay + events->multicast + events->unicast + events->send;
+}
+
 /* A slot's values before the batch. */
 struct ledger_mark {
     uint64_t batch;

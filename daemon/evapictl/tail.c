@@ -83,6 +83,8 @@ static void print_line(const struct look *look, const json_t *line)
     } else {
         fputs("out  ", stdout);
         print_text(text_at(line, "kind"));
+        if (json_object_get(line, "client") != NULL)
+            printf(" client %lld", (long long)number_at(line, "client"));
     }
     if (json_is_string(tag)) {
         fputs(" [", stdout);

@@ -306,7 +306,8 @@ void attachment_cancel(struct kamailio *kamailio)
 const char *attachment_open(struct kamailio *kamailio)
 {
     struct attachment *attachment = &kamailio->attachment;
-    if (attachment->session == 0) /* no state: only the ledger tells whose clients these are */
+    /* The ledger tells whose clients these are. If there is a state, it replaces both (attachment_load). */
+    if (attachment->session == 0)
         attachment->before = (uint32_t)kamailio->bus->ledger->header->session;
     while (attachment->session == 0)
         if (getrandom(&attachment->session, sizeof(attachment->session), 0) < 0)

@@ -290,9 +290,12 @@ static bool is_ring_size(off_t bytes)
 static const char *intake_map(struct intake *intake, int memfd)
 {
     struct stat file;
+    struct ring_start start = { 0 };
     const int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0 || (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW))
         return "its memory is not sealed against a change of size";
+    if (pread(memfd, &start, sizeof(start), 0) == sizeof(start) && ring_is_of_another_version(&start))
+        return RING_OTHER_VERSION; /* its header, and so its size, may differ from ours */
     if (fstat(memfd, &file) != 0 || !is_ring_size(file.st_size))
         return "its memory is of no size that a ring can have";
     intake->bytes = (size_t)file.st_size;

@@ -154,7 +154,7 @@ static unsigned count_lost_links(const struct kamailio *kamailio)
 
 void succession_adopt(struct kamailio *kamailio)
 {
-    char why[128];
+    char why[160];
     const unsigned lost = count_lost_links(kamailio);
     if (kamailio->attachment.queue_lost != NULL)
         snprintf(why, sizeof(why), "its queue can't be read, because %s", kamailio->attachment.queue_lost);

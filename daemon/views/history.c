@@ -6,7 +6,7 @@
 static void history_count(const struct bus *bus, uint64_t counts[HISTORY_RATES])
 {
     const struct tally *totals = &bus->totals;
-    counts[HISTORY_EVENTS] = bus->events.relay + bus->events.multicast + bus->events.unicast;
+    counts[HISTORY_EVENTS] = events_total(&bus->events);
     counts[HISTORY_DELIVERIES] = totals->delivered;
     counts[HISTORY_MESSAGES] = totals->messages;
     counts[HISTORY_DROPPED] = 0;

@@ -308,6 +308,24 @@ struct ring_reader {
     uint64_t sleeps; /* the number of the last sleep */
 };
 
+/* What the header of every version begins with. */
+struct ring_start {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t reserved;
+};
+
+_Static_assert(sizeof(struct ring_start) == offsetof(struct ring_header, capacity), "it is the header's start");
+
+/* Is this the start of a ring whose header is not ours? The size of its memory then says nothing. */
+static inline bool ring_is_of_another_version(const struct ring_start *start)
+{
+    return start->magic == RING_MAGIC && start->version != RING_VERSION;
+}
+
+#define RING_OTHER_VERSION                                                                                             \
+    "the queue is of another version: install evapid and the module together, and restart Kamailio"
+
 /* Begin to read the ring mapped at header, from a memfd of this many bytes (sealed against a change of size). Returns
  * NULL, or why the ring cannot be read. */
 static inline const char *ring_open(struct ring_reader *reader, struct ring_header *header, size_t bytes)
@@ -315,7 +333,7 @@ static inline const char *ring_open(struct ring_reader *reader, struct ring_head
     if (bytes < ring_bytes(EVAPID_RING_MIN) || header->magic != RING_MAGIC)
         return "not a ring of evapid's";
     if (header->version != RING_VERSION)
-        return "the ring's version differs from ours";
+        return RING_OTHER_VERSION;
     const uint64_t capacity = header->capacity;
     if (capacity < EVAPID_RING_MIN || capacity > EVAPID_RING_MAX || (capacity & (capacity - 1)) != 0 ||
         bytes != ring_bytes((size_t)capacity))

@@ -16,6 +16,7 @@ from successor import succeed
 # A message is known by its first bytes, for a line of the log has room for no more.
 BRIEF = ROUTES.replace("$(evapi(msg){s.rtrim})", "$(evapi(msg){s.substr,0,4})")
 MESSAGES = 12
+OTHER_VERSION = "its queue can't be read, because the queue is of another version: install evapid and the module together, and restart Kamailio"
 LOST = r"warning kamailio: the attachment of pid {pid} is not taken over: {why}; clients stay, and wait until it attaches again"
 
 
@@ -30,10 +31,10 @@ def not_kept(*names):
 
 
 def of_another_version(name, descriptor):
-    """The queue, as a module of another version has it."""
+    """The queue, as a module of another version has it: its header has another size."""
     if name != "ring":
         return descriptor
-    ring = make_ring(os.fstat(descriptor).st_size - RECORDS)
+    ring = make_ring(os.fstat(descriptor).st_size - RECORDS, header=RECORDS + 4096)
     os.pwrite(ring, (VERSION + 1).to_bytes(4, "little"), 8)
     os.close(descriptor)
     return ring
@@ -93,10 +94,10 @@ WAYS = [
     (restart, not_kept("worker-1"), "1 of the 2 links to its workers were not kept"),
     (restart, not_kept("worker-0", "worker-1"), "2 of the 2 links to its workers were not kept"),
     (restart, not_kept("ring", "ring-wake", "worker-0", "worker-1"), "its queue can't be read, because it was not kept"),
-    (restart, of_another_version, "its queue can't be read, because the ring's version differs from ours"),
+    (restart, of_another_version, OTHER_VERSION),
     (restart, that_can_be_cut_short, "its queue can't be read, because its memory is not sealed against a change of size"),
     (restart, that_can_not_be_watched, "1 of the 2 links to its workers were not kept"),
-    (replace, of_another_version, "its queue can't be read, because the ring's version differs from ours"),
+    (replace, of_another_version, OTHER_VERSION),
 ]
 
 
@@ -211,7 +212,7 @@ def test_killed_beside_a_queue_of_another_version_clients_stay_as_well(stage):
     stage.evapid.notifications.exchange(of_another_version)
     assert ask(phone, "relay", b"away") == 1
     stage.evapid.start_again()
-    stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the ring's version differs from ours")
+    stage.evapid.logged("warning handover: the queue of the Kamailio before can't be read: the queue is of another version")
     stage.evapid.attached(stage.kamailio.pid, 2)
     for client in clients:
         assert client.receive() == b"away"

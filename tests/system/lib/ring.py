@@ -34,10 +34,10 @@ def record(type_, size=None, tag=0, worker=0, payload=0, session=0, target=0):
     return RECORD.pack(size, type_, tag, worker, payload, session, target)
 
 
-def make_ring(capacity, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL):
-    """A memory file with an empty ring."""
+def make_ring(capacity, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL, header=RECORDS):
+    """A memory file with an empty ring, whose header has so many bytes."""
     memory = os.memfd_create("ring of a test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, RECORDS + capacity)
+    os.ftruncate(memory, header + capacity)
     os.pwrite(memory, MAGIC + struct.pack("=IIQ", VERSION, 0, capacity), 0)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     return memory

@@ -498,6 +498,9 @@ def test_what_passes_is_printed_a_line_each(stage, tail):
     stage.phone().ask("INFO", body=b'{"a": [1,\n2]}')
     line = tailing.stdout.readline()
     assert re.fullmatch(rb'[\d:.]+Z out  multicast \[blue\] to 1  \{"a": \[1,\\x0a2\]\}\n', line), line
+    said(stage, "send", str(client.index), "you")
+    line = tailing.stdout.readline()
+    assert re.fullmatch(rb"[\d:.]+Z out  send client %d to 1  you\n" % client.index, line), line
     client.send(b"\xff\0 back to you, and more")
     line = tailing.stdout.readline()
     assert re.fullmatch(rb"[\d:.]+Z in   client %d \[blue\]  \\xff\\x00 back to you, and more\n" % client.index, line), line

@@ -163,6 +163,8 @@ def test_the_figures_are_those_of_the_status(house):
             client.receive_many(4)
     clients[0].send(b"hello")
     clients[0].receive()
+    house.evapid.ask(command="send", client=clients[1].index, event="you")
+    assert clients[1].receive() == b"you"
     clients[2].close()
     house.evapid.clients(2)
     refused = house.evapid.until_status(lambda s: s["totals"]["in"]["delivered"] == 1, "the message's route has ended")
@@ -172,9 +174,9 @@ def test_the_figures_are_those_of_the_status(house):
     assert seen.labels("evapid_build_info") == [{"version": status["version"]}]
     assert seen.labels("evapid_kamailio_info") == [
         {"version": status["kamailio"]["version"], "module": status["kamailio"]["module"]}]
-    for kind, events in (("relay", 4), ("multicast", 4), ("unicast", 5), ("send", 0)):
+    for kind, events in (("relay", 4), ("multicast", 4), ("unicast", 5), ("send", 1)):
         assert seen.value("evapid_events_total", kind=kind) == totals["events"][kind] == events
-    assert seen.value("evapid_deliveries_begun_total") == totals["out"]["relayed"] == 29
+    assert seen.value("evapid_deliveries_begun_total") == totals["out"]["relayed"] == 30
     assert seen.value("evapid_deliveries_done_total") == totals["out"]["delivered"]
     assert seen.value("evapid_delivered_bytes_total") == totals["out"]["bytes"]
     assert seen.value("evapid_queue_memory_bytes") == totals["out"]["queued_memory"]

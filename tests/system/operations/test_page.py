@@ -56,7 +56,10 @@ def test_the_page_shows_what_is_so(house):
     assert house.phone().ask("MESSAGE", "all", body=b"hello page").code == 200
     assert client.receive() == b"hello page"
     until_shown(browser, "#events", "relay", "1 receivers", "hello page")
-    until_shown(browser, "#books", "1 relay", "1 = 1 delivered")
+    assert house.evapid.ask(command="send", client=client.index, event="hello client")["published"]["received"] == 1
+    assert client.receive() == b"hello client"
+    until_shown(browser, "#events", f"send to client {client.index}, 1 receivers", "hello client")
+    until_shown(browser, "#books", "1 relay, 0 multicast, 0 unicast, 1 send", "2 = 2 delivered")
     assert browser.complaints == []
 
 

@@ -353,6 +353,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     struct peer finishing = open_client();
     struct peer flushing = far_behind();
     struct peer gone = open_client();
+    struct peer again = open_client();
     (void)state;
     up.keep = true;
     send_text(&finishing, "4:last,");
@@ -363,6 +364,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     send_text(&gone, "4:held,");
     TURN_UNTIL(client_has_waiting(find(4)));
     client_drop(find(4), DROP_CLOSED);
+    bus_readmit(bus, find(5));
     for (int i = 0; i < 3; i++) {
         hand_over();
         assert_int_equal(find(1)->state, CLIENT_ADMITTING);
@@ -370,8 +372,10 @@ static void test_every_state_of_a_client_goes_over(void **state)
         assert_int_equal(find(3)->state, CLIENT_FLUSHING);
         assert_int_equal(find(4)->state, CLIENT_GONE);
         assert_true(client_has_waiting(find(4)));
+        assert_int_equal(find(5)->state, CLIENT_ADMITTING);
+        assert_true(find(5)->roster.there && !find(1)->roster.there);
         assert_int_equal(bus->roster.receiver_count, 1);
-        assert_int_equal(listener.clients, 4); /* a client that has gone keeps its place while it holds something */
+        assert_int_equal(listener.clients, 5); /* a client that has gone keeps its place while it holds something */
     }
     up.take = -1;
     client_resume(find(4));
@@ -389,6 +393,7 @@ static void test_every_state_of_a_client_goes_over(void **state)
     hang_up(&finishing);
     hang_up(&flushing);
     hang_up(&gone);
+    hang_up(&again);
 }
 
 static void test_a_client_without_its_socket_is_gone_and_its_queue_lost(void **state)

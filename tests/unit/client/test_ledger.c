@@ -465,6 +465,13 @@ static void test_any_mixture_killed_at_any_point_leaves_the_books_of_a_model(voi
     ledger_close(&t.ledger);
 }
 
+static void test_events_of_every_kind_are_counted_together(void **state)
+{
+    (void)state;
+    const struct event_counts events = { .relay = 1, .multicast = 10, .unicast = 100, .send = 1000, .no_receiver = 7 };
+    assert_int_equal(events_total(&events), 1111);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -475,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_a_commit_counts_when_the_tail_of_the_ring_has_moved),
         cmocka_unit_test(test_events_of_a_run_count_up_to_the_commit),
         cmocka_unit_test(test_any_mixture_killed_at_any_point_leaves_the_books_of_a_model),
+        cmocka_unit_test(test_events_of_every_kind_are_counted_together),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -356,6 +356,22 @@ static void test_memory_of_an_impossible_size_is_refused(void **state)
     assert_refused("not a ring of evapid's");
 }
 
+/* Its header has another size, so the whole has none that a ring of ours can have. */
+static void test_a_ring_of_another_version_is_refused_as_such(void **state)
+{
+    (void)state;
+    stop_queue();
+    static const uint32_t versions[] = { 0, RING_VERSION - 1, RING_VERSION + 1, UINT32_MAX };
+    static const off_t sizes[] = { 16, 4096, (off_t)EVAPID_RING_MIN + 4096, (off_t)RING_DATA_OFFSET + CAPACITY - 4096 };
+    for (size_t i = 0; i < sizeof(versions) / sizeof(*versions); i++)
+        for (size_t j = 0; j < sizeof(sizes) / sizeof(*sizes); j++) {
+            const struct ring_start start = { .magic = RING_MAGIC, .version = versions[i] };
+            replace_memory(sizes[j]);
+            assert_int_equal(pwrite(t.memfd, &start, sizeof(start), 0), sizeof(start));
+            assert_refused(RING_OTHER_VERSION);
+        }
+}
+
 static void test_memory_that_cannot_be_written_is_refused(void **state)
 {
     (void)state;
@@ -375,7 +391,7 @@ static void test_a_header_that_is_wrong_is_refused(void **state)
     assert_refused("not a ring of evapid's");
     t.header->magic ^= 1;
     t.header->version++;
-    assert_refused("the ring's version differs from ours");
+    assert_refused(RING_OTHER_VERSION);
     t.header->version--;
     static const uint64_t capacities[] = { 0, CAPACITY / 2, CAPACITY * 2, CAPACITY - 1, CAPACITY + 8, UINT64_MAX };
     for (size_t i = 0; i < sizeof(capacities) / sizeof(*capacities); i++) {
@@ -557,6 +573,7 @@ int main(void)
         WITH_QUEUE(test_memory_that_is_sealed_against_shrinking_and_growing_is_taken),
         WITH_QUEUE(test_what_is_no_memory_is_refused),
         WITH_QUEUE(test_memory_of_an_impossible_size_is_refused),
+        WITH_QUEUE(test_a_ring_of_another_version_is_refused_as_such),
         WITH_QUEUE(test_memory_that_cannot_be_written_is_refused),
         WITH_QUEUE(test_a_header_that_is_wrong_is_refused),
         WITH_QUEUE(test_a_wake_that_is_none_is_refused),

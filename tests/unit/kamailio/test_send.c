@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/state.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
 #include "kamailio/attachment.h"
@@ -131,6 +132,25 @@ static void test_an_index_counts_with_the_session_that_assigned_it(void **state)
     assert_int_equal(t.bus.events.no_receiver, 4);
 }
 
+/* Otherwise the route of a client that outlived a kill could not answer it any more after the next restart. */
+static void test_the_session_before_is_known_to_the_next_evapid_too(void **state)
+{
+    (void)state;
+    struct state_out out;
+    struct state_in in;
+    const struct client *client = arrive_and_be_let_in();
+    assert_true(state_begin(&out));
+    attachment_save(&t.kamailio, &out);
+    const int memfd = state_end(&out);
+    assert_true(memfd >= 0);
+    t.kamailio.attachment.session = t.kamailio.attachment.before = SESSION + 1;
+    assert_null(state_open(&in, memfd));
+    assert_true(attachment_load(&t.kamailio, &in) && state_finish(&in) && state_close(&in));
+    assert_int_equal(give((struct ring_record){ .session = BEFORE, .target = client->index }), 1);
+    assert_int_equal(give((struct ring_record){ .session = SESSION, .target = client->index }), 1);
+    assert_int_equal(give((struct ring_record){ .session = SESSION + 1, .target = client->index }), 0);
+}
+
 static void test_a_target_that_is_no_index_has_no_receiver(void **state)
 {
     (void)state;
@@ -216,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         test(test_an_index_counts_with_the_session_that_assigned_it),
+        test(test_the_session_before_is_known_to_the_next_evapid_too),
         test(test_a_target_that_is_no_index_has_no_receiver),
         test(test_a_client_that_is_being_admitted_is_a_guest_of_its_own_route),
         test(test_the_connections_that_get_events_are_published),
