@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
-#include "config/inventory.h"
 #include "kamailio/progress.h"
 #include "views/metrics.h"
 
@@ -220,10 +219,8 @@ static void answer_ready(const struct call *call)
 
 static void answer_config(const struct call *call)
 {
-    const struct config *config = call->subject->status->config;
     if (take(call, "{}"))
-        call->reply->answer =
-            json_pack("{s:{s:s?, s:o}}", "config", "file", config->file, "keys", inventory_make(config));
+        call->reply->report = report_config(call->subject->status->config);
 }
 
 /* A reset answers with the counts before it, so that nothing in between is lost. */

@@ -383,7 +383,7 @@ def test_what_is_configured_is_shown_and_a_reload_names_what_it_changes():
         assert now["listeners[0].slow_policy"] == ['"disconnect"', "yes", "limits.slow_policy"]
         said(own, "log", "debug")
         assert shown()["log.level"] == ['"debug"', "no", "evapictl"]
-        keys = json.loads(said(own, "config", "--json"))["config"]["keys"]
+        keys = json.loads(said(own, "config", "--json"))["config"]
         assert {"key": "limits.linger_ms", "value": 8000, "default": False, "from": "file"} in keys
 
 
