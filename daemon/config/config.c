@@ -76,12 +76,6 @@ static bool read_key(struct reading *in, const struct key *key, json_t *value, v
 }
 
 /* name: as in the table's rows, "" for the whole file. */
-/* Remember that the file sets the current key (inventory.h). */
-static bool note_given(struct reading *in, json_t *value)
-{
-    return json_object_set(in->given, in->path, value) == 0 || reading_fail(in, "no memory");
-}
-
 static bool read_object(struct reading *in, const char *name, json_t *object, void *base)
 {
     const char *member = NULL;
@@ -94,7 +88,7 @@ static bool read_object(struct reading *in, const char *name, json_t *object, vo
         const size_t outer = reading_enter(in, member);
         if (key == NULL)
             return fail_unknown(in, name, member);
-        if (!read_key(in, key, value, base) || !note_given(in, value))
+        if (!read_key(in, key, value, base))
             return false;
         reading_leave(in, outer);
     }
@@ -217,20 +211,17 @@ bool config_read(struct config *config, const char *path, char error[CONFIG_ERRO
     json_t *root = open_comment == length ? json_loadb(text, length, JSON_REJECT_DUPLICATES, &bad) : NULL;
     bool good = root != NULL;
     config->file = path;
-    config->given = json_object();
+    config->given = root;
     if (open_comment < length) {
         const struct place place = place_of(text, open_comment);
         snprintf(error, CONFIG_ERROR, "%s:%u:%u: this comment has no end", path, place.line, place.column);
     } else if (good) {
-        struct reading in = {
-            .file = path, .text = text, .error = error, .error_room = CONFIG_ERROR, .given = config->given
-        };
+        struct reading in = { .file = path, .text = text, .error = error, .error_room = CONFIG_ERROR };
         good = read_root(&in, root, config);
     } else {
         snprintf(error, CONFIG_ERROR, "%s:%d:%d: %s", path, bad.line > 0 ? bad.line : 1,
                  bad.column > 0 ? bad.column : 1, bad.text);
     }
-    json_decref(root);
     free(text);
     if (!good)
         config_free(config);

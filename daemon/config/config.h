@@ -7,7 +7,8 @@
 
 #define CONFIG_ERROR 1024 /* bytes of an error's text */
 
-/* Read the file, whose path must outlive the configuration. False: error says "FILE:LINE:COLUMN: KEY: what is wrong", and *config holds nothing to free. */
+/* Read the file, whose path must outlive the configuration. False: error says "FILE:LINE:COLUMN: KEY: what is wrong", and
+ * *config holds nothing to free. */
 bool config_read(struct config *config, const char *path, char error[CONFIG_ERROR]);
 
 void config_free(struct config *config);

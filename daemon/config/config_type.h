@@ -28,7 +28,7 @@ struct config_http {
 
 struct config {
     const char *file; /* its path, the caller's; NULL: none was read */
-    json_t *given;    /* the file's values by their paths ("listeners[0].address"), and the objects that it has */
+    json_t *given;    /* the file's object, as it was read */
     char kamailio_socket[EVAPID_PATH_MAX + 1];
     char control_socket[EVAPID_PATH_MAX + 1];
     struct door_access kamailio_access, control_access;

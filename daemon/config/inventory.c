@@ -36,26 +36,43 @@ static void key_path(const struct key *key, size_t listener, char path[PATH_ROOM
         snprintf(path, PATH_ROOM, "%s", key->name);
 }
 
+/* What the file sets under this path in an object. NULL: nothing. */
+static json_t *member_at(json_t *object, const char *path)
+{
+    char name[PATH_ROOM];
+    for (const char *dot = strchr(path, '.'); dot != NULL; dot = strchr(path, '.')) {
+        snprintf(name, sizeof(name), "%.*s", (int)(dot - path), path);
+        object = json_object_get(object, name);
+        path = dot + 1;
+    }
+    return json_object_get(object, path);
+}
+
+/* All that the file sets for one listener. */
+static json_t *listener_given(const struct config *config, size_t listener)
+{
+    return json_array_get(json_object_get(config->given, "listeners"), listener);
+}
+
+static json_t *given_of(const struct config *config, const struct key *key, size_t listener)
+{
+    return is_of_listener(key) ? member_at(listener_given(config, listener), key->name + strlen(OF_LISTENERS "."))
+                               : member_at(config->given, key->name);
+}
+
 /* Is the object there in which the key lies? Only then does the key have a default. */
 static bool has_object(const struct config *config, const struct key *key)
 {
     const struct key *object = keys;
     while (object->name != NULL && !(object->rule.kind == &value_object && key_is_in(key, object->name)))
         object++;
-    return object->name == NULL || object->by_default != NULL || json_object_get(config->given, object->name) != NULL;
+    return object->name == NULL || object->by_default != NULL || member_at(config->given, object->name) != NULL;
 }
 
 static json_t *default_of(const struct config *config, const struct key *key)
 {
     return key->by_default != NULL && has_object(config, key) ? json_loads(key->by_default, JSON_DECODE_ANY, NULL)
                                                               : json_null();
-}
-
-static json_t *given_of(const struct config *config, const struct key *key, size_t listener)
-{
-    char path[PATH_ROOM];
-    key_path(key, listener, path);
-    return json_object_get(config->given, path);
 }
 
 static struct holding hold(const struct config *config, const struct key *key, size_t listener)
@@ -73,7 +90,7 @@ static struct holding hold(const struct config *config, const struct key *key, s
     return (struct holding){ .value = value, .from = from, .is_default = is_default, .own = own };
 }
 
-/* ---- the list ---------------------------------------------------------------------------------------------------- */
+/* ---- the rows ---------------------------------------------------------------------------------------------------- */
 
 /* The log's level was set while evapid runs. */
 static void set_level(struct holding *holding, const struct key *key)
@@ -86,53 +103,68 @@ static void set_level(struct holding *holding, const struct key *key)
                                  .is_default = strcmp(quoted, key->by_default) == 0 };
 }
 
-static bool add(json_t *list, const struct config *config, const struct key *key, size_t listener)
+static json_t *describe(const struct config *config, const struct key *key, size_t listener)
 {
     char path[PATH_ROOM];
     struct holding holding = hold(config, key, listener);
     key_path(key, listener, path);
     if (strcmp(key->name, "log.level") == 0 && log_level() != config->log_level)
         set_level(&holding, key);
-    return json_array_append_new(list, json_pack("{s:s, s:o, s:b, s:s}", "key", path, "value", holding.value, "default",
-                                                 holding.is_default, "from", holding.from)) == 0;
+    return json_pack("{s:s, s:o, s:b, s:s}", "key", path, "value", holding.value, "default", holding.is_default, "from",
+                     holding.from);
 }
 
-/* The keys of all listeners; first: the first row of a listener's. */
-static bool add_listeners(json_t *list, const struct config *config, const struct key *first)
+/* The key at this place among those of the whole file, or of a listener. NULL: there are only `*before`. */
+static const struct key *key_at(bool of_listener, size_t place, size_t *before)
 {
-    for (size_t i = 0; i < config->listener_count; i++)
-        for (const struct key *key = first; key->name != NULL && is_of_listener(key); key++)
-            if (has_value(key) && !add(list, config, key, i))
-                return false;
-    return true;
-}
-
-json_t *inventory_make(const struct config *config)
-{
-    json_t *list = json_array();
-    const struct key *key = keys;
-    while (key->name != NULL) {
-        const bool good =
-            is_of_listener(key) ? add_listeners(list, config, key) : !has_value(key) || add(list, config, key, 0);
-        if (!good) {
-            json_decref(list);
-            return NULL;
-        }
-        const bool listeners = is_of_listener(key);
-        do
-            key++;
-        while (listeners && key->name != NULL && is_of_listener(key));
+    *before = 0;
+    for (const struct key *key = keys; key->name != NULL; key++) {
+        if (!has_value(key) || is_of_listener(key) != of_listener)
+            continue;
+        if (*before == place)
+            return key;
+        ++*before;
     }
-    return list;
+    return NULL;
+}
+
+static size_t count_keys(bool of_listener)
+{
+    size_t count = 0;
+    key_at(of_listener, SIZE_MAX, &count);
+    return count;
+}
+
+size_t inventory_count(const struct config *config)
+{
+    return count_keys(false) + config->listener_count * count_keys(true);
+}
+
+json_t *inventory_describe(const struct config *config, size_t row)
+{
+    size_t shared = 0;
+    const struct key *key = key_at(false, row, &shared);
+    if (key != NULL)
+        return describe(config, key, 0);
+    const size_t of_each = count_keys(true);
+    const size_t listener = (row - shared) / of_each;
+    return describe(config, key_at(true, (row - shared) % of_each, &shared), listener);
 }
 
 /* ---- differences ------------------------------------------------------------------------------------------------- */
 
-/* The listener at this address; listener_count: there is none. */
-static size_t listener_at(const struct config *config, const struct sockaddr_storage *address)
+static bool is_at(const struct config *config, size_t listener, const struct sockaddr_storage *address)
+{
+    return listener < config->listener_count && address_equal(&config->listeners[listener].address, address);
+}
+
+/* The listener at this address, which probably has the same place as before. listener_count: there is none. */
+static size_t listener_at(const struct config *config, const struct sockaddr_storage *address, size_t probable)
 {
     size_t i = 0;
-    while (i < config->listener_count && !address_equal(&config->listeners[i].address, address))
+    if (is_at(config, probable, address))
+        return probable;
+    while (i < config->listener_count && !is_at(config, i, address))
         i++;
     return i;
 }
@@ -161,10 +193,12 @@ static bool name_listeners(json_t *names, const struct config *before, const str
 {
     size_t stayed = 0;
     for (size_t k = 0; k < after->listener_count; k++) {
-        const size_t i = listener_at(before, &after->listeners[k].address);
+        const size_t i = listener_at(before, &after->listeners[k].address, k);
         if (i == before->listener_count)
             continue;
         stayed++;
+        if (json_equal(listener_given(before, i), listener_given(after, k)))
+            continue; /* most of them, of perhaps thousands: none of its keys is worth a look */
         for (const struct key *key = keys; key->name != NULL; key++)
             if (is_of_listener(key) && strcmp(key_own_name(key), "address") != 0 &&
                 !name_if_changed(names, before, i, after, k, key))

@@ -11,7 +11,6 @@ struct reading {
     const char *text;  /* comments blanked */
     char *error;       /* buffer for an error */
     size_t error_room; /* bytes of it */
-    json_t *given;     /* values by their paths, as in struct config */
     char path[128];    /* the key of the current value: "listeners[0].max_clients" */
 };
 

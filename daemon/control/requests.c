@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/roster.h"
-#include "config/inventory.h"
 #include "kamailio/progress.h"
 #include "views/metrics.h"
 
@@ -198,10 +197,8 @@ static void answer_ready(const struct call *call)
 
 static void answer_config(const struct call *call)
 {
-    const struct config *config = call->subject->status->config;
     if (take(call, "{}"))
-        call->reply->answer =
-            json_pack("{s:{s:s?, s:o}}", "config", "file", config->file, "keys", inventory_make(config));
+        call->reply->report = report_config(call->subject->status->config);
 }
 
 /* A reset answers with the counts before it, so that nothing in between is lost. */
@@ -395,11 +392,12 @@ static void answer_tail(const struct call *call)
     struct tail_filter filter = { .out = true, .in = true };
     const char *direction = NULL;
     const char *tag = NULL;
-    json_int_t index = -1;
+    json_int_t index = 0;
+    const bool by_client = json_object_get(call->request, "client") != NULL;
     if (!take(call, "{s?s, s?s%, s?I}", "direction", &direction, "tag", &tag, &filter.tag_length, "client", &index) ||
-        !tag_is_good(call, filter.tag_length) || (index != -1 && find_client(call, index) == NULL))
+        !tag_is_good(call, filter.tag_length) || (by_client && find_client(call, index) == NULL))
         return;
-    filter.client = index != -1 ? (uint32_t)index : 0;
+    filter.client = (uint32_t)index;
     if (direction != NULL) {
         filter.out = strcmp(direction, "out") == 0;
         filter.in = strcmp(direction, "in") == 0;

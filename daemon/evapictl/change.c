@@ -64,7 +64,7 @@ int change_log(const struct options *options, char **words, int count)
     return change(options, request, "log", NULL);
 }
 
-/* An evapid before 0.2.0 does not say which keys have changed. */
+/* keys: NULL from an evapid that does not say which have changed. */
 static void print_changed(const json_t *keys)
 {
     size_t i = 0;

@@ -118,9 +118,8 @@ static const char usage[] = "Usage: evapictl [-s SOCKET | -i NAME] [-j] COMMAND 
                             "Exit status: 0 answered; 1 evapid answered with an error, or the file is bad;\n"
                             "2 wrong command line; 3 no evapid answers; 4 no client got an event.\n";
 
-/* A command, how many words follow it, and its options beside -s and -j: s sort, t tag, a address, S state and slow, i
- * idle, y yes, l limit, d direction, c client,
- * n count, m match, A allow-none, r reset, w watch. */
+/* A command, how many words follow it, and its options beside -s, -i and -j: s sort, t tag, a address, S state and slow, i
+ * idle, y yes, l limit, d direction, c client, n count, m match, A allow-none, r reset, w watch. */
 static const struct command {
     const char *name;
     command_run *run;
@@ -191,7 +190,10 @@ static int report_unknown_command(const char *name)
 static int report_unknown_option(const char *word)
 {
     char shown[64];
-    struct spelling guess = spelling_of(word + strspn(word, "-"));
+    char name[64];
+    const char *begin = word + strspn(word, "-");
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(begin, "="), begin); /* without a value */
+    struct spelling guess = spelling_of(name);
     for (const struct option *option = option_table; option->name != NULL; option++)
         spelling_try(&guess, option->name);
     snprintf(shown, sizeof(shown), "--%s", guess.nearest != NULL ? guess.nearest : "");

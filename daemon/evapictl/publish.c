@@ -243,12 +243,12 @@ static int publish(const struct options *options, json_t *request, char **words,
     if (publishing.answer != NULL) {
         const double begun = now_s();
         line_set_patience(&publishing.line, 0);
-        if (count > 0)
+        if (count > 0) {
             frame_words(&publishing, words, count);
-        else
+        } else {
             say_what_is_read();
-        if (count == 0)
             sigaction(SIGINT, &action, NULL); /* SIGINT ends the input, for a user who types it */
+        }
         status = publish_all(&publishing);
         if (status == EXIT_FINE)
             print_outcome(options, publishing.answer, now_s() - begun, count > 0);

@@ -195,13 +195,12 @@ void print_client(const json_t *answer)
 void print_config(const json_t *answer)
 {
     static const char *const titles[] = { "key", "value", "default", "from" };
-    const json_t *config = json_object_get(answer, "config");
     struct table table;
     size_t i = 0;
     json_t *key = NULL;
-    printf("file       %s\n", text_at(config, "file"));
+    printf("file       %s\n", text_at(answer, "file"));
     table_open(&table, titles, 4);
-    json_array_foreach(json_object_get(config, "keys"), i, key)
+    json_array_foreach(json_object_get(answer, "config"), i, key)
     {
         const json_t *held = json_object_get(key, "value");
         char *value = json_is_null(held) ? NULL : json_dumps(held, JSON_COMPACT | JSON_ENCODE_ANY);

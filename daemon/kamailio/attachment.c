@@ -142,6 +142,12 @@ void attachment_turn(struct kamailio *kamailio)
         attachment_end_clients(kamailio);
 }
 
+static void attachment_end_shortage(struct attachment *attachment)
+{
+    attachment->short_since_ms = 0;
+    attachment->short_said = false;
+}
+
 /* A Kamailio that stops loses its workers one by one, and a worker that lost its link attaches again within a second. If a
  * worker stays away from a Kamailio that goes on, somebody should look. */
 static void attachment_check_workers(struct kamailio *kamailio)
@@ -149,8 +155,7 @@ static void attachment_check_workers(struct kamailio *kamailio)
     struct attachment *attachment = &kamailio->attachment;
     const uint64_t now_ms = uv_now(kamailio->loop);
     if (attachment->state != ATTACHED || attachment->workers_attached >= attachment->workers_declared) {
-        attachment->short_since_ms = 0;
-        attachment->short_said = false;
+        attachment_end_shortage(attachment);
         return;
     }
     if (attachment->short_since_ms == 0)
@@ -259,6 +264,7 @@ const char *attachment_begin(struct kamailio *kamailio, const struct wire_hello 
     ledger->clients_end = !hello->keep_clients;
     attachment->back_by_ms = 0;
     attachment->gone.pending = false;
+    attachment_end_shortage(attachment); /* the last Kamailio's */
     attachment->since_ms = clock_wall_ms();
     attachment->instance = hello->instance;
     attachment->pid = hello->pid;

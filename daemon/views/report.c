@@ -6,6 +6,7 @@
 
 #include "base/slice.h"
 #include "bus/roster.h"
+#include "config/inventory.h"
 
 #define REPORT_SLICE_NS 2000000U
 #define ROOM_FIRST 16384U /* bytes of a text */
@@ -26,9 +27,10 @@ struct tag_use {
 struct report {
     const struct bus *bus;
     struct text head, tail;
-    size_t count, at; /* items, and the next one */
-    uint32_t *clients;
-    struct tag_use *tags; /* NULL: the report is about clients */
+    size_t count, at;  /* items, and the next one */
+    uint32_t *clients; /* what it is about; the other two are NULL */
+    struct tag_use *tags;
+    const struct config *config;
     bool begun, over;
 };
 
@@ -93,8 +95,8 @@ static struct report *report_open(const struct bus *bus, json_t *before, const c
 /* A report that lacks something is closed; returns NULL then. */
 static struct report *report_begin(struct report *report)
 {
-    if (report == NULL ||
-        (!report->head.failed && !report->tail.failed && (report->clients != NULL || report->tags != NULL)))
+    const bool subject = report != NULL && (report->clients != NULL || report->tags != NULL || report->config != NULL);
+    if (report == NULL || (subject && !report->head.failed && !report->tail.failed))
         return report;
     report_close(report);
     return NULL;
@@ -160,6 +162,18 @@ struct report *report_tags(const struct bus *bus, size_t limit)
     return report_begin(report);
 }
 
+struct report *report_config(const struct config *config)
+{
+    const size_t count = inventory_count(config);
+    struct report *report = report_open(NULL, json_pack("{s:s?}", "file", config->file), "config",
+                                        json_pack("{s:I}", "total", (json_int_t)count));
+    if (report == NULL)
+        return NULL;
+    report->config = config;
+    report->count = count;
+    return report_begin(report);
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 /* The next item. False: it has gone. */
@@ -171,6 +185,11 @@ static bool report_describe(struct report *report, json_t **item)
         *item = json_pack("{s:o, s:I, s:I}", "tag", describe_bytes(use->name, use->length), "clients",
                           (json_int_t)use->clients, "receivers", (json_int_t)use->receivers);
         return true;
+    }
+    if (report->config != NULL) {
+        const bool there = at < inventory_count(report->config);
+        *item = there ? inventory_describe(report->config, at) : NULL;
+        return there;
     }
     struct client *client = roster_find(report->bus, report->clients[at]);
     *item = client != NULL ? describe_client(client) : NULL;
@@ -195,6 +214,7 @@ char *report_write(struct report *report, size_t *length)
 {
     struct text text = report->head;
     report->head = (struct text){ .failed = false };
+    put_string(&text, ""); /* a slice in which all items have gone is empty: that is no failure */
     report_put_items(report, &text);
     report->over = report->at == report->count;
     if (report->over)

@@ -1,4 +1,4 @@
-/* A report: an answer about any number of clients or tags, written a slice at a time.
+/* A report: an answer about any number of clients, tags or keys of the configuration, written a slice at a time.
  *
  *     {"version":...,"clients":[   item , item , item   ],"totals":{...}}
  *           head                     a slice in a turn      tail
@@ -16,11 +16,12 @@
 
 struct report;
 
-/* Begin a report of the status; of the clients in a selection; or of the most used tags, up to limit. NULL: memory is
- * short. */
+/* Begin a report of the status; of the clients in a selection; of the most used tags, up to limit; or of what is
+ * configured. NULL: memory is short. */
 struct report *report_status(const struct status_subject *subject);
 struct report *report_clients(const struct selection *selection, const struct bus *bus);
 struct report *report_tags(const struct bus *bus, size_t limit);
+struct report *report_config(const struct config *config);
 
 /* Write the next slice; the last one ends with a newline. The caller frees it. NULL: memory is short. */
 char *report_write(struct report *report, size_t *length);

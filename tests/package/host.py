@@ -150,9 +150,9 @@ class Booted(Host):
     def status(self):
         return json.loads(self.done("evapictl", "status", "--json"))
 
-    def evapid(self):
-        """The pid of it in there, 0 for none, as systemd knows it."""
-        return int(self.machine.show("evapid", "MainPID"))
+    def evapid(self, unit="evapid"):
+        """The pid of it in there, or of an instance, 0 for none, as systemd knows it."""
+        return int(self.machine.show(unit, "MainPID"))
 
 
 def facts(path):

@@ -13,7 +13,7 @@ from packages import BUILD, empty, field, lintian, newer
 from process import until
 
 CONFIG = "/etc/evapid/evapid.json"
-UNIT = "/usr/lib/systemd/system/evapid.service"
+UNITS = ("/usr/lib/systemd/system/evapid.service", "/usr/lib/systemd/system/evapid@.service")
 ENABLED = "/etc/systemd/system/multi-user.target.wants/evapid.service"
 ACCOUNTS = {"/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"}
 
@@ -55,6 +55,20 @@ def client(installed, ports):
     until(lambda: is_there(installed, with_close), "evapid has the client")
     yield with_close
     with_close.close()
+
+
+def instance(host, name, **keys):
+    """The unit of one of several evapids, which is configured now."""
+    sockets = {f"{kind}_socket": f"/run/evapid-{name}/{kind}.sock" for kind in ("kamailio", "control")}
+    host.path(f"/etc/evapid/{name}.json").write_text(json.dumps({**sockets, **keys}))
+    return f"evapid@{name}.service"
+
+
+def instance_that_runs(host, name):
+    unit = instance(host, name)
+    host.done("systemctl", "start", unit)
+    assert host.evapid(unit) > 0
+    return unit
 
 
 # ---- the packages themselves
@@ -118,8 +132,8 @@ def test_the_document_s_commands_install_them(booted, packages):
     assert f"evapid     {field(packages.evapid, 'Version').split('-')[0]}, pid {booted.evapid()}, " in said
 
 
-def test_systemd_finds_nothing_wrong_with_the_installed_unit(shared):
-    ran = shared.run("systemd-analyze", "verify", "--man=no", UNIT)
+def test_systemd_finds_nothing_wrong_with_the_installed_units(shared):
+    ran = shared.run("systemd-analyze", "verify", "--man=no", *UNITS)
     assert (ran.returncode, [line for line in ran.stderr.splitlines() if "evapid" in line]) == (0, [])
 
 
@@ -174,6 +188,8 @@ def test_the_documents_lead_to_one_another(shared):
 
 def test_an_upgrade_keeps_the_edited_configuration_and_the_clients(installed, client, packages, own_folder):
     edited, pid = installed.path(CONFIG).read_text(), installed.evapid()
+    east = instance_that_runs(installed, "east")
+    before = installed.evapid(east)
 
     def another_default(files):
         (files / CONFIG.lstrip("/")).write_text("{}\n")
@@ -181,16 +197,20 @@ def test_an_upgrade_keeps_the_edited_configuration_and_the_clients(installed, cl
     assert installed.done("dpkg-query", "-W", "-f", "${Version}", "evapid").endswith("+newer")
     assert installed.path(CONFIG).read_text() == edited
     assert installed.path(CONFIG + ".dpkg-dist").read_text() == "{}\n"
-    assert installed.evapid() not in (0, pid)
+    assert installed.evapid() not in (0, pid) and installed.evapid(east) not in (0, before)
     assert is_there(installed, client)
 
 
 def test_an_upgrade_with_a_bad_configuration_leaves_the_evapid_that_runs(installed, client, packages, own_folder):
     pid = installed.evapid()
     installed.path(CONFIG).write_text('{ "listners": [] }')
+    west = instance_that_runs(installed, "west")
+    before = installed.evapid(west)
+    instance(installed, "west", listners=[])
     said = installed.install(newer(packages.evapid, own_folder))
     assert f"{CONFIG}:1:15: listners: unknown key" in said and "systemctl restart evapid" in said
-    assert installed.evapid() == pid
+    assert f"evapid: {west} was left as it is: correct /etc/evapid/west.json, then restart it" in said
+    assert installed.evapid() == pid and installed.evapid(west) == before
     assert is_there(installed, client)
     assert installed.done("dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", "evapid").endswith("+newer installed")
 
@@ -224,12 +244,22 @@ def test_another_kamailio_comes_only_with_a_module_for_it(shared, packages, own_
 def test_removed_it_is_stopped_and_its_configuration_stays(installed):
     edited = '{ "log": { "level": "debug" } }'
     installed.path(CONFIG).write_text(edited)
-    pid = installed.evapid()
+    drop_in = installed.path("/etc/systemd/system/evapid@.service.d/later.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nRestartSec=3600\n")
+    installed.done("systemctl", "daemon-reload")
+    east, west = instance_that_runs(installed, "east"), instance(installed, "west", listners=[])
+    assert installed.run("systemctl", "start", west).returncode != 0
+    assert installed.machine.show(west, "ActiveState") == "activating", "systemd will start it again"
+    pids = [installed.evapid(), installed.evapid(east)]
     installed.apt("remove", "evapid", "kamailio-evapid-module")
-    assert pid > 0 and installed.run("test", "-e", f"/proc/{pid}").returncode == 1
-    assert installed.run("test", "-e", "/run/evapid").returncode == 1
+    for pid in pids:
+        assert pid > 0 and installed.run("test", "-e", f"/proc/{pid}").returncode == 1
+    for folder in ("/run/evapid", "/run/evapid-east"):
+        assert installed.run("test", "-e", folder).returncode == 1
     assert not installed.path("/usr/sbin/evapid").exists()
     assert installed.machine.show("evapid", "LoadState") == "not-found"
+    assert installed.machine.show(west, "ActiveState") == "inactive"
     assert installed.path(CONFIG).read_text() == edited
 
 

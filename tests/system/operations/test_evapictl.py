@@ -1,12 +1,10 @@
 """evapictl and what is not evapid: whatever answers at the socket, it says so plainly and shows nothing raw."""
 
-import socket
-import threading
+import contextlib
 
 import pytest
 
-from evapid import evapictl
-from process import DEADLINE_S
+from fake import ask_a_fake
 
 
 @pytest.fixture(scope="module")
@@ -14,32 +12,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fake")
 
 
-def ask_a_fake(folder, answer, *words):
-    """What evapictl makes of the answer to status, or to another command."""
-    return ask_a_fake_for(folder, answer, "status", *words)
+def ask_for(folder, answer, *words):
+    """What evapictl makes of this answer to a command."""
+    def serve(connection):
+        connection.recv(4096)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(answer)
+    return ask_a_fake(folder, serve, *words)
 
 
-def ask_a_fake_for(folder, answer, *words):
-    path = folder / "fake.sock"
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen(1)
-        listening.settimeout(DEADLINE_S)
-
-        def serve():
-            connection = listening.accept()[0]
-            connection.recv(4096)
-            try:
-                connection.sendall(answer)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            connection.close()
-        fake = threading.Thread(target=serve)
-        fake.start()
-        ran = evapictl(path, *words)
-        fake.join()
-    return ran
+def ask_status(folder, answer, *words):
+    return ask_for(folder, answer, "status", *words)
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["for people", "json"])
@@ -47,7 +30,7 @@ def ask_a_fake_for(folder, answer, *words):
     b"\n", b"x\n", b"\0\n", b"[]\n", b"{}\n", b"5\n", b'{"error": 5}\n', b'{"version": "1', b"\xff\xfe\n", b"[" * 100000,
     b'{"version": ' + b"1" * 400 + b"}\n", b'{"version": "1", "version": \n'])
 def test_an_answer_that_is_none_of_evapid_s_is_said_to_be(folder, answer, words):
-    ran = ask_a_fake(folder, answer, *words)
+    ran = ask_status(folder, answer, *words)
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr == f"evapictl: {folder}/fake.sock: the answer is not evapid's, or was cut off\n"
 
@@ -63,7 +46,7 @@ def test_an_answer_that_is_none_of_evapid_s_is_said_to_be(folder, answer, words)
     '"clients": [{"address": "%s", "tag": "%s"}]' % ("a" * 10000, "\u00e4" * 5000),
 ], ids=range(8))
 def test_a_status_of_another_shape_is_shown_as_well_as_it_can_be(folder, status):
-    ran = ask_a_fake(folder, ('{"version": "1", ' + status + "}\n").encode())
+    ran = ask_status(folder, ('{"version": "1", ' + status + "}\n").encode())
     assert ran.returncode == 0 and ran.stdout.startswith("evapid     1, pid 0") and ran.stderr == ""
     assert "\x1b" not in ran.stdout
 
@@ -72,18 +55,18 @@ def test_a_status_of_another_shape_is_shown_as_well_as_it_can_be(folder, status)
     ("\\u001b[31m", "\\x1b[31m"), ("a\\u0000b", "a\\x00b"), ("a\\nclient 99", "a\\x0aclient 99"),
     ("\\u009b31m", "\\xc2\\x9b31m"), ("\\u007f", "\\x7f"), ("gr\\u00fcn \\u20ac", "gr\u00fcn \u20ac")])
 def test_a_text_in_an_answer_forges_no_line_and_drives_no_terminal(folder, text, shown):
-    ran = ask_a_fake(folder, b'{"version": "%s"}\n' % text.encode())
+    ran = ask_status(folder, b'{"version": "%s"}\n' % text.encode())
     assert ran.returncode == 0 and ran.stdout.startswith(f"evapid     {shown}, pid 0")
-    ran = ask_a_fake(folder, b'{"error": "%s", "detail": "%s"}\n' % (text.encode(), text.encode()))
+    ran = ask_status(folder, b'{"error": "%s", "detail": "%s"}\n' % (text.encode(), text.encode()))
     assert ran.returncode == 1 and ran.stderr == f"evapictl: {shown}: {shown}\n"
 
 
 def test_what_a_reload_has_changed_is_said(folder):
     answer = b'{"reload": {"listeners_added": 2, "listeners_removed": 1, "clients_closed": 7}}\n'
-    assert ask_a_fake_for(folder, answer, "reload").stdout == "reloaded: listeners added 2, removed 1; clients closed 7\n"
+    assert ask_for(folder, answer, "reload").stdout == "reloaded: listeners added 2, removed 1; clients closed 7\n"
     for changed, said in (("[]", "no key"), ('["log.level", "listeners[0].max_clients"]', "log.level, listeners[0].max_clients"),
                           ('["a\\u001bb", 5]', "a\\x1bb, -")):
         answer = b'{"reload": {"changed": %s}}\n' % changed.encode()
-        assert ask_a_fake_for(folder, answer, "reload").stdout.splitlines()[1] == f"changed: {said}"
-    ran = ask_a_fake_for(folder, b'{"error": "not reloaded", "detail": "/etc/evapid/evapid.json:3:5: unknown key"}\n', "reload")
+        assert ask_for(folder, answer, "reload").stdout.splitlines()[1] == f"changed: {said}"
+    ran = ask_for(folder, b'{"error": "not reloaded", "detail": "/etc/evapid/evapid.json:3:5: unknown key"}\n', "reload")
     assert (ran.returncode, ran.stderr) == (1, "evapictl: not reloaded: /etc/evapid/evapid.json:3:5: unknown key\n")

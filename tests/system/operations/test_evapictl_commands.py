@@ -5,15 +5,14 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
-import threading
 
 import pytest
 
 from client import netstring
 from control import Control, stage, tagged  # noqa: F401: a fixture
 from evapid import EVAPICTL, SANITIZER, evapictl, run_evapid
+from fake import ask_a_fake
 from process import DEADLINE_S, until
 from stage import Stage
 
@@ -41,28 +40,17 @@ def rows(text):
 
 
 @pytest.fixture
-def folder_of_fake(tmp_path):
+def fake_evapid(tmp_path):
     """Runs evapictl with what is no evapid but has these answers, one for each request; returns what it printed, and the requests."""
     def ask(answers, *words):
-        path, requests = tmp_path / "fake.sock", []
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(path))
-            listening.listen(1)
-            listening.settimeout(DEADLINE_S)
+        requests = []
 
-            def serve():
-                connection = listening.accept()[0]
-                connection.settimeout(DEADLINE_S)
-                with connection, connection.makefile("rb") as lines:
-                    for answer in answers:
-                        requests.append(json.loads(lines.readline()))
-                        connection.sendall(json.dumps(answer).encode() + b"\n")
-            fake = threading.Thread(target=serve)
-            fake.start()
-            ran = evapictl(path, *words)
-            fake.join()
-        return ran, requests
+        def serve(connection):
+            with connection.makefile("rb") as lines:
+                for answer in answers:
+                    requests.append(json.loads(lines.readline()))
+                    connection.sendall(json.dumps(answer).encode() + b"\n")
+        return ask_a_fake(tmp_path, serve, *words), requests
     return ask
 
 
@@ -318,15 +306,15 @@ def test_clients_that_options_choose_are_tagged_and_closed(stage):
     assert red.receive_rest() == other.receive_rest() == [b"the last"]
 
 
-def test_a_chosen_client_that_has_gone_is_no_error(folder_of_fake):
+def test_a_chosen_client_that_has_gone_is_no_error(fake_evapid):
     """It was in the list, and ends before its turn. An evapid that is a fake can have it so."""
     answers = [{"clients": [{"index": 1, "state": "open"}, {"index": 2, "state": "gone"}, {"index": 3, "state": "open"}]},
                {"error": "no such client", "detail": "1 has gone"}, {"closed": {"client": 3}}]
-    ran, requests = folder_of_fake(answers, "close", "--state", "open", "--yes")
+    ran, requests = fake_evapid(answers, "close", "--state", "open", "--yes")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1 client closed after receiving what is queued\n", "")
     assert requests == [{"command": "clients", "state": "open"}, {"command": "close", "client": 1}, {"command": "close", "client": 3}]
     answers[1:] = [{"closed": {"client": 1}}, {"error": "no memory", "detail": "try again"}]
-    ran, _ = folder_of_fake(answers, "close", "--idle", "5", "--yes")
+    ran, _ = fake_evapid(answers, "close", "--idle", "5", "--yes")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == ("evapictl: no memory: try again\n"
                           "evapictl: before that, 1 client closed after receiving what is queued\n")
@@ -383,7 +371,7 @@ def test_what_is_configured_is_shown_and_a_reload_names_what_it_changes():
         assert now["listeners[0].slow_policy"] == ['"disconnect"', "yes", "limits.slow_policy"]
         said(own, "log", "debug")
         assert shown()["log.level"] == ['"debug"', "no", "evapictl"]
-        keys = json.loads(said(own, "config", "--json"))["config"]["keys"]
+        keys = json.loads(said(own, "config", "--json"))["config"]
         assert {"key": "limits.linger_ms", "value": 8000, "default": False, "from": "file"} in keys
 
 
@@ -407,7 +395,8 @@ def test_ready_says_by_its_exit_status_whether_clients_can_work_with_it(stage):
 @pytest.mark.parametrize("words, hint", [
     (["statsu"], "did you mean status?"), (["clint"], "did you mean client?"), (["kama"], "did you mean kamailio?"),
     (["uicast"], "did you mean unicast?"), (["xyzzy"], "evapictl -h"), (["foo"], "evapictl -h"),
-    (["status", "--sokcet", "x"], "did you mean --socket?"), (["--foo"], "unknown option: --foo; evapictl -h lists all"),
+    (["status", "--sokcet", "x"], "did you mean --socket?"),
+    (["--sokcet=x", "status"], "--sokcet=x; did you mean --socket?"), (["--foo"], "unknown option: --foo; evapictl -h lists all"),
     (["-x"], "unknown option: -x; evapictl -h"), (["-jx", "status"], "unknown option: -x;"), (["--s"], "unknown option: --s;"),
     (["--json=5", "status"], "takes no value"), (["clients", "--sort"], "--sort: a value must follow it"), (["client"], "usage: evapictl client N"),
     (["client", "x"], "evapictl clients"), (["client", "0"], "evapictl clients"), (["client", "1e2"], "evapictl clients"),
@@ -558,7 +547,8 @@ def test_tail_shows_what_one_client_says_and_gets(stage):
     one, other = tagged(stage, b"blue"), tagged(stage, b"blue")
     with Control(stage.evapid.control_socket) as looking, Control(stage.evapid.control_socket) as control:
         assert looking.ask(command="tail", client=other.index) == {"tail": True}
-        assert control.ask(command="tail", client=999999)["error"] == "no such client"
+        for index in (999999, 0, -1):
+            assert control.ask(command="tail", client=index)["error"] == "no such client"
         control.ask(command="unicast", tag="blue", event="to the first")
         control.ask(command="multicast", tag="blue", event="to both")
         control.ask(command="tag", client=one.index, tag="red")

@@ -257,10 +257,16 @@ static void test_only_workers_that_stay_away_are_a_warning(void **state)
     kamailio_tick(&t.kamailio);
     assert_true(attachment->short_said);
     leave(first);
+    const int next = say_hello_of(2, 2); /* before the next tick */
+    while (attachment->state != ATTACHED)
+        uv_run(&t.loop, UV_RUN_ONCE);
     kamailio_tick(&t.kamailio);
     assert_false(attachment->short_said);
+    assert_int_not_equal(attachment->short_since_ms, 0);
+    leave(next);
+    kamailio_tick(&t.kamailio);
     assert_int_equal(attachment->short_since_ms, 0);
-    const int only = say_hello(2);
+    const int only = say_hello(3);
     turns(2);
     kamailio_tick(&t.kamailio);
     assert_int_equal(attachment->short_since_ms, 0);

@@ -127,11 +127,32 @@ static void test_a_report_leaves_out_who_goes_while_it_is_written(void **state)
         hang_up(&peers[i]);
 }
 
+/* Thousands of listeners have tens of thousands of keys: more than fit into a turn. */
+static void test_what_is_configured_is_shown_in_slices_also_when_it_changes_meanwhile(void **state)
+{
+    (void)state;
+    struct config config = { .file = "e.json", .listener_count = 2000 };
+    unsigned slices = 0;
+    json_t *whole = read_report(report_config(&config), &slices);
+    const size_t rows = json_array_size(json_object_get(whole, "config"));
+    assert_in_range(rows, 20000, 100000);
+    assert_int_equal(json_integer_value(json_object_get(whole, "total")), rows);
+    assert_string_equal(json_string_value(json_object_get(whole, "file")), "e.json");
+    assert_in_range(slices, 2, rows);
+    json_decref(whole);
+    struct report *report = report_config(&config);
+    config.listener_count = 1;
+    whole = read_report(report, &slices);
+    assert_in_range(json_array_size(json_object_get(whole, "config")), 20, 100);
+    json_decref(whole);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_a_status_is_whole_or_there_is_none),
         WITH_BUS(test_a_report_leaves_out_who_goes_while_it_is_written),
+        cmocka_unit_test(test_what_is_configured_is_shown_in_slices_also_when_it_changes_meanwhile),
     };
     return cmocka_run_group_tests_name("status", tests, NULL, NULL);
 }
