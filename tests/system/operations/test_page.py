@@ -103,7 +103,7 @@ def test_clients_are_filtered_and_sorted(house):
     until(lambda: "blue" not in browser.shown("#clients") and "red" in browser.shown("#clients"), "only red is shown", BROWSER_S)
     assert browser.shown("#matching") == "1 of 2"
     browser.evaluate("document.getElementById('address').value = 'nowhere'; askClients()")
-    until_shown(browser, "#clients-error", "address must be")
+    until_shown(browser, "#clients-error", "address: not an")
     browser.evaluate("document.getElementById('filter').reset(); askClients()")
     until_shown(browser, "#clients", "red", "blue")
     browser.evaluate("[...document.querySelectorAll('#columns button')].find(b => b.textContent === 'tag').click()")
@@ -159,7 +159,8 @@ def test_another_site_can_not_have_a_browser_read_the_page(stage):
 @pytest.mark.parametrize("path, why", [
     ("/clients.json?limit=501", "limit must be"), ("/clients.json?limit=-1", "limit must be"), ("/clients.json?limit=", "limit must be"),
     ("/clients.json?sort=size", "sort must be one of"), ("/clients.json?state=up", "state must be one of"),
-    ("/clients.json?address=nowhere", "address must be"), ("/tags.json?limit=x", "limit must be"), ("/tail.json?from=1x", "from must be")])
+    ("/clients.json?address=nowhere", "address: not an"),
+    ("/clients.json?idle=-1", "idle must be"), ("/tags.json?limit=x", "limit must be"), ("/tail.json?from=1x", "from must be")])
 def test_a_wrong_parameter_gets_the_reason(house, path, why):
     answer = local(house.http, path)
     assert answer.status == 400 and answer.text().startswith(why)
