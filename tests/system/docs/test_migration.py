@@ -9,6 +9,7 @@ import pytest
 import commands
 from client import Client
 from evapid import MODULE
+from kamailio import version
 from process import until
 
 DOCUMENT = "docs/migration.md"
@@ -268,7 +269,8 @@ def test_a_call_that_nobody_can_answer_is_refused_at_once_where_evapi_suspends_i
 
 
 def test_four_workers_run_routes_in_four_processes_where_evapi_has_one_for_all(moving):
-    """Whatever `workers` says there, each route sees what the one before it has done."""
+    """Whatever `workers` says there, each route sees what the one before it has done. EVAPI of Kamailio 6 has workers for messages,
+    any of which takes the next one."""
     text = moving.path.read_text().replace('"workers", 1', '"workers", 4')
     moving.path.write_text(text.replace("default:", 'default: xlog("L_NOTICE", "RAN in $pp;\\n");'))
 
@@ -277,7 +279,7 @@ def test_four_workers_run_routes_in_four_processes_where_evapi_has_one_for_all(m
             client.send(b"word")
         return len(set(re.findall(r"RAN in (\d+);", "\n".join(moving.kamailio.logged("RAN in", 4)))))
     moving.run_kamailio(File(moving.path), attach=False)
-    assert processes() == 1
+    assert processes() in ({1} if version() < (6,) else {1, 2, 3, 4})
     assert moving.kamailio.terminate() == 0
     run(moving, "switch")
     moving.start_evapid()
