@@ -55,7 +55,7 @@ def test_the_page_shows_what_is_so(house):
     until_shown(browser, "#listeners", "listening", "netstring")
     assert house.phone().ask("MESSAGE", "all", body=b"hello page").code == 200
     assert client.receive() == b"hello page"
-    until_shown(browser, "#events", "relay", "1 receivers", "hello page")
+    until_shown(browser, "#events", "relay", "1 receiver:", "hello page")
     assert house.evapid.ask(command="send", client=client.index, event="hello client")["published"]["received"] == 1
     assert client.receive() == b"hello client"
     until_shown(browser, "#events", f"send to client {client.index}, 1 receivers", "hello client")
