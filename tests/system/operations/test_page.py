@@ -58,7 +58,7 @@ def test_the_page_shows_what_is_so(house):
     until_shown(browser, "#events", "relay", "1 receiver:", "hello page")
     assert house.evapid.ask(command="send", client=client.index, event="hello client")["published"]["received"] == 1
     assert client.receive() == b"hello client"
-    until_shown(browser, "#events", f"send to client {client.index}, 1 receivers", "hello client")
+    until_shown(browser, "#events", f"send to client {client.index}, 1 receiver:", "hello client")
     until_shown(browser, "#books", "1 relay, 0 multicast, 0 unicast, 1 send", "2 = 2 delivered")
     assert browser.complaints == []
 
