@@ -25,8 +25,8 @@ packages_check=(libcmocka-dev clang-format clang-tidy kamailio-lua-modules kamai
 # To fuzz it: libFuzzer and its sanitizers.
 packages_fuzz=(clang libclang-rt-dev)
 
-# To try it with other versions of Kamailio (tests/versions/run): Lua, for their app_lua.
-packages_versions=(liblua5.1-0-dev)
+# To try it with other versions of Kamailio (tests/versions/run): Lua and Python, for their app_lua and app_python3.
+packages_versions=(liblua5.1-0-dev python3-dev)
 
 # To try its Debian packages, in Debians of their own (tests/package, tests/fresh).
 packages_package=(debootstrap lintian git)
