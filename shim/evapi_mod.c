@@ -11,6 +11,7 @@
 #include "core/kemi.h"
 #include "core/pt.h"
 #include "core/sr_module.h"
+#include "core/timer.h"
 
 #include "events.h"
 #include "link.h"
@@ -231,6 +232,12 @@ static bool make_settings(void)
     return getrandom(&settings.instance, sizeof(settings.instance), 0) == (ssize_t)sizeof(settings.instance);
 }
 
+/* In Kamailio's timer process, every second. */
+static void mend(unsigned ticks, void *unused)
+{
+    queue_mend();
+}
+
 static int mod_init(void)
 {
     const struct parameters *given = parameters_read();
@@ -241,7 +248,7 @@ static int mod_init(void)
         LM_ERR("the queue of %zu bytes can't be made: %s: %s\n", given->queue_size, failed, strerror(errno));
         return -1;
     }
-    if (!statistics_init())
+    if (register_timer(mend, NULL, 1) < 0 || !statistics_init())
         return -1;
     rpc_init(&settings);
     events_init(given->event_callback);

@@ -94,14 +94,14 @@ enum ring_push link_push_control(struct ring_record record, const char *tag, siz
 }
 
 /* Tell evapid which routes have ended. If evapid is gone, it need not know. If nothing waits for the news, evapid need
- * not be woken. */
+ * not be woken; but if it waits at a hole, this record may be the one there. */
 static void tell_done(void)
 {
     const struct ring_record record = {
         .type = RING_DONE, .worker = worker.index, .session = worker.session, .target = worker.run
     };
     put_control(record, "", 0);
-    if (queue_awaited(worker.index) > worker.told)
+    if (queue_awaited(worker.index) > worker.told || queue_waits_at_hole())
         queue_wake();
     worker.told = worker.run;
 }

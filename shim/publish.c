@@ -185,7 +185,7 @@ static void log_refused(enum ring_push why, int length)
         LM_ERR("an event of %d bytes is too large: with queue_size %zu at most %zu are allowed\n", length,
                queue_capacity(), queue_payload_max());
     else
-        LM_CRIT("the queue's lock can't be had: an event of %d bytes is lost\n", length);
+        LM_CRIT("more than %u processes push: an event of %d bytes is lost\n", RING_SLOTS, length);
 }
 
 /* An event from a connection-new route also reaches the route's own client, once it is admitted. */

@@ -1,7 +1,8 @@
-/* The ring's memory, its lock, and the wake. Owns Kamailio's side of them; evapid's view of the ring is in
+/* The ring's memory, this process' slot in it, and the wake. Owns Kamailio's side of them; evapid's view of the ring is in
  * include/evapid/ring.h. */
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +20,9 @@ static struct queue_shared *shared;
 static int fds[QUEUE_FDS] = { -1, -1 };
 static int wake_end = -1; /* our end, which wakes evapid */
 static bool made;
+
+/* Of this thread. A process gets it with its first push: a fork must not share its parent's. */
+static _Thread_local unsigned slot = RING_SLOTS;
 
 /* Make a memfd whose size nobody can change, so that evapid may read it without risk of SIGBUS. */
 static const char *open_memory(size_t bytes)
@@ -46,6 +50,11 @@ static const char *open_wake(void)
     return NULL;
 }
 
+static void forget_slot(void)
+{
+    slot = RING_SLOTS;
+}
+
 const char *queue_make(size_t capacity)
 {
     const char *failed = open_memory(ring_bytes(capacity));
@@ -57,9 +66,14 @@ const char *queue_make(size_t capacity)
     failed = open_wake();
     if (failed != NULL)
         return failed;
-    errno = ring_make(ring, &shared->lane, capacity);
+    uint64_t key = 0;
+    if (getrandom(&key, sizeof(key), 0) != (ssize_t)sizeof(key))
+        return "getrandom";
+    errno = ring_make(ring, &shared->lane, capacity, key);
+    if (errno == 0)
+        errno = pthread_atfork(NULL, NULL, forget_slot);
     made = errno == 0;
-    return made ? NULL : "the lock";
+    return made ? NULL : "the locks of its slots";
 }
 
 bool queue_is_made(void)
@@ -85,7 +99,7 @@ size_t queue_capacity(void)
 
 void queue_wake(void)
 {
-    const uint64_t sleep = ring_sleeper(ring);
+    const uint64_t sleep = ring_sleeper(ring, &shared->lane);
     if (sleep == 0)
         return;
     /* EAGAIN: other bytes lie there unread, so evapid has been woken already. */
@@ -97,7 +111,9 @@ void queue_wake(void)
 enum ring_push queue_put(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
                          size_t payload_length)
 {
-    return ring_push(ring, &shared->lane, record, tag, tag_length, payload, payload_length);
+    if (slot == RING_SLOTS)
+        slot = ring_join(ring, &shared->lane);
+    return ring_push(ring, &shared->lane, slot, record, tag, tag_length, payload, payload_length);
 }
 
 enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
@@ -123,6 +139,17 @@ enum ring_push queue_probe(size_t tag_length, size_t payload_length)
     return RING_FULL;
 }
 
+void queue_mend(void)
+{
+    if (ring_waits_at_hole(ring) && ring_mend(ring, &shared->lane))
+        queue_wake();
+}
+
+bool queue_waits_at_hole(void)
+{
+    return ring_waits_at_hole(ring);
+}
+
 void queue_forgive(void)
 {
     atomic_fetch_sub_explicit(&ring->refused_full, 1, memory_order_relaxed);
@@ -138,11 +165,11 @@ const struct ring_header *queue_ring(void)
     return ring;
 }
 
-/* Reads tail first: head only grows, so it is never before tail. */
+/* Reads tail first: head only grows, so it is never before tail, if evapid is honest. */
 size_t queue_used(void)
 {
     const uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-    const uint64_t used = atomic_load_explicit(&ring->head, memory_order_acquire) - tail;
+    const uint64_t used = atomic_load_explicit(&shared->lane.head, memory_order_acquire) - tail;
     return used < queue_capacity() ? (size_t)used : queue_capacity();
 }
 

@@ -1,8 +1,8 @@
 /* The queue: the ring by which every process of Kamailio reaches evapid, and the wake, a pair of sockets that tells
  * evapid to read it.
  *
- * It is made once, before Kamailio forks, and every process inherits it. Nothing here waits: a push copies its record
- * under the lane's lock, and wakes evapid if it sleeps. A push works with and without an evapid; the records wait in
+ * It is made once, before Kamailio forks, and every process inherits it. Nothing here waits: a push copies its record to
+ * the place that it has claimed, and wakes evapid if it sleeps. A push works with and without an evapid; the records wait in
  * the ring. */
 #ifndef EVAPI_QUEUE_H
 #define EVAPI_QUEUE_H
@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "evapid/lane.h"
 #include "evapid/presence.h"
-#include "evapid/ring.h"
 
 /* Make the queue with room for capacity bytes of records: a power of two from EVAPID_RING_MIN to EVAPID_RING_MAX.
  * Returns NULL, or the step that failed, with its errno set. */
@@ -34,6 +34,12 @@ enum ring_push queue_push(struct ring_record record, const char *tag, size_t tag
 enum ring_push queue_put(struct ring_record record, const char *tag, size_t tag_length, const char *payload,
                          size_t payload_length);
 void queue_wake(void);
+
+/* Close the holes that processes have left which were killed in the middle of a push, if evapid waits at one. */
+void queue_mend(void);
+
+/* Does evapid wait for a push that has not ended? Then every other one waits to be read. */
+bool queue_waits_at_hole(void);
 
 /* Would the push of an event succeed now? Answers as queue_push does, and counts a refusal. A yes is no promise: other
  * processes push too. */

@@ -207,7 +207,7 @@ static void inquiry_publish_in_turn(struct inquiry *inquiry)
 {
     struct publication *publication = inquiry->publication;
     const struct status_subject *subject = inquiry->control->subject;
-    if (!progress_has_read(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
+    if (!progress_can_go_on(subject->kamailio, inquiry->mark) || subject->bus->flush.behind)
         return;
     const char *why = publication_publish(publication, subject->bus, inquiry->pending);
     inquiry->pending = 0;
@@ -419,7 +419,7 @@ static void inquiry_resume(struct inquiry *inquiry)
 static bool inquiry_is_ready(const struct inquiry *inquiry)
 {
     const struct kamailio *kamailio = inquiry->control->subject->kamailio;
-    return (inquiry->state == INQUIRY_WAITING && (!inquiry->in_turn || progress_has_read(kamailio, inquiry->mark))) ||
+    return (inquiry->state == INQUIRY_WAITING && (!inquiry->in_turn || progress_can_go_on(kamailio, inquiry->mark))) ||
            (inquiry->state == INQUIRY_HEARING && inquiry->answer == NULL);
 }
 

@@ -105,7 +105,7 @@ static bool in_turn(const struct call *call)
     if (call->subject->in_turn)
         return true;
     call->reply->mark = progress_catch_up_to(kamailio);
-    call->reply->later = !progress_has_read(kamailio, call->reply->mark);
+    call->reply->later = !progress_can_go_on(kamailio, call->reply->mark);
     return !call->reply->later;
 }
 

@@ -29,6 +29,12 @@ static void print_ring(const json_t *ring)
            count_at(ring, "refused_large"), is_true_at(ring, "held") ? "; HELD until the clients are there" : "");
     if (number_at(ring, "stale") > 0)
         printf("           %lld records were meant for an evapid before this one\n", count_at(ring, "stale"));
+    if (number_at(ring, "lost") > 0)
+        printf("           %lld records were lost with processes that died while they wrote them\n",
+               count_at(ring, "lost"));
+    if (is_true_at(ring, "stuck"))
+        printf(
+            "           STUCK: a process of Kamailio has stopped while it wrote a record; the others wait behind it\n");
 }
 
 static void print_workers(const json_t *workers)

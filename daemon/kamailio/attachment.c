@@ -65,7 +65,7 @@ static void attachment_detached(struct kamailio *kamailio, const char *why)
     log_limited(&detachments, LEVEL_NOTICE, SUBJECT, "detached: pid %u: %s", attachment->pid, why);
     publish_attached(kamailio, false);
     hold_end(kamailio, "Kamailio has gone");
-    if (attachment->abandoned)
+    if (attachment->abandoned || progress_is_stuck(kamailio))
         attachment_end_session(kamailio);
     else
         attachment->gone = (struct kamailio_gone){ .pending = true, .mark = progress_mark(kamailio) };
@@ -111,12 +111,21 @@ void attachment_depart(struct kamailio *kamailio, struct worker *worker, const c
     attachment->departed++;
 }
 
+/* Has everything been read that this worker had written? If no other is left, don't wait for a process of Kamailio that
+ * was stopped in its push: a new session begins then, for which what is read later means nothing. */
+static bool attachment_can_let_go(const struct kamailio *kamailio, const struct worker *worker)
+{
+    const struct attachment *attachment = &kamailio->attachment;
+    return attachment->departed == attachment->workers_attached ? progress_can_go_on(kamailio, worker->mark)
+                                                                : progress_has_read(kamailio, worker->mark);
+}
+
 /* At the end of a turn, release departed workers once everything that they had written has been read. */
 static void attachment_end_departed(struct kamailio *kamailio)
 {
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX && kamailio->attachment.departed > 0; i++) {
         struct worker *worker = kamailio->attachment.workers[i];
-        if (worker != NULL && worker->state == WORKER_DEPARTED && progress_has_read(kamailio, worker->mark))
+        if (worker != NULL && worker->state == WORKER_DEPARTED && attachment_can_let_go(kamailio, worker))
             attachment_let_go(kamailio, worker, worker->why);
     }
 }
@@ -138,7 +147,7 @@ void attachment_turn(struct kamailio *kamailio)
 {
     const struct attachment *attachment = &kamailio->attachment;
     attachment_end_departed(kamailio);
-    if (attachment->gone.pending && progress_has_read(kamailio, attachment->gone.mark))
+    if (attachment->gone.pending && progress_can_go_on(kamailio, attachment->gone.mark))
         attachment_end_clients(kamailio);
 }
 

@@ -19,7 +19,8 @@
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, one chunk's size: clients are flushed in between */
-#define BATCH_WORK 20000U  /* the same, clients given an event, counted per event: some milliseconds */
+#define HOLE_MS 1000U
+#define BATCH_WORK 20000U /* the same, clients given an event, counted per event: some milliseconds */
 
 static void intake_on_turn(uv_idle_t *turn);
 static void intake_on_closed(uv_handle_t *handle);
@@ -92,6 +93,25 @@ static void intake_pass(struct intake *intake, uint64_t position)
         intake->ahead = position;
 }
 
+static uint64_t intake_position(const struct intake *intake)
+{
+    return intake->state == INTAKE_HELD ? intake->ahead : intake->ring.tail;
+}
+
+/* The record before this position is that of a producer which died in the middle of its push. Returns its size. */
+static size_t intake_pass_lost(struct intake *intake, uint64_t position)
+{
+    const size_t size = (size_t)(position - intake_position(intake));
+    if (intake->state == INTAKE_HELD) {
+        intake->ahead = position;
+        return size; /* counted when its turn comes */
+    }
+    _Atomic uint64_t *lost = &intake->ring.header->lost;
+    atomic_store_explicit(lost, atomic_load_explicit(lost, memory_order_relaxed) + 1, memory_order_relaxed);
+    intake->ring.tail = position;
+    return size;
+}
+
 /* Read one record: at tail, or while held, the next unread one. Returns its size, 0: there is none. */
 static size_t intake_step(struct intake *intake)
 {
@@ -105,6 +125,8 @@ static size_t intake_step(struct intake *intake)
     if (read != RING_RECORD)
         return 0;
     intake_note_high_water(intake);
+    if (record.type == RING_LOST)
+        return intake_pass_lost(intake, at + record.size);
     /* Sequence numbers start again with each link, so a done must not be passed on twice. */
     const bool heard = record.type == RING_DONE && (int64_t)(intake->ahead - at) > 0;
     patience_rewarded(record.type == RING_DONE ? &intake->answers : &intake->events);
@@ -115,11 +137,6 @@ static size_t intake_step(struct intake *intake)
     if (!held && intake_reads(intake))
         intake_pass(intake, at + record.size);
     return record.size;
-}
-
-static uint64_t intake_position(const struct intake *intake)
-{
-    return intake->state == INTAKE_HELD ? intake->ahead : intake->ring.tail;
 }
 
 /* Look again in a moment, without having to be woken. Clients get what comes meanwhile together. */
@@ -185,6 +202,8 @@ static size_t intake_read(struct intake *intake, struct intake_batch *batch, boo
     const size_t before = batch->bytes;
     *emptied = false;
     intake->taken_ns = 0;
+    if (!ring_refresh(&intake->ring))
+        intake_fail(intake, intake_position(intake), "a claim is out of range");
     intake->batch = batch;
     while (!*emptied && intake_reads(intake) && !batch_is_full(batch)) {
         const size_t size = intake_step(intake);
@@ -207,8 +226,10 @@ void intake_note_work(struct intake *intake, uint32_t clients)
 void intake_read_batch(struct intake *intake)
 {
     bool emptied = false;
+    if (!intake_reads(intake))
+        return;
     intake_read(intake, &intake->looks, &emptied);
-    if (intake_reads(intake) && ring_refresh(&intake->ring)) /* corruption is reported when it is read */
+    if (intake_reads(intake))
         intake_note_high_water(intake);
 }
 
@@ -217,7 +238,7 @@ uint64_t intake_end(struct intake *intake)
     if (!intake_reads(intake))
         return intake->ring.tail;
     uv_idle_start(&intake->turn, intake_on_turn); /* read it without being woken */
-    ring_refresh(&intake->ring);
+    ring_refresh(&intake->ring);                  /* corruption is reported when it is read */
     return intake->ring.head;
 }
 
@@ -392,10 +413,43 @@ void intake_resume(struct intake *intake)
     uv_idle_start(&intake->turn, intake_on_turn);
 }
 
+/* Have all of Kamailio's processes ended? Then nobody has the other end of the wake any more. Our byte for it is read by
+ * nobody. */
+static bool is_deserted(int wake_fd)
+{
+    return send(wake_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && (errno == ECONNREFUSED || errno == ENOTCONN);
+}
+
+bool intake_is_stuck(const struct intake *intake)
+{
+    return intake_reads(intake) && intake->hole_since_ms != 0 && intake->hole == intake_position(intake) &&
+           uv_now(intake->turn.loop) - intake->hole_since_ms >= HOLE_MS;
+}
+
+/* Kamailio's processes close the holes of those that have died. If all have died, it is up to us. */
+static void intake_look_for_hole(struct intake *intake)
+{
+    const uint64_t at = intake_position(intake);
+    struct ring_record record;
+    const char *why = NULL;
+    if (ring_peek(&intake->ring, at, &record, &why) != RING_EMPTY || !ring_is_hole(&intake->ring, at)) {
+        intake->hole_since_ms = 0;
+        return;
+    }
+    if (intake->hole_since_ms == 0 || intake->hole != at)
+        intake->hole_since_ms = uv_now(intake->turn.loop);
+    intake->hole = at;
+    if (!is_deserted(intake->wake_fd))
+        return;
+    const uint64_t end = ring_skip(&intake->ring, at);
+    intake_pass_lost(intake, end != 0 ? end : intake->ring.head);
+}
+
 void intake_tick(struct intake *intake)
 {
     if (!intake_reads(intake))
         return;
+    intake_look_for_hole(intake);
     if (intake->unwatched)
         intake_watch_wake(intake);
     uv_idle_start(&intake->turn, intake_on_turn);

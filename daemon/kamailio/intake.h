@@ -64,8 +64,10 @@ struct intake {
     int nap_fd;                 /* a timerfd, -1: no naps */
     bool napping;
     uv_poll_t nap;
-    size_t high_water;     /* most bytes found waiting */
-    unsigned open_handles; /* freed when all are closed */
+    uint64_t hole;          /* the position of a record that was claimed and not published, when intake_tick found it */
+    uint64_t hole_since_ms; /* 0: it found none */
+    size_t high_water;      /* most bytes found waiting */
+    unsigned open_handles;  /* freed when all are closed */
 };
 
 /* Map the memfd and begin to read, held. Both descriptors belong to the intake, also after a failure. Returns NULL and
@@ -102,8 +104,13 @@ void intake_note_work(struct intake *intake, uint32_t clients);
 uint64_t intake_end(struct intake *intake);
 bool intake_has_read(const struct intake *intake, uint64_t end);
 
-/* Call it once a second: read what a producer wrote that was killed before it could wake us. */
+/* Call it once a second: read what a producer wrote that was killed before it could wake us, and what comes after the
+ * record of one that was killed before it could publish it, with all other producers. */
 void intake_tick(struct intake *intake);
+
+/* Has a producer not published its record for a second or more? It has been stopped, say. What comes after its record
+ * can't be read until it goes on. */
+bool intake_is_stuck(const struct intake *intake);
 
 /* Unmap and free it. */
 void intake_close(struct intake *intake);

@@ -26,6 +26,16 @@ bool progress_has_read(const struct kamailio *kamailio, struct kamailio_mark mar
     return intake == NULL || mark.ring != kamailio->attachment.rings || intake_has_read(intake, mark.end);
 }
 
+bool progress_is_stuck(const struct kamailio *kamailio)
+{
+    return kamailio->attachment.intake != NULL && intake_is_stuck(kamailio->attachment.intake);
+}
+
+bool progress_can_go_on(const struct kamailio *kamailio, struct kamailio_mark mark)
+{
+    return progress_has_read(kamailio, mark) || progress_is_stuck(kamailio);
+}
+
 void progress_await_done(struct kamailio *kamailio, const struct worker *worker)
 {
     struct intake *intake = kamailio->attachment.intake;

@@ -15,6 +15,10 @@ void progress_catch_up(struct kamailio *kamailio);
 struct kamailio_mark progress_catch_up_to(struct kamailio *kamailio);
 bool progress_has_read(const struct kamailio *kamailio, struct kamailio_mark mark);
 
+/* The same; or it can't be read for the time being, because a process of Kamailio was stopped in the middle of a push. */
+bool progress_can_go_on(const struct kamailio *kamailio, struct kamailio_mark mark);
+bool progress_is_stuck(const struct kamailio *kamailio);
+
 /* The end of everything written up to now. */
 struct kamailio_mark progress_mark(const struct kamailio *kamailio);
 

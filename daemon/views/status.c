@@ -158,12 +158,14 @@ static json_t *describe_ring(const struct kamailio *kamailio)
     if (intake == NULL)
         return json_null();
     const struct ring_header *header = intake->ring.header;
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "state", states[intake->state], "capacity",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "state", states[intake->state], "capacity",
                      (json_int_t)intake->ring.capacity, "used", (json_int_t)intake_used(intake), "high_water",
                      (json_int_t)intake->high_water, "refused_full",
                      (json_int_t)atomic_load_explicit(&header->refused_full, memory_order_relaxed), "refused_large",
                      (json_int_t)atomic_load_explicit(&header->refused_large, memory_order_relaxed), "stale",
-                     (json_int_t)kamailio->stale, "held", intake->state == INTAKE_HELD);
+                     (json_int_t)kamailio->stale, "lost",
+                     (json_int_t)atomic_load_explicit(&header->lost, memory_order_relaxed), "held",
+                     intake->state == INTAKE_HELD, "stuck", intake_is_stuck(intake));
 }
 
 json_t *describe_kamailio(const struct kamailio *kamailio)

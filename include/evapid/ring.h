@@ -1,23 +1,35 @@
 /* The ring: the one ordered queue from Kamailio's processes to evapid.
  *
  * A sealed memfd holds a header and then capacity bytes, a power of two. Positions are byte counts that only grow; the
- * place of a position is its value modulo the capacity. Kamailio's processes write records at head, one at a time under
- * a lock. evapid reads at tail. Both sides live on one host, so integers are in its own byte order.
+ * place of a position is its value modulo the capacity. Kamailio's processes write records, each at the place that it
+ * has claimed. evapid reads at tail. Both sides live on one host, so integers are in its own byte order.
  *
- *     header (RING_DATA_OFFSET bytes)                          | records ...
- *     shape, head, refusals | tail | sleeping | workers | presence | figures |
+ *     header (RING_DATA_OFFSET bytes)                                      | records ...
+ *     shape, refusals | tail | sleeping | workers | presence | figures | slots |
  *
- * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
- * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity. It reads head and each record's header
- * once, checks them, and copies a payload before it uses it.
+ * No producer waits for another one. It claims its bytes by moving lane.head, in one atomic step, copies its record, and
+ * publishes it by its stamp, the record's first word. evapid reads up to the first record that is not published, so
+ * records take effect in the order of their claims.
  *
- * Nothing here makes a system call, except the mutex when it is contended. The caller wakes evapid: it writes to the
- * wake when ring_sleeper() says that evapid sleeps. */
+ * The stamp of position p is p ^ key. The key is a random number of this ring. So an old stamp at that place is never
+ * taken for the new one: it belongs to another position. Other old bytes (an event of a client that wishes us ill, say)
+ * are equal to it only if they guess the key: nobody outside of the two programs has it, and a record's other bytes do
+ * not depend on it, so that each time the chance is 1 in 2^63. The key is odd and positions are even: zeros are no stamp.
+ *
+ * A producer notes in its slot what it is about to claim. If it dies before it has published, its record is a hole, at
+ * which evapid waits. Another process of Kamailio closes the hole (ring_mend), or evapid itself when all of them have
+ * gone (ring_skip). Whether a producer lives is known by a robust mutex, which its slot's owner keeps locked: others
+ * only try it.
+ *
+ * Neither side trusts the other. What a producer relies on (head, the capacity, the key, the owners) lies in memory that
+ * evapid never sees: struct ring_lane. evapid keeps its own tail, capacity and key. It reads each record's header once,
+ * checks it, and copies a payload before it uses it. What it writes into slots could only spoil records.
+ *
+ * Nothing here makes a system call, except for the end of a slot's owner. The caller wakes evapid: it writes to the wake
+ * when ring_sleeper() says that evapid sleeps. */
 #ifndef EVAPID_RING_H
 #define EVAPID_RING_H
 
-#include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,8 +42,19 @@
 #include "evapid/presence.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
-#define RING_VERSION 5U
+#define RING_VERSION 6U
 #define RING_LINE 64U /* the size of a cache line in bytes: fields of different writers keep this distance */
+#ifndef RING_SLOTS
+#define RING_SLOTS 1024U /* threads of Kamailio's processes that push: one more is refused */
+#endif
+
+/* What follows happens in one step for everybody else. Nothing by default: a test stops here. */
+#ifndef RING_STEP
+#define RING_STEP() ((void)0)
+#endif
+#ifndef RING_STEP_OWN /* the same, for what others look at only when this producer has died, or has published */
+#define RING_STEP_OWN() ((void)0)
+#endif
 
 /* How long the clients' messages waited for their event routes: from the time at which evapid had read the whole
  * message (it is in the frame) until the route began. Only one worker writes here, just before a route. If it takes the
@@ -53,28 +76,44 @@ struct ring_worker {
     struct ring_starts starts;
 };
 
+/* What one producer has claimed. Its owner writes it; ring_mend, too, after the owner's death.
+ *
+ * noted, end: the bytes that the producer claimed last, or is about to claim. claimed: the end of its last claim. So if
+ * that is after the noted position, it has claimed what it noted. */
+struct ring_slot {
+    _Alignas(RING_LINE) _Atomic uint64_t noted; /* where, plus 1; 0: nowhere */
+    _Atomic uint64_t end;
+    _Atomic uint64_t claimed;
+};
+
 struct ring_header {
     uint64_t magic;
     uint32_t version;
     uint32_t reserved;
     uint64_t capacity; /* bytes of records, a power of two */
+    uint64_t key;      /* odd */
 
     /* Written by producers. */
-    _Alignas(RING_LINE) _Atomic uint64_t head;
-    _Atomic uint64_t refused_full;  /* records refused for lack of room */
-    _Atomic uint64_t refused_large; /* records refused as over the limit of one record */
+    _Alignas(RING_LINE) _Atomic uint64_t slots_used; /* the first so many slots have had an owner */
+    _Atomic uint64_t refused_full;                   /* records refused for lack of room */
+    _Atomic uint64_t refused_large;                  /* records refused as over the limit of one record */
 
     /* Written by evapid. A producer reads it only when the ring seems full. */
     _Alignas(RING_LINE) _Atomic uint64_t tail;
+    _Atomic uint64_t lost; /* records whose producers died before they had published them */
 
-    /* Written by both. A producer reads it with every record. */
-    _Alignas(RING_LINE) _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep */
+    /* sleeping is written by both; a producer reads it with every record. */
+    _Alignas(RING_LINE) _Atomic uint64_t sleeping; /* 0: awake; else the number of this sleep, with RING_AT_HOLE */
     _Atomic uint64_t sleeps;                       /* the number of the last sleep: the next evapid continues from it */
+    _Atomic uint64_t hole; /* the position of the record that evapid waits for, if it sleeps at a hole */
 
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
     _Alignas(RING_LINE) struct figures figures;
+    struct ring_slot slots[RING_SLOTS];
 };
+
+#define RING_AT_HOLE ((uint64_t)1 << 63) /* in sleeping: only the record at hole has to wake evapid */
 
 #define RING_DATA_OFFSET ((sizeof(struct ring_header) + 4095) & ~(size_t)4095)
 
@@ -86,13 +125,15 @@ enum ring_type {
     RING_TAG,       /* give connection target the tag; an empty tag removes its tag */
     RING_DONE,      /* worker has finished the routes of its frames up to sequence number target */
     RING_SEND,      /* payload to connection target */
-    RING_TYPES
+    RING_TYPES,     /* one after the last type of a record that a process issues */
+    RING_LOST = 255 /* nothing: the record of a producer that died before it had published it */
 };
 
 /* A record: this header, the tag, the payload, and up to 7 bytes that align the next one. */
 struct ring_record {
-    uint32_t size; /* bytes of the whole record, a multiple of RING_ALIGN */
-    uint8_t type;  /* enum ring_type */
+    uint64_t stamp; /* written last: ring_stamp of the record's position */
+    uint32_t size;  /* bytes of the whole record, a multiple of RING_ALIGN */
+    uint8_t type;   /* enum ring_type */
     uint8_t tag_length;
     uint16_t worker;         /* DONE: index of the worker; SEND: RING_GUEST, or 0 */
     uint32_t payload_length; /* RELAY, MULTICAST, UNICAST, SEND */
@@ -106,8 +147,13 @@ struct ring_record {
 
 #define RING_ALIGN 8U
 
-_Static_assert(sizeof(struct ring_record) == 24, "a record's header is part of the format");
+_Static_assert(sizeof(struct ring_record) == 32, "a record's header is part of the format");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
+
+static inline bool ring_type_is_known(uint8_t type)
+{
+    return (type >= RING_RELAY && type < RING_TYPES) || type == RING_LOST;
+}
 
 static inline bool ring_type_is_control(uint8_t type)
 {
@@ -144,135 +190,6 @@ static inline unsigned char *ring_records(struct ring_header *header)
     return (unsigned char *)header + RING_DATA_OFFSET;
 }
 
-/* ---- Kamailio's side ------------------------------------------------------------------------------------------- */
-
-/* What producers share and evapid never sees. It lies in shared anonymous memory, made before the fork. */
-struct ring_lane {
-    pthread_mutex_t lock; /* process-shared and robust */
-    _Atomic bool held;    /* a hint: a process holds the lock, or was killed while it did */
-    uint64_t head;
-    uint64_t tail_seen; /* tail when a producer last read it; read again only when the ring seems full */
-    size_t capacity;
-};
-
-#define RING_LOCK_PAUSES 100 /* of the processor, before a producer sleeps: shorter than a sleep and a wake */
-
-/* Let the processor's other thread run, or the memory catch up. */
-static inline void ring_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-enum ring_push {
-    RING_PUSHED,
-    RING_FULL,  /* no room now */
-    RING_LARGE, /* would never fit, or a tag over EVAPID_TAG_MAX */
-    RING_BROKEN /* the lock is unusable; nothing was written */
-};
-
-/* Make an empty ring in zeroed memory of ring_bytes(capacity) bytes. capacity is a power of two from EVAPID_RING_MIN to
- * EVAPID_RING_MAX. Returns 0, or an errno value when the lock cannot be made. */
-static inline int ring_make(struct ring_header *header, struct ring_lane *lane, size_t capacity)
-{
-    pthread_mutexattr_t shared;
-    int error = pthread_mutexattr_init(&shared);
-    if (error != 0)
-        return error;
-    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
-    error = pthread_mutex_init(&lane->lock, &shared);
-    pthread_mutexattr_destroy(&shared);
-    if (error != 0)
-        return error;
-    lane->head = 0;
-    lane->tail_seen = 0;
-    lane->capacity = capacity;
-    header->magic = RING_MAGIC;
-    header->version = RING_VERSION;
-    header->capacity = capacity;
-    return 0;
-}
-
-/* Copy len bytes to position at. Where the ring ends, continue at its start. */
-static inline void ring_write(struct ring_header *header, size_t capacity, uint64_t at, const void *bytes, size_t len)
-{
-    if (len == 0)
-        return; /* bytes may then be NULL, which memcpy forbids */
-    const size_t place = (size_t)at & (capacity - 1);
-    const size_t first = len < capacity - place ? len : capacity - place;
-    memcpy(ring_records(header) + place, bytes, first);
-    if (first < len)
-        memcpy(ring_records(header), (const char *)bytes + first, len - first);
-}
-
-/* Is there room for size more bytes? Control records may use the reserve too. */
-static inline bool ring_has_room(struct ring_header *header, struct ring_lane *lane, size_t size, bool control)
-{
-    const size_t room = control ? lane->capacity : lane->capacity - ring_reserve(lane->capacity);
-    if (lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen))
-        return true;
-    lane->tail_seen = atomic_load_explicit(&header->tail, memory_order_acquire);
-    return lane->head - lane->tail_seen <= room && size <= room - (lane->head - lane->tail_seen);
-}
-
-/* Lock the lane; ring_unlock unlocks it. A producer holds the lock only for a copy, so a short spin usually ends before
- * a sleep would have begun. (Not pthread_mutex_trylock: glibc's keeps a robust mutex that cannot be recovered.) Returns
- * as pthread_mutex_lock does. */
-static inline int ring_lock(struct ring_lane *lane)
-{
-    for (int i = 0; i < RING_LOCK_PAUSES && atomic_load_explicit(&lane->held, memory_order_relaxed); i++)
-        ring_pause();
-    const int locked = pthread_mutex_lock(&lane->lock);
-    if (locked == 0 || locked == EOWNERDEAD)
-        atomic_store_explicit(&lane->held, true, memory_order_relaxed);
-    return locked;
-}
-
-static inline void ring_unlock(struct ring_lane *lane)
-{
-    atomic_store_explicit(&lane->held, false, memory_order_relaxed);
-    pthread_mutex_unlock(&lane->lock);
-}
-
-/* Append a record: record's type, worker, session and target, with a tag and a payload. Waits only for another
- * producer's copy. A producer killed during a copy has published nothing: the next one overwrites it. */
-static inline enum ring_push ring_push(struct ring_header *header, struct ring_lane *lane, struct ring_record record,
-                                       const char *tag, size_t tag_length, const char *payload, size_t payload_length)
-{
-    if (tag_length > EVAPID_TAG_MAX || payload_length > ring_payload_max(lane->capacity)) {
-        atomic_fetch_add_explicit(&header->refused_large, 1, memory_order_relaxed);
-        return RING_LARGE;
-    }
-    const size_t size = (sizeof(record) + tag_length + payload_length + RING_ALIGN - 1) & ~(size_t)(RING_ALIGN - 1);
-    record.size = (uint32_t)size;
-    record.tag_length = (uint8_t)tag_length;
-    record.payload_length = (uint32_t)payload_length;
-    const int locked = ring_lock(lane);
-    if (locked == EOWNERDEAD)
-        pthread_mutex_consistent(&lane->lock);
-    else if (locked != 0)
-        return RING_BROKEN;
-    if (!ring_has_room(header, lane, size, ring_type_is_control(record.type))) {
-        ring_unlock(lane);
-        atomic_fetch_add_explicit(&header->refused_full, 1, memory_order_relaxed);
-        return RING_FULL;
-    }
-    const uint64_t at = lane->head;
-    ring_write(header, lane->capacity, at, &record, sizeof(record));
-    ring_write(header, lane->capacity, at + sizeof(record), tag, tag_length);
-    ring_write(header, lane->capacity, at + sizeof(record) + tag_length, payload, payload_length);
-    lane->head = at + size;
-    /* This store and the load in ring_sleeper are in this order: either evapid sees the record before it sleeps, or the
-     * producer sees it sleep. */
-    atomic_store_explicit(&header->head, at + size, memory_order_seq_cst);
-    ring_unlock(lane);
-    return RING_PUSHED;
-}
-
 /* Count a message whose route is about to start in the worker that owns starts. Only that worker writes there, so no
  * locked instruction is needed. */
 static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_ns)
@@ -283,18 +200,73 @@ static inline void ring_note_start(struct ring_starts *starts, uint64_t waited_n
                           memory_order_relaxed);
 }
 
-/* Call it after a push. 0: evapid is awake. Else evapid sleeps: write a byte to the wake, then call ring_woken with the
- * returned number. If a producer is killed between the two, evapid stays marked asleep and the next producer wakes it
- * again. */
-static inline uint64_t ring_sleeper(struct ring_header *header)
+/* ---- stamps ---------------------------------------------------------------------------------------------------- */
+
+/* The first word of a record at this position, once it is published. */
+static inline uint64_t ring_stamp(uint64_t key, uint64_t at)
 {
-    return atomic_load_explicit(&header->sleeping, memory_order_seq_cst);
+    return at ^ key;
 }
 
-/* End the sleep that ring_sleeper returned. A later sleep has another number and is left alone. */
-static inline void ring_woken(struct ring_header *header, uint64_t sleep)
+/* The word at this position, a multiple of RING_ALIGN: so it does not wrap. */
+static inline _Atomic uint64_t *ring_word(struct ring_header *header, size_t capacity, uint64_t at)
 {
-    atomic_compare_exchange_strong(&header->sleeping, &sleep, 0);
+    return (_Atomic uint64_t *)(void *)(ring_records(header) + ((size_t)at & (capacity - RING_ALIGN)));
+}
+
+static inline bool ring_is_published(struct ring_header *header, size_t capacity, uint64_t key, uint64_t at)
+{
+    RING_STEP();
+    return atomic_load_explicit(ring_word(header, capacity, at), memory_order_seq_cst) == ring_stamp(key, at);
+}
+
+/* Is position a after b? They are never further from each other than the ring is long, or b is long past. */
+static inline bool ring_is_after(uint64_t a, uint64_t b)
+{
+    return (int64_t)(a - b) > 0;
+}
+
+/* Can a record at this position end there? */
+static inline bool ring_can_end(size_t capacity, uint64_t at, uint64_t end)
+{
+    const uint64_t size = end - at;
+    return size >= sizeof(struct ring_record) && size % RING_ALIGN == 0 && size <= ring_record_max(capacity);
+}
+
+/* Has a slot noted this position? That is always the start of a record, or of the next one: it has been head. */
+static inline bool ring_is_noted(struct ring_header *header, size_t slots, uint64_t at)
+{
+    for (size_t i = 0; i < slots; i++)
+        if (atomic_load_explicit(&header->slots[i].noted, memory_order_acquire) == at + 1)
+            return true;
+    return false;
+}
+
+/* Where does the record end that was claimed at this position and will never be published? Every producer whose slot
+ * has noted the position has died. head: what lane.head is, or at if that is not known. Returns 0 if nothing shows it:
+ * then nothing comes after the record.
+ *
+ * A producer that died between its claim and the note of that (claimed) looks like one that died just before the claim.
+ * If several have noted the position, one of them has claimed it, and the next record starts where its claim ends. So
+ * of the ends that they noted it is the first one at which a record starts, or head is. */
+static inline uint64_t ring_hole_end(struct ring_header *header, size_t slots, size_t capacity, uint64_t key,
+                                     uint64_t at, uint64_t head)
+{
+    uint64_t first = 0;
+    for (size_t i = 0; i < slots; i++) {
+        struct ring_slot *slot = &header->slots[i];
+        if (atomic_load_explicit(&slot->noted, memory_order_acquire) != at + 1)
+            continue;
+        const uint64_t claimed = atomic_load_explicit(&slot->claimed, memory_order_acquire);
+        if (ring_can_end(capacity, at, claimed) &&
+            atomic_load_explicit(&slot->noted, memory_order_acquire) == at + 1) /* else it claims elsewhere by now */
+            return claimed;
+        const uint64_t end = atomic_load_explicit(&slot->end, memory_order_relaxed);
+        if (ring_can_end(capacity, at, end) && (first == 0 || end - at < first - at) &&
+            (end == head || ring_is_noted(header, slots, end) || ring_is_published(header, capacity, key, end)))
+            first = end;
+    }
+    return first;
 }
 
 /* ---- evapid's side --------------------------------------------------------------------------------------------- */
@@ -303,10 +275,34 @@ static inline void ring_woken(struct ring_header *header, uint64_t sleep)
 struct ring_reader {
     struct ring_header *header;
     size_t capacity;
-    uint64_t head;   /* last value read and found valid */
+    uint64_t key;
+    uint64_t head;   /* the end of the last claim that is known. Records up to there have been published, or will be */
     uint64_t tail;   /* all before it is consumed; the caller advances it, and ring_release tells producers */
     uint64_t sleeps; /* the number of the last sleep */
 };
+
+static inline size_t ring_slots_used(struct ring_header *header)
+{
+    const uint64_t used = atomic_load_explicit(&header->slots_used, memory_order_acquire);
+    return used < RING_SLOTS ? (size_t)used : RING_SLOTS;
+}
+
+/* Look for later claims: head is then after every record whose push has ended. False if a claim is impossible: the ring
+ * is corrupt. */
+static inline bool ring_refresh(struct ring_reader *reader)
+{
+    RING_STEP(); /* one step for all claims: each only grows */
+    const size_t slots = ring_slots_used(reader->header);
+    for (size_t i = 0; i < slots; i++) {
+        const uint64_t claimed = atomic_load_explicit(&reader->header->slots[i].claimed, memory_order_acquire);
+        if (!ring_is_after(claimed, reader->head))
+            continue;
+        if (claimed % RING_ALIGN != 0 || claimed - reader->tail > reader->capacity)
+            return false;
+        reader->head = claimed;
+    }
+    return true;
+}
 
 /* What the header of every version begins with. */
 struct ring_start {
@@ -339,25 +335,15 @@ static inline const char *ring_open(struct ring_reader *reader, struct ring_head
         bytes != ring_bytes((size_t)capacity))
         return "the ring's capacity does not fit its size";
     const uint64_t tail = atomic_load_explicit(&header->tail, memory_order_acquire);
-    const uint64_t head = atomic_load_explicit(&header->head, memory_order_acquire);
-    if (tail % RING_ALIGN != 0 || head % RING_ALIGN != 0 || head - tail > capacity)
-        return "the ring's head and tail do not fit each other";
     *reader = (struct ring_reader){ .header = header,
                                     .capacity = (size_t)capacity,
-                                    .head = head,
+                                    .key = header->key,
+                                    .head = tail,
                                     .tail = tail,
                                     .sleeps = atomic_load_explicit(&header->sleeps, memory_order_relaxed) };
-    return NULL;
-}
-
-/* Read head again. False if its value is impossible: the ring is corrupt. */
-static inline bool ring_refresh(struct ring_reader *reader)
-{
-    const uint64_t head = atomic_load_explicit(&reader->header->head, memory_order_seq_cst);
-    if (head % RING_ALIGN != 0 || head - reader->tail > reader->capacity || head - reader->head > reader->capacity)
-        return false;
-    reader->head = head;
-    return true;
+    if (tail % RING_ALIGN != 0 || !ring_refresh(reader))
+        return "the ring's claims and tail do not fit each other";
+    return reader->key % 2 == 1 ? NULL : "the ring's key is none";
 }
 
 /* Copy len bytes from position at. The caller has checked that they lie between tail and head. */
@@ -372,7 +358,7 @@ static inline void ring_copy(const struct ring_reader *reader, uint64_t at, void
 
 enum ring_read {
     RING_RECORD, /* *record holds a checked copy of the header at the position */
-    RING_EMPTY,  /* the position is at head */
+    RING_EMPTY,  /* no record is published there */
     RING_CORRUPT /* no record stands there; *why says what is wrong */
 };
 
@@ -381,47 +367,70 @@ enum ring_read {
 static inline enum ring_read ring_peek(struct ring_reader *reader, uint64_t at, struct ring_record *record,
                                        const char **why)
 {
-    *why = "head is out of range";
-    if (at == reader->head && !ring_refresh(reader))
-        return RING_CORRUPT;
-    if (at == reader->head)
+    if (!ring_is_published(reader->header, reader->capacity, reader->key, at))
         return RING_EMPTY;
     ring_copy(reader, at, record, sizeof(*record));
-    *why = "a record's size does not fit what was written";
-    if (record->size < sizeof(*record) || record->size % RING_ALIGN != 0 || record->size > reader->head - at)
+    *why = "a record's size does not fit what was claimed";
+    if (record->size > reader->head - at && !ring_refresh(reader))
+        return RING_CORRUPT;
+    if (!ring_can_end(reader->capacity, at, at + record->size) || record->size > reader->head - at)
         return RING_CORRUPT;
     *why = "a record's tag or payload is longer than the record";
     if (record->tag_length > EVAPID_TAG_MAX || record->payload_length > record->size - sizeof(*record) ||
         record->tag_length > record->size - sizeof(*record) - record->payload_length)
         return RING_CORRUPT;
     *why = "a record has an unknown type";
-    if (record->type < RING_RELAY || record->type >= RING_TYPES)
+    if (!ring_type_is_known(record->type))
         return RING_CORRUPT;
     *why = NULL;
     return RING_RECORD;
 }
 
+/* Has a record been claimed at position at that is not published? Call it when ring_peek has found none there. */
+static inline bool ring_is_hole(struct ring_reader *reader, uint64_t at)
+{
+    return ring_refresh(reader) && reader->head != at;
+}
+
+/* All of Kamailio's processes have ended. Where does the hole at position at end? Returns 0 if nothing comes after it. */
+static inline uint64_t ring_skip(struct ring_reader *reader, uint64_t at)
+{
+    const uint64_t end =
+        ring_hole_end(reader->header, ring_slots_used(reader->header), reader->capacity, reader->key, at, at);
+    if (end - reader->tail > reader->capacity)
+        return 0;
+    if (ring_is_after(end, reader->head))
+        reader->head = end;
+    return end;
+}
+
 /* Give the room before tail back to producers. Call it once for many records: producers read that cache line too. */
 static inline void ring_release(struct ring_reader *reader)
 {
+    RING_STEP();
     atomic_store_explicit(&reader->header->tail, reader->tail, memory_order_release);
 }
 
 /* evapid ends its own sleep: it reads on without a wake. */
 static inline void ring_wake(struct ring_reader *reader)
 {
+    RING_STEP();
     atomic_store_explicit(&reader->header->sleeping, 0, memory_order_seq_cst);
 }
 
-/* Mark evapid as asleep. True: nothing waits after position at, and the next push will wake evapid. False: there is
- * more to read (or head has become impossible, which ring_peek reports), and evapid counts as awake. */
+/* Mark evapid as asleep. True: no record is published at position at, and the push that changes this will wake evapid.
+ * False: there is more to read, and evapid counts as awake. */
 static inline bool ring_sleep(struct ring_reader *reader, uint64_t at)
 {
-    if (++reader->sleeps == 0)
+    if (++reader->sleeps == 0 || reader->sleeps >= RING_AT_HOLE)
         reader->sleeps = 1;
+    const bool hole = ring_is_hole(reader, at);
     atomic_store_explicit(&reader->header->sleeps, reader->sleeps, memory_order_relaxed);
-    atomic_store_explicit(&reader->header->sleeping, reader->sleeps, memory_order_seq_cst);
-    if (atomic_load_explicit(&reader->header->head, memory_order_seq_cst) == at)
+    atomic_store_explicit(&reader->header->hole, at, memory_order_relaxed);
+    RING_STEP();
+    atomic_store_explicit(&reader->header->sleeping, hole ? reader->sleeps | RING_AT_HOLE : reader->sleeps,
+                          memory_order_seq_cst);
+    if (!ring_is_published(reader->header, reader->capacity, reader->key, at))
         return true;
     ring_wake(reader);
     return false;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "input.h"
+#include "evapid/lane.h"
 #include "kamailio/intake.h"
 
 #define CAPACITY EVAPID_RING_MIN
@@ -21,6 +22,7 @@
 static uv_loop_t loop;
 static struct ring_header *ring;
 static struct ring_lane lane;
+static unsigned slot;
 static struct intake *intake;
 static int wake[2]; /* ours, and the intake's */
 static unsigned corrupt;
@@ -126,10 +128,11 @@ static void do_push(struct input *in)
     record.worker = (uint16_t)(1 + input_below(in, 100));
     record.target = pushed.count;
     memset(bytes, record.worker, sizeof(bytes));
-    if (pushed.count == PUSHED_MAX || ring_push(ring, &lane, record, bytes, tag_length, bytes, length) != RING_PUSHED)
+    if (pushed.count == PUSHED_MAX ||
+        ring_push(ring, &lane, slot, record, bytes, tag_length, bytes, length) != RING_PUSHED)
         return;
     pushed.types[pushed.count++] = record.type;
-    const uint64_t sleep = ring_sleeper(ring);
+    const uint64_t sleep = ring_sleeper(ring, &lane);
     if (sleep != 0 && (send(wake[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 || errno == EAGAIN))
         ring_woken(ring, sleep);
 }
@@ -166,9 +169,17 @@ static void drain(void)
     }
 }
 
+static void do_scribble_claim(struct input *in)
+{
+    const uint64_t by = input_number(in, 8);
+    _Atomic uint64_t *words = &ring->slots[input_below(in, 3)].noted;
+    atomic_store(&words[input_below(in, 3)], intake->ring.tail + by % (2 * CAPACITY));
+    pushed.trusted = false;
+}
+
 static void do_step(struct input *in)
 {
-    switch (input_below(in, 12)) {
+    switch (input_below(in, 13)) {
     case 0: intake_hold(intake); break;
     case 1: intake_resume(intake); break;
     case 2: drain(); break;
@@ -181,6 +192,7 @@ static void do_step(struct input *in)
     case 6: on_record = (uint8_t)input_number(in, 1); break;
     case 7: do_scribble(in); break;
     case 8: do_scribble_header(in); break;
+    case 10: do_scribble_claim(in); break;
     case 9: uv_run(&loop, UV_RUN_NOWAIT); break;
     default: do_push(in); break;
     }
@@ -198,10 +210,13 @@ static void begin(struct input *in)
     const char *why = NULL;
     assert(memfd >= 0 && ftruncate(memfd, (off_t)ring_bytes(CAPACITY)) == 0 && fcntl(memfd, F_ADD_SEALS, SEALS) == 0);
     ring = mmap(NULL, ring_bytes(CAPACITY), PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
-    assert(ring != MAP_FAILED && ring_make(ring, &lane, CAPACITY) == 0);
+    memset(&lane, 0, sizeof(lane));
+    assert(ring != MAP_FAILED && ring_make(ring, &lane, CAPACITY, input_number(in, 8)) == 0);
     lane.head = lane.tail_seen = starts[input_below(in, sizeof(starts) / sizeof(*starts))];
-    atomic_store(&ring->head, lane.head);
     atomic_store(&ring->tail, lane.head);
+    for (size_t i = 0; i < RING_SLOTS; i++)
+        atomic_store(&ring->slots[i].claimed, lane.head);
+    slot = ring_join(ring, &lane);
     corrupt = 0;
     on_record = 0;
     pushed.count = pushed.turn = pushed.ahead = 0;
@@ -229,7 +244,7 @@ static void end(void)
     close(wake[0]);
     uv_run(&loop, UV_RUN_DEFAULT);
     munmap(ring, ring_bytes(CAPACITY));
-    pthread_mutex_destroy(&lane.lock);
+    ring_leave(&lane, slot);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

@@ -18,6 +18,7 @@
 #include "../unit/memory.h"
 #include "bus/flush.h"
 #include "client/subscription.h"
+#include "evapid/lane.h"
 #include "views/answer.h"
 #include "kamailio/figures.h"
 #include "input.h"
@@ -66,6 +67,7 @@ static struct {
 
     struct ring_header *ring;
     struct ring_lane lane;
+    unsigned slot;
     int memfd, wake[2];
     uint64_t instance;
     uint16_t workers;
@@ -252,7 +254,7 @@ static void kamailio_forget_ring(void)
     if (t.ring == NULL)
         return;
     munmap(t.ring, ring_bytes(CAPACITY));
-    pthread_mutex_destroy(&t.lane.lock);
+    ring_leave(&t.lane, t.slot);
     close(t.memfd);
     close(t.wake[0]);
     close(t.wake[1]);
@@ -270,7 +272,9 @@ static void kamailio_begin_anew(struct input *in)
     assert(t.memfd >= 0 && ftruncate(t.memfd, (off_t)ring_bytes(CAPACITY)) == 0);
     assert(fcntl(t.memfd, F_ADD_SEALS, SEALS) == 0);
     t.ring = mmap(NULL, ring_bytes(CAPACITY), PROT_READ | PROT_WRITE, MAP_SHARED, t.memfd, 0);
-    assert(t.ring != MAP_FAILED && ring_make(t.ring, &t.lane, CAPACITY) == 0);
+    memset(&t.lane, 0, sizeof(t.lane));
+    assert(t.ring != MAP_FAILED && ring_make(t.ring, &t.lane, CAPACITY, 1) == 0);
+    t.slot = ring_join(t.ring, &t.lane);
     t.ring->presence.expected = input_below(in, 4) == 0 ? 2 : 0;
     t.instance++;
     t.workers = (uint16_t)(1 + input_below(in, LINKS));
@@ -344,8 +348,8 @@ static void link_attach(struct link *link, uint16_t worker, struct input *in)
 
 static void push(struct ring_record record, const char *tag, size_t tag_length, const char *payload, size_t length)
 {
-    ring_push(t.ring, &t.lane, record, tag, tag_length, payload, length);
-    const uint64_t sleep = ring_sleeper(t.ring);
+    ring_push(t.ring, &t.lane, t.slot, record, tag, tag_length, payload, length);
+    const uint64_t sleep = ring_sleeper(t.ring, &t.lane);
     if (sleep != 0 && (send(t.wake[0], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 || errno == EAGAIN))
         ring_woken(t.ring, sleep);
 }
@@ -462,9 +466,10 @@ static void do_script(struct input *in)
 static void do_scribble(struct input *in)
 {
     size_t taken = 0;
-    const size_t where = input_below(in, 3);
+    const size_t where = input_below(in, 4);
     const size_t offset = where == 0   ? input_below(in, offsetof(struct ring_header, presence.hashes))
                           : where == 1 ? offsetof(struct ring_header, workers) + input_below(in, 256)
+                          : where == 2 ? offsetof(struct ring_header, slots) + input_below(in, 2 * RING_LINE)
                                        : RING_DATA_OFFSET + input_below(in, CAPACITY - 64);
     const uint8_t *bytes = input_take(in, 1 + input_below(in, 16), &taken);
     if (input_below(in, 4) > 0)

@@ -3,7 +3,7 @@
  *
  * Whatever is in the ring, the reader stays within its memory, never goes back, writes to nothing but its own fields, and
  * what it accepts is a record that was wholly there. As long as nobody scribbles, it is what was pushed. */
-#include "evapid/ring.h"
+#include "evapid/lane.h"
 #include "input.h"
 
 #define CAPACITY EVAPID_RING_MIN
@@ -11,6 +11,7 @@
 
 static struct ring_header *ring; /* in a block of just its size */
 static struct ring_lane lane;
+static unsigned slot;
 static struct ring_reader reader;
 
 /* What was pushed, and not been read, while nobody had scribbled. */
@@ -28,12 +29,16 @@ static void begin(struct input *in)
         ring = aligned_alloc(4096, ring_bytes(CAPACITY));
     assert(ring != NULL);
     memset(ring, 0, offsetof(struct ring_header, presence) + sizeof(uint32_t) * 16);
+    memset(ring->slots, 0, sizeof(ring->slots));
+    memset(&lane, 0, sizeof(lane));
     memset(ring_records(ring), 0, CAPACITY);
     const uint64_t start = starts[input_below(in, sizeof(starts) / sizeof(*starts))];
-    assert(ring_make(ring, &lane, CAPACITY) == 0);
+    assert(ring_make(ring, &lane, CAPACITY, input_number(in, 8)) == 0);
     lane.head = lane.tail_seen = start;
-    atomic_store(&ring->head, start);
     atomic_store(&ring->tail, start);
+    for (size_t i = 0; i < RING_SLOTS; i++)
+        atomic_store(&ring->slots[i].claimed, start);
+    slot = ring_join(ring, &lane);
     pushed.first = pushed.count = 0;
     pushed.trusted = true;
     assert(ring_open(&reader, ring, ring_bytes(CAPACITY)) == NULL);
@@ -53,7 +58,7 @@ static void do_push(struct input *in)
     record.target = input_number(in, 2);
     memset(tag, fill, sizeof(tag));
     memset(bytes, fill + 1, sizeof(bytes));
-    const enum ring_push outcome = ring_push(ring, &lane, record, tag, tag_length, bytes, length);
+    const enum ring_push outcome = ring_push(ring, &lane, slot, record, tag, tag_length, bytes, length);
     assert((outcome == RING_LARGE) == (tag_length > EVAPID_TAG_MAX));
     if (outcome != RING_PUSHED || !pushed.trusted)
         return;
@@ -77,10 +82,12 @@ static void do_scribble(struct input *in)
     pushed.trusted = false;
 }
 
-static void do_scribble_head(struct input *in)
+/* Into a slot: what was noted, its end, or what was claimed. */
+static void do_scribble_claim(struct input *in)
 {
     const uint64_t by = input_number(in, 8);
-    atomic_store(&ring->head, input_below(in, 2) == 0 ? by : reader.tail + by % (2 * CAPACITY));
+    _Atomic uint64_t *words = &ring->slots[input_below(in, 3)].noted;
+    atomic_store(&words[input_below(in, 3)], input_below(in, 2) == 0 ? by : reader.tail + by % (2 * CAPACITY));
     pushed.trusted = false;
 }
 
@@ -126,7 +133,7 @@ static enum ring_read do_read(void)
         assert(!pushed.trusted || (read == RING_EMPTY && pushed.count == 0));
         return read;
     }
-    assert(record.type >= RING_RELAY && record.type < RING_TYPES && record.tag_length <= EVAPID_TAG_MAX);
+    assert(ring_type_is_known(record.type) && record.tag_length <= EVAPID_TAG_MAX);
     assert(record.size % RING_ALIGN == 0 && record.size <= reader.head - tail);
     assert(sizeof(record) + record.tag_length + (size_t)record.payload_length <= record.size);
     unsigned char *tag = malloc(record.tag_length + 1U);
@@ -146,8 +153,30 @@ static void do_sleep(void)
     const uint64_t before = reader.sleeps;
     const bool asleep = ring_sleep(&reader, reader.tail);
     assert(reader.sleeps != 0 && reader.sleeps != before);
-    assert(ring_sleeper(ring) == (asleep ? reader.sleeps : 0));
+    const uint64_t sleeping = atomic_load(&ring->sleeping);
+    assert(asleep ? (sleeping & ~RING_AT_HOLE) == reader.sleeps : sleeping == 0);
+    ring_sleeper(ring, &lane);
     assert(!pushed.trusted || asleep == (pushed.count == 0));
+}
+
+/* A producer dies, having claimed or only noted; others mend, or evapid skips. */
+static void do_mend(struct input *in)
+{
+    const unsigned other = ring_join(ring, &lane);
+    uint64_t at = 0;
+    assert(other < RING_SLOTS);
+    if (ring_claim(ring, &lane, other, sizeof(struct ring_record) + 8 * input_below(in, 40), true, &at) &&
+        input_below(in, 2) == 0)
+        atomic_store(&ring->slots[other].claimed, at);
+    ring_leave(&lane, other); /* a slot without an owner counts as one whose owner has died */
+    pushed.trusted = false;
+    if (input_below(in, 2) == 0) {
+        ring_mend(ring, &lane);
+    } else {
+        const uint64_t end = ring_skip(&reader, reader.tail);
+        assert(end == 0 ||
+               (end - reader.tail <= CAPACITY && end % RING_ALIGN == 0 && reader.head - reader.tail <= CAPACITY));
+    }
 }
 
 /* Another evapid takes over the ring as it is: it reads on, or says why it can't. */
@@ -170,19 +199,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     begin(&in);
     enum ring_read read = RING_EMPTY;
     while (input_left(&in) > 0 && read != RING_CORRUPT) {
-        switch (input_below(&in, 10)) {
+        switch (input_below(&in, 11)) {
         case 0: do_scribble(&in); break;
-        case 1: do_scribble_head(&in); break;
+        case 1: do_scribble_claim(&in); break;
         case 2: do_scribble_header(&in); break;
         case 3: do_sleep(); break;
         case 4: ring_release(&reader); break;
         case 5: do_reopen(); break;
+        case 7: do_mend(&in); break;
         case 6: read = do_read(); break;
         default: do_push(&in); break;
         }
     }
     while (read != RING_CORRUPT && do_read() == RING_RECORD)
         continue;
-    pthread_mutex_destroy(&lane.lock);
+    ring_leave(&lane, slot);
     return 0;
 }

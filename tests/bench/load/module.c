@@ -32,8 +32,11 @@ static int ring_file(struct module *module, size_t capacity)
     module->ring = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
     if (module->ring == MAP_FAILED)
         return -1;
-    errno = ring_make(module->ring, &module->lane, capacity);
-    return errno == 0 ? file : -1;
+    errno = ring_make(module->ring, &module->lane, capacity, clock_ns());
+    if (errno != 0)
+        return -1;
+    module->slot = ring_join(module->ring, &module->lane);
+    return file;
 }
 
 static bool hello_send(const struct module *module, int file, const char *address, uint32_t clients)
@@ -100,7 +103,8 @@ static bool link_stands(const struct module *module)
 bool module_push(struct module *module, struct ring_record record, const char *tag, const char *payload, size_t length)
 {
     enum ring_push pushed;
-    while ((pushed = ring_push(module->ring, &module->lane, record, tag, strlen(tag), payload, length)) == RING_FULL) {
+    while ((pushed = ring_push(module->ring, &module->lane, module->slot, record, tag, strlen(tag), payload, length)) ==
+           RING_FULL) {
         module->full++;
         clock_rest_us(FULL_REST_US);
         if (!link_stands(module))
@@ -108,7 +112,7 @@ bool module_push(struct module *module, struct ring_record record, const char *t
     }
     if (pushed != RING_PUSHED)
         return failed("a record that the ring does not take");
-    const uint64_t sleep = ring_sleeper(module->ring);
+    const uint64_t sleep = ring_sleeper(module->ring, &module->lane);
     if (sleep == 0)
         return true;
     module->wakes++;

@@ -7,12 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "evapid/ring.h"
+#include "evapid/lane.h"
 
 struct module {
     int link, wake[2]; /* wake: ours, and the one that evapid gets */
     struct ring_header *ring;
     struct ring_lane lane;
+    unsigned slot;
     uint32_t session;      /* of the evapid it is attached to */
     uint64_t full;         /* pushes that found no room and were repeated */
     uint64_t wakes;        /* bytes sent to wake evapid */

@@ -14,7 +14,7 @@ from background import Background
 from client import Client
 from evapid import EVAPICTL, EVAPID, SANITIZER
 from process import DEADLINE_S, until
-from ring import HEAD, PRESENCE, RECORDS, SLEEPING, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, Wake, make_ring
+from ring import PRESENCE, RECORDS, SLEEPING, SLOT, SLOTS, SLOTS_USED, TAG_SLOTS, TAIL, WORKER, WORKERS, Ring, Wake, make_ring
 from script import relay
 from wire import WELCOME, Link, hello
 
@@ -81,11 +81,11 @@ class Scribbler(Background):
 
 PLACES = {
     "records": somewhere((RECORDS, 65536)),
-    "positions": somewhere((HEAD, 24), (TAIL, 8)),
-    "sleep": somewhere((SLEEPING, 16)),
+    "positions": somewhere((SLOTS_USED, 24), (TAIL, 8), (SLOTS, 24), (SLOTS + SLOT, 24)),
+    "sleep": somewhere((SLEEPING, 24)),
     "workers": somewhere((WORKERS, 32), (WORKERS + WORKER, 32)),
     "presence": somewhere((PRESENCE, 24), (PRESENCE + 64, 8 * TAG_SLOTS)),
-    "shape": somewhere((0, 24)),
+    "shape": somewhere((0, 32)),
     "everything": somewhere((0, 320), (PRESENCE, 64), (RECORDS, 4096)),
 }
 

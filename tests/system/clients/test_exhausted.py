@@ -16,7 +16,7 @@ from evapid import EVAPID, WRAPPER
 from namespace import within
 from privilege import only_root
 from process import until
-from ring import HEAD, TAIL, Ring
+from ring import TAIL, Ring
 
 as_root = only_root("can have mounts, control groups and a network of its own")
 SLOWED = bool(WRAPPER) or b"__asan_init" in EVAPID.read_bytes()
@@ -205,7 +205,7 @@ def test_evapid_goes_on_when_it_gets_no_more_memory(stage):
     for _ in range(600):
         phone.ask("MESSAGE", "blue", body=b"x" * 50000)
     ring = Ring(stage.kamailio.pid)
-    until(lambda: ring.get(TAIL) == ring.get(HEAD), "evapid has read all")
+    until(lambda: ring.get(TAIL) == ring.head(), "evapid has read all")
     ring.close()
     stage.evapid.ctl("status", "--json")  # there may be memory for the answer, or none
     assert stage.evapid.alive()

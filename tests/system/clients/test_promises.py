@@ -12,7 +12,8 @@ import pytest
 from books import balanced, entry_of, number_of, numbered
 from client import netstring
 from process import until
-from ring import CLOSE, DONE, HEAD, MULTICAST, RECORD, RECORDS, RELAY, TAG, Ring, Wake, make_ring, record
+from ring import (CLAIMED, CLOSE, DONE, MULTICAST, RECORD, RECORDS, RELAY, SLOTS, SLOTS_USED, TAG, Ring, Wake, make_ring,
+                  record)
 from script import gate, relay
 from wire import Link, hello
 
@@ -531,9 +532,9 @@ def scribbled(stage, phone, scribble, body=b"x" * 400):
     stage.evapid.until_status(lambda s: s["kamailio"]["ring"]["used"] == 0, "the ring is drained")
     ring = Ring(stage.kamailio.pid)
     stage.evapid.stopped()
-    at = ring.get(HEAD)
+    at = ring.head()
     assert relay(phone, body) == 1
-    assert ring.get(HEAD) > at
+    assert ring.head() > at
     scribble(ring, at)
     stage.evapid.goes_on()
     ring.close()
@@ -543,19 +544,16 @@ SIZE = RECORD.size + 400  # of the record that scribbled() lets Kamailio write
 
 
 @pytest.mark.parametrize("scribble", [
-    lambda ring, at: ring.set(HEAD, at + 2 * ring.capacity),
-    lambda ring, at: ring.set(HEAD, at + 3),
-    lambda ring, at: ring.set(HEAD, at - 64),
-    lambda ring, at: ring.set(HEAD, (1 << 64) - 8),
-    lambda ring, at: ring.put(at, record(RELAY, size=0)),
-    lambda ring, at: ring.put(at, record(RELAY, size=8)),
-    lambda ring, at: ring.put(at, record(RELAY, size=0xfffffff8, payload=0xffffff00)),
-    lambda ring, at: ring.put(at, record(RELAY, size=SIZE, payload=0xffffffff)),
-    lambda ring, at: ring.put(at, record(MULTICAST, size=SIZE, tag=255, payload=10)),
-    lambda ring, at: ring.put(at, record(99, size=SIZE)),
-    lambda ring, at: ring.put(at, record(0, size=SIZE)),
-], ids=["head too far", "head not aligned", "head behind", "head at the end of numbers", "no size", "small size",
-        "huge size", "huge payload", "long tag", "unknown type", "no type"])
+    lambda ring, at: ring.set(SLOTS + CLAIMED, at + 2 * ring.capacity),
+    lambda ring, at: ring.set(SLOTS + CLAIMED, at + 3),
+    lambda ring, at: ring.write(at, record(RELAY, size=0)),
+    lambda ring, at: ring.write(at, record(RELAY, size=8)),
+    lambda ring, at: ring.write(at, record(RELAY, size=0xfffffff8, payload=0xffffff00)),
+    lambda ring, at: ring.write(at, record(RELAY, size=SIZE, payload=0xffffffff)),
+    lambda ring, at: ring.write(at, record(MULTICAST, size=SIZE, tag=255, payload=10)),
+    lambda ring, at: ring.write(at, record(99, size=SIZE)),
+    lambda ring, at: ring.write(at, record(0, size=SIZE)),
+], ids=["claim too far", "claim not aligned", "no size", "small size", "huge size", "huge payload", "long tag", "unknown type", "no type"])
 def test_promise_8_a_scribbled_ring_ends_the_attachment_and_nothing_else(stage, scribble):
     """Each has an evapid of its own: of lines of one kind it writes ten in ten seconds."""
     phone = begin(stage)
@@ -584,7 +582,7 @@ def test_promise_8_a_record_that_makes_no_sense_reaches_nobody(stage, type_, min
     client = stage.connect()
     session = stage.evapid.status()["session"] + (0 if mine else 1)
     bytes_ = record(type_, size=SIZE, session=session, **fields)
-    scribbled(stage, phone, lambda ring, at: ring.put(at, bytes_))
+    scribbled(stage, phone, lambda ring, at: ring.write(at, bytes_))
     client.send(b"a message")
     stage.kamailio.logged(rf"GOT {client.index} a message;")
     assert relay(phone, b"end") == 1
@@ -603,7 +601,7 @@ def test_promise_8_random_scribbles_while_events_pass(stage):
         for _ in range(40):
             relay(phone, chance.randbytes(chance.randrange(1, 3000)))
             for _ in range(chance.randrange(20)):
-                where = chance.choice([HEAD, 128, RECORDS]) + chance.randrange(24)
+                where = chance.choice([SLOTS_USED, SLOTS, 128, RECORDS]) + chance.randrange(24)
                 if chance.random() < 0.7:
                     where = RECORDS + chance.randrange(ring.capacity)
                 ring.map[where] = chance.randrange(256)
@@ -623,6 +621,11 @@ def put_bytes(memory, at, bytes_):
     return memory
 
 
+def with_claim(memory, end):
+    put_bytes(memory, SLOTS_USED, struct.pack("=Q", 1))
+    return put_bytes(memory, SLOTS + CLAIMED, struct.pack("=Q", end))
+
+
 @pytest.mark.parametrize("make, why", [
     (lambda: os.memfd_create("empty", os.MFD_ALLOW_SEALING), "seal"),
     (lambda: make_ring(65536, seals=0), "seal"),
@@ -632,10 +635,11 @@ def put_bytes(memory, at, bytes_):
     (lambda: put_bytes(make_ring(65536), 0, b"otherone"), "ring"),
     (lambda: put_bytes(make_ring(65536), 8, b"\x01"), "version"),
     (lambda: put_bytes(make_ring(65536), 16, struct.pack("=Q", 1 << 40)), "capacity"),
-    (lambda: put_bytes(make_ring(65536), HEAD, struct.pack("=Q", 65536 + 8)), "head"),
-    (lambda: put_bytes(make_ring(65536), HEAD, struct.pack("=Q", 3)), "head"),
-], ids=["empty", "no seals", "may grow", "small", "odd capacity", "magic", "version", "huge capacity", "head too far",
-        "head not aligned"])
+    (lambda: put_bytes(make_ring(65536), 24, struct.pack("=Q", 2)), "key"),
+    (lambda: with_claim(make_ring(65536), 65536 + 8), "claims"),
+    (lambda: with_claim(make_ring(65536), 3), "claims"),
+], ids=["empty", "no seals", "may grow", "small", "odd capacity", "magic", "version", "huge capacity", "even key",
+        "claim too far", "claim not aligned"])
 def test_promise_8_a_ring_that_cannot_be_trusted_is_refused(stage, make, why):
     stage.start_evapid()
     link, memory, wake = Link(stage.evapid.kamailio_socket), make(), Wake()

@@ -12,7 +12,7 @@ from control import Control
 from door import Silent, knock
 from evapid import EVAPID, WRAPPER
 from process import until
-from ring import DONE, HEAD, RECORDS, RELAY, TAIL, Ring, Wake, make_ring, record
+from ring import DONE, RECORDS, RELAY, TAIL, Ring, Wake, make_ring, record
 from scrape import metrics
 from wire import NEW, WELCOME, Link, event, hello, query
 
@@ -62,21 +62,24 @@ class Attached:
 
     def fill(self, sizes):
         """Write events of these sizes at once, as far as there is room; returns them, as a client is sent them."""
-        at = self.ring.get(HEAD)
-        written, sent = bytearray(), bytearray()
+        at = self.ring.head()
+        written, sent, starts = bytearray(), bytearray(), []
         for number, size in enumerate(sizes):
             payload = b"%d " % number + b"x" * size
             head = record(RELAY, payload=len(payload), session=self.session)
-            entry = (head + payload).ljust(int.from_bytes(head[:4], "little"), b"\0")
+            entry = (head + payload).ljust(int.from_bytes(head[8:12], "little"), b"\0")
             if len(written) + len(entry) > self.ring.capacity - (at - self.ring.get(TAIL)) - 64:
                 break
+            starts.append(at + len(written))
             written += entry
             sent += netstring(payload)
+        self.ring.claim(len(written))
         first = min(len(written), self.ring.capacity - at % self.ring.capacity)
         place = RECORDS + at % self.ring.capacity
         self.ring.map[place:place + first] = written[:first]
         self.ring.map[RECORDS:RECORDS + len(written) - first] = written[first:]
-        self.ring.set(HEAD, at + len(written))
+        for start in reversed(starts):  # with the first one all are there
+            self.ring.publish(start)
         return bytes(sent)
 
     def close(self):

@@ -19,7 +19,7 @@ from evapid import EVAPID, SANITIZER
 from handover import ROUTES, begin, goes_on, replace, stall
 from privilege import only_root
 from process import DEADLINE_S, until
-from ring import Wake, make_ring
+from ring import CLAIMED, SLOTS, Wake, make_ring
 from script import ask, events_of
 from successor import BATCH, NAME, Successor, try_replace
 from wire import WELCOME, Link, hello
@@ -469,7 +469,7 @@ def test_a_corrupt_queue_stays_refused(stage):
     stage.evapid.stopped()
     names.close()
     with open(f"/proc/self/fd/{held[b'ring']}", "r+b") as memory:
-        os.pwrite(memory.fileno(), struct.pack("=Q", 1 << 63), 64)  # head
+        os.pwrite(memory.fileno(), struct.pack("=Q", 1 << 62), SLOTS + CLAIMED)
     for fd in descriptors:
         os.close(fd)
     stage.evapid.goes_on()

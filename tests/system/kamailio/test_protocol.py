@@ -2,12 +2,13 @@
 
 import os
 import re
+import struct
 
 import pytest
 
 import wire
 from process import until
-from ring import CLOSE, HEAD, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring
+from ring import CLOSE, MULTICAST, RELAY, SLEEPING, TAG, TAIL, UNICAST, Ring, record
 from worker import INSTANCE, Worker
 
 
@@ -86,10 +87,10 @@ def test_the_module_lets_evapid_sleep_when_nobody_waits_for_a_done(stage):
 
     def left_alone():
         """Of a message's route, longer than evapid polls for its end, the DONE stays in the ring."""
-        before = ring.get(HEAD)
+        before = ring.head()
         client.send(b"a message")
-        until(lambda: ring.get(HEAD) != before, "the route has ended")
-        return ring.get(SLEEPING) != 0 and ring.get(TAIL) != ring.get(HEAD)
+        until(lambda: ring.head() != before, "the route has ended")
+        return ring.get(SLEEPING) != 0 and ring.get(TAIL) != ring.head()
 
     until(left_alone, "evapid sleeps on")  # again, should its look of every second have come just then
     client.close()
@@ -259,6 +260,38 @@ def test_a_query_is_answered_and_then_the_connection_ends(stage, ask):
     assert answer["pid"] == stage.evapid.pid and answer["kamailio"] == {"state": "detached"}
     assert "ring" not in answer and answer["workers"] == answer["listeners"] == []
     assert answered(ask(subject=wire.CLIENTS)) == {"total": 0, "clients": [], "shown": 0, "left": 0}
+
+
+def leave_a_hole(worker, payload):
+    """Another process of the worker's module claims and writes a record, and does not publish it. Returns its position."""
+    head = record(RELAY, payload=len(payload))
+    at = worker.ring.claim(struct.unpack_from("=QI", head)[1], slot=1)
+    worker.ring.write(at, head + payload)
+    return at
+
+
+def test_a_process_that_is_stopped_in_its_push_delays_what_comes_after_it_until_it_goes_on(stage, worker):
+    client = let_in(stage, worker)
+    worker.push(RELAY, payload=b"before")
+    at = leave_a_hole(worker, b"in the middle")
+    worker.push(RELAY, payload=b"after")
+    assert client.receive() == b"before"
+    status = stage.evapid.until_status(lambda s: s["kamailio"]["ring"]["stuck"], "evapid says that it is stuck")
+    assert status["kamailio"]["ring"]["lost"] == 0
+    worker.ring.publish(at)
+    worker.wake.send()
+    assert [client.receive(), client.receive()] == [b"in the middle", b"after"]
+    stage.evapid.until_status(lambda s: not s["kamailio"]["ring"]["stuck"], "it goes on")
+
+
+def test_what_a_whole_kamailio_has_left_is_read_but_for_the_record_that_was_not_finished(stage, worker):
+    client = let_in(stage, worker)
+    leave_a_hole(worker, b"never finished")
+    worker.push(RELAY, payload=b"after")
+    worker.close()
+    worker.wake.close()
+    assert client.receive() == b"after"
+    assert stage.evapid.until_status(lambda s: s["kamailio"]["state"] == "detached", "it has gone")["kamailio"]["ring"]["lost"] == 1
 
 
 def test_a_query_may_come_in_pieces(stage, ask):

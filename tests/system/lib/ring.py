@@ -7,12 +7,13 @@ import os
 import socket
 import struct
 
-MAGIC, VERSION = b"avidring", 5
+MAGIC, VERSION = b"avidring", 6
 RELAY, MULTICAST, UNICAST, CLOSE, TAG, DONE, SEND = range(1, 8)  # enum ring_type
 
-HEAD = 64        # producers' line
+KEY = 24
+SLOTS_USED = 64  # producers' line
 TAIL = 128       # evapid's line
-SLEEPING = 192
+SLEEPING = 192   # and the number of the last sleep, and the hole
 WORKERS_MAX = 128
 WORKERS = 256
 WORKER = 256      # bytes of one worker's slot
@@ -22,23 +23,26 @@ TAG_SLOTS = 32768
 CONNECTION_SLOTS = 65536
 FIGURES = PRESENCE + 64 + 8 * TAG_SLOTS + 8 * CONNECTION_SLOTS
 FIGURE_COUNT = 24
-HEADER = FIGURES + 8 * FIGURE_COUNT
+SLOTS = (FIGURES + 8 * FIGURE_COUNT + 63) & ~63
+SLOT, SLOT_COUNT = 64, 1024
+NOTED, END, CLAIMED = 0, 8, 16  # offsets in a slot
+HEADER = SLOTS + SLOT * SLOT_COUNT
 RECORDS = (HEADER + 4095) & ~4095
-RECORD = struct.Struct("=IBBHIIQ")  # size, type, tag length, worker, payload length, session, target
+RECORD = struct.Struct("=QIBBHIIQ")  # stamp, size, type, tag length, worker, payload length, session, target
 
 
 def record(type_, size=None, tag=0, worker=0, payload=0, session=0, target=0):
-    """A record's header; size is by default what the rest adds up to."""
+    """A record's header, not published; size is by default what the rest adds up to."""
     if size is None:
         size = (RECORD.size + tag + payload + 7) & ~7
-    return RECORD.pack(size, type_, tag, worker, payload, session, target)
+    return RECORD.pack(0, size, type_, tag, worker, payload, session, target)
 
 
 def make_ring(capacity, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL, header=RECORDS):
     """A memory file with an empty ring, whose header has so many bytes."""
     memory = os.memfd_create("ring of a test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, header + capacity)
-    os.pwrite(memory, MAGIC + struct.pack("=IIQ", VERSION, 0, capacity), 0)
+    os.pwrite(memory, MAGIC + struct.pack("=IIQQ", VERSION, 0, capacity, 0x0123456789abcdef), 0)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     return memory
 
@@ -97,11 +101,31 @@ class Ring:
         for offset, byte in enumerate(bytes_):
             self.map[RECORDS + (at + offset) % self.capacity] = byte
 
+    def head(self):
+        """The end of the last claim."""
+        return max(self.get(SLOTS + SLOT * slot + CLAIMED) for slot in range(max(self.get(SLOTS_USED), 1)))
+
+    def claim(self, size, slot=0):
+        """Claim so many bytes for the producer with this slot, while no other one claims. Returns their position."""
+        at, place = self.head(), SLOTS + SLOT * slot
+        self.set(SLOTS_USED, max(self.get(SLOTS_USED), slot + 1))
+        self.set(place + NOTED, at + 1)
+        self.set(place + END, at + size)
+        self.set(place + CLAIMED, at + size)
+        return at
+
+    def write(self, at, bytes_):
+        """Write a record at a position, but for its stamp."""
+        self.put(at + 8, bytes_[8:])
+
+    def publish(self, at):
+        self.set(RECORDS + at % self.capacity, at ^ self.get(KEY))
+
     def push(self, head, tag=b"", payload=b""):
         """Append a record, as its only producer."""
-        at = self.get(HEAD)
-        self.put(at, head + tag + payload)
-        self.set(HEAD, at + struct.unpack_from("=I", head)[0])
+        at = self.claim(struct.unpack_from("=QI", head)[1])
+        self.write(at, head + tag + payload)
+        self.publish(at)
 
     def close(self):
         self.words.release()

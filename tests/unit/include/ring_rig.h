@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "evapid/ring.h"
+#include "evapid/lane.h"
 
 #define SMALL EVAPID_RING_MIN
 #define PAGE ((size_t)4096)
@@ -40,9 +40,12 @@
 
 /* ---- a ring to test ---------------------------------------------------------------------------------------------- */
 
+#define KEY 0x5ca1ab1e0ddba11dU
+
 struct rig {
     struct ring_header *header;
     struct ring_lane *lane;
+    unsigned slot; /* RING_SLOTS: none yet */
     struct ring_reader reader;
     size_t capacity;
     int memfd, eventfd;
@@ -72,7 +75,8 @@ static inline struct rig *rig_open(size_t capacity)
     rig->header = map_guarded(rig->memfd, ring_bytes(capacity));
     rig->lane = mmap(NULL, sizeof(*rig->lane), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(rig->lane != MAP_FAILED);
-    assert_int_equal(ring_make(rig->header, rig->lane, capacity), 0);
+    assert_int_equal(ring_make(rig->header, rig->lane, capacity, KEY), 0);
+    rig->slot = RING_SLOTS;
     assert_null(ring_open(&rig->reader, rig->header, ring_bytes(capacity)));
     return rig;
 }
@@ -90,6 +94,7 @@ static inline void rig_close(struct rig *rig)
 {
     for (size_t i = 0; i < CHILDREN; i++)
         rig_kill(rig, i);
+    ring_leave(rig->lane, rig->slot); /* the C library has a list of the mutexes that we have locked */
     munmap((char *)rig->header - PAGE, ring_bytes(rig->capacity) + 2 * PAGE);
     munmap(rig->lane, sizeof(*rig->lane));
     close(rig->memfd);
@@ -116,12 +121,23 @@ static inline void reopen(struct rig *rig)
     assert_null(ring_open(&rig->reader, rig->header, ring_bytes(rig->capacity)));
 }
 
-/* Empty the ring; its next record starts at position. */
-static inline void rig_place(struct rig *rig, uint64_t position)
+/* Empty the ring; its next record starts at position. A real ring never comes to a position twice, so the stamps of
+ * earlier records go. */
+static inline void rig_clear(struct rig *rig, uint64_t position)
 {
-    rig->header->head = rig->header->tail = position;
+    memset(ring_records(rig->header), 0, rig->capacity);
+    rig->header->tail = position;
     rig->header->sleeping = 0;
     rig->lane->head = rig->lane->tail_seen = position;
+    for (size_t i = 0; i < RING_SLOTS; i++) {
+        rig->header->slots[i].noted = 0;
+        rig->header->slots[i].claimed = position;
+    }
+}
+
+static inline void rig_place(struct rig *rig, uint64_t position)
+{
+    rig_clear(rig, position);
     reopen(rig);
 }
 
@@ -131,6 +147,7 @@ static inline void rig_fork(struct rig *rig, size_t child, int (*run)(struct rig
     const pid_t parent = getpid(), pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
+        rig->slot = RING_SLOTS;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         _exit(getppid() == parent ? run(rig, (unsigned)child) : 1);
     }
@@ -159,14 +176,28 @@ static inline unsigned print_seed(void)
 
 static inline size_t record_size(size_t tag_length, size_t payload_length)
 {
-    return (24 + tag_length + payload_length + 7) / 8 * 8;
+    return (sizeof(struct ring_record) + tag_length + payload_length + 7) / 8 * 8;
+}
+
+/* The slot of this process; a thread has a rig of its own. */
+static inline unsigned mine(struct rig *rig)
+{
+    if (rig->slot == RING_SLOTS)
+        rig->slot = ring_join(rig->header, rig->lane);
+    return rig->slot;
+}
+
+/* The end of this process' last claim, as evapid sees it. */
+static inline _Atomic uint64_t *claimed(struct rig *rig)
+{
+    return &rig->header->slots[mine(rig)].claimed;
 }
 
 static inline enum ring_push push(struct rig *rig, uint8_t type, const char *tag, size_t tag_length,
                                   const char *payload, size_t payload_length)
 {
     const struct ring_record record = { .type = type };
-    return ring_push(rig->header, rig->lane, record, tag, tag_length, payload, payload_length);
+    return ring_push(rig->header, rig->lane, mine(rig), record, tag, tag_length, payload, payload_length);
 }
 
 /* A record of type, without a tag, with a payload of length bytes. */
@@ -216,7 +247,7 @@ static inline enum ring_push push_filled(struct rig *rig, const struct numbered 
     const struct ring_record record = {
         .type = n->record.type, .worker = n->record.worker, .session = n->record.session, .target = n->record.target
     };
-    return ring_push(rig->header, rig->lane, record, n->tag, n->record.tag_length, n->payload,
+    return ring_push(rig->header, rig->lane, mine(rig), record, n->tag, n->record.tag_length, n->payload,
                      n->record.payload_length);
 }
 
@@ -252,6 +283,7 @@ static inline void assert_numbered(const struct ring_reader *reader, uint64_t at
     struct numbered n;
     char *tag, *payload;
     numbered_fill(&n, record->worker, record->target);
+    n.record.stamp = ring_stamp(KEY, at);
     assert_memory_equal(record, &n.record, sizeof(*record));
     copy_out(reader, at, record, &tag, &payload);
     assert_memory_equal(tag, n.tag, n.record.tag_length);
@@ -322,6 +354,10 @@ static inline void take_in_order(struct rig *rig, size_t count, uint64_t next[CH
         }
         if (read != RING_RECORD)
             fail_msg("record %zu: %s", i, why);
+        if (record.type == RING_LOST) { /* of a producer that was killed */
+            release(&rig->reader, rig->reader.tail + record.size);
+            continue;
+        }
         assert_in_range(record.worker, 0, CHILDREN - 1);
         assert_int_equal(record.target, next[record.worker]);
         assert_numbered(&rig->reader, rig->reader.tail, &record);

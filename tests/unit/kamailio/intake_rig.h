@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "evapid/lane.h"
 #include "kamailio/intake.h"
 
 #define CAPACITY EVAPID_RING_MIN
@@ -42,6 +43,7 @@ static struct {
     size_t capacity;
     struct ring_header *header;
     struct ring_lane *lane;
+    unsigned slot;
     struct intake *intake;
 
     struct got *got; /* GOT_MAX */
@@ -155,7 +157,8 @@ static inline void make_ring(size_t capacity, int seals)
     t.header = mmap(NULL, ring_bytes(capacity), PROT_READ | PROT_WRITE, MAP_SHARED, t.memfd, 0);
     t.lane = mmap(NULL, sizeof(*t.lane), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(t.header != MAP_FAILED && t.lane != MAP_FAILED);
-    assert_int_equal(ring_make(t.header, t.lane, capacity), 0);
+    assert_int_equal(ring_make(t.header, t.lane, capacity, (uint64_t)getpid() << 32), 0);
+    t.slot = ring_join(t.header, t.lane);
 }
 
 /* The intake gets its own descriptors, as over a Unix socket. */
@@ -218,7 +221,7 @@ static inline int tear_down(void **state)
     const int busy = uv_loop_close(&t.loop);
     free(t.kept);
     if (t.header != NULL) {
-        pthread_mutex_destroy(&t.lane->lock);
+        ring_leave(t.lane, t.slot);
         munmap(t.lane, sizeof(*t.lane));
         munmap(t.header, ring_bytes(t.capacity));
         close(t.memfd);
@@ -237,7 +240,7 @@ static inline void send_wake(void)
 
 static inline void wake(void)
 {
-    const uint64_t sleep = ring_sleeper(t.header);
+    const uint64_t sleep = ring_sleeper(t.header, t.lane);
     if (sleep == 0)
         return;
     send_wake();
@@ -247,7 +250,7 @@ static inline void wake(void)
 static inline enum ring_push push(struct ring_record record, const char *tag, size_t tag_length, const void *payload,
                                   size_t length)
 {
-    const enum ring_push pushed = ring_push(t.header, t.lane, record, tag, tag_length, payload, length);
+    const enum ring_push pushed = ring_push(t.header, t.lane, t.slot, record, tag, tag_length, payload, length);
     if (pushed == RING_PUSHED)
         wake();
     return pushed;
@@ -320,7 +323,7 @@ static inline uint64_t tail(void)
 
 static inline uint64_t head(void)
 {
-    return atomic_load(&t.header->head);
+    return atomic_load(&t.lane->head);
 }
 
 #define WITH_QUEUE(test) cmocka_unit_test_setup_teardown(test, set_up_queue, tear_down)

@@ -89,10 +89,10 @@ static void turns(int count)
 /* A memory file with an empty ring. */
 static int make_ring(void)
 {
-    struct ring_header header = { .magic = RING_MAGIC, .version = RING_VERSION, .capacity = CAPACITY };
+    struct ring_header header = { .magic = RING_MAGIC, .version = RING_VERSION, .capacity = CAPACITY, .key = 1 };
     const int memfd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     assert_int_equal(ftruncate(memfd, (off_t)ring_bytes(CAPACITY)), 0);
-    assert_int_equal(pwrite(memfd, &header, 24, 0), 24);
+    assert_int_equal(pwrite(memfd, &header, 32, 0), 32);
     assert_int_equal(fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
     return memfd;
 }

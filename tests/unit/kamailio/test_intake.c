@@ -276,10 +276,10 @@ static void test_an_empty_queue_sleeps(void **state)
 {
     (void)state;
     settle();
-    assert_int_not_equal(ring_sleeper(t.header), 0);
+    assert_int_not_equal(ring_sleeper(t.header, t.lane), 0);
     intake_resume(t.intake);
     settle();
-    assert_int_not_equal(ring_sleeper(t.header), 0);
+    assert_int_not_equal(ring_sleeper(t.header, t.lane), 0);
 }
 
 static void test_every_push_wakes_it_from_sleep(void **state)
@@ -288,9 +288,9 @@ static void test_every_push_wakes_it_from_sleep(void **state)
     intake_resume(t.intake);
     for (uint32_t n = 0; n < 1000; n++) {
         settle();
-        assert_int_not_equal(ring_sleeper(t.header), 0);
+        assert_int_not_equal(ring_sleeper(t.header, t.lane), 0);
         push_event(n);
-        assert_int_equal(ring_sleeper(t.header), 0);
+        assert_int_equal(ring_sleeper(t.header, t.lane), 0);
         settle();
         assert_int_equal(t.count, n + 1);
         assert_int_equal(t.got[n].number, n);
@@ -303,7 +303,7 @@ static void test_a_held_queue_is_woken_for_control_records(void **state)
     push_event(1);
     for (uint32_t n = 2; n < 100; n++) {
         settle();
-        assert_int_not_equal(ring_sleeper(t.header), 0);
+        assert_int_not_equal(ring_sleeper(t.header, t.lane), 0);
         push_done(n);
         settle();
         assert_int_equal(t.count, n - 1);

@@ -310,7 +310,7 @@ static void test_a_reader_begins_anywhere(void **state)
         set_up(state);
         make_ring(CAPACITY, SEALS);
         t.lane->head = t.lane->tail_seen = starts[i];
-        atomic_store(&t.header->head, starts[i]);
+        atomic_store(&t.lane->head, starts[i]);
         atomic_store(&t.header->tail, starts[i]);
         push_event(1); /* while nobody reads */
         push_done(2);

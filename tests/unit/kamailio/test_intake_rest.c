@@ -6,14 +6,15 @@
 
 static bool is_asleep(void)
 {
-    return ring_sleeper(t.header) != 0;
+    return ring_sleeper(t.header, t.lane) != 0;
 }
 
 /* A record that nobody wakes the intake for. */
 static void put_event(uint32_t number)
 {
     const struct ring_record record = { .type = RING_RELAY };
-    assert_int_equal(ring_push(t.header, t.lane, record, "", 0, (const char *)&number, sizeof(number)), RING_PUSHED);
+    assert_int_equal(ring_push(t.header, t.lane, t.slot, record, "", 0, (const char *)&number, sizeof(number)),
+                     RING_PUSHED);
 }
 
 /* Run the loop until it naps; false: it went to sleep. */

@@ -13,22 +13,16 @@ static struct ring_record *record_at(uint64_t at)
     return (struct ring_record *)(void *)(ring_records(t.header) + (at & (CAPACITY - 1)));
 }
 
-static void spoil_head_far(struct ring_record *r)
+static void spoil_claim_far(struct ring_record *r)
 {
     (void)r;
-    atomic_store(&t.header->head, tail() + CAPACITY + RING_ALIGN);
+    atomic_store(&t.header->slots[t.slot].claimed, tail() + CAPACITY + RING_ALIGN);
 }
 
-static void spoil_head_odd(struct ring_record *r)
+static void spoil_claim_odd(struct ring_record *r)
 {
     (void)r;
-    atomic_fetch_add(&t.header->head, 4);
-}
-
-static void spoil_head_back(struct ring_record *r)
-{
-    (void)r;
-    atomic_store(&t.header->head, tail() - RING_ALIGN);
+    atomic_fetch_add(&t.header->slots[t.slot].claimed, 4);
 }
 
 static void spoil_size_zero(struct ring_record *r)
@@ -46,7 +40,7 @@ static void spoil_size_odd(struct ring_record *r)
     r->size += 1;
 }
 
-static void spoil_size_beyond_head(struct ring_record *r)
+static void spoil_size_beyond_claim(struct ring_record *r)
 {
     r->size += RING_ALIGN;
 }
@@ -86,29 +80,20 @@ static void spoil_type_high(struct ring_record *r)
     r->type = RING_TYPES;
 }
 
-#define HEAD "head is out of range"
-#define SIZE "a record's size does not fit what was written"
+#define CLAIM "a claim is out of range"
+#define SIZE "a record's size does not fit what was claimed"
 #define LENGTH "a record's tag or payload is longer than the record"
 #define TYPE "a record has an unknown type"
 
-/* What spoils the last of three records, an event of 4 bytes, or head; and why the ring is corrupt then. */
+/* What spoils the last of three records, an event of 4 bytes, or a claim; and why the ring is corrupt then. */
 static const struct {
     void (*spoil)(struct ring_record *r);
     const char *why;
 } spoils[] = {
-    { spoil_head_far, HEAD },
-    { spoil_head_odd, HEAD },
-    { spoil_head_back, HEAD },
-    { spoil_size_zero, SIZE },
-    { spoil_size_small, SIZE },
-    { spoil_size_odd, SIZE },
-    { spoil_size_beyond_head, SIZE },
-    { spoil_size_huge, SIZE },
-    { spoil_tag, LENGTH },
-    { spoil_tag_beyond_record, LENGTH },
-    { spoil_payload, LENGTH },
-    { spoil_payload_huge, LENGTH },
-    { spoil_type_low, TYPE },
+    { spoil_claim_far, CLAIM }, { spoil_claim_odd, CLAIM },     { spoil_size_zero, SIZE },
+    { spoil_size_small, SIZE }, { spoil_size_odd, SIZE },       { spoil_size_beyond_claim, SIZE },
+    { spoil_size_huge, SIZE },  { spoil_tag, LENGTH },          { spoil_tag_beyond_record, LENGTH },
+    { spoil_payload, LENGTH },  { spoil_payload_huge, LENGTH }, { spoil_type_low, TYPE },
     { spoil_type_high, TYPE },
 };
 
@@ -135,9 +120,9 @@ static uint64_t spoil(void **state, size_t i, bool held)
     return at;
 }
 
-static bool spoils_head(size_t i)
+static bool spoils_claim(size_t i)
 {
-    return strcmp(spoils[i].why, HEAD) == 0;
+    return strcmp(spoils[i].why, CLAIM) == 0;
 }
 
 static void test_a_corrupt_ring_stops_the_queue_with_the_reason(void **state)
@@ -148,10 +133,10 @@ static void test_a_corrupt_ring_stops_the_queue_with_the_reason(void **state)
             settle();
             assert_int_equal(t.corrupt, 1);
             assert_string_equal(t.why, spoils[i].why);
-            assert_int_equal(t.corrupt_at, spoils_head(i) ? sizeof(struct ring_record) : at); /* behind the first */
+            assert_int_equal(t.corrupt_at, spoils_claim(i) ? sizeof(struct ring_record) : at); /* behind the first */
             assert_int_equal(t.intake->state, INTAKE_CORRUPT);
-            assert_got(spoils_head(i) ? "" : held ? "+d2 +d3" : "d2 d3"); /* what stands in front of it was good */
-            assert_int_equal(tail(), held ? 0 : t.corrupt_at);            /* and is done with */
+            assert_got(spoils_claim(i) ? "" : held ? "+d2 +d3" : "d2 d3"); /* what stands in front of it was good */
+            assert_int_equal(tail(), held ? 0 : t.corrupt_at);             /* and is done with */
         }
 }
 
@@ -180,7 +165,7 @@ static void test_a_drain_of_a_corrupt_ring_ends(void **state)
         for (int held = 0; held < 2; held++) {
             spoil(state, i, held);
             drain();
-            assert_got(spoils_head(i) ? "" : held ? "+d2 +d3" : "d2 d3");
+            assert_got(spoils_claim(i) ? "" : held ? "+d2 +d3" : "d2 d3");
             settle();
             assert_int_equal(t.corrupt, 1);
             assert_string_equal(t.why, spoils[i].why);
@@ -254,7 +239,7 @@ static void test_random_bytes_in_the_ring_do_no_harm(void **state)
             ring_records(t.header)[rand_r(&seed) % 2 == 0 ? at : at & ~(uint64_t)7] = (unsigned char)rand_r(&seed);
         }
         if (rand_r(&seed) % 8 == 0)
-            atomic_store(&t.header->head, (uint64_t)rand_r(&seed) % (2 * CAPACITY));
+            atomic_store(&t.header->slots[t.slot].claimed, (uint64_t)rand_r(&seed) % (2 * CAPACITY));
         settle();
         for (size_t i = 0; i < t.count; i++) {
             assert_in_range(t.got[i].record.type, RING_RELAY, RING_TYPES - 1);
@@ -399,19 +384,17 @@ static void test_a_header_that_is_wrong_is_refused(void **state)
         assert_refused("the ring's capacity does not fit its size");
     }
     t.header->capacity = CAPACITY;
-    static const uint64_t positions[][2] = { /* head and tail */
+    static const uint64_t positions[][2] = { /* claimed and tail */
                                              { 4, 0 },
                                              { 8, 4 },
-                                             { CAPACITY + 8, 0 },
-                                             { 0, 8 },
-                                             { UINT64_MAX - 7, 0 }
+                                             { CAPACITY + 8, 0 }
     };
     for (size_t i = 0; i < sizeof(positions) / sizeof(*positions); i++) {
-        atomic_store(&t.header->head, positions[i][0]);
+        atomic_store(&t.header->slots[t.slot].claimed, positions[i][0]);
         atomic_store(&t.header->tail, positions[i][1]);
-        assert_refused("the ring's head and tail do not fit each other");
+        assert_refused("the ring's claims and tail do not fit each other");
     }
-    atomic_store(&t.header->head, 0);
+    atomic_store(&t.header->slots[t.slot].claimed, 0);
     atomic_store(&t.header->tail, 0);
     start_queue();
 }
