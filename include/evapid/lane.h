@@ -16,7 +16,7 @@ struct ring_lane {
     _Atomic uint64_t tail_seen; /* tail when a producer last read it; read again only when the ring seems full */
     size_t capacity;
     uint64_t key;
-    _Alignas(RING_LINE) _Atomic size_t slots_used;
+    _Alignas(RING_LINE) _Atomic uint64_t slots_used;
     pthread_mutex_t mending;           /* only one process mends */
     pthread_mutex_t owner[RING_SLOTS]; /* of a slot: locked as long as its owner lives. All are robust and shared */
 };
@@ -196,6 +196,19 @@ static inline bool ring_is_settled(struct ring_header *header, struct ring_lane 
     return ring_is_after(atomic_load_explicit(&header->tail, memory_order_acquire), at);
 }
 
+/* Raise a number of slots to at least this. Others only raise it, too, each time by one slot or more: so it ends, even if
+ * evapid writes there. Two of us that come at once must not put the lower number last, nor one that dies in between. */
+static inline void ring_raise(_Atomic uint64_t *slots, uint64_t least)
+{
+    RING_STEP();
+    uint64_t seen = atomic_load(slots);
+    for (unsigned tries = 0; seen < least && tries < RING_SLOTS; tries++) {
+        RING_STEP();
+        if (atomic_compare_exchange_strong(slots, &seen, least))
+            return;
+    }
+}
+
 /* Get a slot for the calling thread, which keeps it until it ends. Returns RING_SLOTS if all have owners. */
 static inline unsigned ring_join(struct ring_header *header, struct ring_lane *lane)
 {
@@ -207,10 +220,8 @@ static inline unsigned ring_join(struct ring_header *header, struct ring_lane *l
             RING_UNLOCK(&lane->owner[i]);
             continue;
         }
-        size_t used = atomic_load_explicit(&lane->slots_used, memory_order_acquire);
-        while (used <= i && !atomic_compare_exchange_weak(&lane->slots_used, &used, i + 1))
-            ;
-        atomic_store_explicit(&header->slots_used, atomic_load(&lane->slots_used), memory_order_release);
+        ring_raise(&lane->slots_used, i + 1);
+        ring_raise(&header->slots_used, i + 1);
         return i;
     }
     return RING_SLOTS;
@@ -303,7 +314,7 @@ static inline bool ring_mend(struct ring_header *header, struct ring_lane *lane)
     bool closed = false;
     if (!ring_trylock(&lane->mending))
         return false;
-    const size_t slots = atomic_load_explicit(&lane->slots_used, memory_order_acquire);
+    const size_t slots = (size_t)atomic_load_explicit(&lane->slots_used, memory_order_acquire);
     for (size_t i = 0; i < slots; i++) {
         if (!ring_trylock(&lane->owner[i]))
             continue;
@@ -317,10 +328,12 @@ static inline bool ring_mend(struct ring_header *header, struct ring_lane *lane)
     return closed;
 }
 
-/* Does evapid sleep at a hole? Then ring_mend may have something to do. */
+/* Does evapid sleep at a hole? Then ring_mend may have something to do, and a record that was published before this call
+ * may be the one that evapid waits for. */
 static inline bool ring_waits_at_hole(struct ring_header *header)
 {
-    return (atomic_load_explicit(&header->sleeping, memory_order_relaxed) & RING_AT_HOLE) != 0;
+    RING_STEP();
+    return (atomic_load_explicit(&header->sleeping, memory_order_seq_cst) & RING_AT_HOLE) != 0;
 }
 
 /* Call it after a push. 0: nobody has to wake evapid. Else write a byte to the wake, then call ring_woken with the

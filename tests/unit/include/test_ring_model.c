@@ -617,6 +617,13 @@ static void test_producers_that_mend(void **state)
           .whole = true,
           .polls = true,
           .joins = { false, true, false } },
+        { .name = "two come at once",
+          .capacity = 256,
+          .lengths = { { 1 }, { 1 }, { 0 } },
+          .deaths = 2,
+          .whole = true,
+          .polls = true,
+          .joins = { true, true, false } },
     };
     (void)state;
     CHECK_EACH(scenarios);
