@@ -105,7 +105,9 @@ static int add_queue(rpc_t *rpc, void *handle)
         return -1;
     if (add_number(rpc, queue, "refused_full", atomic_load_explicit(&ring->refused_full, memory_order_relaxed)) < 0)
         return -1;
-    return add_number(rpc, queue, "refused_large", atomic_load_explicit(&ring->refused_large, memory_order_relaxed));
+    if (add_number(rpc, queue, "refused_large", atomic_load_explicit(&ring->refused_large, memory_order_relaxed)) < 0)
+        return -1;
+    return add_number(rpc, queue, "lost", atomic_load_explicit(&ring->lost, memory_order_relaxed));
 }
 
 static int add_module(rpc_t *rpc, void *handle)

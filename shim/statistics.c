@@ -10,7 +10,7 @@
 #define GROUP "evapi"
 
 /* What the module knows itself, or sees in the queue. */
-enum own { OWN_ATTACHED, OWN_CLIENTS, OWN_TAGS, OWN_CAPACITY, OWN_USED, OWN_FULL, OWN_LARGE, OWNS };
+enum own { OWN_ATTACHED, OWN_CLIENTS, OWN_TAGS, OWN_CAPACITY, OWN_USED, OWN_FULL, OWN_LARGE, OWN_LOST, OWNS };
 
 static long read_own(enum own own)
 {
@@ -25,6 +25,7 @@ static long read_own(enum own own)
     case OWN_USED: return (long)queue_used();
     case OWN_FULL: return (long)atomic_load_explicit(&ring->refused_full, memory_order_relaxed);
     case OWN_LARGE: return (long)atomic_load_explicit(&ring->refused_large, memory_order_relaxed);
+    case OWN_LOST: return (long)atomic_load_explicit(&ring->lost, memory_order_relaxed);
     case OWNS: break;
     }
     return 0;
@@ -45,6 +46,7 @@ static const struct figure own_figures[OWNS] = {
     [OWN_USED] = { "queue_used", OWN_USED, "bytes that wait in it, now" },
     [OWN_FULL] = { "queue_refused_full", OWN_FULL, "events and commands that found no room in it" },
     [OWN_LARGE] = { "queue_refused_large", OWN_LARGE, "events that were too large for it" },
+    [OWN_LOST] = { "queue_lost", OWN_LOST, "events and commands whose process died before it had written them whole" },
 };
 
 #define FIGURE(name, meaning)                                                                                          \

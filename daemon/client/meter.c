@@ -8,7 +8,7 @@ void meter_begin(struct meter *meter, uint64_t instance)
     if (meter->instance == instance)
         return; /* it is being read already, perhaps since the evapid before us */
     meter->instance = instance;
-    meter->seen_full = meter->seen_large = 0;
+    meter->seen_full = meter->seen_large = meter->seen_lost = 0;
     meter->seen_starts = (struct histogram){ .sum_ns = 0 };
 }
 
@@ -45,4 +45,5 @@ void meter_read(struct meter *meter, const struct ring_header *ring)
     catch_up(&meter->route_start.sum_ns, &meter->seen_starts.sum_ns, starts.sum_ns, UINT64_MAX);
     catch_up(&meter->refused_full, &meter->seen_full, count_of(&ring->refused_full), COUNT_MAX);
     catch_up(&meter->refused_large, &meter->seen_large, count_of(&ring->refused_large), COUNT_MAX);
+    catch_up(&meter->lost, &meter->seen_lost, count_of(&ring->lost), COUNT_MAX);
 }

@@ -17,10 +17,11 @@ struct meter {
     struct histogram admission; /* of each admitted client: since its connection was accepted */
     struct histogram route_start;         /* of each message whose route has begun: since it had been read completely */
     uint64_t refused_full, refused_large; /* records of Kamailio's processes that found no room, or were too large */
+    uint64_t lost;                        /* records whose processes died before they had written them whole */
 
     /* The highest values seen in that instance's ring. */
     uint64_t instance;
-    uint64_t seen_full, seen_large;
+    uint64_t seen_full, seen_large, seen_lost;
     struct histogram seen_starts; /* of all its workers */
 };
 

@@ -232,7 +232,9 @@ static void draw_ring(const struct top *top)
     screen_line(6, "queue    %s of %s bytes, high water %s; refused %lld%s", show_size(number_at(ring, "used"), used),
                 show_size(number_at(ring, "capacity"), capacity), show_size(number_at(ring, "high_water"), high),
                 (long long)(number_at(ring, "refused_full") + number_at(ring, "refused_large")),
-                is_true_at(ring, "held") ? "; HELD" : "");
+                is_true_at(ring, "stuck")  ? "; STUCK"
+                : is_true_at(ring, "held") ? "; HELD"
+                                           : "");
 }
 
 #define FIRST_ROW 9 /* of the clients */

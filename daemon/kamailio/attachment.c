@@ -21,6 +21,8 @@ static struct log_limit losses = { .kind = "kamailio: lost workers" };
 static struct log_limit attachments = { .kind = "kamailio: attached" };
 static struct log_limit detachments = { .kind = "kamailio: detached" };
 static struct log_limit corruptions = { .kind = "kamailio: corrupt queues" };
+static struct log_limit unfinished = { .kind = "kamailio: lost records" };
+static struct log_limit standstills = { .kind = "kamailio: stuck queues" };
 
 /* ---- detaching -------------------------------------------------------------------------------------------------- */
 
@@ -177,16 +179,46 @@ static void attachment_check_workers(struct kamailio *kamailio)
                 attachment->pid, SHORT_MS / 1000);
 }
 
+/* Log the records that have been lost since the last time. */
+static void attachment_log_lost(struct attachment *attachment)
+{
+    const uint64_t lost = attachment->intake->lost;
+    if (lost == attachment->lost_said)
+        return;
+    log_limited(&unfinished, LEVEL_WARNING, SUBJECT,
+                "%llu events or commands are lost: processes of pid %u did not finish writing them",
+                (unsigned long long)(lost - attachment->lost_said), attachment->pid);
+    attachment->lost_said = lost;
+}
+
+static void attachment_log_queue(struct attachment *attachment)
+{
+    const bool stuck = intake_is_stuck(attachment->intake);
+    attachment_log_lost(attachment);
+    if (stuck == attachment->stuck_said)
+        return;
+    attachment->stuck_said = stuck;
+    if (stuck)
+        log_limited(&standstills, LEVEL_WARNING, SUBJECT,
+                    "the queue is stuck: a process of pid %u was stopped while it wrote there; %zu bytes wait until it "
+                    "goes on or ends",
+                    attachment->pid, intake_used(attachment->intake));
+    else
+        log_limited(&standstills, LEVEL_NOTICE, SUBJECT, "the queue of pid %u is not stuck any more", attachment->pid);
+}
+
 void attachment_tick(struct kamailio *kamailio)
 {
-    const struct attachment *attachment = &kamailio->attachment;
+    struct attachment *attachment = &kamailio->attachment;
     for (unsigned i = 0; i < EVAPID_WORKERS_MAX; i++)
         if (attachment->workers[i] != NULL && attachment->workers[i]->state == WORKER_ATTACHED) {
             worker_watch(attachment->workers[i]);
             worker_watch_process(attachment->workers[i]); /* last: it may have ended */
         }
-    if (attachment->intake != NULL)
+    if (attachment->intake != NULL) {
         intake_tick(attachment->intake);
+        attachment_log_queue(attachment);
+    }
     if (attachment->back_by_ms != 0 && uv_now(kamailio->loop) >= attachment->back_by_ms)
         attachment_end_clients(kamailio);
     attachment_check_workers(kamailio);
@@ -219,12 +251,15 @@ static const char *attachment_open_intake(struct kamailio *kamailio, uint64_t in
     /* The gate delayed this HELLO until all that the last Kamailio had written before it was read. */
     if (attachment->intake != NULL) {
         meter_read(&kamailio->bus->ledger->header->meter, attachment->intake->ring.header);
+        attachment_log_lost(attachment);
         intake_close(attachment->intake);
         store_forget("ring");
         store_forget("ring-wake");
     }
     attachment->instance = 0;
     attachment->rings++;
+    attachment->lost_said = 0;
+    attachment->stuck_said = false;
     const char *why = attachment_open_queue(kamailio, memfd, wake_fd);
     if (why == NULL)
         attachment_keep_queue(kamailio, instance);

@@ -166,9 +166,10 @@ static bool gate_must_read_before(struct kamailio *kamailio, struct worker *work
         worker_set_mark(worker, progress_catch_up_to(kamailio));
     if (kamailio->attachment.departed > 0)
         return true;
-    /* A Kamailio that has gone, and has left a process which was stopped in its push, does not keep the next one out. */
-    const bool gone = kamailio->attachment.state == DETACHED;
-    return !(gone ? progress_can_go_on(kamailio, worker->mark) : progress_has_read(kamailio, worker->mark));
+    /* A Kamailio that has gone may have left a process that was stopped in its push: the next one does not wait for it. */
+    if (another && !progress_has_read(kamailio, worker->mark))
+        progress_skip_stuck(kamailio);
+    return !progress_has_read(kamailio, worker->mark);
 }
 
 void gate_on_hello(struct worker *worker, const struct wire_hello *hello, int memfd, int wake_fd)

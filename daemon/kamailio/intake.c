@@ -19,8 +19,8 @@
 
 #define BATCH_RECORDS 1024U
 #define BATCH_BYTES 65536U /* of one loop turn, one chunk's size: clients are flushed in between */
-#define HOLE_MS 1000U
-#define BATCH_WORK 20000U /* the same, clients given an event, counted per event: some milliseconds */
+#define BATCH_WORK 20000U  /* the same, clients given an event, counted per event: some milliseconds */
+#define HOLE_MS 1000U      /* a push that has not ended for so long is said to be stuck */
 
 static void intake_on_turn(uv_idle_t *turn);
 static void intake_on_closed(uv_handle_t *handle);
@@ -108,6 +108,7 @@ static size_t intake_pass_lost(struct intake *intake, uint64_t position)
     }
     _Atomic uint64_t *lost = &intake->ring.header->lost;
     atomic_store_explicit(lost, atomic_load_explicit(lost, memory_order_relaxed) + 1, memory_order_relaxed);
+    intake->lost++;
     intake->ring.tail = position;
     return size;
 }
@@ -426,6 +427,16 @@ bool intake_is_stuck(const struct intake *intake)
            uv_now(intake->turn.loop) - intake->hole_since_ms >= HOLE_MS;
 }
 
+void intake_skip_hole(struct intake *intake)
+{
+    const uint64_t at = intake_position(intake);
+    if (!intake_reads(intake) || !ring_is_hole(&intake->ring, at))
+        return;
+    const uint64_t end = ring_skip(&intake->ring, at);
+    intake_pass_lost(intake, end != 0 ? end : intake->ring.head);
+    uv_idle_start(&intake->turn, intake_on_turn);
+}
+
 /* Kamailio's processes close the holes of those that have died. If all have died, it is up to us. */
 static void intake_look_for_hole(struct intake *intake)
 {
@@ -439,10 +450,8 @@ static void intake_look_for_hole(struct intake *intake)
     if (intake->hole_since_ms == 0 || intake->hole != at)
         intake->hole_since_ms = uv_now(intake->turn.loop);
     intake->hole = at;
-    if (!is_deserted(intake->wake_fd))
-        return;
-    const uint64_t end = ring_skip(&intake->ring, at);
-    intake_pass_lost(intake, end != 0 ? end : intake->ring.head);
+    if (is_deserted(intake->wake_fd))
+        intake_skip_hole(intake);
 }
 
 void intake_tick(struct intake *intake)

@@ -66,6 +66,7 @@ struct intake {
     uv_poll_t nap;
     uint64_t hole;          /* the position of a record that was claimed and not published, when intake_tick found it */
     uint64_t hole_since_ms; /* 0: it found none */
+    uint64_t lost;          /* records that died with their processes, counted by this evapid */
     size_t high_water;      /* most bytes found waiting */
     unsigned open_handles;  /* freed when all are closed */
 };
@@ -111,6 +112,9 @@ void intake_tick(struct intake *intake);
 /* Has a producer not published its record for a second or more? It has been stopped, say. What comes after its record
  * can't be read until it goes on. */
 bool intake_is_stuck(const struct intake *intake);
+
+/* Nobody shall wait for that producer any more, because its Kamailio has gone: its record is lost. Read what comes after. */
+void intake_skip_hole(struct intake *intake);
 
 /* Unmap and free it. */
 void intake_close(struct intake *intake);

@@ -52,8 +52,10 @@ struct attachment {
     bool corrupt; /* the ring of corrupt_instance cannot be read; that Kamailio is refused */
     uint64_t corrupt_instance;
     struct intake
-        *intake;    /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
-    uint64_t rings; /* read so far, one after the other */
+        *intake;        /* NULL: none yet; stays after a detachment, for what that Kamailio's processes still write */
+    uint64_t rings;     /* read so far, one after the other */
+    uint64_t lost_said; /* lost records of this ring that are in the log */
+    bool stuck_said;    /* and that it is stuck */
     const char *queue_lost; /* why the last evapid's queue could not be taken over; NULL: it could, or there was none */
     bool abandoned; /* the links end though their processes live: those run everything that was sent to them whole */
     uv_timer_t gather;

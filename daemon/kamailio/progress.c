@@ -31,6 +31,12 @@ bool progress_is_stuck(const struct kamailio *kamailio)
     return kamailio->attachment.intake != NULL && intake_is_stuck(kamailio->attachment.intake);
 }
 
+void progress_skip_stuck(struct kamailio *kamailio)
+{
+    if (progress_is_stuck(kamailio))
+        intake_skip_hole(kamailio->attachment.intake);
+}
+
 bool progress_can_go_on(const struct kamailio *kamailio, struct kamailio_mark mark)
 {
     return progress_has_read(kamailio, mark) || progress_is_stuck(kamailio);

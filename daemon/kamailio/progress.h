@@ -19,6 +19,9 @@ bool progress_has_read(const struct kamailio *kamailio, struct kamailio_mark mar
 bool progress_can_go_on(const struct kamailio *kamailio, struct kamailio_mark mark);
 bool progress_is_stuck(const struct kamailio *kamailio);
 
+/* Go on without the record of that process. */
+void progress_skip_stuck(struct kamailio *kamailio);
+
 /* The end of everything written up to now. */
 struct kamailio_mark progress_mark(const struct kamailio *kamailio);
 

@@ -80,6 +80,7 @@ static void put_ring(struct wire_cursor *c, const struct kamailio *kamailio)
     answer_put_number(c, "used", intake_used(intake));
     answer_put_number(c, "high_water", intake->high_water);
     answer_put_number(c, "stale", kamailio->stale);
+    answer_put_number(c, "stuck", intake_is_stuck(intake));
     answer_put_end(c);
 }
 

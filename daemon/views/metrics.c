@@ -272,10 +272,14 @@ static void expose_ring(struct exposition *out, const struct kamailio *kamailio,
                      intake != NULL && intake->state == INTAKE_HELD);
     exposition_gauge(out, "evapid_ring_corrupt", "Whether it can't be read any more: Kamailio must be restarted.",
                      intake != NULL && intake->state == INTAKE_CORRUPT);
+    exposition_gauge(out, "evapid_ring_stuck", "Whether a process of Kamailio was stopped while it wrote there.",
+                     intake != NULL && intake_is_stuck(intake));
     exposition_family(out, "evapid_ring_refused_total", "counter",
                       "Events and commands of scripts that found no room in it or were too large.");
     exposition_value(out, LABELS({ "reason", "full" }), meter->refused_full);
     exposition_value(out, LABELS({ "reason", "large" }), meter->refused_large);
+    exposition_counter(out, "evapid_ring_lost_total",
+                       "Events and commands whose processes died before they had written them whole.", meter->lost);
     exposition_counter(out, "evapid_ring_stale_total", "Commands that were meant for an earlier evapid, and ignored.",
                        kamailio->stale);
 }

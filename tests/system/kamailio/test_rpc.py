@@ -195,7 +195,7 @@ def test_status_says_what_evapid_says(office, calm):
     seen, shown = office.evapid.status(), office.rpc("evapi.status")
     assert shown["state"] == "attached" and shown["workers"] == 1
     assert shown["socket"] == seen["sockets"]["kamailio"]["path"]
-    assert shown["queue"] == {key: seen["kamailio"]["ring"][key] for key in ("capacity", "used", "refused_full", "refused_large")}
+    assert shown["queue"] == {key: seen["kamailio"]["ring"][key] for key in ("capacity", "used", "refused_full", "refused_large", "lost")}
     evapid, kamailio = shown["evapid"], seen["kamailio"]
     assert {key: evapid[key] for key in ("version", "pid", "session")} == {key: seen[key] for key in ("version", "pid", "session")}
     assert evapid["clients"] == evapid["admitted"] == 3
@@ -316,7 +316,7 @@ def expected_figures(status):
     ring = status["kamailio"]["ring"]
     return {"attached": 1, "clients": len(status["clients"]), "tags": len({entry["tag"] for entry in status["clients"]}),
             "queue_capacity": ring["capacity"], "queue_used": ring["used"], "queue_refused_full": ring["refused_full"],
-            "queue_refused_large": ring["refused_large"], **{name: total(path) for name, path in TOTALS.items()}}
+            "queue_refused_large": ring["refused_large"], "queue_lost": ring["lost"], **{name: total(path) for name, path in TOTALS.items()}}
 
 
 def make_traffic(office):

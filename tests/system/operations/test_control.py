@@ -24,7 +24,7 @@ SHAPE = {
     "kamailio": {"state": str, "pid": int, "version": str, "module": str, "since": str,
                  "workers": [{"index": int, "clients": int, "in_flight": int, "waiting": int}],
                  "ring": {"capacity": int, "used": int, "high_water": int, "refused_full": int, "refused_large": int,
-                          "held": bool}},
+                          "lost": int, "held": bool, "stuck": bool}},
     "listeners": [{"address": str, "framing": str, "source": str, "state": str, "clients": int, "max_clients": int,
                    "accepted": int, "refused": int}],
     "clients": [{"index": int, "listener": str, "address": str, "tag": str, "state": str, "since": str,

@@ -54,6 +54,7 @@ static void test_a_new_ring_counts_from_zero_and_the_same_one_goes_on(void **sta
     struct rig *rig = *state;
     rig->ring.refused_full = 5;
     rig->ring.refused_large = 2;
+    rig->ring.lost = 3;
     ring_note_start(&rig->ring.workers[0].starts, 1);
     meter_read(&rig->meter, &rig->ring);
     meter_begin(&rig->meter, 1); /* evapid has been replaced */
@@ -62,9 +63,11 @@ static void test_a_new_ring_counts_from_zero_and_the_same_one_goes_on(void **sta
     meter_begin(&rig->meter, 2); /* Kamailio has been restarted */
     rig->ring.refused_full = 1;
     rig->ring.refused_large = 0;
+    rig->ring.lost = 1;
     meter_read(&rig->meter, &rig->ring);
     assert_int_equal(rig->meter.refused_full, 6);
     assert_int_equal(rig->meter.refused_large, 2);
+    assert_int_equal(rig->meter.lost, 4);
     assert_int_equal(rig->meter.route_start.counts[0], 2);
 }
 
