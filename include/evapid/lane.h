@@ -14,9 +14,9 @@
 struct ring_lane {
     _Alignas(RING_LINE) _Atomic uint64_t head; /* the end of the last claim */
     _Atomic uint64_t tail_seen; /* tail when a producer last read it; read again only when the ring seems full */
-    size_t capacity;
+    _Alignas(RING_LINE) size_t capacity; /* apart from head: each push reads it, and nobody writes it */
     uint64_t key;
-    _Alignas(RING_LINE) _Atomic uint64_t slots_used;
+    _Atomic uint64_t slots_used;
     pthread_mutex_t mending;           /* only one process mends */
     pthread_mutex_t owner[RING_SLOTS]; /* of a slot: locked as long as its owner lives. All are robust and shared */
 };

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from kamailio_systems import EVAPI, EVAPID, EVENT_BYTES, SYSTEMS, Bus, buses, monotonic_ns
 from process import until
 from results import row
-from systems import RUN_S, RunFailed, counted
+from stage import Stage
+from systems import RUN_S, RunFailed, counted, load
 
 NUMBER = 1000000000  # of the first event: all have ten digits
 TEXT = '{\\"event\\": \\"bench\\", \\"number\\": $var(number), \\"text\\": \\"%s\\"}'
@@ -209,17 +210,53 @@ def relay_cost(bench):
                        "processor, because evapid and the clients use them too, and for EVAPI's dispatcher.")
 
 
-@row("relay-workers", "the same cost with 8 SIP workers calling at once, one client")
+WORKERS = {EVAPID: (1, 2, 4, 8, 16, 32), EVAPI: (1, 8)}
+PUSHES = 100_000  # of all processes together: with those that do not count they fit into the ring
+PARTS_OF_TIME = ("p50", "p99", "p99.9")
+
+
+def push_alone(bench, workers, pinned):
+    """Processes in the place of SIP workers push, without Kamailio: how long a push takes, and a copy of as many bytes."""
+    params = {"processes": workers, "pinned": "yes" if pinned else "no"}
+    with counted(bench, "relay-workers", EVAPID, params, "ns", "push, cpu"):
+        try:
+            with Stage() as stage:
+                evapid = stage.start_evapid(log={"level": "warning"}, shutdown_grace_ms=0)
+                found = load(bench, stage, "push", socket=evapid.kamailio_socket, workers=workers, size=EVENT_BYTES,
+                             events=PUSHES // workers // (10 if bench.quick else 1), pin=pinned, timeout=RUN_S).printed()
+        except AssertionError as error:
+            raise RunFailed(str(error)[:400]) from None
+        if found["full"]:
+            raise RunFailed(f"{found['full']} pushes found no room")
+        bench.results.add("relay-workers", EVAPID, params, "push, cpu", "ns", found["cpu"])
+        for kind in ("push", "copy"):
+            for part in PARTS_OF_TIME:
+                bench.results.add("relay-workers", EVAPID, params, f"{kind}, {part}", "ns", found[kind][part])
+
+
+@row("relay-workers", "the same cost with up to 32 SIP workers calling at once, one client; and of the push by itself")
 def relay_workers(bench):
-    with buses(bench, ROUTES, children=8) as pair:
+    with buses(bench, ROUTES, children=max(WORKERS[EVAPID])) as pair:
         for bus in pair:
             bus.listeners(1, FOREVER)
         phones = [bus.phone() for bus in pair]
         for _ in range(bench.repeat):
             for bus, phone in zip(pair, phones):
-                for workers in (1, 8):
+                for workers in WORKERS[bus.system]:
                     many = CALLS[bus.system] // workers // (4 if bench.quick else 1)
                     add_cost(bench, "relay-workers", bus, phone, {"workers": workers}, many, workers)
-    for metric in ("cpu", "elapsed"):
-        bench.results.target("relay-workers", f"{metric} for each call, evapid, 8 workers to 1",
-                             (EVAPID, {"workers": 8}, metric), (EVAPID, {"workers": 1}, metric), at_most=2)
+    for _ in range(bench.repeat):
+        for pinned in (False, True):
+            for workers in WORKERS[EVAPID]:
+                push_alone(bench, workers, pinned)
+    for workers, bound in ((8, 1.5), (32, 2)):
+        for metric in ("cpu", "elapsed"):
+            bench.results.target("relay-workers", f"{metric} for each call, evapid, {workers} workers to 1",
+                                 (EVAPID, {"workers": workers}, metric), (EVAPID, {"workers": 1}, metric), at_most=bound)
+        one, many = ({"processes": count, "pinned": "no"} for count in (1, workers))
+        bench.results.target("relay-workers", f"cpu of a push by itself, {workers} processes to 1",
+                             (EVAPID, many, "push, cpu"), (EVAPID, one, "push, cpu"), at_most=bound)
+    bench.results.target("relay-workers", "p99.9 of a push, 32 processes, to that of a copy of as many bytes",
+                         (EVAPID, many, "push, p99.9"), (EVAPID, many, "copy, p99.9"), at_most=2)
+    bench.results.note("relay-workers", "The push by itself: processes push as the module does, and look at the clock around "
+                       "each push. The copy is the same into memory of their own: what the scheduler does to them.")

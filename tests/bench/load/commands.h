@@ -10,6 +10,7 @@
     COMMAND(floor, "a bare server that sends the same bytes to all its clients") \
     COMMAND(listen, "clients that receive events, and say when the last byte came") \
     COMMAND(publish, "events to Redis or NATS") \
+    COMMAND(push, "processes that push events into evapid's ring at once, as SIP workers do") \
     COMMAND(resume, "a client that sends every event back")
 // clang-format on
 

@@ -21,6 +21,11 @@ static bool failed(const char *what)
     return false;
 }
 
+void module_join(struct module *module)
+{
+    module->slot = ring_join(module->ring, module->lane);
+}
+
 /* The ring in its memory file; returns the file, or -1. */
 static int ring_file(struct module *module, size_t capacity)
 {
@@ -30,12 +35,14 @@ static int ring_file(struct module *module, size_t capacity)
         fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         return -1;
     module->ring = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
-    if (module->ring == MAP_FAILED)
+    module->lane =
+        mmap(NULL, sizeof(*module->lane), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (module->ring == MAP_FAILED || module->lane == MAP_FAILED)
         return -1;
-    errno = ring_make(module->ring, &module->lane, capacity, clock_ns());
+    errno = ring_make(module->ring, module->lane, capacity, clock_ns());
     if (errno != 0)
         return -1;
-    module->slot = ring_join(module->ring, &module->lane);
+    module_join(module);
     return file;
 }
 
@@ -103,7 +110,7 @@ static bool link_stands(const struct module *module)
 bool module_push(struct module *module, struct ring_record record, const char *tag, const char *payload, size_t length)
 {
     enum ring_push pushed;
-    while ((pushed = ring_push(module->ring, &module->lane, module->slot, record, tag, strlen(tag), payload, length)) ==
+    while ((pushed = ring_push(module->ring, module->lane, module->slot, record, tag, strlen(tag), payload, length)) ==
            RING_FULL) {
         module->full++;
         clock_rest_us(FULL_REST_US);
@@ -112,7 +119,7 @@ bool module_push(struct module *module, struct ring_record record, const char *t
     }
     if (pushed != RING_PUSHED)
         return failed("a record that the ring does not take");
-    const uint64_t sleep = ring_sleeper(module->ring, &module->lane);
+    const uint64_t sleep = ring_sleeper(module->ring, module->lane);
     if (sleep == 0)
         return true;
     module->wakes++;
@@ -124,7 +131,7 @@ bool module_push(struct module *module, struct ring_record record, const char *t
 
 bool module_drained(const struct module *module)
 {
-    return atomic_load_explicit(&module->ring->tail, memory_order_acquire) == module->lane.head;
+    return atomic_load_explicit(&module->ring->tail, memory_order_acquire) == module->lane->head;
 }
 
 uint32_t module_clients(const struct module *module)

@@ -12,14 +12,14 @@
 struct module {
     int link, wake[2]; /* wake: ours, and the one that evapid gets */
     struct ring_header *ring;
-    struct ring_lane lane;
-    unsigned slot;
-    uint32_t session;      /* of the evapid it is attached to */
-    uint64_t full;         /* pushes that found no room and were repeated */
-    uint64_t wakes;        /* bytes sent to wake evapid */
-    bool tags;             /* give client N the tag tN */
-    uint32_t first_client; /* the connection that was announced first; 0: none yet */
-    size_t length;         /* bytes of a frame that is not complete yet */
+    struct ring_lane *lane; /* shared with processes that this one forks */
+    unsigned slot;          /* of this process */
+    uint32_t session;       /* of the evapid it is attached to */
+    uint64_t full;          /* pushes that found no room and were repeated */
+    uint64_t wakes;         /* bytes sent to wake evapid */
+    bool tags;              /* give client N the tag tN */
+    uint32_t first_client;  /* the connection that was announced first; 0: none yet */
+    size_t length;          /* bytes of a frame that is not complete yet */
     unsigned char buffer[1 << 16];
 };
 
@@ -32,6 +32,9 @@ bool module_serve(struct module *module, int wait_ms);
 
 /* How many clients have been admitted. */
 uint32_t module_clients(const struct module *module);
+
+/* Call it in a process that has been forked after module_attach, before its first push. */
+void module_join(struct module *module);
 
 /* Push a record, and wake evapid if it sleeps. If the ring is full, try again until there is room. Returns false if the
  * link ends meanwhile, or if the ring can never accept the record. */
