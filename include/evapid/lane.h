@@ -35,7 +35,8 @@ enum ring_push {
 #define RING_UNLOCK(mutex) pthread_mutex_unlock(mutex)
 #endif
 
-/* Lock it if nobody has it, or if its owner has died. */
+/* Lock it if nobody has it, or if its owner has died. It is made consistent before it is ever unlocked: glibc's trylock
+ * would keep a mutex that can't be recovered. */
 static inline bool ring_trylock(pthread_mutex_t *mutex)
 {
     RING_STEP();

@@ -22,7 +22,7 @@ EVENT = TEXT % ("x" * (EVENT_BYTES - len(TEXT.replace("\\", "").replace("$var(nu
 ROUTES = """
 route[TEST] {
     sl_send_reply("100", "Trying");
-    usleep("20000");
+    usleep("100000");
     $var(number) = %d;
     $var(end) = $var(number) + $(hdr(X-Calls){s.int});
     if ($rU == "relay") {
