@@ -5,7 +5,7 @@
  * a lock. evapid reads at tail. Both sides live on one host, so integers are in its own byte order.
  *
  *     header (RING_DATA_OFFSET bytes)                          | records ...
- *     shape, head, refusals | tail | sleeping | workers | presence | figures |
+ *     shape, head, refusals | tail | sleeping | workers | presence | figures | waiting |
  *
  * Neither side trusts the other. What a producer relies on (the lock, its own head, the capacity) lies in memory that
  * evapid never sees: struct ring_lane. evapid keeps its own tail and capacity. It reads head and each record's header
@@ -28,6 +28,7 @@
 #include "evapid/histogram.h"
 #include "evapid/limits.h"
 #include "evapid/presence.h"
+#include "evapid/waiting.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
 #define RING_VERSION 5U
@@ -74,6 +75,7 @@ struct ring_header {
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
     _Alignas(RING_LINE) struct figures figures;
+    _Alignas(RING_LINE) struct waiting waiting;
 };
 
 #define RING_DATA_OFFSET ((sizeof(struct ring_header) + 4095) & ~(size_t)4095)
@@ -106,6 +108,7 @@ struct ring_record {
 
 #define RING_ALIGN 8U
 
+_Static_assert(RING_DATA_OFFSET == 823296, "what is added to the header has its place in front of the records");
 _Static_assert(sizeof(struct ring_record) == 24, "a record's header is part of the format");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes");
 
