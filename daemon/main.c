@@ -22,6 +22,7 @@
 #include "config/identity.h"
 #include "control/replace.h"
 #include "kamailio/figures.h"
+#include "kamailio/publish.h"
 #include "kamailio/gate.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
@@ -269,6 +270,7 @@ static void process_on_turn_end(uv_prepare_t *prepare)
     flush_turn(&p->evapid.bus);
     control_flush(&p->evapid.control);
     figures_publish(&p->evapid.kamailio);
+    publish_waiting(&p->evapid.kamailio);
     const bool lines_wait = log_flush();
     const bool notices_wait = notify_flush();
     if (lines_wait || notices_wait)

@@ -159,10 +159,11 @@ enum variable {
     VARIABLE_CONIDX,
     VARIABLE_TAG,
     VARIABLE_AGAIN,
+    VARIABLE_KEPT,
     VARIABLES
 };
 
-static const char *const variable_names[VARIABLES] = { "srcaddr", "srcport", "msg", "conidx", "tag", "again" };
+static const char *const variable_names[VARIABLES] = { "srcaddr", "srcport", "msg", "conidx", "tag", "again", "kept" };
 
 int events_parse_variable(pv_spec_p spec, str *name)
 {
@@ -175,7 +176,8 @@ int events_parse_variable(pv_spec_p spec, str *name)
         spec->pvp.pvn.u.isname.name.n = variable;
         return 0;
     }
-    LM_ERR("$evapi(%.*s) is unknown: there are srcaddr, srcport, msg, conidx, tag and again\n", name->len, name->s);
+    LM_ERR("$evapi(%.*s) is unknown: there are srcaddr, srcport, msg, conidx, tag, again and kept\n", name->len,
+           name->s);
     return -1;
 }
 
@@ -185,6 +187,18 @@ static int get_tag(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
         return pv_get_null(msg, param, value);
     str tag = { .s = current->tag.bytes, .len = (int)current->tag.length };
     return pv_get_strval(msg, param, value, &tag);
+}
+
+/* How many events wait for the tag that the client has now. */
+static int get_kept(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
+{
+    uint32_t events = 0;
+    if (current->type != WIRE_NEW)
+        return pv_get_null(msg, param, value);
+    if (current->tag.length > 0 &&
+        !waiting_get(&queue_ring()->waiting, presence_hash(current->tag.bytes, current->tag.length), &events))
+        return pv_get_null(msg, param, value);
+    return pv_get_uintval(msg, param, value, events);
 }
 
 int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
@@ -204,6 +218,7 @@ int events_get_variable(sip_msg_t *msg, pv_param_t *param, pv_value_t *value)
         if (current->type == WIRE_NEW)
             return pv_get_uintval(msg, param, value, current->again);
         break;
+    case VARIABLE_KEPT: return get_kept(msg, param, value);
     case VARIABLES: break;
     }
     return pv_get_null(msg, param, value);

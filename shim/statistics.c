@@ -79,6 +79,7 @@ static const struct figure evapid_figures[] = {
     FIGURE(messages_dropped_closed, "messages thrown away when their client was closed"),
     FIGURE(messages_dropped_memory, "messages for which there was no memory"),
     FIGURE(messages_dropped_lost, "messages that were with an evapid that was killed"),
+    FIGURE(dropped_absent, "events that waited for a kept tag, and nobody came for them"),
 };
 
 #define EVAPID_FIGURES (sizeof(evapid_figures) / sizeof(*evapid_figures))

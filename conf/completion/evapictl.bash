@@ -71,7 +71,7 @@ _evapictl() {
     case $command:$behind in
     :*) _evapictl_names commands ;;
     client:0 | close:0 | tag:0 | send:0) _evapictl_names clients ;;
-    tag:1 | multicast:0 | unicast:0) _evapictl_names tags ;;
+    tag:1 | multicast:0 | unicast:0 | forget:0) _evapictl_names tags ;;
     log:0) _evapictl_words $'error\nwarning\nnotice\ninfo\ndebug' ;;
     names:0) _evapictl_words $'commands\ntags\nclients' ;;
     check:0) _evapictl_files ;;

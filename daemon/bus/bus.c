@@ -11,7 +11,10 @@
 #include "base/store.h"
 #include "bus/delivery.h"
 #include "bus/flush.h"
+#include "bus/heritage.h"
+#include "bus/kept.h"
 #include "bus/roster.h"
+#include "client/books.h"
 #include "client/pace.h"
 #include "client/subscription.h"
 
@@ -67,12 +70,15 @@ static bool bus_on_message(struct client *client, const char *bytes, size_t leng
 static void bus_on_ended(struct client *client)
 {
     struct bus *bus = bus_of(client);
+    heritage_leave(bus, client, DROP_CLOSED);
     bus->upstream.ended(bus->upstream.owner, client);
 }
 
 static void bus_on_failed(struct client *client)
 {
-    roster_delist(bus_of(client), client);
+    struct bus *bus = bus_of(client);
+    heritage_leave(bus, client, DROP_CLOSED);
+    roster_delist(bus, client);
 }
 
 static void bus_on_commit(struct client *client)
@@ -155,11 +161,17 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
     return true;
 }
 
+/* What waited for its tag is the client's before it can be given anything else. If it has hung up meanwhile, it goes. */
 void bus_admit(struct bus *bus, struct client *client)
 {
+    struct kept *inherited = heritage_inherit(bus, client);
     client_admit(client);
     if (client_may_receive(client))
         roster_enlist(bus, client);
+    if (inherited != NULL)
+        kept_close(bus, inherited, NULL);
+    if (client->input.over)
+        heritage_leave(bus, client, DROP_CLOSED);
     if (!outq_is_empty(&client->out))
         roster_mark_dirty(bus, client);
 }
@@ -265,6 +277,7 @@ void bus_close(struct bus *bus)
     struct client *next = NULL;
     HASH_ITER(hh, bus->roster.clients, client, next)
     client_drop(client, DROP_CLOSED);
+    kept_close_all(bus);
     for (int framing = 0; framing < FRAMINGS; framing++)
         run_close(&bus->runs[framing]);
 }
@@ -319,6 +332,19 @@ static void bus_restore_tags(struct bus *bus)
     free(clients);
 }
 
+/* What the last evapid has counted as waiting and did not leave us is lost. */
+static void bus_restore_kept_books(struct bus *bus)
+{
+    const struct kept *kept = NULL;
+    DL_FOREACH(bus->keeping.first, kept)
+    {
+        struct tally *tally = &kept->slot->tally;
+        const uint64_t waiting = tally->relayed - tally->delivered - tally_dropped(tally);
+        tally_add(&bus->totals, tally);
+        books_count_kept_dropped(bus->ledger, kept->slot, &bus->totals, DROP_LOST, waiting - outq_events(&kept->out));
+    }
+}
+
 void bus_restore_books(struct bus *bus, const struct event_counts *events)
 {
     const struct ledger_header *header = bus->ledger->header;
@@ -330,6 +356,7 @@ void bus_restore_books(struct bus *bus, const struct event_counts *events)
     bus->events = *events;
     for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next)
         tally_add(&bus->totals, subscription_tally(client));
+    bus_restore_kept_books(bus);
 }
 
 void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes)
@@ -342,6 +369,13 @@ void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes)
         bus_bound_queue(bus, &own);
         client_set_limits(client, &own);
     }
+}
+
+void bus_set_kept_limits(struct bus *bus, struct kept *kept, const struct client_limits *limits)
+{
+    struct client_limits own = *limits;
+    bus_bound_queue(bus, &own);
+    kept_set_limits(bus, kept, &own);
 }
 
 void bus_report_gone(struct bus *bus)
@@ -418,6 +452,7 @@ void bus_tick(struct bus *bus)
     struct client *client = NULL;
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
+    kept_tick(bus);
     HASH_ITER(hh, bus->roster.clients, client, next)
     {
         client_tick(client);

@@ -63,6 +63,9 @@ struct client *bus_adopt(struct bus *bus, int fd, struct ledger_slot *slot, cons
 /* Apply the listeners' present limits to their clients, and this limit to all queues together. */
 void bus_set_limits(struct bus *bus, size_t max_total_queued_bytes);
 
+/* Apply a listener's limits to a kept tag. */
+void bus_set_kept_limits(struct bus *bus, struct kept *kept, const struct client_limits *limits);
+
 /* Tell upstream about clients that are GONE, before or because their sockets were not handed over. */
 void bus_report_gone(struct bus *bus);
 

@@ -13,12 +13,14 @@
 #include "client/listener.h"
 #include "events/event.h"
 #include "events/run.h"
+#include "evapid/waiting.h"
 #include "events/waits.h"
 
 /* What the bus tells Kamailio's side. opened: a client has come; upstream releases it (bus_release) after it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag
  * got its first receiver, or lost its last. connected: the client is there from now on, or no longer (struct roster_place).
- * admitted: it receives events from now on, or none any more. commit: as in struct client_host. */
+ * admitted: it receives events from now on, or none any more. kept: the number of kept tags changed, or of those that are full. commit: as in struct
+ * client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);
@@ -28,6 +30,7 @@ struct bus_upstream {
     void (*present)(void *owner, uint64_t tag_hash, bool present);
     void (*connected)(void *owner, const struct client *client, bool there);
     void (*admitted)(void *owner, const struct client *client, bool receives);
+    void (*kept)(void *owner);
     void (*commit)(void *owner);
 };
 
@@ -50,6 +53,32 @@ struct roster {
     struct client *leaving;   /* list of those that are to be closed */
 };
 
+/* kept.h */
+struct kept {
+    struct tag *tag;
+    struct outq out;          /* what waits; it follows no run */
+    struct ledger_slot *slot; /* its books, its listener, and since when it is kept */
+    enum slow_policy policy;
+    uint32_t keep_ms;  /* how long it is kept, from the time when its last client went */
+    uint64_t until_ms; /* loop time */
+    bool full;         /* its queue was full: nothing more waits, so that there is no gap in the middle */
+    uint32_t place;    /* in keeping.places; WAITING_PLACES: it has none */
+    struct kept *prev, *next;
+};
+
+struct keeping {
+    struct kept *first; /* list */
+    uint32_t count;
+    uint32_t full;                       /* of these, those for which nothing more waits */
+    struct kept *places[WAITING_PLACES]; /* those of which a script can read how many events wait (evapid/waiting.h) */
+    uint32_t unplaced;                   /* how many have no place there */
+};
+
+/* heritage.h */
+struct heritage {
+    unsigned depth; /* how many clients are giving their events to others, each while the one before does */
+};
+
 /* flush.h */
 struct flush {
     struct slice polls; /* time for input from clients in this turn */
@@ -64,6 +93,8 @@ struct bus {
     struct run runs[FRAMINGS]; /* followed by receivers, one per framing */
     struct roster roster;
     struct tag_index tags;
+    struct keeping keeping;
+    struct heritage heritage;
     struct flush flush;
     struct observer *observers; /* list */
     struct ledger *ledger;

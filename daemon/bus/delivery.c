@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bus/flush.h"
 #include "bus/group.h"
+#include "bus/kept.h"
 #include "bus/roster.h"
 #include "bus/shed.h"
 #include "client/output.h"
@@ -100,6 +101,8 @@ static void delivery_append(struct bus *bus, struct run *run, const struct paylo
 /* An event for a few, framed when the first client of a framing gets it. */
 struct parcel {
     const struct payload *payload;
+    enum chunk_for meant_for;
+    uint64_t tag_hash; /* 0: for clients whatever their tag */
     struct chunk *chunks[FRAMINGS];
 };
 
@@ -108,6 +111,8 @@ static struct chunk *parcel_chunk(struct parcel *parcel, enum framing framing)
 {
     if (parcel->chunks[framing] == NULL)
         parcel->chunks[framing] = chunk_of_event(framing, parcel->payload);
+    if (parcel->chunks[framing] != NULL)
+        chunk_mark(parcel->chunks[framing], parcel->meant_for, parcel->tag_hash);
     return parcel->chunks[framing];
 }
 
@@ -118,11 +123,28 @@ static void parcel_clear(struct parcel *parcel)
             chunk_unref(parcel->chunks[framing]);
 }
 
+/* Does the guest get what is issued now with all that waits for its tag, once it is admitted? If others are about to be
+ * admitted with the tag, one of them may come first and get all that. */
+static bool delivery_is_heir(const struct client *guest, const struct parcel *parcel)
+{
+    const struct tag *tag = guest->tagging.tag;
+    if (parcel->meant_for == CHUNK_FOR_ONE || tag == NULL || !tag_awaits(tag))
+        return false;
+    return parcel->meant_for == CHUNK_FOR_ANY || !tag_has_newcomer(tag, guest);
+}
+
+static enum chunk_for delivery_meant_for(enum event_kind kind)
+{
+    if (kind == EVENT_SEND)
+        return CHUNK_FOR_ONE;
+    return kind == EVENT_UNICAST ? CHUNK_FOR_ANY : CHUNK_FOR_ALL;
+}
+
 /* False: the client does not receive the event. */
 static bool delivery_give_to(struct bus *bus, struct client *client, struct parcel *parcel, const struct client *guest)
 {
     enum drop_reason reason = DROP_MEMORY;
-    if (!client_receives(client, guest))
+    if (!client_receives(client, guest) || (client == guest && delivery_is_heir(guest, parcel)))
         return false;
     if (framing_size(client->out.framing, payload_length(parcel->payload)) == 0)
         return true;
@@ -136,6 +158,43 @@ static bool delivery_give_to(struct bus *bus, struct client *client, struct parc
     return true;
 }
 
+/* ---- to kept tags ----------------------------------------------------------------------------------------------- */
+
+static void delivery_keep(struct bus *bus, struct kept *kept, struct parcel *parcel)
+{
+    if (framing_size(kept->out.framing, payload_length(parcel->payload)) > 0)
+        kept_give(bus, kept, parcel_chunk(parcel, kept->out.framing));
+}
+
+/* Returns for how many tags the event now waits. */
+static uint32_t delivery_keep_for_all(struct bus *bus, struct parcel *parcel)
+{
+    uint32_t tags = 0;
+    struct kept *kept = NULL;
+    DL_FOREACH(bus->keeping.first, kept)
+    {
+        if (!tag_awaits(kept->tag))
+            continue;
+        delivery_keep(bus, kept, parcel);
+        tags++;
+    }
+    return tags;
+}
+
+/* If the tag is kept, the event waits for its next client. Returns how many were meant to get it, that one too. */
+static uint32_t delivery_keep_for(struct bus *bus, struct parcel *parcel, const struct event *event, uint32_t receivers)
+{
+    const struct tag *tag = bus->keeping.count > 0 ? tag_find(&bus->tags, event->tag, event->tag_length) : NULL;
+    if (tag == NULL || !tag_awaits(tag) || (receivers > 0 && tag->kept->full))
+        return receivers; /* a client that was cut off for this event has it in its books */
+    delivery_keep(bus, tag->kept, parcel);
+    return receivers > 0 ? receivers : 1;
+}
+
+/* ---- receivers -------------------------------------------------------------------------------------------------- */
+
+/* Kept tags come last: a client that could not be sent the event may have left its tag to be kept. */
+
 static uint32_t delivery_relay(struct bus *bus, struct parcel *parcel, struct client *guest)
 {
     uint32_t receivers = bus->roster.receiver_count;
@@ -144,26 +203,32 @@ static uint32_t delivery_relay(struct bus *bus, struct parcel *parcel, struct cl
     for (int framing = 0; framing < FRAMINGS; framing++)
         if (bus->runs[framing].followers + bus->runs[framing].skipped > 0)
             delivery_append(bus, &bus->runs[framing], parcel->payload);
-    return receivers;
+    return bus->keeping.count > 0 ? receivers + delivery_keep_for_all(bus, parcel) : receivers;
 }
 
-static uint32_t delivery_multicast(struct bus *bus, struct parcel *parcel, const struct tag *tag,
+static uint32_t delivery_multicast(struct bus *bus, struct parcel *parcel, const struct event *event,
                                    const struct client *guest)
 {
     uint32_t receivers = 0;
+    const struct tag *tag = tag_find(&bus->tags, event->tag, event->tag_length);
     struct client *client = tag != NULL ? tag->first : NULL;
+    parcel->tag_hash = tag != NULL ? tag->hash : 0;
     while (client != NULL) {
         struct client *next = client->tagging.next; /* a slow client leaves the tag, which may be freed with it */
         receivers += delivery_give_to(bus, client, parcel, guest);
         client = next;
     }
-    return receivers;
+    return delivery_keep_for(bus, parcel, event, receivers);
 }
 
-static uint32_t delivery_unicast(struct bus *bus, struct parcel *parcel, struct tag *tag, const struct client *guest)
+static uint32_t delivery_unicast(struct bus *bus, struct parcel *parcel, const struct event *event,
+                                 const struct client *guest)
 {
-    struct client *client = tag != NULL ? group_choose(tag, guest, payload_length(parcel->payload)) : NULL;
-    return client != NULL && delivery_give_to(bus, client, parcel, guest);
+    struct tag *tag = tag_find(&bus->tags, event->tag, event->tag_length);
+    struct client *client = tag != NULL ? group_choose(tag, guest, payload_length(event->payload)) : NULL;
+    parcel->tag_hash = tag != NULL ? tag->hash : 0;
+    const bool given = client != NULL && delivery_give_to(bus, client, parcel, guest);
+    return delivery_keep_for(bus, parcel, event, given);
 }
 
 /* To one client by its index. */
@@ -175,17 +240,17 @@ static uint32_t delivery_send(struct bus *bus, struct parcel *parcel, uint32_t i
 
 uint32_t delivery_give(struct bus *bus, const struct event *event)
 {
-    struct parcel parcel = { .payload = event->payload };
+    struct parcel parcel = { .payload = event->payload, .meant_for = delivery_meant_for(event->kind) };
     struct client *guest = shed_make_room(bus, event);
     uint32_t receivers = 0;
     if (event->kind == EVENT_RELAY)
         receivers = delivery_relay(bus, &parcel, guest);
     else if (event->kind == EVENT_MULTICAST)
-        receivers = delivery_multicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
+        receivers = delivery_multicast(bus, &parcel, event, guest);
     else if (event->kind == EVENT_SEND)
         receivers = delivery_send(bus, &parcel, event->index, guest);
     else
-        receivers = delivery_unicast(bus, &parcel, tag_find(&bus->tags, event->tag, event->tag_length), guest);
+        receivers = delivery_unicast(bus, &parcel, event, guest);
     parcel_clear(&parcel);
     return receivers;
 }

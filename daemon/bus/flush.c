@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/slice.h"
+#include "bus/heritage.h"
 #include "bus/roster.h"
 #include "client/output.h"
 #include "client/pace.h"
@@ -96,6 +97,15 @@ static void flush_say_slow(const struct client *client)
 void flush_cut_off_now(struct bus *bus, struct client *client)
 {
     flush_say_slow(client);
+    heritage_leave(bus, client, DROP_SLOW);
+    roster_delist(bus, client);
+    client_cut_off(client, DROP_SLOW);
+}
+
+void flush_cut_off_short(struct bus *bus, struct client *client)
+{
+    flush_say_slow(client);
+    heritage_leave_all(bus, client, DROP_SLOW);
     roster_delist(bus, client);
     client_cut_off(client, DROP_SLOW);
 }
@@ -108,6 +118,7 @@ void flush_cut_off(struct bus *bus, struct client *client)
         return;
     }
     flush_say_slow(client);
+    heritage_leave(bus, client, DROP_SLOW);
     roster_leave(bus, client, true);
 }
 

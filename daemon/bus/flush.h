@@ -39,6 +39,9 @@ void flush_leave(struct bus *bus, struct client *client);
 void flush_cut_off(struct bus *bus, struct client *client);
 void flush_cut_off_now(struct bus *bus, struct client *client);
 
+/* The same, because memory is short: its queue is dropped, even if its tag is kept. */
+void flush_cut_off_short(struct bus *bus, struct client *client);
+
 /* Close all clients that are to be closed, however long it takes. */
 void flush_close_leaving(struct bus *bus);
 

@@ -2,9 +2,12 @@
 #include "bus/shed.h"
 
 #include <uthash.h>
+#include <utlist.h>
 
 #include "base/log.h"
 #include "bus/flush.h"
+#include "bus/heritage.h"
+#include "bus/kept.h"
 #include "bus/roster.h"
 #include "client/books.h"
 #include "client/pace.h"
@@ -28,7 +31,10 @@ static size_t shed_cost(const struct bus *bus, const struct event *event)
     const size_t length = payload_length(event->payload);
     const bool to_all = event->kind == EVENT_RELAY;
     const struct client *guest = event->guest;
-    size_t cost = !to_all || guest != NULL ? outq_growth(to_all ? 1 : bus->roster.receiver_count + 1) : 0;
+    const uint32_t kept = bus->keeping.count;
+    size_t cost = 0;
+    if (!to_all || guest != NULL || kept > 0)
+        cost = outq_growth(kept + (to_all ? 1 : bus->roster.receiver_count + 1));
     for (int framing = 0; framing < FRAMINGS; framing++) {
         const struct run *run = &bus->runs[framing];
         const size_t size = framing_size((enum framing)framing, length);
@@ -36,7 +42,8 @@ static size_t shed_cost(const struct bus *bus, const struct event *event)
             continue; /* nobody gets it */
         if (to_all && run->followers > 0)
             cost += run_cost(run, size);
-        if ((!to_all && run->followers > 0) || (guest != NULL && guest->out.framing == (enum framing)framing))
+        if ((!to_all && run->followers > 0) || kept > 0 ||
+            (guest != NULL && guest->out.framing == (enum framing)framing))
             cost += chunk_cost(0, size);
     }
     return cost;
@@ -52,13 +59,14 @@ static size_t shed_longest_queue(const struct bus *bus)
 }
 
 /* The only way to get this memory back is to drop the half-sent frame, and so the connection. */
-static void shed_break_off(struct client *client)
+static void shed_break_off(struct bus *bus, struct client *client)
 {
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&broken_off, LEVEL_WARNING, subject,
                 "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
                 client->address, client->port, outq_bytes(&client->out));
+    heritage_leave_all(bus, client, DROP_SLOW);
     client_drop(client, DROP_SLOW);
 }
 
@@ -70,9 +78,27 @@ static void shed_client(struct bus *bus, struct client *client)
     if (parts && client->state == CLIENT_FLUSHING)
         books_count_dropped(client, DROP_SLOW, outq_keep_begun(&client->out));
     else if (parts && client->pace.policy == SLOW_DISCONNECT)
-        flush_cut_off_now(bus, client);
+        flush_cut_off_short(bus, client);
     else if (!parts || !pace_shed(client, client->roster.receives ? &bus->runs[client->out.framing] : NULL))
-        shed_break_off(client);
+        shed_break_off(bus, client);
+}
+
+static struct kept *shed_longest_kept(const struct bus *bus)
+{
+    struct kept *longest = NULL;
+    struct kept *kept = NULL;
+    DL_FOREACH(bus->keeping.first, kept)
+    if (longest == NULL || outq_bytes(&kept->out) > outq_bytes(&longest->out))
+        longest = kept;
+    return longest;
+}
+
+/* What waits for nobody that is here goes first. */
+static void shed_kept(struct bus *bus, size_t memory)
+{
+    struct kept *longest = shed_longest_kept(bus);
+    while (longest != NULL && shed_queue_memory() > memory && kept_shed(bus, longest))
+        longest = shed_longest_kept(bus);
 }
 
 /* Shed until the queues take at most this much memory, or nothing waits. Each step leaves less to shed. */
@@ -80,6 +106,7 @@ static void shed_until(struct bus *bus, size_t memory)
 {
     struct client *client = NULL;
     struct client *next = NULL;
+    shed_kept(bus, memory);
     for (size_t longest = 1; shed_queue_memory() > memory && longest > 0;) {
         longest = shed_longest_queue(bus);
         HASH_ITER(hh, bus->roster.clients, client, next)
@@ -97,8 +124,8 @@ static void shed_until(struct bus *bus, size_t memory)
 /* Is there room whatever the event costs? Nearly always; then its exact cost need not be computed. */
 static inline bool shed_is_far_off(const struct bus *bus, size_t length)
 {
-    const size_t most =
-        FRAMINGS * 2 * chunk_cost(RUN_CHUNK, length + FRAMING_MAX) + outq_growth(bus->roster.receiver_count + 1);
+    const size_t most = FRAMINGS * 2 * chunk_cost(RUN_CHUNK, length + FRAMING_MAX) +
+                        outq_growth(bus->roster.receiver_count + bus->keeping.count + 1);
     return most <= bus->max_total_queued_bytes && shed_queue_memory() <= bus->max_total_queued_bytes - most;
 }
 

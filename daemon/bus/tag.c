@@ -31,15 +31,70 @@ static struct tag *tag_new(struct tag_index *index, const char *name, size_t len
     return tag;
 }
 
+static bool tag_is_present(const struct tag *tag)
+{
+    return tag->receivers > 0 || tag->waits;
+}
+
+static void tag_tell(const struct tag_index *index, const struct tag *tag, bool before)
+{
+    if (tag_is_present(tag) != before)
+        index->watch(index->owner, tag->hash, !before);
+}
+
 void tag_note_receiver(struct tag_index *index, struct client *client, bool receives)
 {
     struct tag *tag = client->tagging.tag;
     if (tag == NULL)
         return;
-    if (receives && tag->receivers++ == 0)
-        index->watch(index->owner, tag->hash, true);
-    else if (!receives && --tag->receivers == 0)
-        index->watch(index->owner, tag->hash, false);
+    const bool before = tag_is_present(tag);
+    if (receives)
+        tag->receivers++;
+    else
+        tag->receivers--;
+    tag_tell(index, tag, before);
+}
+
+/* Nobody has the tag: free it. */
+static void tag_free_unused(struct tag_index *index, struct tag *tag)
+{
+    if (tag->clients > 0 || tag->kept != NULL)
+        return;
+    HASH_DEL(index->tags, tag);
+    free(tag);
+}
+
+struct tag *tag_keep(struct tag_index *index, const char *name, size_t length, struct kept *kept)
+{
+    struct tag *tag = tag_find(index, name, length);
+    if (tag == NULL)
+        tag = tag_new(index, name, length);
+    if (tag != NULL)
+        tag->kept = kept;
+    return tag;
+}
+
+void tag_keep_no_more(struct tag_index *index, struct tag *tag)
+{
+    tag_note_waits(index, tag, false);
+    tag->kept = NULL;
+    tag_free_unused(index, tag);
+}
+
+void tag_note_waits(struct tag_index *index, struct tag *tag, bool waits)
+{
+    const bool before = tag_is_present(tag);
+    tag->waits = waits;
+    tag_tell(index, tag, before);
+}
+
+bool tag_has_newcomer(const struct tag *tag, const struct client *but)
+{
+    const struct client *client = tag->first;
+    while (client != NULL &&
+           (client == but || client->state != CLIENT_ADMITTING || client->input.over || client->roster.leaving))
+        client = client->tagging.next;
+    return client != NULL;
 }
 
 void tag_remove(struct tag_index *index, struct client *client)
@@ -54,10 +109,8 @@ void tag_remove(struct tag_index *index, struct client *client)
     if (tag->turn == client)
         tag->turn = tagging->next;
     DL_DELETE2(tag->first, client, tagging.prev, tagging.next);
-    if (--tag->clients > 0)
-        return;
-    HASH_DEL(index->tags, tag);
-    free(tag);
+    tag->clients--;
+    tag_free_unused(index, tag);
 }
 
 void tag_await_turn(struct client *client, bool has_turn)

@@ -49,6 +49,40 @@ void books_count_sent(struct client *client, uint64_t events, size_t bytes)
     totals->delivered_bytes += bytes;
 }
 
+void books_move(const struct ledger *ledger, struct ledger_slot *from, struct ledger_slot *to, uint64_t events)
+{
+    struct tally *given = &from->tally;
+    struct tally *taken = &to->tally;
+    ledger_touch(ledger, from);
+    ledger_touch(ledger, to);
+    given->relayed -= events;
+    taken->relayed += events;
+}
+
+void books_uncount(struct client *client)
+{
+    ledger_touch(client->host->ledger, client->slot);
+    client->tally->relayed--;
+    client->host->totals->relayed--;
+}
+
+void books_count_kept(const struct ledger *ledger, struct ledger_slot *slot, struct tally *totals)
+{
+    struct tally *tally = &slot->tally;
+    ledger_touch(ledger, slot);
+    tally->relayed++;
+    totals->relayed++;
+}
+
+void books_count_kept_dropped(const struct ledger *ledger, struct ledger_slot *slot, struct tally *totals,
+                              enum drop_reason reason, uint64_t events)
+{
+    struct tally *tally = &slot->tally;
+    ledger_touch(ledger, slot);
+    tally->dropped[reason] += events;
+    totals->dropped[reason] += events;
+}
+
 void books_count_message(struct client *client, size_t length)
 {
     client->tally->messages++;

@@ -28,6 +28,17 @@ void books_count_refused(struct client *client, enum drop_reason reason);
 /* The kernel has taken so many bytes, which completed so many events. */
 void books_count_sent(struct client *client, uint64_t events, size_t bytes);
 
+/* Events that wait move from one queue to another: they are in the books of the slot to, not of from. */
+void books_move(const struct ledger *ledger, struct ledger_slot *from, struct ledger_slot *to, uint64_t events);
+
+/* An event of the client is given to another client, which counts it anew. */
+void books_uncount(struct client *client);
+
+/* For a kept tag (kept.h), as for a client: an event was given to its queue; so many are dropped. */
+void books_count_kept(const struct ledger *ledger, struct ledger_slot *slot, struct tally *totals);
+void books_count_kept_dropped(const struct ledger *ledger, struct ledger_slot *slot, struct tally *totals,
+                              enum drop_reason reason, uint64_t events);
+
 /* count_message: a complete message of length bytes has come. Later count_route: its route has ended or was broken off;
  * or count_lost_message: no route will begin with it. */
 void books_count_message(struct client *client, size_t length);

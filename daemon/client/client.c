@@ -251,6 +251,7 @@ static void client_apply_limits(struct client *client, const struct client_limit
     pace_set_policy(client, limits->slow_policy);
     client->unicast_mode = limits->unicast_mode;
     client->admission_timeout_ms = limits->admission_timeout_ms;
+    client->keep_absent_ms = limits->keep_absent_ms;
 }
 
 /* A client on fd; the caller fills in the rest. NULL: no memory, or the socket is unusable. */

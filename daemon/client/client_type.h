@@ -134,6 +134,7 @@ struct client {
     uint32_t linger_ms;
 
     struct listener *listener;
+    uint32_t keep_absent_ms; /* its tag is kept so long, if it is the tag's last client (kept.h) */
     enum unicast_mode unicast_mode;
     struct roster_place roster;
     struct tagging tagging;

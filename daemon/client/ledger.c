@@ -313,6 +313,15 @@ void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *ne
     memcpy(slot->address, newcomer->address, sizeof(slot->address));
 }
 
+/* An evapid that does not know kept tags takes the slot for a client's that is closed. */
+void ledger_keep(struct ledger_slot *slot, uint64_t since_ms, uint64_t since_ns)
+{
+    slot->closed = true;
+    slot->since_ms = since_ms;
+    slot->connected_ns = since_ns;
+    slot->index = LEDGER_KEPT;
+}
+
 /* A name read from a ledger comes from another process, and may lack its NUL. */
 void ledger_note_listener(struct ledger_slot *slot, const char *name)
 {

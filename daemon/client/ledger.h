@@ -60,7 +60,7 @@ enum standing {
 };
 
 struct ledger_slot {
-    uint32_t index; /* the client's; 0: the slot is free */
+    uint32_t index; /* the client's; LEDGER_KEPT: it is a kept tag's; 0: the slot is free */
     uint32_t next;  /* free: number of the next free slot, LEDGER_NONE: none */
     enum framing framing;
     enum standing standing;
@@ -98,6 +98,7 @@ struct ledger_page {
 #define LEDGER_SEGMENT 1024U
 #define LEDGER_SEGMENTS 1024U /* the most: a million clients */
 #define LEDGER_NONE UINT32_MAX
+#define LEDGER_KEPT UINT32_MAX /* the index in the slot of a kept tag, which is no client's */
 
 #define LEDGER_MAGIC 0x326c646970617665U /* "evapidl2" in memory */
 #define LEDGER_FIELDS_AT 4096U           /* place of the description of the fields */
@@ -181,6 +182,9 @@ struct ledger_newcomer {
 
 /* Write the new client into the slot. */
 void ledger_introduce(struct ledger_slot *slot, const struct ledger_newcomer *newcomer);
+
+/* The slot is a kept tag's, from now on: one that was claimed for it, or that of the tag's last client. */
+void ledger_keep(struct ledger_slot *slot, uint64_t since_ms, uint64_t since_ns);
 
 /* The client is freed: add its books to those of the gone. */
 void ledger_release(struct ledger *ledger, struct ledger_slot *slot);

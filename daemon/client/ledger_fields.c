@@ -20,9 +20,9 @@
 #define TALLY(one, tally)                                                                                              \
     one(tally.relayed), one(tally.delivered), one(tally.delivered_bytes), one(tally.dropped[DROP_SLOW]),               \
         one(tally.dropped[DROP_CLOSED]), one(tally.dropped[DROP_LARGE]), one(tally.dropped[DROP_MEMORY]),              \
-        one(tally.dropped[DROP_LOST]), one(tally.messages), one(tally.message_bytes), one(tally.messages_delivered),   \
-        one(tally.messages_dropped[LOSS_CLOSED]), one(tally.messages_dropped[LOSS_MEMORY]),                            \
-        one(tally.messages_dropped[LOSS_LOST])
+        one(tally.dropped[DROP_LOST]), one(tally.dropped[DROP_ABSENT]), one(tally.messages), one(tally.message_bytes), \
+        one(tally.messages_delivered), one(tally.messages_dropped[LOSS_CLOSED]),                                       \
+        one(tally.messages_dropped[LOSS_MEMORY]), one(tally.messages_dropped[LOSS_LOST])
 #define HISTOGRAM(histogram) HEADER_BYTES(histogram.counts), HEADER_NUMBER(histogram.sum_ns)
 #define PAGE(page)                                                                                                     \
     HEADER_NUMBER(page.batch), HEADER_NUMBER(page.instance), HEADER_NUMBER(page.tail),                                 \
@@ -96,12 +96,13 @@ static const struct layout_field fields[] = {
     SLOT_NUMBER(mark.dropped[DROP_LARGE]),
     SLOT_NUMBER(mark.dropped[DROP_MEMORY]),
     SLOT_NUMBER(mark.dropped[DROP_LOST]),
+    SLOT_NUMBER(mark.dropped[DROP_ABSENT]),
     SLOT_NUMBER(mark.follows),
     SLOT_NUMBER(mark.skipped),
     SLOT_OWN(mark.unused),
 };
 
-_Static_assert(DROP_REASONS == 5 && MESSAGE_LOSSES == 3 && FRAMINGS == 2, "each of them is a field of its own above");
+_Static_assert(DROP_REASONS == 6 && MESSAGE_LOSSES == 3 && FRAMINGS == 2, "each of them is a field of its own above");
 _Static_assert(LEDGER_FIELDS_AT + sizeof(fields) <= LEDGER_HEADER, "the description has its place");
 _Static_assert(sizeof(struct ledger_header) <= LEDGER_FIELDS_AT, "the header has its place");
 

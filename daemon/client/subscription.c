@@ -77,8 +77,14 @@ void subscription_fail(struct client *client, enum drop_reason reason, const cha
     client_subject(client, subject);
     log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
     subscription->failed = true;
+    client->host->failed(client); /* it may take the queue */
     books_count_dropped(client, reason, outq_clear(&client->out));
-    client->host->failed(client);
+}
+
+void subscription_end(struct client *client)
+{
+    struct subscription *subscription = &client->subscription;
+    subscription->failed = true;
 }
 
 const struct tally *subscription_tally(struct client *client)

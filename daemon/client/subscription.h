@@ -29,6 +29,9 @@ void subscription_resume(struct client *client);
  * on. */
 void subscription_fail(struct client *client, enum drop_reason reason, const char *why);
 
+/* The client gets nothing more, and nothing is sent to it. The caller takes its queue. */
+void subscription_end(struct client *client);
+
 /* The client's books, including all that its run holds for it or has skipped. */
 const struct tally *subscription_tally(struct client *client);
 

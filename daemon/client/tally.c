@@ -5,7 +5,7 @@
 
 const char *drop_reason_name(enum drop_reason reason)
 {
-    static const char *const names[] = { "slow", "closed", "large", "memory", "lost" };
+    static const char *const names[] = { "slow", "closed", "large", "memory", "lost", "absent" };
     return names[reason];
 }
 

@@ -11,6 +11,7 @@ enum drop_reason {
     DROP_LARGE,  /* the event exceeds the limit of the whole queue */
     DROP_MEMORY, /* there was no memory for it */
     DROP_LOST,   /* it was in the memory of a killed evapid, or its connection was not handed over */
+    DROP_ABSENT, /* it waited for a kept tag (kept.h), and nobody came for it, or no more could wait */
     DROP_REASONS
 };
 

@@ -38,6 +38,7 @@ struct client_limits {
     uint32_t linger_ms;             /* for a FLUSHING client to read the rest of its queue */
     unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes;
     uint32_t admission_timeout_ms; /* for the first admission, while somebody could admit it; 0: for ever */
+    uint32_t keep_absent_ms;       /* how long a tag is kept after its last client has gone (kept.h); 0: not at all */
 };
 
 #endif

@@ -73,6 +73,7 @@ const char *publication_publish(struct publication *publication, struct bus *bus
             publication->received += receivers > 0;
             publication->receivers += receivers;
             work += publication->to.kind == EVENT_MULTICAST ? receivers : 1;
+            work += publication->to.kind == EVENT_RELAY ? bus->keeping.count : 0;
             publication->more = work >= TURN_WORK;
         }
         if (status == NETSTRING_FRAME || status == NETSTRING_MORE)

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "bus/flush.h"
+#include "bus/kept.h"
 #include "bus/roster.h"
 #include "kamailio/progress.h"
 #include "views/metrics.h"
@@ -296,6 +297,24 @@ static void answer_close(const struct call *call)
     flush_finish(bus_of(call), client); /* may free the client */
 }
 
+static void answer_forget(const struct call *call)
+{
+    const char *name = NULL;
+    size_t length = 0;
+    if (!take(call, "{s:s%}", "tag", &name, &length) || !tag_is_good(call, length) || !in_turn(call))
+        return;
+    struct bus *bus = bus_of(call);
+    const struct tag *tag = tag_find(&bus->tags, name, length);
+    if (tag == NULL || tag->kept == NULL) {
+        refuse(call->reply, "no such tag", "no tag of this name is kept: evapictl tags shows those that are");
+        return;
+    }
+    call->reply->answer = json_pack("{s:{s:o, s:I}}", "forgotten", "tag", describe_bytes(name, length), "events",
+                                    (json_int_t)kept_waiting(tag->kept));
+    kept_close(bus, tag->kept, "for it was asked to be forgotten");
+    bus->upstream.commit(bus->upstream.owner);
+}
+
 /* ---- publishing and looking on ----------------------------------------------------------------------------------- */
 
 static json_t *describe_published(uint64_t events, uint64_t bytes, uint64_t receivers)
@@ -437,6 +456,7 @@ static const struct request {
     { "log", answer_log },
     { "tag", answer_tag },
     { "close", answer_close },
+    { "forget", answer_forget },
     { "relay", answer_relay },
     { "multicast", answer_multicast },
     { "unicast", answer_unicast },

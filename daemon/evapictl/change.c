@@ -57,6 +57,15 @@ int change_close(const struct options *options, char **words, int count)
                   done);
 }
 
+int change_forget(const struct options *options, char **words, int count)
+{
+    (void)count;
+    json_t *request = json_pack("{s:s, s:s}", "command", "forget", "tag", words[0]);
+    if (request == NULL)
+        return fail(EXIT_USAGE, "tag", "it must be UTF-8");
+    return change(options, request, "forgotten", "the tag is kept no more, and what waited for it is dropped");
+}
+
 int change_log(const struct options *options, char **words, int count)
 {
     json_t *request =

@@ -87,6 +87,7 @@ static const char usage[] = "Usage: evapictl [-s SOCKET | -i NAME] [-j] COMMAND 
                             "  close N            close client N after it has received what is queued\n"
                             "                     instead of N, --tag T, --address A, --state S, --slow and\n"
                             "                     --idle SECONDS choose clients; --yes does it\n"
+                            "  forget TAG         keep a tag no more whose clients have gone\n"
                             "  log [LEVEL]        show the log level, or set it until the next reload\n"
                             "  reload             read the configuration again\n"
                             "  check FILE         say whether a configuration is valid; needs no evapid\n"
@@ -144,6 +145,7 @@ static const struct command {
     { "send", publish_send, 1, WORDS_ANY, "N [TEXT...]", "A", true },
     { "tag", change_tag, 1, 2, "N TAG", "taSiy", true },
     { "close", change_close, 0, 1, "N", "taSiy", true },
+    { "forget", change_forget, 1, 1, "TAG", "", false },
     { "log", change_log, 0, 1, "[LEVEL]", "", false },
     { "reload", change_reload, 0, 0, "", "", false },
     { "check", check_run, 1, 1, "FILE", "", false },

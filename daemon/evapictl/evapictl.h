@@ -30,7 +30,7 @@ typedef int command_run(const struct options *options, char **words, int count);
 
 command_run show_status, show_clients, show_client, show_tags, show_listeners, show_kamailio, show_stats;
 command_run show_config, show_ready;
-command_run change_tag, change_close, change_log, change_reload;
+command_run change_tag, change_close, change_forget, change_log, change_reload;
 command_run publish_relay, publish_multicast, publish_unicast, publish_send;
 command_run tail_run, top_run, check_run;
 

@@ -107,23 +107,48 @@ static void print_count(const char *title, const json_t *list, json_int_t all)
     putchar('\n');
 }
 
+/* How long the tag is kept, and what waits; if it is not, dashes. */
+static void table_kept(struct table *table, const json_t *kept)
+{
+    char text[SHORT_TEXT];
+    const bool is_kept = json_is_object(kept);
+    table_set(table, 3, "%s", is_kept ? show_since(text_at(kept, "since"), text) : "-");
+    if (is_kept)
+        table_set(table, 4, "%lld%s", count_at(kept, "events"), is_true_at(kept, "full") ? ", FULL" : "");
+    else
+        table_set(table, 4, "-");
+    table_set(table, 5, "%s", is_kept ? show_size(number_at(kept, "bytes"), text) : "-");
+}
+
+static bool is_any_kept(const json_t *tags)
+{
+    size_t i = 0;
+    json_t *tag = NULL;
+    bool kept = false;
+    json_array_foreach(tags, i, tag) kept = kept || json_is_object(json_object_get(tag, "kept"));
+    return kept;
+}
+
 void print_tags(const json_t *answer)
 {
-    static const char *const titles[] = { "tag", ">clients", ">receivers" };
+    static const char *const titles[] = { "tag", ">clients", ">receivers", ">kept for", ">waiting", ">bytes" };
     const json_t *tags = json_object_get(answer, "tags");
+    const bool kept = is_any_kept(tags);
     struct table table;
     size_t i = 0;
     json_t *tag = NULL;
     print_count("tags", tags, number_at(answer, "total"));
     if (json_array_size(tags) == 0)
         return;
-    table_open(&table, titles, 3);
+    table_open(&table, titles, kept ? 6 : 3);
     json_array_foreach(tags, i, tag)
     {
         table_begin_row(&table);
         table_set(&table, 0, "%s", text_at(tag, "tag"));
         table_set(&table, 1, "%lld", count_at(tag, "clients"));
         table_set(&table, 2, "%lld", count_at(tag, "receivers"));
+        if (kept)
+            table_kept(&table, json_object_get(tag, "kept"));
     }
     table_print(&table);
 }
@@ -248,6 +273,15 @@ static void print_totals(const json_t *totals)
     free(lost);
 }
 
+/* Usually no tag is kept. */
+static void print_kept(const json_t *kept)
+{
+    char size[SHORT_TEXT];
+    if (number_at(kept, "tags") > 0)
+        printf("kept       %lld tags without clients, %lld events (%s) wait for them\n\n", count_at(kept, "tags"),
+               count_at(kept, "events"), show_size(number_at(kept, "bytes"), size));
+}
+
 void print_status(const json_t *answer)
 {
     char span[SHORT_TEXT];
@@ -259,6 +293,7 @@ void print_status(const json_t *answer)
     putchar('\n');
     print_clients(answer);
     putchar('\n');
+    print_kept(json_object_get(answer, "kept"));
     print_totals(json_object_get(answer, "totals"));
 }
 

@@ -47,6 +47,12 @@ struct chunk *chunk_of_event(enum framing framing, const struct payload *payload
     return chunk;
 }
 
+void chunk_mark(struct chunk *chunk, enum chunk_for meant_for, uint64_t tag_hash)
+{
+    chunk->tag_hash = tag_hash;
+    chunk->meant_for = meant_for;
+}
+
 void chunk_unref(struct chunk *chunk)
 {
     if (--chunk->refs > 0)
@@ -148,9 +154,45 @@ struct chunk *chunk_part(const struct chunk *chunk, uint32_t *from, uint32_t *to
     part->taken_ns = chunk->taken_ns; /* the age of the part's first event may then be above 0 */
     part->used = *to - begin;
     part->events = events;
+    chunk_mark(part, chunk->meant_for, chunk->tag_hash);
     *from -= begin;
     *to -= begin;
     return part;
+}
+
+struct payload chunk_payload(const struct chunk *chunk, uint32_t i, enum framing framing)
+{
+    const char *begin = chunk->bytes + (i > 0 ? chunk_end(chunk, i - 1)->at : 0);
+    const char *end = chunk->bytes + chunk_end(chunk, i)->at;
+    if (framing == FRAMING_NETSTRING) {
+        begin = (const char *)memchr(begin, ':', (size_t)(end - begin)) + 1; /* we have framed it */
+        end--;
+    }
+    return (struct payload){ .part = { begin, NULL },
+                             .length = { (size_t)(end - begin), 0 },
+                             .taken_ns = chunk->taken_ns + (uint64_t)chunk_end(chunk, i)->age * CHUNK_AGE_NS };
+}
+
+/* A time is exact only in a chunk of one event: else it is up to CHUNK_AGE_NS too early. */
+static enum repetition chunk_compare(const struct chunk *there, uint32_t i, const struct chunk *one)
+{
+    const struct chunk_end *end = chunk_end(there, i);
+    const uint32_t begin = i > 0 ? chunk_end(there, i - 1)->at : 0;
+    const uint64_t taken_ns = there->taken_ns + (uint64_t)end->age * CHUNK_AGE_NS;
+    if (one->taken_ns >= taken_ns + CHUNK_AGE_NS)
+        return REPETITION_OVER;
+    const bool found = taken_ns <= one->taken_ns && end->at - begin == one->used &&
+                       memcmp(there->bytes + begin, one->bytes, one->used) == 0;
+    return found ? REPETITION_FOUND : REPETITION_NONE;
+}
+
+enum repetition chunk_look_for(const struct chunk *there, uint32_t from, uint32_t to, const struct chunk *one)
+{
+    const uint32_t first = chunk_events_before(there, from);
+    enum repetition repetition = REPETITION_NONE;
+    for (uint32_t i = chunk_events_before(there, to); i > first && repetition == REPETITION_NONE; i--)
+        repetition = chunk_compare(there, i - 1, one);
+    return repetition;
 }
 
 struct chunk_end chunk_end_of(const struct chunk *chunk, uint32_t i)

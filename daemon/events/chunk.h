@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "events/framing.h"
 
@@ -25,6 +26,14 @@ struct chunk_end {
 
 #define CHUNK_AGE_NS 1024U /* with it 32 bits last for an hour; a later event counts as taken then */
 
+/* For whom a chunk's events are. Those with a chunk of one event can be told apart when its client goes (heritage.h). */
+enum chunk_for {
+    CHUNK_FOR_ALL, /* all clients, or all of a tag */
+    CHUNK_FOR_ANY, /* one event, for any one client of a tag */
+    CHUNK_FOR_ONE, /* one event, for one connection: nobody else may get it */
+    CHUNK_FORS
+};
+
 struct chunk {
     unsigned refs; /* the chunk is freed with the last one */
     uint32_t used, room, events;
@@ -35,6 +44,9 @@ struct chunk {
     struct chunk *next;
     uint64_t first_byte, first_event; /* bytes and events of the run before this chunk */
 
+    enum chunk_for meant_for;
+    uint64_t tag_hash; /* of the tag that its event is for (presence_hash); 0: for clients whatever their tag */
+
     /* The state's: in which state the chunk has been written, and with which number (state.h). */
     uint32_t state_serial, state_number;
 
@@ -43,6 +55,15 @@ struct chunk {
 
 /* The largest framed event that a chunk can hold, in bytes. */
 #define CHUNK_EVENT_MAX (UINT32_MAX - 64U)
+
+/* Say for whom the chunk's one event is, and for which tag. */
+void chunk_mark(struct chunk *chunk, enum chunk_for meant_for, uint64_t tag_hash);
+
+/* Is its event for nobody with this tag, or for one connection only? */
+static inline bool chunk_is_foreign(const struct chunk *chunk, uint64_t tag_hash)
+{
+    return chunk->meant_for == CHUNK_FOR_ONE || (chunk->tag_hash != 0 && chunk->tag_hash != tag_hash);
+}
 
 /* An empty chunk with room for one framed event of size bytes, and at least room bytes. Its one reference is the
  * caller's. NULL if memory is short. */
@@ -84,6 +105,24 @@ static inline bool chunk_fits(const struct chunk *chunk, size_t size)
 
 /* Append an event. Its framed size fits. */
 void chunk_append(struct chunk *chunk, enum framing framing, const struct payload *payload, size_t size);
+
+/* The payload of event i, which was framed like this: a part of the chunk's bytes. */
+struct payload chunk_payload(const struct chunk *chunk, uint32_t i, enum framing framing);
+
+/* Does the one event of a chunk stand in another chunk, between two offsets? */
+enum repetition {
+    REPETITION_NONE,  /* not there */
+    REPETITION_FOUND, /* there: with the same bytes, taken out of the ring at the same time */
+    REPETITION_OVER   /* not there, nor in chunks that are older than this one */
+};
+enum repetition chunk_look_for(const struct chunk *there, uint32_t from, uint32_t to, const struct chunk *one);
+
+/* These bytes, to be sent. */
+static inline struct iovec chunk_iovec(const struct chunk *chunk, uint32_t from, uint32_t to)
+{
+    /* writev(2) does not write to it */
+    return (struct iovec){ .iov_base = (char *)(uintptr_t)chunk->bytes + from, .iov_len = to - from };
+}
 
 /* Where event i ends. */
 struct chunk_end chunk_end_of(const struct chunk *chunk, uint32_t i);

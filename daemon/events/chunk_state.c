@@ -32,6 +32,8 @@ void state_put_chunk(struct state_out *out, const char *name, struct chunk *chun
     put_chunk_ends(out, chunk);
     state_put(out, "taken-ns", chunk->taken_ns);
     state_put_bytes(out, "bytes", chunk->bytes, chunk->used);
+    state_put(out, "for", chunk->meant_for);
+    state_put(out, "tag", chunk->tag_hash);
     state_put_end(out);
 }
 
@@ -61,12 +63,17 @@ static struct chunk *state_read_chunk(struct state_in *in)
     const struct wire_text ends = state_get_bytes(in, "ends");
     const uint64_t taken_ns = state_get(in, "taken-ns", 0);
     const struct wire_text bytes = state_get_bytes(in, "bytes");
+    const uint64_t meant_for = state_get(in, "for", CHUNK_FOR_ALL);
+    const uint64_t tag_hash = state_get(in, "tag", 0);
     state_get_end(in);
-    struct chunk *chunk = state_make_room(in, number) ? make_chunk(room, ends, taken_ns, bytes) : NULL;
-    if (chunk == NULL)
+    struct chunk *chunk =
+        meant_for < CHUNK_FORS && state_make_room(in, number) ? make_chunk(room, ends, taken_ns, bytes) : NULL;
+    if (chunk == NULL) {
         state_fail(in);
-    else
-        state_share(in, chunk, release);
+        return NULL;
+    }
+    chunk_mark(chunk, (enum chunk_for)meant_for, tag_hash);
+    state_share(in, chunk, release);
     return chunk;
 }
 

@@ -6,9 +6,10 @@
 #include "base/state.h"
 #include "events/chunk_state.h"
 
-#define ROOM_FIRST 8U  /* pieces */
-#define ROOM_KEPT 64U  /* a larger ring is freed when it is empty: many clients are idle */
-#define PIECE_SMALL 8U /* a piece below this part of its chunk is small */
+#define ROOM_FIRST 8U      /* pieces */
+#define ROOM_KEPT 64U      /* a larger ring is freed when it is empty: many clients are idle */
+#define TRANSLATED_PART 3U /* framed anew, events and their ends take at most about so many times the bytes */
+#define PIECE_SMALL 8U     /* a piece below this part of its chunk is small */
 
 static size_t ring_memory; /* bytes of the rings of all queues */
 
@@ -409,10 +410,166 @@ bool outq_push(struct outq *q, struct chunk *chunk)
     return true;
 }
 
-static struct iovec iovec_of(const struct chunk *chunk, uint32_t from, uint32_t to)
+/* ---- from one queue to another ---------------------------------------------------------------------------------- */
+
+/* An event of which a part was sent is to be sent again. */
+static void outq_make_whole(struct outq *q)
 {
-    /* writev(2) does not write to it */
-    return (struct iovec){ .iov_base = (char *)(uintptr_t)chunk->bytes + from, .iov_len = to - from };
+    struct piece *piece = outq_piece(q, 0);
+    const uint32_t begin = chunk_event_begin(piece->chunk, piece->from);
+    q->bytes += piece->from - begin;
+    piece->from = begin;
+}
+
+static void outq_swap(struct outq *a, struct outq *b)
+{
+    const struct outq other = *a;
+    a->pieces = b->pieces;
+    a->head = b->head;
+    a->count = b->count;
+    a->room = b->room;
+    a->bytes = b->bytes;
+    b->pieces = other.pieces;
+    b->head = other.head;
+    b->count = other.count;
+    b->room = other.room;
+    b->bytes = other.bytes;
+}
+
+bool outq_append(struct outq *q, struct outq *from)
+{
+    if (from->count == 0)
+        return true;
+    if (q->count > 0 && !outq_make_room(q, from->count))
+        return false;
+    outq_make_whole(from);
+    if (q->count == 0) {
+        outq_swap(q, from);
+        return true;
+    }
+    for (uint32_t i = 0; i < from->count; i++)
+        *outq_piece(q, q->count++) = *outq_piece(from, i);
+    q->bytes += from->bytes;
+    from->bytes = 0;
+    from->count = 0;
+    outq_free_ring(from);
+    return true;
+}
+
+bool outq_prepend(struct outq *q, struct outq *from)
+{
+    if (from->count == 0)
+        return true;
+    if (q->count > 0 && !outq_append(from, q))
+        return false;
+    outq_make_whole(from);
+    outq_swap(q, from);
+    return true;
+}
+
+/* Add an event to the end of the queue, if possible in its last chunk. Only events for all share chunks, which have this
+ * room. False: no memory. */
+static bool outq_add_event(struct outq *q, const struct payload *payload, const struct chunk *from, size_t room)
+{
+    const size_t size = framing_size(q->framing, payload_length(payload));
+    struct piece *last = q->count > 0 ? outq_piece(q, q->count - 1) : NULL;
+    const bool alone = from->meant_for != CHUNK_FOR_ALL;
+    if (last == NULL || alone || last->chunk->meant_for != CHUNK_FOR_ALL || !chunk_fits(last->chunk, size)) {
+        struct chunk *chunk = outq_make_room(q, 1) ? chunk_new(alone ? 0 : room, size) : NULL;
+        if (chunk == NULL)
+            return false;
+        if (alone)
+            chunk_mark(chunk, from->meant_for, from->tag_hash);
+        outq_add_piece(q, chunk, 0, 0);
+        chunk_unref(chunk);
+        last = outq_piece(q, q->count - 1);
+    }
+    chunk_append(last->chunk, q->framing, payload, size);
+    last->to = last->chunk->used;
+    q->bytes += size;
+    return true;
+}
+
+/* Add the events of the piece to `to`, in its framing. Returns how many are dropped. */
+static uint32_t piece_translate(const struct piece *piece, enum framing framing, struct outq *to, size_t room)
+{
+    const struct chunk *chunk = piece->chunk;
+    const uint32_t end = chunk_events_before(chunk, piece->to);
+    uint32_t dropped = 0;
+    for (uint32_t i = chunk_events_before(chunk, piece->from); i < end; i++) {
+        const struct payload payload = chunk_payload(chunk, i, framing);
+        dropped +=
+            framing_size(to->framing, payload_length(&payload)) == 0 || !outq_add_event(to, &payload, chunk, room);
+    }
+    return dropped;
+}
+
+uint64_t outq_translate(struct outq *q, enum framing framing)
+{
+    struct outq translated = { .framing = framing };
+    uint64_t dropped = 0;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const size_t most = q->bytes * TRANSLATED_PART;
+        dropped +=
+            piece_translate(outq_piece(q, i), q->framing, &translated, most < RUN_CHUNK ? most & ~7U : RUN_CHUNK);
+        outq_drop_piece(q, i);
+    }
+    q->count = 0;
+    q->framing = framing;
+    outq_swap(q, &translated);
+    outq_free_ring(&translated);
+    return dropped;
+}
+
+/* Looks from the newest event to the oldest. A unicast that another client has left may be older than those before it. */
+static bool piece_is_repeated(const struct piece *piece, const struct outq *other)
+{
+    enum repetition repetition = REPETITION_NONE;
+    if (piece->from != 0 || piece->chunk->events != 1 || piece->chunk->meant_for != CHUNK_FOR_ALL)
+        return false;
+    for (uint32_t i = other->count; i > 0 && repetition == REPETITION_NONE; i--) {
+        const struct piece *there = outq_piece(other, i - 1);
+        if (there->chunk->meant_for == CHUNK_FOR_ALL)
+            repetition = chunk_look_for(there->chunk, there->from, there->to, piece->chunk);
+    }
+    return repetition == REPETITION_FOUND;
+}
+
+/* Drop the pieces that are repeated in the other queue. other NULL: those that are for nobody else with the tag. */
+static uint64_t outq_drop_some(struct outq *q, const struct outq *other, uint64_t tag_hash)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct piece piece = *outq_piece(q, i);
+        if (other != NULL ? piece_is_repeated(&piece, other) : chunk_is_foreign(piece.chunk, tag_hash))
+            outq_drop_piece(q, i);
+        else
+            *outq_piece(q, kept++) = piece;
+    }
+    const uint64_t dropped = q->count - kept;
+    q->count = kept;
+    outq_shrink_ring(q);
+    return dropped;
+}
+
+uint64_t outq_drop_foreign(struct outq *q, uint64_t tag_hash)
+{
+    return outq_drop_some(q, NULL, tag_hash);
+}
+
+uint64_t outq_drop_repeated(struct outq *q, const struct outq *other)
+{
+    return outq_drop_some(q, other, 0);
+}
+
+uint32_t outq_pop(struct outq *q, struct chunk **chunk)
+{
+    const uint32_t events = piece_events(outq_piece(q, 0));
+    *chunk = chunk_ref(outq_piece(q, 0)->chunk);
+    outq_drop_piece(q, 0);
+    q->head = (q->head + 1) & (q->room - 1);
+    q->count--;
+    return events;
 }
 
 int outq_gather(const struct outq *q, struct iovec *iov, int most)
@@ -420,11 +577,11 @@ int outq_gather(const struct outq *q, struct iovec *iov, int most)
     int n = 0;
     for (; (uint32_t)n < q->count && n < most; n++) {
         const struct piece *piece = outq_piece(q, (uint32_t)n);
-        iov[n] = iovec_of(piece->chunk, piece->from, piece->to);
+        iov[n] = chunk_iovec(piece->chunk, piece->from, piece->to);
     }
     const struct chunk *const first = outq_chunk(q);
     for (const struct chunk *chunk = first; chunk != NULL && n < most; chunk = chunk->next)
-        iov[n++] = iovec_of(chunk, chunk == first ? outq_offset(q, chunk) : 0, chunk->used);
+        iov[n++] = chunk_iovec(chunk, chunk == first ? outq_offset(q, chunk) : 0, chunk->used);
     return n;
 }
 

@@ -73,6 +73,28 @@ uint64_t outq_drop_newest(struct outq *q, size_t keep);
  * its limit or memory is short. The caller's policy then decides about the client. */
 bool outq_push(struct outq *q, struct chunk *chunk);
 
+/* These are for queues that follow no run. outq_append: move all of from to the end of q, which has the same framing; an
+ * event of from that was sent in part is whole again. False, with nothing changed, if memory is short. outq_prepend: the
+ * same, to the front of q. */
+bool outq_append(struct outq *q, struct outq *from);
+bool outq_prepend(struct outq *q, struct outq *from);
+
+/* Frame all that waits, in whole events, in another way. Returns how many events are dropped because memory was short,
+ * or because they have no bytes in that framing. */
+uint64_t outq_translate(struct outq *q, enum framing framing);
+
+/* Drop the events that no other client of the tag may get: those for this connection only, or for another tag, which the
+ * client had before. Returns how many. */
+uint64_t outq_drop_foreign(struct outq *q, uint64_t tag_hash);
+
+/* Drop each event of q, for all and in a chunk of its own, that waits in other, too: one that was taken out of the ring at
+ * the same time, with the same bytes. Looks only at the newest events of other. Returns how many. */
+uint64_t outq_drop_repeated(struct outq *q, const struct outq *other);
+
+/* Remove the first piece, the queue has one. Its chunk's reference is now the caller's. Returns its events that have not
+ * been sent completely. */
+uint32_t outq_pop(struct outq *q, struct chunk **chunk);
+
 /* Bytes that wait; and is the queue empty? */
 size_t outq_bytes(const struct outq *q);
 static inline bool outq_is_empty(const struct outq *q)

@@ -36,6 +36,7 @@ static void publish_output(struct figures *figures, const struct tally *totals)
     put(&figures->dropped_large, totals->dropped[DROP_LARGE]);
     put(&figures->dropped_memory, totals->dropped[DROP_MEMORY]);
     put(&figures->dropped_lost, totals->dropped[DROP_LOST]);
+    put(&figures->dropped_absent, totals->dropped[DROP_ABSENT]);
 }
 
 static void publish_input(struct figures *figures, const struct tally *totals)

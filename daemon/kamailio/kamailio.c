@@ -48,6 +48,8 @@ static void kamailio_on_event(void *owner, const struct ring_record *record, con
     const uint32_t receivers = bus_issue(kamailio->bus, &event);
     if (event.kind == EVENT_MULTICAST)
         intake_note_work(kamailio->attachment.intake, receivers);
+    else if (event.kind == EVENT_RELAY)
+        intake_note_work(kamailio->attachment.intake, kamailio->bus->keeping.count);
 }
 
 static void kamailio_on_done(struct kamailio *kamailio, const struct ring_record *record)
@@ -138,6 +140,11 @@ static void upstream_admitted(void *owner, const struct client *client, bool rec
     hold_publish_clients(owner);
 }
 
+static void upstream_kept(void *owner)
+{
+    publish_kept(owner);
+}
+
 static void upstream_commit(void *owner)
 {
     const struct kamailio *kamailio = owner;
@@ -157,6 +164,7 @@ struct bus_upstream kamailio_upstream(struct kamailio *kamailio)
                                   .present = upstream_present,
                                   .connected = upstream_connected,
                                   .admitted = upstream_admitted,
+                                  .kept = upstream_kept,
                                   .commit = upstream_commit };
 }
 

@@ -85,6 +85,7 @@ struct gate {
 /* publish.h */
 struct published {
     uint32_t tags_removed; /* from the presence, since the last check of the places that they leave there */
+    bool none_waits;       /* the ring says that no tag is kept */
 };
 
 /* Answers a QUERY about the subject (answer.h). answer NULL: nobody is answered. */

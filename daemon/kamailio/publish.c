@@ -1,6 +1,8 @@
 /* Writing the presence into the ring. */
 #include "kamailio/publish.h"
 
+#include "bus/kept.h"
+
 struct presence *publish_presence(const struct kamailio *kamailio)
 {
     const struct intake *intake = kamailio->attachment.intake;
@@ -27,7 +29,7 @@ static void publish_sets(struct kamailio *kamailio, struct presence *presence, b
     if (connections)
         add_connections(kamailio, presence);
     for (const struct tag *tag = kamailio->bus->tags.tags; tag != NULL; tag = tag->hh.next)
-        if (tag->receivers > 0) {
+        if (tag->receivers > 0 || tag->waits) {
             presence_add(presence, tag->hash);
             tags++;
         }
@@ -40,7 +42,10 @@ void publish_all(struct kamailio *kamailio)
     struct presence *presence = publish_presence(kamailio);
     if (presence == NULL)
         return;
+    struct published *published = &kamailio->published;
+    published->none_waits = false;
     publish_sets(kamailio, presence, true);
+    publish_kept(kamailio);
     kamailio->bus->ledger->header->session = kamailio->attachment.session;
     atomic_store(&presence->before, kamailio->attachment.before);
     atomic_store(&presence->session, kamailio->attachment.session);
@@ -88,6 +93,29 @@ void publish_clients(const struct kamailio *kamailio, uint32_t clients, uint32_t
         return;
     atomic_store_explicit(&presence->clients, clients, memory_order_release);
     atomic_store_explicit(&presence->expected, expected, memory_order_relaxed);
+}
+
+void publish_kept(const struct kamailio *kamailio)
+{
+    const struct keeping *keeping = &kamailio->bus->keeping;
+    struct presence *presence = publish_presence(kamailio);
+    if (presence != NULL)
+        atomic_store_explicit(&presence->kept, keeping->count - keeping->full, memory_order_release);
+}
+
+void publish_waiting(struct kamailio *kamailio)
+{
+    struct published *published = &kamailio->published;
+    const struct keeping *keeping = &kamailio->bus->keeping;
+    if (publish_presence(kamailio) == NULL || (keeping->count == 0 && published->none_waits))
+        return;
+    struct waiting *waiting = &kamailio->attachment.intake->ring.header->waiting;
+    for (uint32_t i = 0; i < WAITING_PLACES; i++) {
+        const struct kept *kept = keeping->places[i];
+        waiting_put(waiting, i, kept != NULL ? kept->tag->hash : 0, kept != NULL ? kept_waiting(kept) : 0);
+    }
+    atomic_store_explicit(&waiting->crowded, keeping->unplaced > 0, memory_order_relaxed);
+    published->none_waits = keeping->count == 0;
 }
 
 void publish_attached(const struct kamailio *kamailio, bool attached)

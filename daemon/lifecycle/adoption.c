@@ -1,7 +1,9 @@
-/* Returning a client to its listener. */
+/* Returning a client, or a kept tag, to its listener. */
 #include "lifecycle/adoption.h"
 
 #include <unistd.h>
+
+#include "bus/kept.h"
 
 /* The listener at which the slot's client had connected. */
 static struct listener *listener_of(struct evapid *evapid, struct ledger_slot *slot)
@@ -27,4 +29,15 @@ struct client *evapid_adopt(struct evapid *evapid, struct ledger_slot *slot, int
     else if (fd < 0)
         listener_note_gone(listener);
     return client;
+}
+
+const struct client_limits *adoption_limits(const struct evapid *evapid, const char *name)
+{
+    const struct listener *listener = listener_named(&evapid->listeners, name);
+    return listener != NULL ? &listener->limits : &evapid->config.limits;
+}
+
+struct kept *evapid_adopt_kept(struct evapid *evapid, struct ledger_slot *slot)
+{
+    return kept_adopt(&evapid->bus, slot, adoption_limits(evapid, ledger_listener_name(slot)));
 }

@@ -3,9 +3,11 @@
 
 #include <sys/random.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "base/log.h"
 #include "base/state.h"
+#include "bus/kept.h"
 #include "bus/roster.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
@@ -15,6 +17,18 @@
 #define SUBJECT "handover"
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------- */
+
+/* After the clients: what waits for both is written where an earlier evapid finds it. */
+static void save_kept(const struct evapid *evapid, struct state_out *out)
+{
+    const struct kept *kept = NULL;
+    DL_FOREACH(evapid->bus.keeping.first, kept)
+    {
+        state_put_record(out, "tag");
+        kept_save(&evapid->bus, kept, out);
+        state_put_end(out);
+    }
+}
 
 /* Write each part in a record of its own; its owner fills it in. */
 static void save_all(struct evapid *evapid, uint64_t number, struct state_out *out)
@@ -49,6 +63,9 @@ static void save_all(struct evapid *evapid, uint64_t number, struct state_out *o
         state_put_end(out);
         state_put_end(out);
     }
+    state_put_end(out);
+    state_put_record(out, "kept");
+    save_kept(evapid, out);
     state_put_end(out);
     state_put_record(out, "links");
     succession_save_links(&evapid->kamailio, out);
@@ -127,6 +144,28 @@ static bool load_clients(struct evapid *evapid, struct state_in *in, struct desc
     return !in->at.failed;
 }
 
+/* The ledger says which tags are kept; what waits for them is in the state. An evapid in between that does not know them
+ * leaves only the ledger's slots. */
+static bool load_kept(struct evapid *evapid, struct state_in *in)
+{
+    struct ledger *ledger = &evapid->ledger;
+    for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = ledger_next(ledger, slot))
+        if (slot->index == LEDGER_KEPT)
+            evapid_adopt_kept(evapid, slot);
+    state_get_record(in, "kept");
+    while (state_get_next(in, "tag")) {
+        const struct ledger_slot *slot = ledger_at(ledger, (uint32_t)state_get(in, "slot", LEDGER_NONE));
+        struct kept *kept = evapid->bus.keeping.first;
+        while (kept != NULL && kept->slot != slot)
+            kept = kept->next;
+        if (kept == NULL || !kept_load(&evapid->bus, kept, in))
+            return state_fail(in);
+        state_get_end(in);
+    }
+    state_get_end(in);
+    return !in->at.failed;
+}
+
 static bool load_listeners(struct evapid *evapid, struct state_in *in, struct listener **module)
 {
     state_get_record(in, "listeners");
@@ -154,7 +193,7 @@ static bool load_bus(struct evapid *evapid, struct state_in *in, struct descript
     if (!stats_load(&evapid->control.stats, in))
         return false;
     state_get_end(in);
-    return load_clients(evapid, in, descriptors);
+    return load_clients(evapid, in, descriptors) && load_kept(evapid, in);
 }
 
 static bool load_links(struct evapid *evapid, struct state_in *in, struct descriptors *descriptors)

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/store.h"
 #include "client/transport.h"
@@ -35,6 +36,23 @@ static void count_lost(struct ledger_slot *slot)
     tally->messages_dropped[LOSS_LOST] += tally_messages_waiting(tally);
 }
 
+/* A tag stays kept, without what had waited for it. */
+static bool recover_kept(struct evapid *evapid, struct ledger_slot *slot)
+{
+    count_lost(slot);
+    return evapid_adopt_kept(evapid, slot) != NULL;
+}
+
+/* The client's connection ends here, but not by its own or anybody's will: its tag is kept, in its slot. */
+static bool keep_tag(struct evapid *evapid, struct ledger_slot *slot)
+{
+    if (slot->tag_length == 0 || slot->standing == STANDING_NEW ||
+        adoption_limits(evapid, ledger_listener_name(slot))->keep_absent_ms == 0)
+        return false;
+    ledger_keep(slot, clock_wall_ms(), histogram_clock_ns());
+    return evapid_adopt_kept(evapid, slot) != NULL;
+}
+
 /* Continue with the client of a slot, or close it. Returns whether it continues. */
 static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int fd)
 {
@@ -56,7 +74,8 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
         transport_tcp.close(fd);
     store_forget_client(slot->index);
     evapid->ledger.header->closed++;
-    ledger_release(&evapid->ledger, slot);
+    if (!keep_tag(evapid, slot))
+        ledger_release(&evapid->ledger, slot);
     return false;
 }
 
@@ -69,6 +88,8 @@ static void recover_clients(struct evapid *evapid, struct descriptors *descripto
     struct ledger_slot *next = NULL;
     for (struct ledger_slot *slot = ledger_next(ledger, NULL); slot != NULL; slot = next) {
         next = ledger_next(ledger, slot);
+        if (slot->index == LEDGER_KEPT && recover_kept(evapid, slot))
+            continue;
         if (slot->closed) { /* only its seat was left */
             count_lost(slot);
             ledger_release(ledger, slot);

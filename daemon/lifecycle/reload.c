@@ -8,7 +8,9 @@
 
 #include "base/log.h"
 #include "bus/flush.h"
+#include "bus/kept.h"
 #include "config/inventory.h"
+#include "lifecycle/adoption.h"
 
 /* The change being prepared. */
 struct change {
@@ -161,6 +163,14 @@ static void commit_listeners(struct evapid *evapid, struct reload_outcome *outco
     listeners_tick(&evapid->listeners); /* frees removed listeners that have no clients */
 }
 
+/* Kept tags have the limits of the listener of their last client. */
+static void reload_kept(struct evapid *evapid)
+{
+    struct kept *kept = NULL;
+    DL_FOREACH(evapid->bus.keeping.first, kept)
+    bus_set_kept_limits(&evapid->bus, kept, adoption_limits(evapid, kept_listener(kept)));
+}
+
 unsigned reload_clients(struct evapid *evapid)
 {
     struct bus *bus = &evapid->bus;
@@ -168,6 +178,7 @@ unsigned reload_clients(struct evapid *evapid)
     struct client *next = NULL;
     unsigned closed = 0;
     bus_set_limits(bus, evapid->config.max_total_queued_bytes);
+    reload_kept(evapid);
     HASH_ITER(hh, bus->roster.clients, client, next)
     {
         if (client->state == CLIENT_FLUSHING || client->state == CLIENT_GONE || client->roster.leaving ||

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "bus/kept.h"
 #include "bus/shed.h"
 #include "kamailio/hold.h"
 #include "views/exposition.h"
@@ -194,6 +195,25 @@ static void expose_messages(struct exposition *out, const struct tally *totals)
                        totals->message_bytes);
 }
 
+static void expose_kept(struct exposition *out, const struct bus *bus)
+{
+    const struct kept *kept = NULL;
+    uint64_t oldest_ms = 0;
+    DL_FOREACH(bus->keeping.first, kept)
+    {
+        const uint64_t since_ms = kept->slot->since_ms;
+        oldest_ms = oldest_ms == 0 || since_ms < oldest_ms ? since_ms : oldest_ms;
+    }
+    exposition_gauge(out, "evapid_kept_tags", "Tags whose clients have gone, and which are kept.", bus->keeping.count);
+    exposition_gauge(out, "evapid_kept_tags_full", "Kept tags for which no more events may wait.", bus->keeping.full);
+    exposition_gauge(out, "evapid_kept_events", "Events that wait for the next clients of kept tags.",
+                     kept_events(bus));
+    exposition_gauge(out, "evapid_kept_bytes", "Bytes of these, framing included.", kept_bytes(bus));
+    exposition_family(out, "evapid_kept_since_seconds", "gauge",
+                      "Since when the first of the kept tags is kept, since the epoch; 0: none is kept.");
+    exposition_decimal(out, NULL, (double)oldest_ms / 1000);
+}
+
 static void expose_bus(struct exposition *out, const struct bus *bus)
 {
     exposition_counter(out, "evapid_clients_accepted_total", "Clients whose connection was taken, at any listener.",
@@ -348,6 +368,7 @@ char *metrics_describe(const struct status_subject *subject, size_t *length)
     expose_crowds(&out, &census);
     expose_listeners(&out, subject->listeners);
     expose_bus(&out, subject->bus);
+    expose_kept(&out, subject->bus);
     expose_events(&out, subject->bus);
     expose_messages(&out, &subject->bus->totals);
     expose_workers(&out, subject->kamailio);

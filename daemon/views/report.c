@@ -20,6 +20,7 @@ struct text {
 
 struct tag_use {
     size_t clients, receivers;
+    json_t *kept; /* null, or since when it is kept and what waits */
     uint8_t length;
     char name[EVAPID_TAG_MAX];
 };
@@ -30,6 +31,7 @@ struct report {
     size_t count, at;  /* items, and the next one */
     uint32_t *clients; /* what it is about; the other two are NULL */
     struct tag_use *tags;
+    size_t listed; /* of tags */
     const struct config *config;
     bool begun, over;
 };
@@ -153,11 +155,15 @@ struct report *report_tags(const struct bus *bus, size_t limit)
     report->tags = malloc((tags + 1) * sizeof(*report->tags));
     for (const struct tag *tag = bus->tags.tags; report->tags != NULL && tag != NULL; tag = tag->hh.next) {
         struct tag_use *use = &report->tags[report->count++];
-        *use = (struct tag_use){ .clients = tag->clients, .receivers = tag->receivers, .length = tag->length };
+        *use = (struct tag_use){ .clients = tag->clients,
+                                 .receivers = tag->receivers,
+                                 .kept = tag->kept != NULL ? describe_kept(tag->kept) : json_null(),
+                                 .length = tag->length };
         memcpy(use->name, tag->name, tag->length);
     }
     if (report->count > 0)
         qsort(report->tags, report->count, sizeof(*report->tags), by_use);
+    report->listed = report->count;
     report->count = report->count < limit ? report->count : limit;
     return report_begin(report);
 }
@@ -182,8 +188,8 @@ static bool report_describe(struct report *report, json_t **item)
     const size_t at = report->at++;
     if (report->tags != NULL) {
         const struct tag_use *use = &report->tags[at];
-        *item = json_pack("{s:o, s:I, s:I}", "tag", describe_bytes(use->name, use->length), "clients",
-                          (json_int_t)use->clients, "receivers", (json_int_t)use->receivers);
+        *item = json_pack("{s:o, s:I, s:I, s:O}", "tag", describe_bytes(use->name, use->length), "clients",
+                          (json_int_t)use->clients, "receivers", (json_int_t)use->receivers, "kept", use->kept);
         return true;
     }
     if (report->config != NULL) {
@@ -238,6 +244,8 @@ void report_close(struct report *report)
     free(report->head.bytes);
     free(report->tail.bytes);
     free(report->clients);
+    for (size_t i = 0; report->tags != NULL && i < report->listed; i++)
+        json_decref(report->tags[i].kept);
     free(report->tags);
     free(report);
 }

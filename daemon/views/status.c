@@ -1,5 +1,6 @@
 /* Builds the status. It only reads; each figure is counted by its owner. */
 #include "client/subscription.h"
+#include "bus/kept.h"
 #include "bus/shed.h"
 #include "views/status.h"
 
@@ -95,6 +96,12 @@ json_t *describe_client(struct client *client)
         "queued_bytes", (json_int_t)outq_bytes(&client->out), "dropped", describe_dropped(tally));
 }
 
+json_t *describe_kept(const struct kept *kept)
+{
+    return json_pack("{s:o, s:I, s:I, s:b}", "since", describe_time(kept->slot->since_ms), "events",
+                     (json_int_t)kept_waiting(kept), "bytes", (json_int_t)outq_bytes(&kept->out), "full", kept->full);
+}
+
 static json_t *describe_refusals(const struct listener *listener)
 {
     json_t *refusals = json_object();
@@ -106,8 +113,8 @@ static json_t *describe_refusals(const struct listener *listener)
 static json_t *describe_output(const struct bus *bus)
 {
     const struct tally *totals = &bus->totals;
-    uint64_t events = 0;
-    uint64_t bytes = 0;
+    uint64_t events = kept_events(bus);
+    uint64_t bytes = kept_bytes(bus);
     for (const struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
         events += outq_events(&client->out);
         bytes += outq_bytes(&client->out);
@@ -220,12 +227,14 @@ json_t *describe_since(const struct stats *since)
 json_t *status_describe(const struct status_subject *subject)
 {
     const uint64_t uptime_ms = uv_now(subject->bus->loop) - subject->started_ms;
-    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o}", "version", EVAPID_VERSION, "pid",
-                     (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
+    const struct bus *bus = subject->bus;
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:{s:o, s:o}, s:o, s:{s:I, s:I, s:I}}", "version", EVAPID_VERSION,
+                     "pid", (json_int_t)getpid(), "uptime_s", (json_int_t)(uptime_ms / 1000), "session",
                      (json_int_t)subject->kamailio->attachment.session, "kamailio",
                      describe_kamailio(subject->kamailio), "sockets", "kamailio",
                      describe_door(&subject->kamailio->door), "control", describe_door(subject->control), "listeners",
-                     describe_listeners(subject->listeners));
+                     describe_listeners(subject->listeners), "kept", "tags", (json_int_t)bus->keeping.count, "events",
+                     (json_int_t)kept_events(bus), "bytes", (json_int_t)kept_bytes(bus));
 }
 
 json_t *status_describe_totals(const struct status_subject *subject)

@@ -37,6 +37,9 @@ json_t *describe_kamailio(const struct kamailio *kamailio);
 json_t *describe_listeners(const struct listeners *all);
 json_t *describe_totals(const struct status_subject *subject);
 
+/* Since when the tag is kept, and what waits for it. */
+json_t *describe_kept(const struct kept *kept);
+
 /* Not in the status: counts since a reset. */
 json_t *describe_since(const struct stats *since);
 

@@ -20,6 +20,7 @@ struct figures {
     _Atomic uint64_t messages, message_bytes, messages_delivered;
     _Atomic uint64_t messages_waiting; /* now */
     _Atomic uint64_t messages_dropped_closed, messages_dropped_memory, messages_dropped_lost;
+    _Atomic uint64_t dropped_absent;
 };
 
 #endif

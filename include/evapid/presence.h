@@ -46,7 +46,8 @@ struct presence {
                                   evapid ends, to tell the next one how many may return */
     _Atomic uint32_t written;  /* counts the start and the end of each rewrite: odd during one */
     _Atomic uint32_t before;   /* the session of an earlier evapid whose connections this one goes on with; 0: none */
-    uint32_t reserved[8];
+    _Atomic uint32_t kept;     /* tags whose clients have gone and for which more events may wait */
+    uint32_t reserved[7];
     _Atomic uint64_t hashes[PRESENCE_TAG_SLOTS];
     _Atomic uint64_t connections[PRESENCE_CONNECTION_SLOTS]; /* of clients that have been admitted */
 };
@@ -65,11 +66,12 @@ static inline uint32_t presence_slot(uint64_t hash, uint32_t step)
     return (uint32_t)((hash ^ hash >> 32) + step) & (PRESENCE_TAG_SLOTS - 1);
 }
 
-/* Would a relayed event reach any client now? */
+/* Would a relayed event reach any client, now or when it comes back for its kept tag? */
 static inline bool presence_anyone(const struct presence *p)
 {
     return atomic_load_explicit(&p->attached, memory_order_acquire) != 0 &&
-           atomic_load_explicit(&p->clients, memory_order_acquire) != 0;
+           (atomic_load_explicit(&p->clients, memory_order_acquire) != 0 ||
+            atomic_load_explicit(&p->kept, memory_order_acquire) != 0);
 }
 
 static inline bool presence_has(const struct presence *p, uint64_t hash)
@@ -84,7 +86,7 @@ static inline bool presence_has(const struct presence *p, uint64_t hash)
     return false;
 }
 
-/* Does a client carry the tag? Also true when the set is too full to tell, or is being rewritten. */
+/* Does a client carry the tag, or is it kept? Also true when the set is too full to tell, or is being rewritten. */
 static inline bool presence_tagged(const struct presence *p, const char *tag, size_t len)
 {
     if (!presence_anyone(p))

@@ -4,8 +4,8 @@
  * place of a position is its value modulo the capacity. Kamailio's processes write records, each at the place that it
  * has claimed. evapid reads at tail. Both sides live on one host, so integers are in its own byte order.
  *
- *     header (RING_DATA_OFFSET bytes)                                      | records ...
- *     shape, refusals | tail | sleeping | workers | presence | figures | slots |
+ *     header (RING_DATA_OFFSET bytes)                                                | records ...
+ *     shape, refusals | tail | sleeping | workers | presence | figures | waiting | slots |
  *
  * No producer waits for another one. It claims its bytes by moving lane.head, in one atomic step, copies its record, and
  * publishes it by its stamp, the record's first word. evapid reads up to the first record that is not published, so
@@ -40,6 +40,7 @@
 #include "evapid/histogram.h"
 #include "evapid/limits.h"
 #include "evapid/presence.h"
+#include "evapid/waiting.h"
 
 #define RING_MAGIC 0x676e697264697661U /* "avidring" */
 #define RING_VERSION 6U
@@ -110,6 +111,7 @@ struct ring_header {
     struct ring_worker workers[EVAPID_WORKERS_MAX];
     _Alignas(RING_LINE) struct presence presence;
     _Alignas(RING_LINE) struct figures figures;
+    _Alignas(RING_LINE) struct waiting waiting;
     struct ring_slot slots[RING_SLOTS];
 };
 

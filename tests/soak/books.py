@@ -14,6 +14,7 @@ LINGER_S = 10.0        # what evapid gives a client that it cuts off to read the
 # evapid says that it has not waited for all clients before it delivered events.
 HELD_SHORT = re.compile(r"kamailio: (the queue is nearly full|waited long enough): delivering")
 STALLING = re.compile("staller|newest|oldest")
+OF_ONE_TAG = ("sender", "answerer", "restarter", "crasher")  # roles that have no group
 # The script had something to say to a client, and the queue was full: kind, client's index and port, number of the message.
 UNSAID = re.compile(r"<script>: UNSAID (\w) (\d+) (\d+) (\d+)$", re.MULTILINE)
 
@@ -38,6 +39,7 @@ class Books:
         yield "all residents are connected", [] if len(self.apps) == RESIDENT_COUNT else [f"{len(self.apps)} are"]
         yield "what clients received is what evapid has delivered", self.received()
         yield "numbers that clients miss are what evapid has dropped", self.missed()
+        yield "an application that restarts misses nothing", self.restarted()
         yield "relayed = delivered + queued + dropped, of each client and in total", self.balance()
         yield "what the module issued is what evapid has counted", self.issued()
         yield "what SIP was told to be on its way came", self.said()
@@ -115,7 +117,7 @@ class Books:
 
     def missing_of(self, app):
         """How many events passed it over that it should have got, as far as numbers tell."""
-        kinds = ["R"] if app["role"] in ("sender", "answerer") else ["R", f"M{app['index'] % 3}"]
+        kinds = ["R"] if app["role"] in OF_ONE_TAG else ["R", f"M{app['index'] % 3}"]
         runs_of = {(kind, source): runs for kind, source, runs in app["runs"]}
         early = {(kind, source): number for kind, source, number in app["early"] if kind != "R"}
         missing = 0
@@ -144,10 +146,28 @@ class Books:
         def check(app, entry):
             missing, dropped = self.missing_of(app), sum(entry["dropped"].values())
             # What it did not get may be of another kind; and of a source that was there before it, the first.
-            exact = app["connections"] == 1 and app["role"] not in ("sender", "answerer") and not self.held_short
+            exact = app["connections"] == 1 and app["role"] not in OF_ONE_TAG and not self.held_short
             most = missing + kills if exact else dropped
             return "" if missing <= dropped <= most else f"misses {missing} events, evapid has dropped {entry['dropped']}"
         return self.each(check)
+
+    def restarted(self):
+        """Its tag is kept while it is away. An evapid that is killed, or has no place for it, loses what waited; then only
+        the events of those Kamailios tell that came and went without that."""
+        found, ends = [], [*self.director.evapid_losses, *self.director.evapid_squeezes]
+        starts = sorted({int(source.split(".")[0]) for kind, source in self.seen if kind == "R"})
+
+        def tells(source):
+            began = int(source.split(".")[0])
+            over = min((start for start in starts if start > began), default=inf)
+            return not any(began - HOLD_S < end < over + HOLD_S for end in ends)
+        for app in [app for app in self.apps if app["role"] == "restarter" and not self.held_short]:
+            got = {source: sum(b - a + 1 for a, b in runs) for source, runs in app["all"]}
+            missing = {source: runs[-1][1] - got.get(source, 0) for (kind, source), runs in self.seen.items()
+                       if kind == "R" and tells(source)}
+            if sum(missing.values()):
+                found.append(f"{app['name']} (connection {app['connections']}) misses {missing}")
+        return found
 
     def balance(self):
         def wrong(out, queued, dropped):

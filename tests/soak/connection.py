@@ -13,7 +13,7 @@ READ_BYTES = 1 << 18
 class Connection:
     """frames, bytes: received; messages: begun to be sent. ended: None, or why it has: "closed", "reset"."""
 
-    def __init__(self, address, framing="netstring", receive_buffer=None):
+    def __init__(self, address, framing="netstring", receive_buffer=None, source=None):
         self.take = take_raw if framing == "raw" else take_netstring
         self.socket = socket.socket()
         if receive_buffer is not None:
@@ -22,6 +22,8 @@ class Connection:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
         self.socket.settimeout(5)
         try:
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.connect(split_address(address))
         except OSError:
             self.socket.close()

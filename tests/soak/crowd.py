@@ -2,7 +2,8 @@
 
     python3 crowd.py CONTROL residents|visitors SEED LISTENER=ADDRESS...
 
-Listeners are called as the roles that come to them, "module" is that of all others. Somebody connects to the Unix socket
+Listeners are called as the roles that come to them; "kept" is that of applications that are restarted, "module" that of all
+others. Somebody connects to the Unix socket
 CONTROL and sends a line, "quiet" (behave no more, read all) or "report"; a line of JSON says then what
 has been seen. What must not happen is printed, a line each: "violation:"; "torn:" for a stream that ended within a frame;
 "early:" for an event that came before connection-new had let its client in."""
@@ -22,7 +23,7 @@ if __name__ == "__main__":
 
 from event import merged
 from process import DEADLINE_S, Process, until
-from roles import RESIDENTS, VISITORS
+from roles import RESIDENTS, VISITORS, Restarter
 
 TURN_S = 0.05
 
@@ -123,7 +124,7 @@ def main():
     addresses = dict(word.split("=", 1) for word in listeners)
     apps = []
     for role, count in RESIDENTS if kind == "residents" else VISITORS:
-        address = addresses.get(role.role, addresses["module"])
+        address = addresses.get("kept" if issubclass(role, Restarter) else role.role, addresses["module"])
         apps += [role(number, address, random.Random(f"{seed} {role.role} {number}")) for number in range(count)]
     crowd = Crowd(control, apps)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

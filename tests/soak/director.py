@@ -25,7 +25,7 @@ WORKERS = 2
 LISTENERS = {"raw": {"framing": "raw"}, "narrow": {"max_queued_bytes": 16384},
              "newest": {"max_queued_bytes": 65536, "slow_policy": "drop-newest"},
              "oldest": {"max_queued_bytes": 65536, "slow_policy": "drop-oldest"},
-             "guest": {"max_queued_bytes": 64 << 20}}
+             "guest": {"max_queued_bytes": 64 << 20}, "kept": {"max_queued_bytes": 64 << 20, "keep_absent_ms": 3600000}}
 # In the service manager's store: for the residents, the visitors, what evapid itself needs, and some guests.
 PLACES = RESIDENT_COUNT + sum(count for _, count in VISITORS) + 45
 SETTLE_S = 120  # for all to come to rest in the end; what holds up a slow machine is no failure

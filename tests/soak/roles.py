@@ -10,6 +10,7 @@ import time
 from connection import READ_BYTES, Connection
 from event import Violation, merged
 
+KEPT_NETWORK = "127.0.1"  # of the clients whose tag the script knows by their address
 WITNESSED = ("R", "M0", "M1", "M2")  # kinds that all of a resident's numbers are looked at of
 
 
@@ -18,8 +19,9 @@ class App:
     there is something to read and the app wants to (reading)."""
 
     role = "reader"
-    framing, receive_buffer = "netstring", None
+    framing, receive_buffer, source = "netstring", None, None
     may_be_torn = False  # it takes so long to read that evapid may give up on it
+    may_be_early = False  # it gets what its predecessor has missed before its connection-new route's own event
 
     def __init__(self, number, address, random):
         self.name, self.address, self.random = f"{self.role}-{number}", address, random
@@ -59,7 +61,7 @@ class App:
 
     def _connect(self, now):
         try:
-            self.connection = Connection(self.address, self.framing, self.receive_buffer)
+            self.connection = Connection(self.address, self.framing, self.receive_buffer, self.source)
         except OSError:
             self.come_at = now + self.random.uniform(0.05, 0.2)
             return
@@ -96,7 +98,7 @@ class App:
 
     def leave(self):
         """The connection is over."""
-        if self.connection.early is not None:
+        if self.connection.early is not None and not self.may_be_early:
             self._report("early", f"{self.connection.connected:.3f} {self.connection.early.source}")
         for (kind, source), runs in self.connection.runs.runs.items():
             if kind in WITNESSED:
@@ -248,6 +250,49 @@ class Answerer(App):
             self.connection.send(f"C:{index}:{label}".encode())
 
 
+class Restarter(App):
+    """An application that is restarted again and again, whose tag is kept: the script gives it a tag by its address. It ends
+    its side of the connection, and reads what evapid has sent by then, so it knows of each event whether it got it: none may
+    be missing, whichever of its connections it came on. evapid may stop within a frame, which comes again whole."""
+
+    role, may_be_torn, may_be_early = "restarter", True, True
+
+    first_host = 1
+
+    def __init__(self, number, *others):
+        super().__init__(number, *others)
+        self.source = f"{KEPT_NETWORK}.{self.first_host + number}"
+
+    def on_begin(self):
+        self.going = False
+        self.go_at = time.monotonic() + self.random.expovariate(0.5)
+
+    def behave(self, now):
+        if not self.going and now >= self.go_at:
+            self.going = True
+            self.go()
+
+    def go(self):
+        self.connection.half_close()
+
+    def more(self):
+        return {"all": [[source, runs] for (kind, source), runs in self.seen().items() if kind == "R"]}
+
+
+class Crasher(Restarter):
+    """The same, killed in the middle of everything: what its kernel had is lost with it."""
+
+    role, first_host = "crasher", 101
+
+    def go(self):
+        if self.random.random() < 0.5:
+            self.connection.reset()
+        self.leave()
+
+    def more(self):
+        return {}
+
+
 class Visitor(App):
     """Comes, reads for a while, and goes in one of the ways there are."""
 
@@ -302,5 +347,5 @@ class Vandal(App):
 
 
 RESIDENTS = [(App, 10), (Raw, 2), (Narrow, 3), (Slow, 3), (Staller, 4), (Newest, 3), (Oldest, 3), (Sender, 6),
-             (Answerer, 2)]
+             (Answerer, 2), (Restarter, 3), (Crasher, 2)]
 VISITORS = [(Visitor, 8), (Vandal, 5)]

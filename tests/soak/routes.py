@@ -128,6 +128,8 @@ failure_route[UNANSWERED] {
 }
 """
 
+# An application that is restarted is known by its address: it gets the tag that is kept for it.
+#
 # A client keeps its tag when another Kamailio announces it: to take it away for a moment would cost it events. One that
 # begins with w is of a connection-new route that a dying Kamailio has not finished. An acknowledgement for which the queue has
 # no room is noted in the log.
@@ -141,6 +143,7 @@ event_route[evapi:connection-new] {
     $var(rest) = "" + $evapi(conidx);
     if (!route(ISSUE_W)) xlog("L_INFO", "UNSAID W $evapi(conidx) $evapi(srcport) 0\\n");
     $var(tag) = "g" + ($evapi(conidx) mod 3);
+    if ($evapi(srcaddr) =~ "^127\\.0\\.1\\.") $var(tag) = "k" + $evapi(srcaddr);
     evapi_set_tag("$var(tag)");
 }
 event_route[evapi:message-received] {

@@ -147,6 +147,30 @@ def test_the_engine_lives_through_restarts_of_evapid_and_kamailio(routed):
     assert len(engine.lines("^connected")) == 2
 
 
+def test_no_call_fails_while_the_engine_is_killed_and_started_again(routed):
+    """Those that the killed one was asked about go by default. All others wait."""
+    start_example(routed, "routing-node", **routed.default, DECISION_MS=3000)
+    routed.evapid.reload(limits={"keep_absent_ms": 3600 * 1000})
+    routed.engine.start()
+    phone, calls = routed.phone(), []
+    for _ in range(5):
+        calls += [phone.start("INVITE", f"49{number}") for number in range(10)]
+        until(lambda: phone.turn(0.01) or calls[-1].answers, "the calls are on their way")
+        engine = routed.engine.program
+        engine.expect_end = True
+        engine.signal(signal.SIGKILL)
+        engine.ended()
+        routed.evapid.until_status(lambda s: s["kept"]["tags"] == 1, "it has gone")
+        calls += [phone.start("INVITE", f"49{number}") for number in range(10)]
+        until(lambda: phone.turn(0.01) or calls[-1].answers, "more calls are on their way")
+        routed.engine.start()
+    assert {answer.code for answer in phone.finish_all(calls)} == {200}
+    until(lambda: reason(routed) == "From the gateway", "the last engine decides")
+    assert not routed.kamailio.lines("nobody to ask")
+    totals = routed.evapid.status()["totals"]
+    assert totals["events"]["no_receiver"] == sum(totals["out"]["dropped"].values()) == 0
+
+
 def test_the_engine_takes_events_in_pieces_and_comes_back_from_one_that_broke_off(routed):
     start_example(routed, "routing-node", **routed.default, DECISION_MS=300)
     proxy = Proxy(routed)

@@ -111,7 +111,7 @@ def named_commands():
 
 
 ENDLESS = ("tail", "top")
-NEEDS_MORE = {"evapictl relay", "evapictl close", "evapictl tag"}  # the command's name alone: what stands behind it is said there
+NEEDS_MORE = {"evapictl relay", "evapictl close", "evapictl tag", "evapictl forget"}  # the command's name alone: what stands behind it is said there
 
 
 @pytest.mark.parametrize("command", [each for each in named_commands()

@@ -31,12 +31,17 @@ RARE = {"clients.client.seat.returned record", "clients.client.seat.returned.rea
 
 def everything_on_its_way(stage):
     """One of each that a state can have: a message that came in part, messages at a worker and in wait, queues with events of
-    their own and with those of all."""
-    phone = begin(stage, replace, {"workers": 2}, limits={"worker_window_frames": 2})
+    their own and with those of all, and a kept tag."""
+    phone = begin(stage, replace, {"workers": 2}, limits={"worker_window_frames": 2, "keep_absent_ms": 3600000})
     clients = [stage.connect(), stage.connect(), stage.connect(receive_buffer=4096)]
     for client in (clients[0], clients[2]):
         set_tag(stage, client, b"blue")
     stall(stage, phone, clients[2], clients[:2])
+    away = stage.connect()
+    set_tag(stage, away, b"away")
+    away.close()
+    stage.evapid.clients(3)
+    assert ask(phone, "unicast", b"to away", tag="away") == 1
     assert ask(phone, "multicast", b"to blue" * 10, tag="blue") == 1
     assert ask(phone, "relay", b"to all" * 10) == 1
     for client in clients[:2]:

@@ -303,7 +303,7 @@ TOTALS = {  # by the path in evapid's status
     "relayed": "out.relayed", "delivered": "out.delivered", "delivered_bytes": "out.bytes", "queued": "out.queued_frames",
     "queued_memory": "out.queued_memory", "messages": "in.frames", "message_bytes": "in.bytes",
     "messages_delivered": "in.delivered", "messages_waiting": "in.waiting",
-    **{f"dropped_{reason}": f"out.dropped.{reason}" for reason in ("slow", "closed", "large", "memory", "lost")},
+    **{f"dropped_{reason}": f"out.dropped.{reason}" for reason in ("slow", "closed", "large", "memory", "lost", "absent")},
     **{f"messages_dropped_{reason}": f"in.dropped.{reason}" for reason in ("closed", "memory", "lost")}}
 
 

@@ -26,6 +26,7 @@ def balanced(status):
         out = entry["out"]
         assert out["relayed"] == out["delivered"] + sum(entry["dropped"].values()) + out["queued_frames"], entry
     out, queued = status["totals"]["out"], sum(entry["out"]["queued_frames"] for entry in status["clients"])
+    queued += status["kept"]["events"]
     assert out["relayed"] == out["delivered"] + sum(out["dropped"].values()) + queued, status["totals"]
     assert out["queued_frames"] == queued
     for in_ in [status["totals"]["in"]] + [entry["in"] for entry in status["clients"]]:

@@ -60,6 +60,13 @@ def test_the_page_shows_what_is_so(house):
     assert client.receive() == b"hello client"
     until_shown(browser, "#events", f"send to client {client.index}, 1 receiver:", "hello client")
     until_shown(browser, "#books", "1 relay, 0 multicast, 0 unicast, 1 send", "2 = 2 delivered")
+    assert "kept" not in browser.shown("#books")
+    house.evapid.reload(limits={"keep_absent_ms": 3600 * 1000})
+    client.close()
+    house.evapid.until_status(lambda s: s["kept"]["tags"] == 1, "its tag is kept")
+    assert house.phone().ask("MESSAGE", "all", body=b"for later").code == 200
+    until_shown(browser, "#tags", "blue", "UTC", "1 (12 B)")
+    until_shown(browser, "#books", "1: 1 events (12 B) wait for their next clients")
     assert browser.complaints == []
 
 
@@ -175,4 +182,4 @@ def test_the_json_is_that_of_the_status(house):
     assert shown["ready"] and shown["not_ready"] is None and "clients" not in shown
     assert json.loads(local(house.http, "/clients.json").body) == {"clients": status["clients"], "matching": 1, "total": 1}
     assert json.loads(local(house.http, "/tags.json").body) == {
-        "tags": [{"tag": "blue", "clients": 1, "receivers": 1}], "total": 1}
+        "tags": [{"tag": "blue", "clients": 1, "receivers": 1, "kept": None}], "total": 1}

@@ -136,9 +136,9 @@ def test_those_for_whom_most_waits_come_first(stage, control):
 
 def test_tags_are_listed_by_use(stage, control):
     tagged(stage, b"red"), tagged(stage, b"blue"), tagged(stage, b"blue")
-    assert control.ask(command="tags") == {"tags": [{"tag": "blue", "clients": 2, "receivers": 2},
-                                                    {"tag": "red", "clients": 1, "receivers": 1}], "total": 2}
-    assert control.ask(command="tags", limit=1)["tags"] == [{"tag": "blue", "clients": 2, "receivers": 2}]
+    assert control.ask(command="tags") == {"tags": [{"tag": "blue", "clients": 2, "receivers": 2, "kept": None},
+                                                    {"tag": "red", "clients": 1, "receivers": 1, "kept": None}], "total": 2}
+    assert control.ask(command="tags", limit=1)["tags"] == [{"tag": "blue", "clients": 2, "receivers": 2, "kept": None}]
 
 
 # ---- changing

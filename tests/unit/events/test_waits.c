@@ -94,8 +94,8 @@ static void test_an_event_without_a_time_counts_as_taken_now(void **state)
     chunk_unref(chunk);
 }
 
-/* A slow client's queue keeps a part of a chunk, and a successor reads a whole one. Both keep the ages. */
-static void test_a_part_and_a_successor_s_chunk_have_the_same_ages(void **state)
+/* A slow client's queue keeps a part of a chunk, and a successor reads a whole one. Both keep the ages, and for whom it is. */
+static void test_a_part_and_a_successor_s_chunk_have_the_same_ages_and_receivers(void **state)
 {
     (void)state;
     struct state_out out;
@@ -104,6 +104,7 @@ static void test_a_part_and_a_successor_s_chunk_have_the_same_ages(void **state)
     assert_non_null(chunk);
     for (uint64_t i = 0; i < 20; i++)
         append(chunk, 10, (7 + i / 3) * UNIT);
+    chunk_mark(chunk, CHUNK_FOR_ONE, 4711);
     uint32_t from = 55;
     uint32_t to = 120;
     struct chunk *part = chunk_part(chunk, &from, &to);
@@ -114,6 +115,8 @@ static void test_a_part_and_a_successor_s_chunk_have_the_same_ages(void **state)
     bool missing = true;
     struct chunk *successor = state_get_chunk(&in, "chunk", &missing);
     assert_non_null(successor);
+    assert_true(part->meant_for == CHUNK_FOR_ONE && part->tag_hash == 4711);
+    assert_true(successor->meant_for == CHUNK_FOR_ONE && successor->tag_hash == 4711);
     waits.now_ns = 50 * UNIT;
     chunk_note_waits(chunk, 5, 12, &waits);
     const struct histogram whole = histogram;
@@ -196,7 +199,7 @@ int main(void)
         cmocka_unit_test_setup(test_each_event_between_two_others_counts_with_its_own_age, begin),
         cmocka_unit_test_setup(test_a_time_before_the_first_or_far_after_it_does_no_harm, begin),
         cmocka_unit_test_setup(test_an_event_without_a_time_counts_as_taken_now, begin),
-        cmocka_unit_test_setup(test_a_part_and_a_successor_s_chunk_have_the_same_ages, begin),
+        cmocka_unit_test_setup(test_a_part_and_a_successor_s_chunk_have_the_same_ages_and_receivers, begin),
         cmocka_unit_test_setup(test_a_queue_notes_each_event_when_its_last_byte_is_sent, begin),
         cmocka_unit_test_setup(test_the_clock_is_read_for_the_first_of_some_sends, begin),
     };

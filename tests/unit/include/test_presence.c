@@ -92,6 +92,20 @@ static void test_anyone_needs_an_evapid_and_a_client(void **state)
     assert_false(presence_anyone(p));
 }
 
+static void test_a_kept_tag_counts_as_somebody(void **state)
+{
+    struct presence *p = *state;
+    p->clients = 0;
+    presence_add(p, hash_of("kept"));
+    assert_false(tagged(p, "kept"));
+    p->kept = 1;
+    assert_true(presence_anyone(p));
+    assert_true(tagged(p, "kept"));
+    assert_false(tagged(p, "other"));
+    p->attached = 0;
+    assert_false(presence_anyone(p));
+}
+
 /* evapid leaves the clients and tags there when it goes. Then they must not count. */
 static void test_no_tag_is_there_without_an_evapid_and_a_client(void **state)
 {
@@ -635,6 +649,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         test(test_anyone_needs_an_evapid_and_a_client),
+        test(test_a_kept_tag_counts_as_somebody),
         test(test_no_tag_is_there_without_an_evapid_and_a_client),
         test(test_a_hash_is_fnv_1a),
         test(test_a_hash_is_never_the_mark_of_a_free_slot),
