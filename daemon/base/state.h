@@ -24,7 +24,7 @@
 /* Versions of state and ledger together. Raise the first with every field that is added or removed, and add a fixture
  * of it to tests/system/handover/fixtures. Raise the second to the first if an earlier evapid could do harm with what it does
  * not know: it then says so and does not take over. */
-#define STATE_VERSION 4U
+#define STATE_VERSION 5U
 #define STATE_READER 3U       /* the lowest version that can continue from our state */
 #define STATE_OLDEST 3U       /* the earliest version from which we can continue */
 #define STATE_NAME_MAX 31U    /* bytes of a field's name */

@@ -27,9 +27,9 @@
 
 #include "base/slice.h"
 #include "client/input_type.h"
+#include "client/stream.h"
 #include "client/tally.h"
 #include "client/terms.h"
-#include "client/transport.h"
 #include "events/outq.h"
 #include "net/address.h"
 #include "net/network.h"
@@ -109,8 +109,7 @@ struct client {
     uint32_t index; /* unique for evapid's life, from 1 */
     enum client_state state;
     const struct client_host *host;
-    const struct transport *transport;
-    int fd; /* -1 when GONE */
+    struct stream stream; /* closed when GONE */
     uv_poll_t poll;
     int watched;    /* events that poll waits for, enum uv_poll_event */
     int due;        /* events that poll reported, but there was no time */
@@ -121,9 +120,8 @@ struct client {
     uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
     uint64_t admit_by_ms;  /* loop time; 0: it was admitted once, may wait for ever, or nobody can admit it now */
     uint32_t admission_timeout_ms;
-    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: unknown */
-    struct tally *tally;                                               /* in the ledger */
-    struct ledger_slot *slot;                                          /* in the ledger */
+    struct tally *tally;      /* in the ledger */
+    struct ledger_slot *slot; /* in the ledger */
 
     struct client_input input;
     struct outq out;

@@ -227,7 +227,7 @@ static struct input_verdict input_take(struct client *client)
     size_t room = kept ? input->room - input->end : CLIENT_SCRATCH;
     if (client->out.framing == FRAMING_RAW && room > input->max_message_bytes)
         room = input->max_message_bytes;
-    const ssize_t n = client->transport->read(client->fd, at, room);
+    const ssize_t n = client->stream.kind->read(&client->stream, at, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return goes_on;
     if (n <= 0) {

@@ -80,7 +80,7 @@ struct ledger_slot {
     uint64_t cookie;    /* SO_COOKIE: identifies the socket */
     uint64_t since_ms;
     uint64_t connected_ns; /* the same, by CLOCK_MONOTONIC */
-    uint64_t origin;       /* position of the socket's stream (transport.h) before anything was sent */
+    uint64_t origin;       /* position of its stream (stream.h) before anything was sent */
     uint64_t offered;   /* while all that is queued is being written: delivered bytes once all of it is sent; else 0 */
     uint64_t run_since; /* follows, skipped: events of the run that are in its books */
     uint64_t written;   /* messages that were sent to a worker completely */

@@ -14,7 +14,7 @@
 #include "base/state.h"
 #include "base/store.h"
 #include "base/watch.h"
-#include "client/transport.h"
+#include "net/port.h"
 #include "net/acceptor.h"
 
 #define BACKLOG 511
@@ -269,12 +269,12 @@ static void listeners_share_port(const struct listeners *all, uint16_t port, boo
     const struct spare_socket *spare = NULL;
     DL_FOREACH(all->first, listener)
     if (listener->leaves && listener->fd >= 0 && address_port(&listener->address) == port)
-        transport_share(listener->fd, share);
+        port_share(listener->fd, share);
     LL_FOREACH(all->spares, spare)
     if (address_port(&spare->address) == port && listener_find(all, &spare->address) == NULL)
-        transport_share(spare->fd, share);
+        port_share(spare->fd, share);
     if (all->other_leaving != NULL)
-        transport_share(*all->other_leaving, share);
+        port_share(*all->other_leaving, share);
 }
 
 static void listeners_drop_spare(struct listeners *all, struct spare_socket *spare)
@@ -298,15 +298,15 @@ static void listeners_drop_spares_behind(struct listeners *all, const struct soc
 
 int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address)
 {
-    int fd = transport_listen(address, BACKLOG, false);
+    int fd = port_listen(address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
     listeners_share_port(all, address_port(address), true);
-    fd = transport_listen(address, BACKLOG, true);
+    fd = port_listen(address, BACKLOG, true);
     const int error = errno;
     listeners_share_port(all, address_port(address), false);
     if (fd >= 0) {
-        transport_share(fd, false);
+        port_share(fd, false);
         listeners_drop_spares_behind(all, address);
     }
     errno = error;
@@ -454,7 +454,7 @@ bool listener_denies(const struct listener *listener, const struct client *clien
 {
     struct sockaddr_storage peer;
     socklen_t size = sizeof(peer);
-    if (listener->state == LISTENER_CLOSED || getpeername(client->fd, (struct sockaddr *)&peer, &size) != 0)
+    if (listener->state == LISTENER_CLOSED || getpeername(client->stream.fd, (struct sockaddr *)&peer, &size) != 0)
         return false;
     const struct network host = network_of(&peer);
     return !access_admits(listener->access, &host);

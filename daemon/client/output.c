@@ -106,7 +106,7 @@ void output_flush(struct client *client)
     while (!outq_is_empty(&client->out) && budget > 0 && !client->subscription.failed) {
         const int count = within_budget(iov, outq_gather(&client->out, iov, FLUSH_IOVECS), budget);
         output_note_offered(client, iov, count);
-        const ssize_t n = client->transport->write(client->fd, iov, count);
+        const ssize_t n = client->stream.kind->write(&client->stream, iov, count);
         if (n < 0 && errno == EINTR)
             continue;
         output->full = n < 0 && errno == EAGAIN;

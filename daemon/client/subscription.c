@@ -1,8 +1,6 @@
 /* Following a run, and being skipped by it. */
 #include "client/subscription.h"
 
-#include <sys/socket.h>
-
 #include "base/log.h"
 #include "base/state.h"
 #include "client/books.h"
@@ -66,7 +64,7 @@ void subscription_leave(struct client *client)
     books_note_given(client);
     if (left)
         return;
-    shutdown(client->fd, SHUT_RDWR);
+    stream_shut(&client->stream);
     subscription_fail(client, DROP_MEMORY, "no memory for its queue");
 }
 

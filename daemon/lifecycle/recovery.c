@@ -5,18 +5,17 @@
 
 #include "base/log.h"
 #include "base/store.h"
-#include "client/transport.h"
 #include "kamailio/succession.h"
 #include "lifecycle/adoption.h"
 
 #define SUBJECT "handover"
 
 /* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. */
-static bool stream_is_whole(struct ledger_slot *slot, int fd)
+static bool stream_is_whole(struct ledger_slot *slot, const struct stream *stream)
 {
     struct tally *tally = &slot->tally;
-    const uint64_t sent = transport_tcp.position(fd) - slot->origin;
-    if (slot->input_begun || slot->cookie != transport_tcp.cookie(fd))
+    const uint64_t sent = stream_position(stream) - slot->origin;
+    if (slot->input_begun || slot->cookie != stream_cookie(stream))
         return false;
     if (slot->offered == 0 || sent != slot->offered)
         return sent == tally->delivered_bytes && !slot->output_begun;
@@ -40,7 +39,8 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
 {
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", slot->index);
-    const bool whole = fd >= 0 && stream_is_whole(slot, fd);
+    struct stream stream = stream_of(fd);
+    const bool whole = fd >= 0 && stream_is_whole(slot, &stream);
     count_lost(slot);
     struct client *client = whole ? evapid_adopt(evapid, slot, fd) : NULL;
     if (client != NULL) {
@@ -53,7 +53,7 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
              : whole ? "no memory to go on with it; closing it"
                      : "its stream stands in the middle of a frame; closing it");
     if (fd >= 0 && !whole)
-        transport_tcp.close(fd);
+        stream_close(&stream);
     store_forget_client(slot->index);
     evapid->ledger.header->closed++;
     ledger_release(&evapid->ledger, slot);

@@ -361,9 +361,9 @@ static void test_who_writes_says_who_can_read(void **state)
     assert_null(state_open(&in, memfd_of_version(STATE_VERSION + 5, STATE_VERSION)));
     assert_true(state_close(&in));
     assert_string_equal(state_open(&in, memfd_of_version(99, 98)),
-                        "it was written by a later version, for 98 or later (format 99; this one is 4)");
+                        "it was written by a later version, for 98 or later (format 99; this one is 5)");
     assert_string_equal(state_open(&in, memfd_of_version(STATE_OLDEST - 1, 1)),
-                        "it was written by another version, which is too old (format 2; this one reads 3 to 4)");
+                        "it was written by another version, which is too old (format 2; this one reads 3 to 5)");
 }
 
 static void test_a_state_that_can_not_be_written_whole_is_none(void **state)

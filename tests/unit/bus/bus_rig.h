@@ -406,8 +406,7 @@ static inline void reset(struct peer *peer)
     hang_up(peer);
 }
 
-/* ---- a transport that accepts what it likes
- * ----------------------------------------------------------------------- */
+/* ---- a stream that accepts what it likes ----------------------------------------------------------------------- */
 
 static struct wire {
     size_t most;   /* the most bytes that a write accepts; 0: it would block */
@@ -416,7 +415,7 @@ static struct wire {
     unsigned writes;
 } wire = { .most = SIZE_MAX };
 
-static inline ssize_t narrow_write(int fd, const struct iovec *iov, int count)
+static inline ssize_t narrow_write(struct stream *stream, const struct iovec *iov, int count)
 {
     wire.writes++;
     if (wire.most == 0 || (wire.error != 0 && wire.fail++ % 2 == 0)) {
@@ -432,28 +431,28 @@ static inline ssize_t narrow_write(int fd, const struct iovec *iov, int count)
             some[n].iov_len = room;
         room -= some[n].iov_len;
     }
-    return transport_tcp.write(fd, some, n);
+    return stream_tcp.write(stream, some, n);
 }
 
-static inline ssize_t plain_read(int fd, void *bytes, size_t room)
+static inline ssize_t plain_read(struct stream *stream, void *bytes, size_t room)
 {
-    return transport_tcp.read(fd, bytes, room);
+    return stream_tcp.read(stream, bytes, room);
 }
 
-static inline int plain_close(int fd)
+static inline void plain_close(struct stream *stream)
 {
-    return transport_tcp.close(fd);
+    stream_tcp.close(stream);
 }
 
-static const struct transport narrow = { .read = plain_read, .write = narrow_write, .close = plain_close };
+static const struct stream_kind narrow = { .read = plain_read, .write = narrow_write, .close = plain_close };
 
 static inline struct peer through_narrow(struct peer peer)
 {
-    peer.client->transport = &narrow;
+    peer.client->stream.kind = &narrow;
     return peer;
 }
 
-/* wire_block: nothing leaves through the narrow transport, as if no peer read. wire_open: everything leaves again. */
+/* wire_block: nothing leaves through the narrow stream, as if no peer read. wire_open: everything leaves again. */
 static inline void wire_block(void)
 {
     wire = (struct wire){ .most = 0 };

@@ -108,15 +108,15 @@ static void test_a_socket_gets_the_options_of_its_listener(void **state)
     limits.keepalive_interval_s = 13;
     limits.keepalive_probes = 4;
     struct peer a = connect_tcp(&limits, 0);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_NODELAY), 1);
-    assert_int_equal(option(a.client->fd, SOL_SOCKET, SO_KEEPALIVE), 1);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPIDLE), 71);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPINTVL), 13);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPCNT), 4);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(option(a.client->stream.fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPIDLE), 71);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPINTVL), 13);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPCNT), 4);
     limits.keepalive_idle_s = 0;
     struct peer b = connect_tcp(&limits, 0);
-    assert_int_equal(option(b.client->fd, IPPROTO_TCP, TCP_NODELAY), 1);
-    assert_int_equal(option(b.client->fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+    assert_int_equal(option(b.client->stream.fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(option(b.client->stream.fd, SOL_SOCKET, SO_KEEPALIVE), 0);
     hang_up(&a);
     hang_up(&b);
 }

@@ -9,7 +9,7 @@ static void test_writes_of_every_size_give_the_same_stream(void **state)
     static const char expected[] = "5:hello,0:,12:a longer one,1:x,";
     for (wire.most = 1; wire.most < sizeof(expected); wire.most++) {
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         relay("hello");
         relay("");
         relay("a longer one");
@@ -30,7 +30,7 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
     static const int errors[] = { EINTR, EAGAIN };
     for (size_t i = 0; i < 2; i++) {
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire.error = errors[i];
         wire.fail = 0;
         wire.most = 3;
@@ -50,7 +50,7 @@ static void test_the_events_of_a_turn_leave_in_one_write(void **state)
     (void)state;
     static char out[200 * 8];
     struct peer a = open_pair();
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire.writes = 0;
     for (int i = 0; i < 200; i++)
         relay("hello");
@@ -69,7 +69,7 @@ static void test_messages_of_a_client_are_still_read_after_a_failed_write(void *
     (void)state;
     struct peer a = open_pair();
     struct peer b = open_pair();
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire.error = EPIPE;
     wire.fail = 0;
     relay("1");
@@ -97,7 +97,7 @@ static void test_a_client_whose_write_failed_is_no_receiver(void **state)
     for (size_t i = 0; i < 2; i++) {
         struct peer a = open_pair();
         give_tag(&a, "x");
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire.error = EPIPE;
         wire.fail = 0;
         relay("1");
@@ -193,7 +193,7 @@ static void test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it(v
         const size_t expected = (sent + 7) / 8 * 8;
         const struct tally before = bus->totals;
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire = (struct wire){ .most = sent, .error = EAGAIN, .fail = 1 }; /* one write and no more */
         relay("hello");
         relay("world");
@@ -223,7 +223,7 @@ static void test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun(void **st
         const struct tally before = bus->totals;
         struct peer a = admitted(connect_pair(&limits));
         const uint32_t index = a.client->index;
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire = (struct wire){ .most = sent, .error = EAGAIN, .fail = sent > 0 }; /* one write and no more */
         for (int i = 0; i < 3; i++)
             relay("hello");
@@ -258,7 +258,7 @@ static void test_messages_of_a_slow_client_still_reach_the_host(void **state)
     up.take = 0;
     send_text(&a, "1:a,1:b,1:c,");
     TURN_UNTIL(up.of[1].refused == 1);
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire = (struct wire){ .most = 3, .error = EAGAIN, .fail = 1 };
     relay("hello");
     turn();
