@@ -15,7 +15,6 @@
 #include "client/output.h"
 #include "client/pace.h"
 #include "events/waits.h"
-#include "net/origin.h"
 
 static struct log_limit failures = { .kind = "clients: connection failures" };
 
@@ -43,7 +42,8 @@ static void client_end_input(struct client *client, const char *why)
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     if (why != NULL)
-        log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
+        log_limited(&failures, LEVEL_INFO, subject, "%s %s %u: %s", client->address, remote_noun(&client->origin),
+                    client->port, why);
     input_stop(client);
     if (client->state == CLIENT_OPEN)
         client_enter(client, CLIENT_FINISHING);
@@ -252,7 +252,7 @@ static void client_init_out(struct client *client, enum framing framing, const s
     client->out.waits = client->host->waits;
 }
 
-struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
+struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct remote *remote,
                            const struct client_limits *limits, const struct client_host *host)
 {
     struct ledger_slot *slot = ledger_claim(host->ledger, index);
@@ -265,9 +265,9 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
         return NULL;
     }
     client->since_ms = clock_wall_ms();
-    address_host(peer, client->address);
-    client->port = address_port(peer);
-    client->origin = origin_of(peer);
+    memcpy(client->address, remote->address, sizeof(client->address));
+    client->port = remote->port;
+    client->origin = remote->origin;
     client_init_out(client, limits->framing, limits);
     stream_begin(&client->stream);
     client_set_keepalive(client, limits);

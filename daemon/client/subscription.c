@@ -1,6 +1,5 @@
 /* Following a run, and being skipped by it. */
 #include "client/subscription.h"
-
 #include "base/log.h"
 #include "base/state.h"
 #include "client/books.h"
@@ -73,7 +72,8 @@ void subscription_fail(struct client *client, enum drop_reason reason, const cha
     struct subscription *subscription = &client->subscription;
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
-    log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
+    log_limited(&failures, LEVEL_INFO, subject, "%s %s %u: %s", client->address, remote_noun(&client->origin),
+                client->port, why);
     subscription->failed = true;
     books_count_dropped(client, reason, outq_clear(&client->out));
     client->host->failed(client);

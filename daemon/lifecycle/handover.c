@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/state.h"
 #include "bus/roster.h"
+#include "client/listener_state.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
 #include "lifecycle/adoption.h"

@@ -10,10 +10,13 @@
 
 #define SUBJECT "handover"
 
-/* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. */
+/* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. If the kernel
+ * does not tell what it has taken, a write that was under way may have got anywhere. */
 static bool stream_is_whole(struct ledger_slot *slot, const struct stream *stream)
 {
     struct tally *tally = &slot->tally;
+    if (!stream_has_position(stream))
+        return !slot->input_begun && !slot->output_begun && slot->offered == 0 && slot->cookie == stream_cookie(stream);
     const uint64_t sent = stream_position(stream) - slot->origin;
     if (slot->input_begun || slot->cookie != stream_cookie(stream))
         return false;
@@ -51,7 +54,7 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
     log_line(LEVEL_WARNING, subject, "%s",
              fd < 0  ? "its connection was not kept"
              : whole ? "no memory to go on with it; closing it"
-                     : "its stream stands in the middle of a frame; closing it");
+                     : "its stream may stand in the middle of a frame; closing it");
     if (fd >= 0 && !whole)
         stream_close(&stream);
     store_forget_client(slot->index);

@@ -236,7 +236,8 @@ static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_s
     const struct network origin = origin_of(address);
     assert_true(listener_enter(&listener, &origin));
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    assert_true(bus_connect(bus, fd, address, limits, &listener));
+    const struct remote remote = remote_of_address(address);
+    assert_true(bus_connect(bus, fd, &remote, limits, &listener));
     peer->client = roster_find(bus, bus->last_index);
     assert_non_null(peer->client);
 }

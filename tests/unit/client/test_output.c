@@ -44,6 +44,50 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
     assert_int_equal(all_dropped(&bus->totals), 0);
 }
 
+/* What the ledger says of a write while the kernel takes the bytes. */
+static struct {
+    const struct ledger_slot *slot;
+    uint64_t offered; /* by the last write */
+} under_way;
+
+static ssize_t watched_write(struct stream *stream, const struct iovec *iov, int count)
+{
+    under_way.offered = under_way.slot->offered;
+    return narrow_write(stream, iov, count);
+}
+
+/* An evapid that goes on after a kill closes a client for which a write was under way, if nothing tells how much of it
+ * was sent. So the ledger says it of each write, and only of a write. */
+static void test_the_ledger_says_that_a_write_is_under_way(void **state)
+{
+    (void)state;
+    static const struct stream_kind watched = {
+        .name = "watched", .read = plain_read, .write = watched_write, .close = plain_close
+    };
+    struct peer a = open_pair();
+    a.client->stream.kind = &watched;
+    under_way.slot = a.client->slot;
+    wire_block();
+    relay("hello");
+    turn();
+    assert_int_equal(under_way.offered, strlen("5:hello,"));
+    assert_int_equal(under_way.slot->offered, 0);
+    wire = (struct wire){ .most = 3, .error = EAGAIN, .fail = 1 };
+    turn();
+    assert_true(under_way.slot->output_begun);
+    assert_int_equal(under_way.slot->offered, 0);
+    wire_block();
+    for (int i = 0; i < 8; i++) {
+        const struct payload event = big_event(1 << 20, 'a');
+        give_relay(bus, &event, NULL);
+    }
+    turn();
+    assert_int_equal(under_way.offered, LEDGER_OFFERED_PART);
+    assert_int_equal(under_way.slot->offered, 0);
+    wire_open();
+    hang_up(&a);
+}
+
 /* A turn's events cost one write for each client. */
 static void test_the_events_of_a_turn_leave_in_one_write(void **state)
 {
@@ -560,6 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_writes_of_every_size_give_the_same_stream),
         WITH_BUS(test_a_write_that_is_interrupted_or_would_block_is_tried_again),
+        WITH_BUS(test_the_ledger_says_that_a_write_is_under_way),
         WITH_BUS(test_the_events_of_a_turn_leave_in_one_write),
         WITH_BUS(test_messages_of_a_client_are_still_read_after_a_failed_write),
         WITH_BUS(test_a_client_whose_write_failed_is_no_receiver),

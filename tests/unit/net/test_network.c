@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "net/network.h"
+#include "net/remote.h"
 
 static struct network parsed(const char *text)
 {
@@ -272,6 +273,23 @@ static void test_link_local_addresses(void **state)
     }
 }
 
+/* A user of this machine is an origin, and in no network. */
+static void test_a_user_is_in_no_network(void **state)
+{
+    (void)state;
+    struct network all;
+    struct network all_v6;
+    const struct remote root = remote_of_user(0);
+    const struct remote other = remote_of_user(65536);
+    assert_null(network_parse("0.0.0.0/0", &all));
+    assert_null(network_parse("::/0", &all_v6));
+    assert_false(network_covers(&all, &root.host) || network_covers(&all_v6, &root.host));
+    assert_memory_not_equal(&root.origin, &other.origin, sizeof(root.origin));
+    assert_string_equal(other.address, "unix");
+    assert_int_equal(other.port, 65536);
+    assert_string_equal(remote_noun(&other.origin), "user");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_widening_clears_the_bits_behind_the_prefix),
         cmocka_unit_test(test_private_addresses_are_not_public),
         cmocka_unit_test(test_link_local_addresses),
+        cmocka_unit_test(test_a_user_is_in_no_network),
     };
     return cmocka_run_group_tests_name("network", tests, NULL, NULL);
 }
