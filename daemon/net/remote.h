@@ -22,6 +22,10 @@ struct remote {
 struct remote remote_of_address(const struct sockaddr_storage *address);
 struct remote remote_of_user(uint32_t user);
 
+/* Read whom to look for: an address, a network, "unix" for every user, or "unix:1000" for one. *out covers the hosts of
+ * those remotes (network_covers). Returns NULL, or why text is none of these. */
+const char *remote_parse(const char *text, struct network *out);
+
 /* What the port of a remote of this origin is: "192.0.2.1 port 4711", "unix user 1000". */
 static inline const char *remote_noun(const struct network *origin)
 {

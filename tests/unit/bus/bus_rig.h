@@ -230,16 +230,21 @@ static inline int open_listening(void)
     return listening < 0 || bind(listening, (struct sockaddr *)&any, sizeof(any)) != 0 || listen(listening, 64) != 0;
 }
 
+static inline void connect_remote(struct peer *peer, int fd, const struct remote *remote,
+                                  const struct client_limits *limits)
+{
+    assert_true(listener_enter(&listener, &remote->origin));
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    assert_true(bus_connect(bus, fd, remote, limits, &listener));
+    peer->client = roster_find(bus, bus->last_index);
+    assert_non_null(peer->client);
+}
+
 static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_storage *address,
                               const struct client_limits *limits)
 {
-    const struct network origin = origin_of(address);
-    assert_true(listener_enter(&listener, &origin));
-    fcntl(fd, F_SETFL, O_NONBLOCK);
     const struct remote remote = remote_of_address(address);
-    assert_true(bus_connect(bus, fd, &remote, limits, &listener));
-    peer->client = roster_find(bus, bus->last_index);
-    assert_non_null(peer->client);
+    connect_remote(peer, fd, &remote, limits);
 }
 
 /* A client over TCP, admitting. buffer: bytes of its socket's buffers, to fill them fast; 0: the system's default. */
