@@ -394,6 +394,7 @@ static const char *process_begin(struct process *p, int predecessor)
     ledger_own(&p->evapid.ledger);
     door_adopt(&p->evapid.kamailio.door);
     door_adopt(&p->evapid.control.door);
+    listeners_adopt(&p->evapid.listeners);
     reload_clients(&p->evapid);
     succession_adopt(&p->evapid.kamailio);
     identity_stop_asking();
@@ -418,6 +419,7 @@ static int process_run(struct process *p, bool replace)
             door_close(&p->evapid.control.door);
         if (!p->evapid.kamailio.door.inherited)
             door_close(&p->evapid.kamailio.door);
+        listeners_withdraw(&p->evapid.listeners);
         store_drain();
         notify_close();
         return EXIT_BROKEN;

@@ -18,9 +18,9 @@ struct event {
     enum wire_type type; /* WIRE_NEW, WIRE_CLOSED or WIRE_MESSAGE */
     uint32_t session;    /* the evapid that assigned connection */
     uint32_t connection; /* index of the client's connection */
-    uint16_t port;       /* the client's */
+    uint32_t port;       /* the client's; of a Unix socket, its user's number */
     bool again;          /* NEW: a connection-new route has admitted the client before */
-    str address;         /* the client's, without brackets */
+    str address;         /* the client's, without brackets; "unix" of a Unix socket */
     str message;         /* MESSAGE: any bytes; after them stands a NUL that is not part of the message */
     struct tag tag;
 };

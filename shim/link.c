@@ -112,13 +112,16 @@ static void tell_done(void)
  * the next frame, so it is restored afterwards. */
 static void run_event(const struct inbox_frame *frame, const struct wire_event *wire)
 {
+    uint32_t user = 0;
+    const bool is_user = wire_event_is_of_user(wire, &user);
     struct event event = {
         .type = frame->type,
         .session = worker.session,
         .connection = wire->connection,
-        .port = wire->port,
+        .port = is_user ? user : wire->port,
         .again = wire->again,
-        .address = { .s = (char *)(uintptr_t)wire->address.bytes, .len = (int)wire->address.length },
+        .address = { .s = (char *)(uintptr_t)wire->address.bytes,
+                     .len = is_user ? (int)strlen("unix") : (int)wire->address.length },
         .message = { .s = (char *)(uintptr_t)wire->message.bytes, .len = (int)wire->message.length },
         .tag = { .length = wire->tag.length },
     };

@@ -92,7 +92,8 @@ static void bus_on_gone(struct client *client)
     struct bus *bus = bus_of(client);
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
-    log_limited(&comings, LEVEL_INFO, subject, "%s port %u closed", client->address, client->port);
+    log_limited(&comings, LEVEL_INFO, subject, "%s %s %u closed", client->address, remote_noun(&client->origin),
+                client->port);
     bus->closed++;
     ledger_note_closed(client->slot, true);
     bus_note_counts(bus);
@@ -132,12 +133,12 @@ static void bus_bound_queue(const struct bus *bus, struct client_limits *limits)
         limits->max_queued_bytes = bus->max_total_queued_bytes;
 }
 
-bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
+bool bus_connect(struct bus *bus, int fd, const struct remote *remote, const struct client_limits *limits,
                  struct listener *listener)
 {
     struct client_limits own = *limits;
     bus_bound_queue(bus, &own);
-    struct client *client = client_open(bus->loop, fd, bus_next_index(bus), peer, &own, &bus->host);
+    struct client *client = client_open(bus->loop, fd, bus_next_index(bus), remote, &own, &bus->host);
     if (client == NULL)
         return false;
     char subject[CLIENT_SUBJECT];
@@ -156,8 +157,8 @@ bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, c
     bus_note_counts(bus);
     store_keep_client(fd, client->index);
     client_subject(client, subject);
-    log_limited(&comings, LEVEL_INFO, subject, "%s port %u connected to %s", client->address, client->port,
-                listener_name(listener));
+    log_limited(&comings, LEVEL_INFO, subject, "%s %s %u connected to %s", client->address,
+                remote_noun(&client->origin), client->port, listener_name(listener));
     return true;
 }
 

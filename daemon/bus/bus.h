@@ -25,13 +25,13 @@ void bus_commit(struct bus *bus, uint64_t instance, uint64_t tail);
 void bus_close(struct bus *bus);
 
 /* A new connection: the client is ADMITTING until upstream admits it. False: no memory. */
-bool bus_connect(struct bus *bus, int fd, const struct sockaddr_storage *peer, const struct client_limits *limits,
+bool bus_connect(struct bus *bus, int fd, const struct remote *remote, const struct client_limits *limits,
                  struct listener *listener);
 
 /* The bus as the host of listeners: make an accepted connection a client. */
-static inline bool bus_on_connection(void *bus, struct listener *listener, int fd, const struct sockaddr_storage *peer)
+static inline bool bus_on_connection(void *bus, struct listener *listener, int fd, const struct remote *remote)
 {
-    return bus_connect(bus, fd, peer, &listener->limits, listener);
+    return bus_connect(bus, fd, remote, &listener->limits, listener);
 }
 
 /* Can anybody admit clients now? Only then does their time for admission run. */

@@ -89,9 +89,9 @@ static void flush_say_slow(const struct client *client)
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&slow, LEVEL_WARNING, subject,
-                "%s port %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
-                client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
-                client->out.limit);
+                "%s %s %u does not keep up: %llu events (%zu bytes, limit %zu) wait for it; disconnecting it",
+                client->address, remote_noun(&client->origin), client->port,
+                (unsigned long long)outq_events(&client->out), outq_bytes(&client->out), client->out.limit);
 }
 
 void flush_cut_off_now(struct bus *bus, struct client *client)

@@ -64,8 +64,8 @@ static void shed_break_off(struct bus *bus, struct client *client)
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     log_limited(&broken_off, LEVEL_WARNING, subject,
-                "%s port %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
-                client->address, client->port, outq_bytes(&client->out));
+                "%s %s %u has not read the rest of a frame (%zu bytes wait), and memory is short: closing it at once",
+                client->address, remote_noun(&client->origin), client->port, outq_bytes(&client->out));
     heritage_leave_all(bus, client, DROP_SLOW);
     client_drop(client, DROP_SLOW);
 }

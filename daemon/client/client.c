@@ -1,15 +1,9 @@
 /* One client's socket: reading messages, sending frames, and the states between accept and close. */
 #include "client/client.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -21,7 +15,6 @@
 #include "client/output.h"
 #include "client/pace.h"
 #include "events/waits.h"
-#include "net/origin.h"
 
 static struct log_limit failures = { .kind = "clients: connection failures" };
 
@@ -49,7 +42,8 @@ static void client_end_input(struct client *client, const char *why)
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
     if (why != NULL)
-        log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
+        log_limited(&failures, LEVEL_INFO, subject, "%s %s %u: %s", client->address, remote_noun(&client->origin),
+                    client->port, why);
     input_stop(client);
     if (client->state == CLIENT_OPEN)
         client_enter(client, CLIENT_FINISHING);
@@ -121,8 +115,7 @@ void client_flush(struct client *client)
 /* A client that waits for admission has hung up. If it has sent nothing it is forgotten; otherwise it waits on. */
 static void client_hung_up(struct client *client)
 {
-    int unread = 0;
-    if (ioctl(client->fd, FIONREAD, &unread) != 0 || unread == 0)
+    if (stream_is_quiet(&client->stream))
         input_stop(client);
     if (client->input.over && client->input.bytes == NULL) {
         client->host->ended(client);
@@ -217,30 +210,9 @@ void client_tick(struct client *client)
 
 static void client_set_keepalive(struct client *client, const struct client_limits *limits)
 {
-    const int on = limits->keepalive_idle_s > 0;
-    const int idle = (int)limits->keepalive_idle_s;
-    const int interval = (int)limits->keepalive_interval_s;
-    const int probes = (int)limits->keepalive_probes;
-    if (client->keepalive_idle_s == limits->keepalive_idle_s &&
-        client->keepalive_interval_s == limits->keepalive_interval_s &&
-        client->keepalive_probes == limits->keepalive_probes)
-        return; /* the socket has them already */
-    client->keepalive_idle_s = limits->keepalive_idle_s;
-    client->keepalive_interval_s = limits->keepalive_interval_s;
-    client->keepalive_probes = limits->keepalive_probes;
-    setsockopt(client->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    if (idle == 0)
-        return;
-    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-    setsockopt(client->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-}
-
-static void client_set_socket_options(struct client *client, const struct client_limits *limits)
-{
-    const int on = 1;
-    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    client_set_keepalive(client, limits);
+    stream_set_keepalive(&client->stream, (struct stream_keepalive){ .idle_s = limits->keepalive_idle_s,
+                                                                     .interval_s = limits->keepalive_interval_s,
+                                                                     .probes = limits->keepalive_probes });
 }
 
 /* The limits that can change at any time without affecting anything under way. */
@@ -265,13 +237,11 @@ static struct client *client_new(uv_loop_t *loop, int fd, struct ledger_slot *sl
     }
     client->poll.data = fd >= 0 ? client : NULL;
     client->poll.loop = loop;
-    client->fd = fd;
+    client->stream = stream_of(fd);
     client->index = slot->index;
     client->slot = slot;
     client->tally = &slot->tally;
     client->host = host;
-    client->transport = &transport_tcp;
-    client->keepalive_idle_s = UINT_MAX;
     output_begin(client);
     client_apply_limits(client, limits);
     return client;
@@ -283,7 +253,7 @@ static void client_init_out(struct client *client, enum framing framing, const s
     client->out.waits = client->host->waits;
 }
 
-struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
+struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct remote *remote,
                            const struct client_limits *limits, const struct client_host *host)
 {
     struct ledger_slot *slot = ledger_claim(host->ledger, index);
@@ -291,23 +261,25 @@ struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct
     if (client == NULL) {
         if (slot != NULL)
             ledger_release(host->ledger, slot);
-        transport_tcp.close(fd);
+        struct stream stream = stream_of(fd);
+        stream_close(&stream);
         return NULL;
     }
     client->since_ms = clock_wall_ms();
-    address_host(peer, client->address);
-    client->port = address_port(peer);
-    client->origin = origin_of(peer);
+    memcpy(client->address, remote->address, sizeof(client->address));
+    client->port = remote->port;
+    client->origin = remote->origin;
     client_init_out(client, limits->framing, limits);
-    client_set_socket_options(client, limits);
+    stream_begin(&client->stream);
+    client_set_keepalive(client, limits);
     ledger_introduce(slot, &(struct ledger_newcomer){ .framing = limits->framing,
                                                       .address = client->address,
                                                       .port = client->port,
                                                       .peer = client->origin,
                                                       .since_ms = client->since_ms,
                                                       .connected_ns = histogram_clock_ns(),
-                                                      .origin = client->transport->position(fd),
-                                                      .cookie = client->transport->cookie(fd) });
+                                                      .origin = stream_position(&client->stream),
+                                                      .cookie = stream_cookie(&client->stream) });
     client_enter(client, CLIENT_ADMITTING);
     client_time_admission(client);
     if (!client->unwatched)
@@ -321,8 +293,9 @@ struct client *client_adopt(uv_loop_t *loop, int fd, struct ledger_slot *slot, c
 {
     struct client *client = client_new(loop, fd, slot, limits, host);
     if (client == NULL) {
+        struct stream stream = stream_of(fd);
         if (fd >= 0)
-            close(fd); /* without a shutdown: another evapid may have the connection, too */
+            stream_abandon(&stream);
         return NULL;
     }
     client->since_ms = slot->since_ms;
@@ -445,8 +418,7 @@ static void client_close_socket(struct client *client)
     input_stop(client);
     client_enter(client, CLIENT_GONE);
     uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
-    client->transport->close(client->fd);
-    client->fd = -1;
+    stream_close(&client->stream);
 }
 
 void client_drop(struct client *client, enum drop_reason reason)
@@ -467,9 +439,9 @@ void client_discard(struct client *client)
 void client_abandon(struct client *client)
 {
     client->host = NULL; /* tells the poll's callback to free it; without a socket there is no poll */
-    if (client->fd >= 0) {
+    if (client->stream.fd >= 0) {
         uv_close((uv_handle_t *)&client->poll, client_on_poll_closed);
-        close(client->fd);
+        stream_abandon(&client->stream);
     } else if (client->poll.data == NULL) {
         free(client);
     }
@@ -513,6 +485,9 @@ void client_save(struct client *client, struct state_out *out)
     state_put(out, "deadline-ms", client->deadline_ms > now_ms ? client->deadline_ms - now_ms : 0);
     state_put(out, "admit-by", client->admit_by_ms != 0);
     state_put(out, "admit-by-ms", client->admit_by_ms > now_ms ? client->admit_by_ms - now_ms : 0);
+    state_put_record(out, "stream");
+    stream_save(&client->stream, out);
+    state_put_end(out);
     state_put_record(out, "input");
     input_save(client, out);
     state_put_end(out);
@@ -540,8 +515,12 @@ bool client_load(struct client *client, struct state_in *in, bool *lost)
     client->deadline_ms = now_ms + state_get(in, "deadline-ms", 0);
     const bool admit_by = state_get(in, "admit-by", 0) == 1;
     client->admit_by_ms = (now_ms + state_get(in, "admit-by-ms", 0)) * admit_by;
-    if (state > CLIENT_GONE || (state == CLIENT_GONE && client->fd >= 0) || in->at.failed)
+    if (state > CLIENT_GONE || (state == CLIENT_GONE && client->stream.fd >= 0) || in->at.failed)
         return state_fail(in);
+    state_get_record(in, "stream");
+    if (!stream_load(&client->stream, in))
+        return state_fail(in);
+    state_get_end(in);
     state_get_record(in, "input");
     if (!input_load(client, in))
         return false;
@@ -550,10 +529,10 @@ bool client_load(struct client *client, struct state_in *in, bool *lost)
     if (!outq_load(&client->out, in))
         return false;
     state_get_end(in);
-    *lost = client->fd < 0 && state != CLIENT_GONE;
+    *lost = client->stream.fd < 0 && state != CLIENT_GONE;
     if (*lost)
         client_lose(client);
-    else if (client->fd >= 0)
+    else if (client->stream.fd >= 0)
         client_enter(client, (enum client_state)state);
     return true;
 }

@@ -12,7 +12,7 @@
 
 /* Take over a connected socket: set its options, and watch it. NULL: no memory, or the socket is unusable; it is
  * closed. */
-struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct sockaddr_storage *peer,
+struct client *client_open(uv_loop_t *loop, int fd, uint32_t index, const struct remote *remote,
                            const struct client_limits *limits, const struct client_host *host);
 
 /* Take over the client of a slot from the evapid before us, with its socket (-1: it is GONE). Nothing waits in either

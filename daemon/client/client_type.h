@@ -1,4 +1,4 @@
-/* A client: one TCP connection of an application, from accept to the last of its messages.
+/* A client: one connection of an application, from accept to the last of its messages.
  *
  * It owns the socket, the bytes that are not yet a message, and the frames that wait to be sent. It knows framing, but
  * neither Kamailio nor other clients. It reports to its host (struct client_host, the bus), which decides when it may
@@ -27,12 +27,13 @@
 
 #include "base/slice.h"
 #include "client/input_type.h"
+#include "client/stream.h"
 #include "client/tally.h"
 #include "client/terms.h"
-#include "client/transport.h"
 #include "events/outq.h"
 #include "net/address.h"
 #include "net/network.h"
+#include "net/remote.h"
 
 enum client_state { CLIENT_ADMITTING, CLIENT_OPEN, CLIENT_FINISHING, CLIENT_FLUSHING, CLIENT_GONE };
 
@@ -109,21 +110,19 @@ struct client {
     uint32_t index; /* unique for evapid's life, from 1 */
     enum client_state state;
     const struct client_host *host;
-    const struct transport *transport;
-    int fd; /* -1 when GONE */
+    struct stream stream; /* closed when GONE */
     uv_poll_t poll;
     int watched;    /* events that poll waits for, enum uv_poll_event */
     int due;        /* events that poll reported, but there was no time */
     bool unwatched; /* the kernel had no room to watch: tried again in a second */
     char address[EVAPID_ADDRESS_MAX];
-    uint16_t port;
+    uint32_t port;         /* of a Unix socket: the user's number */
     struct network origin; /* where it comes from, as its listener counts it (origin.h) */
     uint64_t since_ms;     /* wall clock, milliseconds of the epoch */
     uint64_t admit_by_ms;  /* loop time; 0: it was admitted once, may wait for ever, or nobody can admit it now */
     uint32_t admission_timeout_ms;
-    unsigned keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of its socket; UINT_MAX: unknown */
-    struct tally *tally;                                               /* in the ledger */
-    struct ledger_slot *slot;                                          /* in the ledger */
+    struct tally *tally;      /* in the ledger */
+    struct ledger_slot *slot; /* in the ledger */
 
     struct client_input input;
     struct outq out;

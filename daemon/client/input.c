@@ -79,10 +79,10 @@ static void input_reject(struct client *client, enum netstring_status status, co
     show_beginning(bytes + frame->used, length - frame->used, beginning);
     log_limited(
         &bad_input, LEVEL_WARNING, subject,
-        "%s port %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); it began with "
+        "%s %s %u: malformed netstring at byte %llu of its stream (0x%02x): %s (limit %zu bytes); it began with "
         "\"%s\"; closing it",
-        client->address, client->port, (unsigned long long)offset, (unsigned char)bytes[frame->at],
-        netstring_reason(status), input->max_message_bytes, beginning);
+        client->address, remote_noun(&client->origin), client->port, (unsigned long long)offset,
+        (unsigned char)bytes[frame->at], netstring_reason(status), input->max_message_bytes, beginning);
     input_use(client, input->end - input->start); /* drop all of it; it does not count as a lost message */
 }
 
@@ -227,7 +227,7 @@ static struct input_verdict input_take(struct client *client)
     size_t room = kept ? input->room - input->end : CLIENT_SCRATCH;
     if (client->out.framing == FRAMING_RAW && room > input->max_message_bytes)
         room = input->max_message_bytes;
-    const ssize_t n = client->transport->read(client->fd, at, room);
+    const ssize_t n = client->stream.kind->read(&client->stream, at, room);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return goes_on;
     if (n <= 0) {
@@ -286,12 +286,11 @@ void input_end_late(struct client *client)
     const struct client_input *input = &client->input;
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
-    log_limited(
-        &bad_input, LEVEL_WARNING, subject,
-        "%s port %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
-        "come); closing it",
-        client->address, client->port, (unsigned long long)input->offset, input->message_timeout_ms,
-        input->end - input->start);
+    log_limited(&bad_input, LEVEL_WARNING, subject,
+                "%s %s %u: the message at byte %llu of its stream has not become whole in %u ms (%zu bytes of it have "
+                "come); closing it",
+                client->address, remote_noun(&client->origin), client->port, (unsigned long long)input->offset,
+                input->message_timeout_ms, input->end - input->start);
     input_use(client, input->end - input->start);
 }
 

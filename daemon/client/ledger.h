@@ -64,7 +64,7 @@ struct ledger_slot {
     uint32_t next;  /* free: number of the next free slot, LEDGER_NONE: none */
     enum framing framing;
     enum standing standing;
-    uint16_t port;
+    uint32_t port;
     uint8_t tag_length;
     bool follows;      /* it gets the events appended to its framing's run */
     bool skipped;      /* that run skips it (pace.h) */
@@ -75,15 +75,16 @@ struct ledger_slot {
     char address[EVAPID_ADDRESS_MAX];
     char listener[ADDRESS_TEXT];
     struct network peer; /* where it comes from, as its listener counts it */
-    unsigned char unused[4];
+    unsigned char unused[3];
     uint64_t tag_order; /* clients of a tag are in this order */
     uint64_t cookie;    /* SO_COOKIE: identifies the socket */
     uint64_t since_ms;
     uint64_t connected_ns; /* the same, by CLOCK_MONOTONIC */
-    uint64_t origin;       /* position of the socket's stream (transport.h) before anything was sent */
-    uint64_t offered;   /* while all that is queued is being written: delivered bytes once all of it is sent; else 0 */
-    uint64_t run_since; /* follows, skipped: events of the run that are in its books */
-    uint64_t written;   /* messages that were sent to a worker completely */
+    uint64_t origin;       /* position of its stream (stream.h) before anything was sent */
+    uint64_t offered;      /* while bytes are being written: delivered bytes once all that is queued is sent, or
+                           LEDGER_OFFERED_PART if they are not all of it; else 0 */
+    uint64_t run_since;    /* follows, skipped: events of the run that are in its books */
+    uint64_t written;      /* messages that were sent to a worker completely */
     struct tally tally;
     struct ledger_mark mark;
 };
@@ -99,6 +100,7 @@ struct ledger_page {
 #define LEDGER_SEGMENTS 1024U /* the most: a million clients */
 #define LEDGER_NONE UINT32_MAX
 #define LEDGER_KEPT UINT32_MAX /* the index in the slot of a kept tag, which is no client's */
+#define LEDGER_OFFERED_PART UINT64_MAX
 
 #define LEDGER_MAGIC 0x326c646970617665U /* "evapidl2" in memory */
 #define LEDGER_FIELDS_AT 4096U           /* place of the description of the fields */
@@ -174,7 +176,7 @@ struct ledger_slot *ledger_claim(struct ledger *ledger, uint32_t index);
 struct ledger_newcomer {
     enum framing framing;
     const char *address; /* EVAPID_ADDRESS_MAX bytes */
-    uint16_t port;
+    uint32_t port;
     struct network peer;
     uint64_t since_ms, connected_ns;
     uint64_t origin, cookie; /* of the socket and its stream */
@@ -225,7 +227,7 @@ static inline void ledger_note_output(struct ledger_slot *slot, bool begun)
     slot->output_begun = begun;
 }
 
-/* All that is queued is being written; bytes: delivered bytes once all is sent. 0: it is not all, or the write is
+/* Bytes are being written: delivered bytes once all that is queued is sent, or LEDGER_OFFERED_PART. 0: the write is
  * over. */
 static inline void ledger_note_offered(struct ledger_slot *slot, uint64_t bytes)
 {

@@ -1,4 +1,4 @@
-/* TCP listening sockets. */
+/* Listening sockets: those of TCP, and doors. */
 #include "client/listener.h"
 
 #include <errno.h>
@@ -11,27 +11,16 @@
 
 #include "base/descriptors.h"
 #include "base/log.h"
-#include "base/state.h"
+#include "base/passed.h"
 #include "base/store.h"
 #include "base/watch.h"
-#include "client/transport.h"
+#include "client/refusal.h"
+#include "net/port.h"
 #include "net/acceptor.h"
 
 #define BACKLOG 511
 #define ACCEPT_BATCH 64 /* connections accepted in one loop turn: connected clients come first */
 
-static const char socket_name[] = "listener-"; /* followed by its number, in the descriptors and the store */
-
-/* One for each reason, so that a flood of one kind does not hide the others. */
-static struct log_limit refusals[REFUSALS] = {
-    [REFUSAL_FULL] = { .kind = "listeners: clients refused, max_clients" },
-    [REFUSAL_DENIED] = { .kind = "listeners: clients refused, not allowed" },
-    [REFUSAL_ADDRESS] = { .kind = "listeners: clients refused, max_clients_per_address" },
-    [REFUSAL_RATE] = { .kind = "listeners: clients refused, max_connects_per_second" },
-    [REFUSAL_MEMORY] = { .kind = "listeners: clients refused, no memory" },
-    [REFUSAL_ADMISSION] = { .kind = "listeners: clients not admitted in time" },
-    [REFUSAL_REVOKED] = { .kind = "listeners: clients closed, not allowed any more" },
-};
 static struct log_limit failures = { .kind = "listeners: failed accepts" };
 static struct log_limit declared = { .kind = "listeners: begun and ended by the module" };
 
@@ -39,11 +28,6 @@ const char *listener_state_name(enum listener_state state)
 {
     static const char *const names[] = { "failed", "prepared", "listening", "paused", "closed" };
     return names[state];
-}
-
-const char *listener_name(const struct listener *listener)
-{
-    return listener->name;
 }
 
 struct listener *listener_find(const struct listeners *all, const struct sockaddr_storage *address)
@@ -60,8 +44,15 @@ struct listener *listener_add(struct listeners *all, const struct sockaddr_stora
                               enum listener_source source)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
-    if (listener == NULL)
+    struct door *door = address_is_unix(address) ? calloc(1, sizeof(*door)) : NULL;
+    if (listener == NULL || (door == NULL && address_is_unix(address))) {
+        free(listener);
+        free(door);
         return NULL;
+    }
+    if (door != NULL)
+        door_init(door);
+    listener->door = door;
     listener->address = *address;
     listener->limits = *limits;
     listener->access = access;
@@ -91,6 +82,8 @@ void listener_set(struct listener *listener, const struct client_limits *limits,
     listener->access = access;
     listener->max_clients = max_clients;
     listener->source = source;
+    if (listener->door != NULL)
+        listener->door->access = &access->door;
 }
 
 struct listener *listener_revive(struct listeners *all, const struct sockaddr_storage *address,
@@ -109,22 +102,22 @@ static void listener_free(struct listener *listener)
 {
     listener->all->refused_before += listener_refused(listener);
     DL_DELETE(listener->all->first, listener);
+    free(listener->door);
+    free(listener->change);
     free(listener);
 }
 
-/* Why this peer cannot connect now. Peers that are not allowed at all don't use up the others' limits. Only a
- * connection that passes all other checks counts for the rate. */
-static enum refusal listener_objection(struct listener *listener, const struct sockaddr_storage *peer)
+/* Why this remote cannot connect now. Those that are not allowed at all don't use up the others' limits. Only a
+ * connection that passes all other checks counts for the rate. The door has checked a user already. */
+static enum refusal listener_objection(struct listener *listener, const struct remote *remote)
 {
     const struct access *access = listener->access;
-    const struct network host = network_of(peer);
-    const struct network origin = origin_of(peer);
-    if (!access_admits(access, &host))
+    if (listener->door == NULL && !access_admits(access, &remote->host))
         return REFUSAL_DENIED;
     if (listener->clients >= listener->max_clients)
         return REFUSAL_FULL;
     if (access->max_clients_per_address > 0 &&
-        origin_clients(listener->origins, &origin) >= access->max_clients_per_address)
+        origin_clients(listener->origins, &remote->origin) >= access->max_clients_per_address)
         return REFUSAL_ADDRESS;
     if (access->max_connects_per_second > 0 &&
         !bucket_take(&listener->bucket, access->max_connects_per_second, uv_now(listener->all->loop)))
@@ -132,61 +125,41 @@ static enum refusal listener_objection(struct listener *listener, const struct s
     return REFUSAL_NONE;
 }
 
-static void listener_log_refusal(const struct listener *listener, enum refusal refusal,
-                                 const struct sockaddr_storage *peer)
+static void listener_note_refusal(struct listener *listener, enum refusal refusal, const struct remote *remote)
 {
-    struct log_limit *limit = &refusals[refusal];
-    const struct access *access = listener->access;
-    const uint16_t port = address_port(peer);
-    char host[EVAPID_ADDRESS_MAX];
-    address_host(peer, host);
-    if (refusal == REFUSAL_DENIED)
-        log_limited(limit, LEVEL_WARNING, listener->subject, "refused %s port %u: its address is %s (access)", host,
-                    port, access->allow.count > 0 ? "not allowed" : "denied");
-    else if (refusal == REFUSAL_FULL)
-        log_limited(
-            limit, LEVEL_WARNING, listener->subject,
-            "refused %s port %u: %u places are taken (max_clients), %u of them by clients that have gone and whose "
-            "routes have not ended",
-            host, port, listener->clients, listener->gone);
-    else if (refusal == REFUSAL_ADDRESS)
-        log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: its address has %u places already (max_clients_per_address)", host, port,
-                    access->max_clients_per_address);
-    else if (refusal == REFUSAL_RATE)
-        log_limited(limit, LEVEL_WARNING, listener->subject,
-                    "refused %s port %u: more than %u connect in a second (max_connects_per_second)", host, port,
-                    access->max_connects_per_second);
-    else
-        log_limited(limit, LEVEL_ERROR, listener->subject, "refused %s port %u: no memory for another client", host,
-                    port);
+    const struct refusal_facts facts = { .subject = listener->subject,
+                                         .access = listener->access,
+                                         .places = listener->clients,
+                                         .gone = listener->gone,
+                                         .admission_timeout_ms = listener->limits.admission_timeout_ms };
+    listener->refused[refusal]++;
+    refusal_log(refusal, remote, &facts);
 }
 
 /* Close it immediately, so that the application sees a refusal instead of silence. */
-static void listener_refuse(struct listener *listener, int fd, const struct sockaddr_storage *peer,
-                            enum refusal refusal)
+static void listener_hang_up(const struct listener *listener, int fd)
 {
-    close(fd);
-    listener->refused[refusal]++;
-    listener_log_refusal(listener, refusal, peer);
+    if (listener->door != NULL)
+        passed_end(fd); /* descriptors may wait in it */
+    else
+        close(fd);
 }
 
-static void listener_admit(struct listener *listener, int fd, const struct sockaddr_storage *peer)
+static void listener_admit(struct listener *listener, int fd, const struct remote *remote)
 {
-    const struct network origin = origin_of(peer);
-    const enum refusal refusal = listener_objection(listener, peer);
-    if (refusal != REFUSAL_NONE || !listener_enter(listener, &origin)) {
-        listener_refuse(listener, fd, peer, refusal != REFUSAL_NONE ? refusal : REFUSAL_MEMORY);
+    const enum refusal refusal = listener_objection(listener, remote);
+    if (refusal != REFUSAL_NONE || !listener_enter(listener, &remote->origin)) {
+        listener_hang_up(listener, fd);
+        listener_note_refusal(listener, refusal != REFUSAL_NONE ? refusal : REFUSAL_MEMORY, remote);
         return;
     }
     const struct listener_host *host = &listener->all->host;
-    if (host->connected(host->owner, listener, fd, peer)) {
+    if (host->connected(host->owner, listener, fd, remote)) {
         listener->accepted++;
         return;
     }
-    listener_leave(listener, &origin); /* the host has closed the socket */
-    listener->refused[REFUSAL_MEMORY]++;
-    listener_log_refusal(listener, REFUSAL_MEMORY, peer);
+    listener_leave(listener, &remote->origin); /* the host has closed the socket */
+    listener_note_refusal(listener, REFUSAL_MEMORY, remote);
 }
 
 /* Out of descriptors or memory: a level-triggered poll would spin, so wait for the next tick. */
@@ -210,9 +183,20 @@ static void listener_note_accept(struct listener *listener)
 static bool listener_take(void *owner, int fd, const struct sockaddr_storage *peer)
 {
     struct listener *listener = owner;
+    const struct remote remote = remote_of_address(peer);
     listener_note_accept(listener);
-    listener_admit(listener, fd, peer);
+    listener_admit(listener, fd, &remote);
     return listener->state == LISTENER_LISTENING;
+}
+
+/* The door has accepted a user that it admits. */
+static void listener_on_opened(void *owner, int fd)
+{
+    struct ucred peer = { .uid = (uid_t)-1 };
+    socklen_t size = sizeof(peer);
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    const struct remote remote = remote_of_user(peer.uid);
+    listener_admit(owner, fd, &remote);
 }
 
 static void listener_on_poll(uv_poll_t *poll, int status, int events)
@@ -230,16 +214,31 @@ static void listener_on_poll(uv_poll_t *poll, int status, int events)
 /* Accept clients, or wait for the next tick if the kernel has no room to watch the socket. */
 static void listener_watch(struct listener *listener)
 {
+    if (listener->door != NULL) {
+        door_tick(listener->door);
+        listener->state = listener->door->paused ? LISTENER_PAUSED : LISTENER_LISTENING;
+        return;
+    }
     const bool watched = watch_start(listener->poll, UV_READABLE, listener_on_poll) == 0;
     listener->state = watched ? LISTENER_LISTENING : LISTENER_PAUSED;
 }
 
+static void listener_keep_door(const struct door *door)
+{
+    store_keep(door->fd, SPARE_UNIX, SPARE_UNIX_OF(door));
+}
+
 static void listener_drop_socket(struct listener *listener)
 {
+    struct door *door = listener->door;
+    if (door != NULL && door->fd >= 0) {
+        store_end(door->fd, SPARE_UNIX, SPARE_UNIX_OF(door));
+        door_close(door);
+    }
     watch_close(listener->poll);
     listener->poll = NULL;
     if (listener->number != 0)
-        store_end(listener->fd, "%s%u", socket_name, listener->number);
+        store_end(listener->fd, SPARE_TCP, listener->number);
     listener->number = 0;
     if (listener->fd >= 0)
         close(listener->fd);
@@ -249,16 +248,31 @@ static void listener_drop_socket(struct listener *listener)
 /* Use the socket that the evapid before us left at this address, if any. */
 static bool listener_take_spare(struct listener *listener)
 {
-    struct spare_socket *spare = NULL;
-    LL_FOREACH(listener->all->spares, spare)
-    if (address_equal(&spare->address, &listener->address)) {
-        listener->fd = spare->fd;
-        listener->number = spare->number;
-        LL_DELETE(listener->all->spares, spare);
-        free(spare);
-        return true;
-    }
-    return false;
+    struct spare *spare = spare_take(&listener->all->spares, &listener->address);
+    if (spare == NULL)
+        return false;
+    listener->fd = spare->fd;
+    listener->number = spare->number;
+    free(spare);
+    return true;
+}
+
+/* Open the door, with the socket that the evapid before us left if its file is still there. Returns NULL, or why it
+ * cannot. */
+static const char *listener_open_door(struct listener *listener)
+{
+    struct door *door = listener->door;
+    struct inherited_door inherited = { .fd = -1 };
+    struct spare *spare = spare_take(&listener->all->spares, &listener->address);
+    if (spare != NULL)
+        inherited = (struct inherited_door){ spare->fd, spare->door.device, spare->door.inode, 0 };
+    inherited.refused = door->refused;
+    const char *why = door_open(door, listener->all->loop, address_path(&listener->address), &listener->access->door,
+                                inherited, listener_on_opened, listener);
+    if (spare != NULL && (door->device != inherited.device || door->inode != inherited.inode))
+        store_forget(SPARE_UNIX, SPARE_UNIX_OF(&inherited));
+    free(spare);
+    return why;
 }
 
 /* Leaving listeners, and spares that no listener has used, let another socket have the same port, at the same address
@@ -266,47 +280,39 @@ static bool listener_take_spare(struct listener *listener)
 static void listeners_share_port(const struct listeners *all, uint16_t port, bool share)
 {
     const struct listener *listener = NULL;
-    const struct spare_socket *spare = NULL;
+    const struct spare *spare = NULL;
     DL_FOREACH(all->first, listener)
     if (listener->leaves && listener->fd >= 0 && address_port(&listener->address) == port)
-        transport_share(listener->fd, share);
+        port_share(listener->fd, share);
     LL_FOREACH(all->spares, spare)
     if (address_port(&spare->address) == port && listener_find(all, &spare->address) == NULL)
-        transport_share(spare->fd, share);
+        port_share(spare->fd, share);
     if (all->other_leaving != NULL)
-        transport_share(*all->other_leaving, share);
-}
-
-static void listeners_drop_spare(struct listeners *all, struct spare_socket *spare)
-{
-    store_end(spare->fd, "%s%u", socket_name, spare->number);
-    close(spare->fd);
-    LL_DELETE(all->spares, spare);
-    free(spare);
+        port_share(*all->other_leaving, share);
 }
 
 /* Close the spares that made way: the kernel must not give them any more connections. */
 static void listeners_drop_spares_behind(struct listeners *all, const struct sockaddr_storage *address)
 {
-    struct spare_socket *spare = NULL;
-    struct spare_socket *next = NULL;
+    struct spare *spare = NULL;
+    struct spare *next = NULL;
     LL_FOREACH_SAFE(all->spares, spare, next)
     if (spare->address.ss_family == address->ss_family && address_port(&spare->address) == address_port(address) &&
         listener_find(all, &spare->address) == NULL)
-        listeners_drop_spare(all, spare);
+        spare_drop(&all->spares, spare);
 }
 
 int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *address)
 {
-    int fd = transport_listen(address, BACKLOG, false);
+    int fd = port_listen(address, BACKLOG, false);
     if (fd >= 0 || errno != EADDRINUSE)
         return fd;
     listeners_share_port(all, address_port(address), true);
-    fd = transport_listen(address, BACKLOG, true);
+    fd = port_listen(address, BACKLOG, true);
     const int error = errno;
     listeners_share_port(all, address_port(address), false);
     if (fd >= 0) {
-        transport_share(fd, false);
+        port_share(fd, false);
         listeners_drop_spares_behind(all, address);
     }
     errno = error;
@@ -316,6 +322,8 @@ int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *
 /* Get a listening socket and a handle to watch it. Returns NULL, or why it cannot. */
 static const char *listener_take_socket(struct listener *listener)
 {
+    if (listener->door != NULL)
+        return listener_open_door(listener);
     if (!listener_take_spare(listener))
         listener->fd = listeners_open_socket(listener->all, &listener->address);
     if (listener->fd < 0)
@@ -364,14 +372,48 @@ static void listener_cancel(struct listener *listener)
         listener_free(listener);
 }
 
-const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address)
+const char *listener_prepare_door(struct listener *listener, const struct access *access)
+{
+    if (listener->door == NULL || listener->door->fd < 0)
+        return NULL;
+    listener->change = calloc(1, sizeof(*listener->change));
+    if (listener->change == NULL)
+        return "no memory";
+    const char *why =
+        door_prepare(listener->change, listener->all->loop, listener->door, listener->door->path, &access->door);
+    if (why == NULL)
+        return NULL;
+    free(listener->change);
+    listener->change = NULL;
+    return why;
+}
+
+void listener_commit_door(struct listener *listener)
+{
+    struct door *door = listener->door;
+    if (listener->change == NULL)
+        return;
+    const bool moves = listener->change->moves;
+    if (moves)
+        store_end(door->fd, SPARE_UNIX, SPARE_UNIX_OF(door));
+    door_commit(listener->change, door);
+    if (moves)
+        listener_keep_door(door);
+    free(listener->change);
+    listener->change = NULL;
+}
+
+const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address, const struct access *access)
 {
     struct listener *listener = listener_of_old(all, address);
     if (listener == NULL)
         return "no memory";
     listener->before = listener->state;
     listener->state = LISTENER_PREPARED;
+    const struct access *own = listener->access;
+    listener->access = access;
     const char *why = listener_take_socket(listener);
+    listener->access = own;
     if (why != NULL)
         listener_cancel(listener);
     return why;
@@ -384,6 +426,10 @@ void listeners_cancel(struct listeners *all)
     DL_FOREACH_SAFE(all->first, listener, next)
     {
         listener->leaves = false;
+        if (listener->change != NULL)
+            door_cancel(listener->change, listener->door);
+        free(listener->change);
+        listener->change = NULL;
         if (listener->state == LISTENER_PREPARED)
             listener_cancel(listener);
     }
@@ -391,9 +437,12 @@ void listeners_cancel(struct listeners *all)
 
 void listener_begin(struct listener *listener)
 {
-    if (listener->number == 0) {
+    if (listener->door != NULL) {
+        if (!listener->door->inherited) /* else it is kept already */
+            listener_keep_door(listener->door);
+    } else if (listener->number == 0) {
         listener->number = ++listener->all->last_number;
-        store_keep(listener->fd, "%s%u", socket_name, listener->number);
+        store_keep(listener->fd, SPARE_TCP, listener->number);
     }
     listener_watch(listener);
     if (listener->source == LISTENER_CONFIG)
@@ -441,12 +490,17 @@ void listener_release(struct listener *listener, const struct network *origin)
     listener_leave(listener, origin);
 }
 
+static struct remote remote_of_client(const struct client *client)
+{
+    struct remote remote = { .port = client->port, .origin = client->origin };
+    memcpy(remote.address, client->address, sizeof(remote.address));
+    return remote;
+}
+
 void listener_turn_away(struct listener *listener, const struct client *client)
 {
-    listener->refused[REFUSAL_ADMISSION]++;
-    log_limited(&refusals[REFUSAL_ADMISSION], LEVEL_WARNING, listener->subject,
-                "closing %s port %u: connection-new has not let it in within %u ms (admission_timeout_ms)",
-                client->address, client->port, listener->limits.admission_timeout_ms);
+    const struct remote remote = remote_of_client(client);
+    listener_note_refusal(listener, REFUSAL_ADMISSION, &remote);
 }
 
 /* Ask the kernel for the peer: the client itself only has its address as text. */
@@ -454,7 +508,11 @@ bool listener_denies(const struct listener *listener, const struct client *clien
 {
     struct sockaddr_storage peer;
     socklen_t size = sizeof(peer);
-    if (listener->state == LISTENER_CLOSED || getpeername(client->fd, (struct sockaddr *)&peer, &size) != 0)
+    if (listener->state == LISTENER_CLOSED)
+        return false;
+    if (listener->door != NULL)
+        return !door_admits(&listener->access->door, client->port);
+    if (getpeername(client->stream.fd, (struct sockaddr *)&peer, &size) != 0)
         return false;
     const struct network host = network_of(&peer);
     return !access_admits(listener->access, &host);
@@ -462,18 +520,8 @@ bool listener_denies(const struct listener *listener, const struct client *clien
 
 void listener_revoke(struct listener *listener, const struct client *client)
 {
-    listener->refused[REFUSAL_REVOKED]++;
-    log_limited(&refusals[REFUSAL_REVOKED], LEVEL_WARNING, listener->subject,
-                "closing %s port %u: its address is %s by now (access)", client->address, client->port,
-                listener->access->allow.count > 0 ? "not allowed" : "denied");
-}
-
-uint64_t listener_refused(const struct listener *listener)
-{
-    uint64_t refused = 0;
-    for (int refusal = 0; refusal < REFUSALS; refusal++)
-        refused += listener->refused[refusal];
-    return refused;
+    const struct remote remote = remote_of_client(client);
+    listener_note_refusal(listener, REFUSAL_REVOKED, &remote);
 }
 
 uint64_t listeners_refused(const struct listeners *all)
@@ -488,12 +536,12 @@ uint64_t listeners_refused(const struct listeners *all)
 bool listener_is_exposed(const struct listener *listener)
 {
     const struct network host = network_of(&listener->address);
-    return network_is_public(&host) && listener->access->allow.count == 0;
+    return listener->door == NULL && network_is_public(&host) && listener->access->allow.count == 0;
 }
 
 static void listener_tick(struct listener *listener)
 {
-    if (listener->state == LISTENER_PAUSED)
+    if (listener->state == LISTENER_PAUSED || (listener->door != NULL && listener->state == LISTENER_LISTENING))
         listener_watch(listener);
     if (listener->state == LISTENER_IDLE)
         listener_start(listener);
@@ -518,33 +566,11 @@ void listeners_stop(struct listeners *all)
 
 /* ---- hand-over -------------------------------------------------------------------------------------------------- */
 
-static void listeners_keep_spare(struct listeners *all, int fd, uint32_t number)
-{
-    struct spare_socket *spare = calloc(1, sizeof(*spare));
-    socklen_t size = sizeof(spare->address);
-    if (spare == NULL || getsockname(fd, (struct sockaddr *)&spare->address, &size) != 0) {
-        free(spare);
-        close(fd);
-        return;
-    }
-    spare->fd = fd;
-    spare->number = number;
-    LL_PREPEND(all->spares, spare);
-    if (number > all->last_number)
-        all->last_number = number;
-}
-
 void listeners_inherit(struct listeners *all, struct descriptors *descriptors)
 {
-    struct descriptor *descriptor = NULL;
-    struct descriptor *next = NULL;
-    HASH_ITER(hh, descriptors->all, descriptor, next)
-    {
-        if (strncmp(descriptor->name, socket_name, sizeof(socket_name) - 1) != 0)
-            continue;
-        const uint32_t number = (uint32_t)strtoul(descriptor->name + sizeof(socket_name) - 1, NULL, 10);
-        listeners_keep_spare(all, descriptors_remove(descriptors, "%s%u", socket_name, number), number);
-    }
+    const uint32_t last = spares_inherit(&all->spares, descriptors);
+    if (last > all->last_number)
+        all->last_number = last;
 }
 
 void listeners_expect(const struct listeners *all)
@@ -564,10 +590,32 @@ void listeners_expect(const struct listeners *all)
 
 void listeners_drop_spares(struct listeners *all)
 {
-    struct spare_socket *spare = NULL;
-    struct spare_socket *next = NULL;
+    struct spare *spare = NULL;
+    struct spare *next = NULL;
     LL_FOREACH_SAFE(all->spares, spare, next)
-    listeners_drop_spare(all, spare);
+    if (!address_is_unix(&spare->address))
+        spare_drop(&all->spares, spare);
+}
+
+void listeners_adopt(struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    struct spare *spare = NULL;
+    struct spare *next = NULL;
+    DL_FOREACH(all->first, listener)
+    if (listener->door != NULL && listener->door->fd >= 0)
+        door_adopt(listener->door);
+    LL_FOREACH_SAFE(all->spares, spare, next)
+    if (address_is_unix(&spare->address))
+        spare_drop(&all->spares, spare);
+}
+
+void listeners_withdraw(struct listeners *all)
+{
+    const struct listener *listener = NULL;
+    DL_FOREACH(all->first, listener)
+    if (listener->door != NULL && !listener->door->inherited)
+        door_close(listener->door);
 }
 
 struct listener *listener_named(const struct listeners *all, const char *name)
@@ -579,11 +627,27 @@ struct listener *listener_named(const struct listeners *all, const char *name)
     return NULL;
 }
 
+bool listeners_list_sockets(const struct listeners *all, struct descriptors *descriptors)
+{
+    const struct listener *listener = NULL;
+    bool held = true;
+    DL_FOREACH(all->first, listener)
+    {
+        const struct door *door = listener->door;
+        if (door != NULL && door->fd >= 0)
+            held = held && descriptors_add(descriptors, door->fd, SPARE_UNIX, SPARE_UNIX_OF(door));
+        else
+            held =
+                held && (listener->fd < 0 || descriptors_add(descriptors, listener->fd, SPARE_TCP, listener->number));
+    }
+    return held;
+}
+
 struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits,
                                    const struct access *access)
 {
     struct sockaddr_storage address;
-    if (address_parse(name, &address) != NULL)
+    if (address_parse_any(name, &address) != NULL)
         return NULL;
     struct listener *listener = listener_add(all, &address, limits, access, 0, LISTENER_MODULE);
     if (listener != NULL)
@@ -591,79 +655,23 @@ struct listener *listener_remember(struct listeners *all, const char *name, cons
     return listener;
 }
 
-void listeners_save(const struct listeners *all, struct state_out *out)
+void listener_reopen(struct listener *listener, uint32_t max_clients)
 {
-    const struct listener *listener = NULL;
-    DL_FOREACH(all->first, listener)
-    {
-        state_put_record(out, "listener");
-        state_put_text(out, "name", listener->name);
-        state_put(out, "source", (uint64_t)listener->source);
-        state_put(out, "closed", listener->state == LISTENER_CLOSED);
-        state_put(out, "framing", (uint64_t)listener->limits.framing);
-        state_put(out, "max-clients", listener->max_clients);
-        state_put(out, "accepted", listener->accepted);
-        state_put_record(out, "refused");
-        for (int refusal = 0; refusal < REFUSALS; refusal++)
-            state_put(out, refusal_name((enum refusal)refusal), listener->refused[refusal]);
-        state_put_end(out);
-        state_put_end(out);
-    }
-    state_put(out, "refused-before", all->refused_before);
-}
-
-/* A listener that is not in the configuration: the module's is reopened; any other only stands for its clients. */
-static struct listener *listener_load(struct listeners *all, const char *name, const struct client_limits *limits,
-                                      const struct access *access, uint32_t max_clients, bool goes_on)
-{
-    struct listener *listener = listener_remember(all, name, limits, access);
-    if (listener == NULL || !goes_on)
-        return listener;
     listener->max_clients = max_clients;
     listener->state = LISTENER_IDLE; /* tried again every second, if it fails now */
     const char *why = listener_start(listener);
     if (why != NULL)
         log_line(LEVEL_ERROR, listener->subject, "%s; trying again every second", why);
-    return listener;
 }
 
-bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
-                    const struct access *access, bool module_may, struct listener **module)
+void listener_add_past(struct listener *listener, uint64_t accepted, const uint64_t refused[REFUSALS])
 {
-    while (state_get_next(in, "listener")) {
-        char name[ADDRESS_TEXT];
-        wire_text_copy(name, sizeof(name), state_get_bytes(in, "name"));
-        const bool of_module = state_get(in, "source", LISTENER_CONFIG) == LISTENER_MODULE;
-        const bool goes_on = state_get(in, "closed", 0) == 0 && of_module && module_may;
-        struct client_limits theirs = *limits;
-        theirs.framing = state_get(in, "framing", theirs.framing) == FRAMING_RAW ? FRAMING_RAW : FRAMING_NETSTRING;
-        const uint32_t max_clients = (uint32_t)state_get(in, "max-clients", 1);
-        struct listener *listener = listener_named(all, name);
-        if (listener == NULL) {
-            listener = listener_load(all, name, &theirs, access, max_clients, goes_on);
-            if (listener == NULL)
-                return state_fail(in);
-            listener->source = of_module ? LISTENER_MODULE : LISTENER_CONFIG;
-            if (goes_on)
-                *module = listener;
-        }
-        listener->accepted += state_get(in, "accepted", 0);
-        state_get_record(in, "refused");
-        for (int refusal = 0; refusal < REFUSALS; refusal++)
-            listener->refused[refusal] += state_get(in, refusal_name((enum refusal)refusal), 0);
-        state_get_end(in);
-        state_get_end(in);
-    }
-    all->refused_before += state_get(in, "refused-before", 0);
-    return !in->at.failed;
+    listener->accepted += accepted;
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        listener->refused[refusal] += refused[refusal];
 }
 
-bool listeners_list_sockets(const struct listeners *all, struct descriptors *descriptors)
+void listeners_add_refused(struct listeners *all, uint64_t refused)
 {
-    const struct listener *listener = NULL;
-    bool held = true;
-    DL_FOREACH(all->first, listener)
-    held =
-        held && (listener->fd < 0 || descriptors_add(descriptors, listener->fd, "%s%u", socket_name, listener->number));
-    return held;
+    all->refused_before += refused;
 }

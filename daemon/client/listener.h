@@ -1,4 +1,4 @@
-/* Listeners: the TCP addresses at which clients connect.
+/* Listeners: the addresses at which clients connect, of TCP or of a Unix socket (a door).
  *
  * They come from evapid's own configuration, and one comes from the module (Kamailio's bind_addr). Each has its framing
  * and limits. A listener whose address is not available is tried again every second. */
@@ -10,14 +10,15 @@
 #include <uv.h>
 
 #include "client/client.h"
+#include "client/spare.h"
 #include "net/access.h"
 #include "net/address.h"
 #include "net/bucket.h"
+#include "net/door.h"
 #include "net/origin.h"
+#include "net/remote.h"
 
 struct descriptors;
-struct state_in;
-struct state_out;
 
 enum listener_source { LISTENER_CONFIG, LISTENER_MODULE };
 enum listener_state {
@@ -38,40 +39,34 @@ struct listener {
     enum listener_source source;
     enum listener_state state;
     struct listeners *all;
-    int fd;                 /* -1: none */
-    uint32_t number;        /* of the socket, its name in the store and in a hand-over; 0: not yet */
-    uv_poll_t *poll;        /* NULL: there is no socket */
-    uint32_t clients;       /* with a place: connected, or gone but not released yet */
-    uint32_t gone;          /* of these */
-    struct origin *origins; /* clients by origin; uthash */
-    struct bucket bucket;   /* limits the rate of accepted clients */
-    uint64_t accepted, refused[REFUSALS];
-    bool exhausted;             /* the last accept found no descriptor, and that was logged */
-    bool leaves;                /* it is not in the configuration that a reload is about to apply */
-    enum listener_state before; /* PREPARED: the state before */
+    int fd;                               /* -1: none */
+    uint32_t number;                      /* of the socket, its name in the store and in a hand-over; 0: not yet */
+    uv_poll_t *poll;                      /* NULL: there is no socket */
+    struct door *door;                    /* of a Unix socket, in place of these three; NULL: it is TCP */
+    struct door_change *change;           /* a reload is under way for the door; NULL: none is */
+    uint32_t clients;                     /* with a place: connected, or gone but not released yet */
+    uint32_t gone;                        /* of these */
+    struct origin *origins;               /* clients by origin; uthash */
+    struct bucket bucket;                 /* limits the rate of accepted clients */
+    uint64_t accepted, refused[REFUSALS]; /* without those that the door has refused */
+    bool exhausted;                       /* the last accept found no descriptor, and that was logged */
+    bool leaves;                          /* it is not in the configuration that a reload is about to apply */
+    enum listener_state before;           /* PREPARED: the state before */
     struct listener *prev, *next;
-};
-
-/* A listening socket of the evapid before us that no listener uses yet. */
-struct spare_socket {
-    int fd;
-    uint32_t number;
-    struct sockaddr_storage address;
-    struct spare_socket *next;
 };
 
 /* Told about each connection that is allowed. connected: take over fd. False: no memory, and fd is closed. */
 struct listener_host {
     void *owner;
-    bool (*connected)(void *owner, struct listener *listener, int fd, const struct sockaddr_storage *peer);
+    bool (*connected)(void *owner, struct listener *listener, int fd, const struct remote *remote);
 };
 
 struct listeners {
     struct listener *first; /* list */
     uv_loop_t *loop;
     struct listener_host host;
-    struct spare_socket *spares; /* list */
-    const int *other_leaving;    /* a leaving listening socket that is not a listener's; NULL: none */
+    struct spare *spares;     /* list */
+    const int *other_leaving; /* a leaving listening socket that is not a listener's; NULL: none */
     uint32_t last_number;
     uint64_t refused_before; /* by listeners that are freed */
 };
@@ -97,11 +92,18 @@ const char *listener_start(struct listener *listener);
 void listener_mark(struct listener *listener, bool leaves);
 
 /* For a reload: prepare a listener at this address that accepts nobody yet. Leaving listeners don't block the address.
+ * access: what it will have.
  * Returns NULL: it is PREPARED, or why the address is not available. Before the loop runs, the caller either sets its
  * values (listener_set) and begins it, or cancels all that are prepared. */
-const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address);
+const char *listener_prepare(struct listeners *all, const struct sockaddr_storage *address,
+                             const struct access *access);
 void listener_begin(struct listener *listener);
 void listeners_cancel(struct listeners *all);
+
+/* For a reload: prepare other access to the door of a listener that listens, or does nothing if it has none. Returns
+ * NULL, or why it cannot, and nothing has changed. listener_commit_door or listeners_cancel follows. */
+const char *listener_prepare_door(struct listener *listener, const struct access *access);
+void listener_commit_door(struct listener *listener);
 
 /* Accept no more clients. The listener is freed when its last client is released. */
 void listener_stop(struct listener *listener);
@@ -127,8 +129,20 @@ bool listener_denies(const struct listener *listener, const struct client *clien
 /* A client is about to be closed because the listener denies it: count and log it. */
 void listener_revoke(struct listener *listener, const struct client *client);
 
-/* Connections that were refused, plus clients that were turned away or closed as denied. */
-uint64_t listener_refused(const struct listener *listener);
+/* How often it has refused or closed somebody for this reason, the door's refusals included; and for any reason. */
+static inline uint64_t listener_refusals(const struct listener *listener, enum refusal refusal)
+{
+    const bool counts_too = listener->door != NULL && refusal == REFUSAL_DENIED;
+    return listener->refused[refusal] + (counts_too ? listener->door->refused : 0);
+}
+
+static inline uint64_t listener_refused(const struct listener *listener)
+{
+    uint64_t refused = 0;
+    for (int refusal = 0; refusal < REFUSALS; refusal++)
+        refused += listener_refusals(listener, (enum refusal)refusal);
+    return refused;
+}
 
 /* The same for all listeners, including freed ones. */
 uint64_t listeners_refused(const struct listeners *all);
@@ -161,23 +175,33 @@ int listeners_open_socket(struct listeners *all, const struct sockaddr_storage *
 void listeners_inherit(struct listeners *all, struct descriptors *descriptors);
 void listeners_drop_spares(struct listeners *all);
 
+/* All is ours for good (door_adopt): the files of Unix sockets that no listener uses are removed. */
+void listeners_adopt(struct listeners *all);
+
+/* The start has failed: remove the files that we have made. */
+void listeners_withdraw(struct listeners *all);
+
 /* Make a closed listener of this name, for the clients that it had. NULL: no memory, or the name is invalid. */
 struct listener *listener_remember(struct listeners *all, const char *name, const struct client_limits *limits,
                                    const struct access *access);
 
+/* Open the module's remembered listener again. */
+void listener_reopen(struct listener *listener, uint32_t max_clients);
+
+/* Add what the evapid before us had counted. */
+void listener_add_past(struct listener *listener, uint64_t accepted, const uint64_t refused[REFUSALS]);
+void listeners_add_refused(struct listeners *all, uint64_t refused);
+
 /* The listener of this name, closed or not, or NULL. */
 struct listener *listener_named(const struct listeners *all, const char *name);
-
-/* Write all for a successor; read them back, after those of the configuration. module_may: reopen the listener that the
- * module had declared, and return it in *module. False: the state is invalid. */
-void listeners_save(const struct listeners *all, struct state_out *out);
-bool listeners_load(struct listeners *all, struct state_in *in, const struct client_limits *limits,
-                    const struct access *access, bool module_may, struct listener **module);
 
 /* Add the listening sockets to the descriptors. */
 bool listeners_list_sockets(const struct listeners *all, struct descriptors *descriptors);
 
-const char *listener_name(const struct listener *listener);
+static inline const char *listener_name(const struct listener *listener)
+{
+    return listener->name;
+}
 
 /* As shown in the status. */
 const char *listener_state_name(enum listener_state state);

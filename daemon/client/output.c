@@ -78,14 +78,15 @@ static void output_note_sent(struct client *client, size_t bytes)
     output->sent_ms = uv_now(client->poll.loop);
 }
 
-/* We may be killed while the kernel takes the bytes. The stream's position then tells how many it took. If those are
- * all that was queued, only whole events were sent. */
+/* We may be killed while the kernel takes the bytes. The stream's position, if it has one, then tells how many it took.
+ * If those are all that was queued, only whole events were sent. */
 static void output_note_offered(struct client *client, const struct iovec *iov, int count)
 {
     size_t bytes = 0;
     for (int i = 0; i < count; i++)
         bytes += iov[i].iov_len;
-    ledger_note_offered(client->slot, bytes == outq_bytes(&client->out) ? client->tally->delivered_bytes + bytes : 0);
+    const bool all = bytes == outq_bytes(&client->out);
+    ledger_note_offered(client->slot, all ? client->tally->delivered_bytes + bytes : LEDGER_OFFERED_PART);
 }
 
 /* How many of the iovecs to send without going far over the budget. */
@@ -106,12 +107,14 @@ void output_flush(struct client *client)
     while (!outq_is_empty(&client->out) && budget > 0 && !client->subscription.failed) {
         const int count = within_budget(iov, outq_gather(&client->out, iov, FLUSH_IOVECS), budget);
         output_note_offered(client, iov, count);
-        const ssize_t n = client->transport->write(client->fd, iov, count);
+        const ssize_t n = client->stream.kind->write(&client->stream, iov, count);
         if (n < 0 && errno == EINTR)
             continue;
         output->full = n < 0 && errno == EAGAIN;
-        if (output->full)
+        if (output->full) {
+            ledger_note_offered(client->slot, 0); /* the kernel has taken nothing */
             break;
+        }
         if (n < 0) {
             subscription_fail(client, DROP_CLOSED, strerror(errno));
             break;

@@ -24,9 +24,9 @@ void pace_fall_behind(struct client *client)
     client_subject(client, subject);
     pace->slow_since_ms = clock_wall_ms();
     pace->slow_dropped = subscription_tally(client)->dropped[DROP_SLOW];
-    log_limited(&falling, LEVEL_NOTICE, subject, "%s port %u is slow: %llu events (%zu bytes, limit %zu) wait for it",
-                client->address, client->port, (unsigned long long)outq_events(&client->out), outq_bytes(&client->out),
-                client->out.limit);
+    log_limited(&falling, LEVEL_NOTICE, subject, "%s %s %u is slow: %llu events (%zu bytes, limit %zu) wait for it",
+                client->address, remote_noun(&client->origin), client->port,
+                (unsigned long long)outq_events(&client->out), outq_bytes(&client->out), client->out.limit);
 }
 
 static void pace_catch_up(struct client *client)
@@ -38,9 +38,9 @@ static void pace_catch_up(struct client *client)
     const uint64_t ms = now > pace->slow_since_ms ? now - pace->slow_since_ms : 0;
     client_subject(client, subject);
     log_limited(&rising, dropped > 0 ? LEVEL_WARNING : LEVEL_NOTICE, subject,
-                "%s port %u keeps up again after %llu ms (%zu bytes wait): %llu events were dropped for it",
-                client->address, client->port, (unsigned long long)ms, outq_bytes(&client->out),
-                (unsigned long long)dropped);
+                "%s %s %u keeps up again after %llu ms (%zu bytes wait): %llu events were dropped for it",
+                client->address, remote_noun(&client->origin), client->port, (unsigned long long)ms,
+                outq_bytes(&client->out), (unsigned long long)dropped);
     pace->slow_since_ms = 0;
 }
 

@@ -1,8 +1,5 @@
 /* Following a run, and being skipped by it. */
 #include "client/subscription.h"
-
-#include <sys/socket.h>
-
 #include "base/log.h"
 #include "base/state.h"
 #include "client/books.h"
@@ -66,7 +63,7 @@ void subscription_leave(struct client *client)
     books_note_given(client);
     if (left)
         return;
-    shutdown(client->fd, SHUT_RDWR);
+    stream_shut(&client->stream);
     subscription_fail(client, DROP_MEMORY, "no memory for its queue");
 }
 
@@ -75,7 +72,8 @@ void subscription_fail(struct client *client, enum drop_reason reason, const cha
     struct subscription *subscription = &client->subscription;
     char subject[CLIENT_SUBJECT];
     client_subject(client, subject);
-    log_limited(&failures, LEVEL_INFO, subject, "%s port %u: %s", client->address, client->port, why);
+    log_limited(&failures, LEVEL_INFO, subject, "%s %s %u: %s", client->address, remote_noun(&client->origin),
+                client->port, why);
     subscription->failed = true;
     client->host->failed(client); /* it may take the queue */
     books_count_dropped(client, reason, outq_clear(&client->out));

@@ -103,9 +103,36 @@ static bool has_own_address(struct reading *in, const struct config *config, con
     for (const struct config_listener *other = config->listeners; other < listener; other++)
         if (address_equal(&other->address, &listener->address))
             return reading_fail(in, "the same address as listeners[%d]", (int)(other - config->listeners));
+    if (address_is_unix(&listener->address) &&
+        (strcmp(address_path(&listener->address), config->kamailio_socket) == 0 ||
+         strcmp(address_path(&listener->address), config->control_socket) == 0))
+        return reading_fail(in, "the same path as kamailio_socket or control_socket");
     if (config->http.address.ss_family != AF_UNSPEC && address_equal(&config->http.address, &listener->address))
         return reading_fail(in, "the same address as %s", config->metrics.ss_family != AF_UNSPEC ? "metrics" : "http");
     reading_leave(in, outer);
+    return true;
+}
+
+/* Keys that say nothing about a Unix socket, and those that say nothing about TCP. */
+static bool has_fitting_keys(struct reading *in, json_t *object, const struct config_listener *listener)
+{
+    static const char *const of_unix[] = { "mode", "group", "users" };
+    static const char *const of_tcp[] = { "allow", "deny" };
+    const json_t *access = json_object_get(object, "access");
+    if (!address_is_unix(&listener->address)) {
+        for (size_t i = 0; i < sizeof(of_unix) / sizeof(*of_unix); i++)
+            if (json_object_get(object, of_unix[i]) != NULL) {
+                reading_enter(in, of_unix[i]);
+                return reading_fail(in, "only a Unix socket has it: \"address\": \"unix:PATH\"");
+            }
+        return true;
+    }
+    for (size_t i = 0; i < sizeof(of_tcp) / sizeof(*of_tcp); i++)
+        if (json_object_get(access, of_tcp[i]) != NULL) {
+            reading_enter(in, "access");
+            reading_enter(in, of_tcp[i]);
+            return reading_fail(in, "a Unix socket's clients have no network: name its users");
+        }
     return true;
 }
 
@@ -116,6 +143,8 @@ static bool read_listener(struct reading *in, json_t *object, struct config *con
         return false;
     if (json_object_get(object, "address") == NULL)
         return reading_fail(in, "address is missing");
+    if (!has_fitting_keys(in, object, listener))
+        return false;
     return has_own_address(in, config, listener);
 }
 
@@ -196,6 +225,7 @@ static void clear(struct config *config)
         .kamailio_access = { .group = DOOR_OWN_GROUP, .passes = true },
         .control_access = { .group = DOOR_OWN_GROUP },
         .limits = { .framing = FRAMING_NETSTRING },
+        .access = { .door = { .group = DOOR_OWN_GROUP } },
     };
 }
 

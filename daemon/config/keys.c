@@ -45,6 +45,7 @@ static const char *log_level_word(unsigned number)
 #define WORD(name, last) .rule.kind = &value_word, .rule.word = (name), .rule.most = (last)
 #define PATH .rule.kind = &value_path, .rule.least = 1, .rule.most = EVAPID_PATH_MAX
 #define ADDRESS .rule.kind = (&value_address)
+#define SOCKET .rule.kind = (&value_socket)
 #define NETWORKS(from) .rule.kind = &value_networks, .rule.least = (from), .rule.most = ACCESS_NETWORKS_MAX
 #define MODE .rule.kind = &value_mode, .rule.most = 0777
 #define GROUP .rule.kind = (&value_group)
@@ -84,7 +85,10 @@ const struct key keys[] = {
     { "module_listener", BOOLEAN, DEFAULT("true"), CONFIG(module_listener), OPENS },
 
     { "listeners", OBJECTS, DEFAULT("[]"), OPENS },
-    { "listeners[].address", ADDRESS, LISTENER(address), OPENS },
+    { "listeners[].address", SOCKET, LISTENER(address), OPENS },
+    { "listeners[].mode", MODE, DEFAULT("\"0660\""), LISTENER(access.door.mode), NEW_CONNECTIONS },
+    { "listeners[].group", GROUP, LISTENER(access.door.group), NEW_CONNECTIONS },
+    { "listeners[].users", USERS, LISTENER(access.door), ALL_CLIENTS },
     { "listeners[].framing", WORD(framing_word, FRAMING_RAW), DEFAULT("\"netstring\""), LISTENER(limits.framing),
       NEW_CLIENTS },
     { "listeners[].max_clients", CLIENTS(1, 1000000), DEFAULT("1024"), LISTENER(max_clients), NEW_CLIENTS },

@@ -86,6 +86,15 @@ static bool read_address(struct reading *in, const json_t *value, const struct v
     return why == NULL || reading_fail(in, "\"%s\": %s", json_string_value(value), why);
 }
 
+static bool read_socket(struct reading *in, const json_t *value, const struct value_rule *rule, void *to)
+{
+    assert(rule->width == sizeof(struct sockaddr_storage));
+    if (!reading_is_string(in, value))
+        return false;
+    const char *why = address_parse_any(json_string_value(value), to);
+    return why == NULL || reading_fail(in, "\"%s\": %s", json_string_value(value), why);
+}
+
 static bool read_mode(struct reading *in, const json_t *value, const struct value_rule *rule, void *to)
 {
     const char *text = json_string_value(value);
@@ -182,6 +191,7 @@ const struct value_kind value_boolean = { "boolean", "boolean", read_boolean };
 const struct value_kind value_word = { "word", "string", read_word };
 const struct value_kind value_path = { "path", "string", read_path };
 const struct value_kind value_address = { "address", "string", read_address };
+const struct value_kind value_socket = { "socket", "string", read_socket };
 const struct value_kind value_networks = { "networks", "array", read_networks };
 const struct value_kind value_mode = { "mode", "string", read_mode };
 const struct value_kind value_group = { "group", "string or integer", read_group };

@@ -36,6 +36,7 @@ extern const struct value_kind value_boolean;  /* stored in a bool */
 extern const struct value_kind value_word;     /* one of several; stored in an enum */
 extern const struct value_kind value_path;     /* stored in a char[] of most + 1 bytes */
 extern const struct value_kind value_address;  /* stored in a struct sockaddr_storage */
+extern const struct value_kind value_socket;   /* the same; also a Unix socket */
 extern const struct value_kind value_networks; /* stored in a struct network_list, replacing its contents */
 extern const struct value_kind value_mode;     /* of a file; stored in a mode_t */
 extern const struct value_kind value_group;    /* stored in a gid_t */

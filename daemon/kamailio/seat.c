@@ -1,7 +1,9 @@
 /* The life of a seat. */
 #include "kamailio/seat.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "base/log.h"
@@ -136,10 +138,15 @@ static void seat_post(struct kamailio *kamailio, struct seat *seat, struct post 
 {
     const struct client *client = seat->client;
     const struct tag *tag = client->tagging.tag;
+    const bool is_user = client->origin.version == NETWORK_USER;
+    char user[WIRE_USER_MAX + 1];
+    if (is_user)
+        snprintf(user, sizeof(user), WIRE_USER "%u", client->port);
+    const char *address = is_user ? user : client->address;
     const struct wire_event event = { .connection = client->index,
-                                      .port = client->port,
+                                      .port = is_user ? 0 : (uint16_t)client->port,
                                       .again = post->type == WIRE_NEW && client->slot->standing != STANDING_NEW,
-                                      .address = { client->address, strlen(client->address) },
+                                      .address = { address, strlen(address) },
                                       .tag = { tag != NULL ? tag->name : "", tag != NULL ? tag->length : 0 } };
     if (post->type == WIRE_MESSAGE)
         seat->in_flight++;

@@ -9,6 +9,7 @@
 #include "base/state.h"
 #include "bus/kept.h"
 #include "bus/roster.h"
+#include "client/listener_state.h"
 #include "kamailio/seat.h"
 #include "kamailio/succession.h"
 #include "lifecycle/adoption.h"
@@ -80,7 +81,7 @@ static bool hold_all(const struct evapid *evapid, struct descriptors *descriptor
                 listeners_list_sockets(&evapid->listeners, descriptors) &&
                 succession_list_sockets(&evapid->kamailio, descriptors) && http_list_socket(evapid->http, descriptors);
     for (const struct client *client = evapid->bus.roster.clients; held && client != NULL; client = client->hh.next)
-        held = client->fd < 0 || descriptors_add(descriptors, client->fd, "client-%u", client->index);
+        held = client->stream.fd < 0 || descriptors_add(descriptors, client->stream.fd, "client-%u", client->index);
     return held;
 }
 

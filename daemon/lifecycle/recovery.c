@@ -6,18 +6,20 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/store.h"
-#include "client/transport.h"
 #include "kamailio/succession.h"
 #include "lifecycle/adoption.h"
 
 #define SUBJECT "handover"
 
-/* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. */
-static bool stream_is_whole(struct ledger_slot *slot, int fd)
+/* Is the client's stream between two frames in both directions? Writes into the slot what has been sent. If the kernel
+ * does not tell what it has taken, a write that was under way may have got anywhere. */
+static bool stream_is_whole(struct ledger_slot *slot, const struct stream *stream)
 {
     struct tally *tally = &slot->tally;
-    const uint64_t sent = transport_tcp.position(fd) - slot->origin;
-    if (slot->input_begun || slot->cookie != transport_tcp.cookie(fd))
+    if (!stream_has_position(stream))
+        return !slot->input_begun && !slot->output_begun && slot->offered == 0 && slot->cookie == stream_cookie(stream);
+    const uint64_t sent = stream_position(stream) - slot->origin;
+    if (slot->input_begun || slot->cookie != stream_cookie(stream))
         return false;
     if (slot->offered == 0 || sent != slot->offered)
         return sent == tally->delivered_bytes && !slot->output_begun;
@@ -58,7 +60,8 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
 {
     char subject[32];
     snprintf(subject, sizeof(subject), "client %u", slot->index);
-    const bool whole = fd >= 0 && stream_is_whole(slot, fd);
+    struct stream stream = stream_of(fd);
+    const bool whole = fd >= 0 && stream_is_whole(slot, &stream);
     count_lost(slot);
     struct client *client = whole ? evapid_adopt(evapid, slot, fd) : NULL;
     if (client != NULL) {
@@ -69,9 +72,9 @@ static bool recover_client(struct evapid *evapid, struct ledger_slot *slot, int 
     log_line(LEVEL_WARNING, subject, "%s",
              fd < 0  ? "its connection was not kept"
              : whole ? "no memory to go on with it; closing it"
-                     : "its stream stands in the middle of a frame; closing it");
+                     : "its stream may stand in the middle of a frame; closing it");
     if (fd >= 0 && !whole)
-        transport_tcp.close(fd);
+        stream_close(&stream);
     store_forget_client(slot->index);
     evapid->ledger.header->closed++;
     if (!keep_tag(evapid, slot))

@@ -28,11 +28,12 @@ static bool fail(const struct change *change, const char *kind, const char *name
     return false;
 }
 
-static bool prepare_listener(const struct change *change, const struct sockaddr_storage *address)
+static bool prepare_listener(const struct change *change, const struct sockaddr_storage *address,
+                             const struct access *access)
 {
     struct listeners *all = &change->evapid->listeners;
     char name[ADDRESS_TEXT];
-    const char *why = listener_prepare(all, address);
+    const char *why = listener_prepare(all, address, access);
     address_print(address, name);
     return why == NULL || fail(change, "listener ", name, why);
 }
@@ -42,10 +43,16 @@ static bool prepare_listeners(const struct change *change)
 {
     const struct config *config = change->config;
     for (size_t i = 0; i < config->listener_count; i++) {
-        const struct listener *there = listener_find(&change->evapid->listeners, &config->listeners[i].address);
-        if ((there == NULL || there->state == LISTENER_IDLE) &&
-            !prepare_listener(change, &config->listeners[i].address))
-            return false;
+        const struct config_listener *wanted = &config->listeners[i];
+        struct listener *there = listener_find(&change->evapid->listeners, &wanted->address);
+        if (there == NULL || there->state == LISTENER_IDLE) {
+            if (!prepare_listener(change, &wanted->address, &wanted->access))
+                return false;
+            continue;
+        }
+        const char *why = listener_prepare_door(there, &wanted->access);
+        if (why != NULL)
+            return fail(change, "listener ", there->name, why);
     }
     return true;
 }
@@ -57,7 +64,7 @@ static bool prepare_declared(const struct change *change)
     if (!declaration_claims(declaration, change->config, &declaration->address) ||
         listener_find(&change->evapid->listeners, &declaration->address) != NULL)
         return true;
-    return prepare_listener(change, &declaration->address);
+    return prepare_listener(change, &declaration->address, &change->config->access);
 }
 
 /* Last, because others can see files while they are changed. */
@@ -134,6 +141,7 @@ static void commit_listener(struct evapid *evapid, struct listener *listener)
     struct declaration *declaration = &evapid->kamailio.declaration;
     if (from != NULL) {
         listener_set(listener, &from->limits, &from->access, from->max_clients, LISTENER_CONFIG);
+        listener_commit_door(listener);
     } else if (declaration_claims(declaration, config, &listener->address)) {
         declaration_set(declaration, listener);
     } else {

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net/door.h"
 #include "net/network.h"
 
 #define ACCESS_NETWORKS_MAX 256U /* networks in a list; each connection searches it from its start */
@@ -32,6 +33,7 @@ struct access {
     struct network_list deny;         /* wins over allow */
     uint32_t max_clients_per_address; /* clients of one origin (origin.h); 0: no limit */
     uint32_t max_connects_per_second; /* clients accepted; 0: no limit */
+    struct door_access door;          /* of a Unix socket, in place of allow and deny */
 };
 
 /* May this address connect at all? */

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 #include <uv.h>
 
 static const char *parse_port(const char *text, uint16_t *port)
@@ -61,6 +62,39 @@ const char *address_parse(const char *text, struct sockaddr_storage *out)
     return uv_ip4_addr(host, port, (struct sockaddr_in *)out) == 0 ? NULL : "not an IPv4 address";
 }
 
+/* The path stands in log lines, and in the metrics' labels. */
+static const char *check_path(const char *path)
+{
+    if (path[0] == '\0' || strlen(path) > EVAPID_PATH_MAX)
+        return "a path has 1 to 107 bytes";
+    if (path[0] != '/')
+        return "the path does not begin with /";
+    for (const char *at = path; *at != '\0'; at++)
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            return "the path has a control character";
+    return NULL;
+}
+
+const char *address_parse_any(const char *text, struct sockaddr_storage *out)
+{
+    struct sockaddr_un *address = (struct sockaddr_un *)out;
+    const char *path = text + strlen(ADDRESS_UNIX);
+    if (strncmp(text, ADDRESS_UNIX, strlen(ADDRESS_UNIX)) != 0)
+        return address_parse(text, out);
+    const char *why = check_path(path);
+    if (why != NULL)
+        return why;
+    memset(out, 0, sizeof(*out));
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, strlen(path));
+    return NULL;
+}
+
+const char *address_path(const struct sockaddr_storage *address)
+{
+    return ((const struct sockaddr_un *)address)->sun_path;
+}
+
 void address_host(const struct sockaddr_storage *address, char out[EVAPID_ADDRESS_MAX])
 {
     if (uv_ip_name((const struct sockaddr *)address, out, EVAPID_ADDRESS_MAX) != 0)
@@ -75,6 +109,8 @@ void address_host(const struct sockaddr_storage *address, char out[EVAPID_ADDRES
 
 uint16_t address_port(const struct sockaddr_storage *address)
 {
+    if (address_is_unix(address))
+        return 0;
     return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
                                                 : ((const struct sockaddr_in *)address)->sin_port);
 }
@@ -82,6 +118,10 @@ uint16_t address_port(const struct sockaddr_storage *address)
 void address_print(const struct sockaddr_storage *address, char out[ADDRESS_TEXT])
 {
     char host[EVAPID_ADDRESS_MAX];
+    if (address_is_unix(address)) {
+        snprintf(out, ADDRESS_TEXT, ADDRESS_UNIX "%s", address_path(address));
+        return;
+    }
     address_host(address, host);
     const char *form = address->ss_family == AF_INET6 ? "[%s]:%u" : "%s:%u";
     snprintf(out, ADDRESS_TEXT, form, host, address_port(address));
@@ -98,6 +138,8 @@ bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_stora
     const struct sockaddr_in6 *right = (const struct sockaddr_in6 *)b;
     if (a->ss_family != b->ss_family || address_port(a) != address_port(b))
         return false;
+    if (address_is_unix(a))
+        return strcmp(address_path(a), address_path(b)) == 0;
     if (a->ss_family != AF_INET6)
         return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
     return left->sin6_scope_id == right->sin6_scope_id &&

@@ -18,7 +18,7 @@
 #include "base/watch.h"
 #include "net/acceptor.h"
 
-#define BACKLOG 128
+#define BACKLOG 511 /* a client that does not wait fails with EAGAIN when it is full */
 
 static struct log_limit failures = { .kind = "unix sockets: failed accepts" };
 static struct log_limit refusals = { .kind = "unix sockets: users refused" };
@@ -93,7 +93,7 @@ static void door_on_poll(uv_poll_t *poll, int status, int events)
 }
 
 /* Remove a door's file if it is still the same file. */
-static void remove_file(const char *path, dev_t device, ino_t inode)
+void door_remove(const char *path, dev_t device, ino_t inode)
 {
     struct stat file;
     if (lstat(path, &file) == 0 && file.st_dev == device && file.st_ino == inode)
@@ -289,7 +289,7 @@ static void door_drop(struct door *door, bool remove_it)
         close(door->fd);
     door->fd = -1;
     if (remove_it)
-        remove_file(door->path, door->device, door->inode);
+        door_remove(door->path, door->device, door->inode);
 }
 
 const char *door_open(struct door *door, uv_loop_t *loop, const char *path, const struct door_access *access,
@@ -317,7 +317,7 @@ void door_adopt(struct door *door)
 {
     struct stat file;
     if (door->left[0] != '\0')
-        remove_file(door->left, door->left_device, door->left_inode);
+        door_remove(door->left, door->left_device, door->left_inode);
     door->left[0] = '\0';
     if (!door->inherited || lstat(door->path, &file) != 0)
         return;

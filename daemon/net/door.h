@@ -95,6 +95,9 @@ const char *door_prepare(struct door_change *change, uv_loop_t *loop, struct doo
 void door_commit(struct door_change *change, struct door *door);
 void door_cancel(struct door_change *change, const struct door *door);
 
+/* Remove the file at this path, if it is this one. */
+void door_remove(const char *path, dev_t device, ino_t inode);
+
 /* Stop listening and remove the file. */
 void door_close(struct door *door);
 

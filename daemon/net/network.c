@@ -40,6 +40,14 @@ bool network_is_public(const struct network *host)
     return !network_is_link_local(host) && !any_covers(own, COUNT(own), host);
 }
 
+struct network network_of_user(uint32_t user)
+{
+    const uint32_t number = htonl(user);
+    struct network network = { .version = NETWORK_USER, .prefix = 32 };
+    memcpy(network.bytes, &number, sizeof(number));
+    return network;
+}
+
 struct network network_widen(struct network network, uint8_t prefix)
 {
     if (prefix >= network.prefix)

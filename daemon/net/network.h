@@ -10,9 +10,11 @@
  * IPv6 socket shows as ::ffff:a.b.c.d is IPv4 here. */
 struct network {
     unsigned char bytes[16]; /* the address in network order; IPv4 uses the first four */
-    uint8_t version;         /* 4, 6, or 0: not IP, in no network */
+    uint8_t version;         /* 4, 6; NETWORK_USER: a user of this machine; 0: something else; both are in no network */
     uint8_t prefix;          /* leading bits that count: up to 32 for IPv4, 128 for IPv6 */
 };
+
+#define NETWORK_USER 1 /* bytes has the user's number, in network order */
 
 _Static_assert(sizeof(struct network) == 18, "struct network is a key: it may have no padding");
 
@@ -21,6 +23,9 @@ const char *network_parse(const char *text, struct network *out);
 
 /* The network of only this address; port and scope do not count. */
 struct network network_of(const struct sockaddr_storage *address);
+
+/* A user of this machine. */
+struct network network_of_user(uint32_t user);
 
 /* The larger network of this prefix around it. A prefix not smaller than its own changes nothing. */
 struct network network_widen(struct network network, uint8_t prefix);

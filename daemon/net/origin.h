@@ -2,8 +2,8 @@
  *
  * An IPv4 address is an origin. For IPv6 a /64 is one: a host there has 2^64 addresses and takes new ones as it likes
  * (RFC 8981), so a limit for each address would be no limit. A link-local address is an origin by itself, because all
- * hosts of a link share fe80::/64. The table has one entry for each origin with a client, so the number of clients
- * bounds it. */
+ * hosts of a link share fe80::/64. At a Unix socket a user is an origin. The table has one entry for each origin with a
+ * client, so the number of clients bounds it. */
 #ifndef EVAPID_ORIGIN_H
 #define EVAPID_ORIGIN_H
 

@@ -146,7 +146,7 @@ static void expose_listeners(struct exposition *out, const struct listeners *all
     for (int refusal = 0; refusal < REFUSALS; refusal++)
         exposition_value(
             out, LABELS({ "listener", listener_name(listener) }, { "reason", refusal_name((enum refusal)refusal) }),
-            listener->refused[refusal]);
+            listener_refusals(listener, (enum refusal)refusal));
 }
 
 /* ---- the books -------------------------------------------------------------------------------------------------- */

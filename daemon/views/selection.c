@@ -44,7 +44,7 @@ const char *selection_read(struct selection *selection, const struct selection_w
                                      .idle_ms = (uint64_t)words->idle_s * 1000 };
     if (words->idle_s < 0 || words->idle_s > INT32_MAX)
         snprintf(wrong, sizeof(wrong), "idle_s is out of range: 0 to %d", INT32_MAX);
-    else if (words->address != NULL && (why = network_parse(words->address, &selection->address)) != NULL)
+    else if (words->address != NULL && (why = remote_parse(words->address, &selection->address)) != NULL)
         snprintf(wrong, sizeof(wrong), "address: %s", why);
     else if (words->state != NULL && !selection_state_find(words->state, &selection->state))
         return "state must be one of " SELECTION_STATE_NAMES;
@@ -61,6 +61,8 @@ static bool comes_from(const struct client *client, const struct network *networ
 {
     char host[EVAPID_ADDRESS_MAX];
     struct network own;
+    if (client->origin.version == NETWORK_USER)
+        return network_covers(network, &client->origin);
     const char *v4 = strstr(client->address, "::ffff:");
     const char *text = v4 == client->address ? v4 + strlen("::ffff:") : client->address;
     const size_t length = strcspn(text, "%");
@@ -114,6 +116,15 @@ static int by_tag_name(const struct tag *a, const struct tag *b)
     return difference != 0 ? difference : (int)a->length - (int)b->length;
 }
 
+/* At a Unix socket the user takes the place of an address. */
+static int by_address(const struct client *a, const struct client *b)
+{
+    const int difference = strcmp(a->address, b->address);
+    if (difference != 0 || a->origin.version != NETWORK_USER)
+        return difference;
+    return (a->port > b->port) - (a->port < b->port);
+}
+
 /* Equal clients are ordered by their indexes. */
 static int by_order(const void *left, const void *right)
 {
@@ -121,7 +132,7 @@ static int by_order(const void *left, const void *right)
     const struct choice *b = right;
     int difference = (a->rank < b->rank) - (a->rank > b->rank);
     if (a->order == ORDER_ADDRESS)
-        difference = strcmp(a->client->address, b->client->address);
+        difference = by_address(a->client, b->client);
     else if (a->order == ORDER_TAG)
         difference = by_tag_name(a->client->tagging.tag, b->client->tagging.tag);
     return difference != 0 ? difference : (a->client->index > b->client->index) - (a->client->index < b->client->index);

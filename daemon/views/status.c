@@ -83,9 +83,9 @@ json_t *describe_client(struct client *client)
     const char *form = strchr(client->address, ':') != NULL ? "[%s]:%u" : "%s:%u";
     snprintf(address, sizeof(address), form, client->address, client->port);
     return json_pack(
-        "{s:I, s:s?, s:s, s:o, s:s, s:o, s:I, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
+        "{s:I, s:s?, s:s, s:s, s:o, s:s, s:o, s:I, s:b, s:o, s:o, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "index",
         (json_int_t)client->index, "listener", client->listener != NULL ? listener_name(client->listener) : NULL,
-        "address", address, "tag",
+        "stream", client->stream.kind->name, "address", address, "tag",
         client->tagging.tag != NULL ? describe_bytes(client->tagging.tag->name, client->tagging.tag->length)
                                     : json_null(),
         "state", client_state_name(client->state), "since", describe_time(client->since_ms), "idle_s",
@@ -106,7 +106,8 @@ static json_t *describe_refusals(const struct listener *listener)
 {
     json_t *refusals = json_object();
     for (int refusal = 0; refusal < REFUSALS; refusal++)
-        refusals = set_count(refusals, refusal_name((enum refusal)refusal), listener->refused[refusal]);
+        refusals = set_count(refusals, refusal_name((enum refusal)refusal),
+                             listener_refusals(listener, (enum refusal)refusal));
     return refusals;
 }
 

@@ -11,7 +11,8 @@
  *     REFUSED   evapid → worker   u32 version, u16-string reason; evapid then closes the connection
  *     NOTICE    evapid → worker   u8 level (WIRE_NOTICE_*), u16-string text for Kamailio's log
  *     NEW       evapid → worker   an event: u64 sequence, u32 connection, u64 read, u16 port, u8 again,
- *                                 u8-string address, u8-string tag
+ *                                 u8-string address, u8-string tag; the address of a Unix socket's client is
+ *                                 "unix:" and the number of its user, with port 0
  *     CLOSED    evapid → worker   the same
  *     MESSAGE   evapid → worker   the same, then the message: the rest of the body
  *     QUERY     asker → evapid    magic, u32 version, u8 subject (WIRE_ASK_*), u32 after, u16 limit; any process of
@@ -57,6 +58,9 @@ enum wire_type {
 enum { WIRE_NOTICE_INFO = 0, WIRE_NOTICE_WARNING = 1, WIRE_NOTICE_ERROR = 2 };
 
 enum wire_subject { WIRE_ASK_STATUS = 1, WIRE_ASK_CLIENTS = 2 };
+
+#define WIRE_USER "unix:"
+#define WIRE_USER_MAX (sizeof(WIRE_USER) - 1 + 10) /* with a number of 32 bits */
 
 enum { WIRE_FRAMING_NETSTRING = 0, WIRE_FRAMING_RAW = 1 };
 
@@ -353,6 +357,24 @@ static inline bool wire_read_event(const void *body, size_t length, struct wire_
     event->message = wire_get_bytes(&c, (size_t)(c.end - c.at));
     return !c.failed && again <= 1 && event->address.length <= EVAPID_ADDRESS_MAX &&
            event->tag.length <= EVAPID_TAG_MAX;
+}
+
+/* Is the client a user at a Unix socket? *user: its number. */
+static inline bool wire_event_is_of_user(const struct wire_event *event, uint32_t *user)
+{
+    const size_t prefix = sizeof(WIRE_USER) - 1;
+    uint64_t number = 0;
+    if (event->address.length <= prefix || event->address.length > WIRE_USER_MAX ||
+        memcmp(event->address.bytes, WIRE_USER, prefix) != 0)
+        return false;
+    for (size_t i = prefix; i < event->address.length; i++) {
+        const char digit = event->address.bytes[i];
+        if (digit < '0' || digit > '9')
+            return false;
+        number = number * 10 + (uint64_t)(digit - '0');
+    }
+    *user = (uint32_t)number;
+    return number <= UINT32_MAX;
 }
 
 static inline size_t wire_write_query(void *out, size_t room, const struct wire_query *query)

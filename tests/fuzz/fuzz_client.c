@@ -88,6 +88,7 @@ static struct client *open_client(struct input *in, int *peer)
 {
     static const size_t limits[] = { 1, 5, 100, 4096, 5000, 65536, 1 << 20 };
     const struct sockaddr_storage address = { .ss_family = AF_INET };
+    const struct remote remote = remote_of_address(&address);
     const struct client_limits client_limits = {
         .framing = input_below(in, 8) == 0 ? FRAMING_RAW : FRAMING_NETSTRING,
         .max_message_bytes = limits[input_below(in, sizeof(limits) / sizeof(*limits))],
@@ -95,7 +96,7 @@ static struct client *open_client(struct input *in, int *peer)
     };
     int pair[2];
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-    struct client *client = client_open(&loop, pair[0], 1, &address, &client_limits, &client_host);
+    struct client *client = client_open(&loop, pair[0], 1, &remote, &client_limits, &client_host);
     assert(client != NULL);
     *peer = pair[1];
     client_admit(client);

@@ -68,11 +68,11 @@ static void connect_client(void)
 {
     static const struct client_limits limits = { .max_message_bytes = 1024, .max_queued_bytes = 64U << 20 };
     const struct sockaddr_storage address = { .ss_family = AF_INET };
-    const struct network origin = network_of(&address);
+    const struct remote remote = remote_of_address(&address);
     int pair[2];
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     bus.last_index = 0;
-    assert(listener_enter(&listener, &origin) && bus_connect(&bus, pair[0], &address, &limits, &listener));
+    assert(listener_enter(&listener, &remote.origin) && bus_connect(&bus, pair[0], &remote, &limits, &listener));
     bus_admit(&bus, roster_find(&bus, 1));
     application = pair[1];
 }

@@ -183,14 +183,14 @@ static void peer_connect(struct peer *peer, struct input *in)
     assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     t.listener->limits.max_queued_bytes = input_below(in, 3) == 0 ? 1024 : 65536;
-    const struct network origin = origin_of(&address);
-    if (!listener_enter(t.listener, &origin)) {
+    const struct remote remote = remote_of_address(&address);
+    if (!listener_enter(t.listener, &remote.origin)) {
         close(pair[0]);
         close(pair[1]);
         return;
     }
-    if (!bus_connect(&t.bus, pair[0], &address, &t.listener->limits, t.listener)) {
-        listener_leave(t.listener, &origin);
+    if (!bus_connect(&t.bus, pair[0], &remote, &t.listener->limits, t.listener)) {
+        listener_leave(t.listener, &remote.origin);
         close(pair[1]);
         return;
     }

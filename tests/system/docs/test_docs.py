@@ -179,7 +179,8 @@ def table():
 
 RANGES = {"number": "{least} to {most}", "networks": "{from_} to {most} networks", "users": "up to {most} names or numbers of users",
           "path": "path of {least} to {most} bytes", "mode": 'octal, `"{least:04o}"` to `"{most:04o}"`',
-          "group": "name or number of a group", "address": "`IPv4:port` or `[IPv6]:port`"}
+          "group": "name or number of a group", "address": "`IPv4:port` or `[IPv6]:port`",
+          "socket": "`IPv4:port`, `[IPv6]:port` or `unix:path`"}
 BESIDES = {"control_socket": ", another one"}  # of the range
 
 
@@ -202,7 +203,8 @@ def default_of(row):
 def file_with(key, value):
     """A configuration that has this key, and what must be there with it."""
     for part in reversed(key.split(".")):
-        value = {part.removesuffix("[]"): [{"address": "127.0.0.1:1", **value}] if part.endswith("[]") else value}
+        address = "unix:/tmp/x" if set(value if part.endswith("[]") else ()) & {"mode", "group", "users"} else "127.0.0.1:1"
+        value = {part.removesuffix("[]"): [{"address": address, **value}] if part.endswith("[]") else value}
     return json.dumps(value)
 
 
@@ -253,10 +255,11 @@ HOLDS = {"new clients": "for clients that connect after the reload", "all client
 
 
 def test_the_document_says_of_each_key_from_when_on_it_holds_after_a_reload():
-    said = [(set(re.findall(r"`(\w+)`", changed)), holds)
+    said = [(set(re.findall(r"`([\w.[\]]+)`", changed)), holds)
             for changed, holds in rows(text_of("docs/configuration.md").split("## Reload", 1)[1].split("\n## ")[0])[2:]]
     for row in filter(lambda row: row["reload"], table()):
-        parts = reversed(re.findall(r"\w+", row["name"]))  # the key by its own name, or by that of an object in which it lies
+        # The key as it is, by its own name, or by that of an object in which it lies.
+        parts = [row["name"], *reversed(re.findall(r"\w+", row["name"]))]
         found = next(filter(None, ([holds for names, holds in said if part in names] for part in parts)), None)
         assert found, row["name"]
         assert [holds for holds in found if not holds.startswith(HOLDS[row["reload"]])] == [], row["name"]

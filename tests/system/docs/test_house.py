@@ -131,7 +131,7 @@ def is_called_back(step):
 def test_the_way_of_an_event_is_short_and_climbs_seldom(arrows):
     lines, steps = way_of_an_event()
     assert [step.used for step in steps if step.user is None] == ["daemon/kamailio/intake.c", "daemon/main.c"]
-    assert steps[-1].used == "daemon/client/transport.c"
+    assert steps[-1].used == "daemon/client/stream.c"
     steps = [step for step in steps if step.user is not None]
     climbs = [step for step in steps if noun_of(step.user) in reached(noun_of(step.used), arrows)]
     assert len(lines) <= 10 and len(steps) <= 12 and len(climbs) <= 4

@@ -42,7 +42,8 @@ def calls(folder, call):
                 yield file, match.group(), arguments
 
 
-SUBJECTS = {"listener->subject": "listener <address>", "http->subject": "http <address>", "door->path": "<path>", "address->sun_path": "<path>",
+SUBJECTS = {"listener->subject": "listener <address>", "facts->subject": "listener <address>",
+            "http->subject": "http <address>", "door->path": "<path>", "address->sun_path": "<path>",
             "what": "<name>", "name": "<name>", "limit->kind": "<kind>"}
 
 

@@ -58,6 +58,7 @@ def test_a_console_prints_what_the_document_shows(shown, path, name):
 
 
 @pytest.mark.parametrize("path, name", [("docs/configuration.md", "a configuration"), ("docs/configuration.md", "users of the sockets"),
+                                        ("docs/configuration.md", "a Unix socket for clients"),
                                         ("docs/metrics.md", "have metrics")])
 def test_evapid_takes_a_configuration_that_a_document_shows(path, name, tmp_path):
     text = commands.text_of(path, name).replace('"ops"', '"root"')  # a group that this machine has

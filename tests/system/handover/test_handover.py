@@ -318,8 +318,8 @@ def test_a_client_in_the_middle_of_a_frame_is_closed_when_evapid_was_killed(stag
     before = stage.evapid.status()["totals"]["out"]
     queued = before["relayed"] - before["delivered"]
     stage.evapid.kill_and_restart()
-    stage.evapid.logged(rf"client {speaking.index}: its stream stands in the middle of a frame")
-    stage.evapid.logged(rf"client {slow.index}: its stream stands in the middle of a frame")
+    stage.evapid.logged(rf"client {speaking.index}: its stream may stand in the middle of a frame")
+    stage.evapid.logged(rf"client {slow.index}: its stream may stand in the middle of a frame")
     assert speaking.receive_ready() == [] and speaking.eof
     got = 0
     while slow._fill():

@@ -1,6 +1,7 @@
-"""An application on the bus: one TCP connection that speaks netstrings, or raw bytes."""
+"""An application on the bus: one connection, by TCP or a Unix socket, that speaks netstrings, or raw bytes."""
 
 import fcntl
+import os
 import selectors
 import socket
 import struct
@@ -26,6 +27,12 @@ class Client:
     come from."""
 
     def __init__(self, address, receive_buffer=None, source=None):
+        self.index, self.others = None, ()
+        self.buffer = bytearray()
+        self.eof = False
+        if address.startswith("unix:"):
+            self._connect_unix(address.removeprefix("unix:"))
+            return
         host, port = split_address(address)
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(self.family, socket.SOCK_STREAM)
@@ -38,8 +45,14 @@ class Client:
         self.socket.connect((host, port))
         self.host, self.port = self.socket.getsockname()[:2]
         self.server_port = port
-        self.buffer = bytearray()
-        self.eof = False
+
+    def _connect_unix(self, path):
+        """evapid shows the user, in place of host and port: clients of one user differ by their index (Stage.connect)."""
+        self.family = socket.AF_UNIX
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect(path)
+        self.host, self.port, self.server_port = "unix", os.getuid(), None
 
     def send(self, payload):
         """One message."""

@@ -218,7 +218,11 @@ def open_by(pid):
 
 
 def is_of(entry, client):
-    """Is the status entry that of the client? Clients of two addresses may have the same port, and so may clients of two listeners."""
+    """Is the status entry that of the client? Clients of two addresses may have the same port, and so may clients of two listeners.
+    At a Unix socket all of a user's clients have the same address."""
+    if client.host == "unix":
+        return entry["address"] == f"unix:{client.port}" and entry["index"] not in client.others and \
+            client.index in (None, entry["index"])
     host, _, port = entry["address"].rpartition(":")
     listener_port = (entry["listener"] or f":{client.server_port}").rpartition(":")[2]
     return (host.strip("[]"), port, listener_port) == (client.host, str(client.port), str(client.server_port))

@@ -141,6 +141,16 @@ class Ledger:
         self.fields[at][0] = other
         struct.pack_into("=48s", self.bytes, self.fields_at + at * FIELD.size, other.encode())
 
+    def slot_at(self, number, name):
+        """Where that field of a slot of the first segment lies."""
+        offset = next(field for field in self.fields if (field[0], field[1]) == (name, SLOT_PART))[3]
+        return self.header_bytes + number * self.slot_bytes + offset
+
+    def slot(self, number, name):
+        size = next(field for field in self.fields if (field[0], field[1]) == (name, SLOT_PART))[4]
+        at = self.slot_at(number, name)
+        return int.from_bytes(self.bytes[at:at + size], "little")
+
     def layout(self):
         """All that makes a ledger one that is gone on with in its place."""
         return [self.header_bytes, self.slot_bytes, self.segment_slots, self.segment_bytes, self.fields]

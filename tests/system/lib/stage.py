@@ -41,6 +41,9 @@ class Stage:
         shown = f"[{host}]" if ":" in host else host
         return f"{shown}:{self.ports.tcp(host)}"
 
+    def unix_address(self, name="clients.sock"):
+        return f"unix:{self.folder / name}"
+
     def start_evapid(self, environment=None, before=(), **settings):
         self.evapid = Evapid(self.folder, settings, environment, before=before)
         self.processes.append(self.evapid)
@@ -116,7 +119,9 @@ class Stage:
         """A client, by default of the module's listener, that has been let in."""
         if self.evapid is not None and self.evapid.alive():
             self.evapid.listening(address or self.address)
+        others = {entry["index"] for entry in self.evapid.status()["clients"]} if (address or "").startswith("unix:") else ()
         client = self._keep(Client(address or self.address, **more))
+        client.others = others
         if admitted:
             client.index = self.evapid.client(client)["index"]
         return client

@@ -28,10 +28,11 @@ static void test_a_client_that_cannot_be_watched_is_closed(void **state)
     struct sockaddr_storage address;
     struct peer there = open_pair();
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct remote remote = remote_of_address(&address);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     turn(); /* the loop already watches what it needs */
     crowded = true;
-    assert_false(bus_connect(bus, ends[1], &address, &netstring_limits, &listener));
+    assert_false(bus_connect(bus, ends[1], &remote, &netstring_limits, &listener));
     turn();
     crowded = false;
     assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);

@@ -237,15 +237,21 @@ static inline int open_listening(void)
     return listening < 0 || bind(listening, (struct sockaddr *)&any, sizeof(any)) != 0 || listen(listening, 64) != 0;
 }
 
+static inline void connect_remote(struct peer *peer, int fd, const struct remote *remote,
+                                  const struct client_limits *limits)
+{
+    assert_true(listener_enter(&listener, &remote->origin));
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    assert_true(bus_connect(bus, fd, remote, limits, &listener));
+    peer->client = roster_find(bus, bus->last_index);
+    assert_non_null(peer->client);
+}
+
 static inline void connect_fd(struct peer *peer, int fd, const struct sockaddr_storage *address,
                               const struct client_limits *limits)
 {
-    const struct network origin = origin_of(address);
-    assert_true(listener_enter(&listener, &origin));
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    assert_true(bus_connect(bus, fd, address, limits, &listener));
-    peer->client = roster_find(bus, bus->last_index);
-    assert_non_null(peer->client);
+    const struct remote remote = remote_of_address(address);
+    connect_remote(peer, fd, &remote, limits);
 }
 
 /* A client over TCP, admitting. buffer: bytes of its socket's buffers, to fill them fast; 0: the system's default. */
@@ -413,8 +419,7 @@ static inline void reset(struct peer *peer)
     hang_up(peer);
 }
 
-/* ---- a transport that accepts what it likes
- * ----------------------------------------------------------------------- */
+/* ---- a stream that accepts what it likes ----------------------------------------------------------------------- */
 
 static struct wire {
     size_t most;   /* the most bytes that a write accepts; 0: it would block */
@@ -423,7 +428,7 @@ static struct wire {
     unsigned writes;
 } wire = { .most = SIZE_MAX };
 
-static inline ssize_t narrow_write(int fd, const struct iovec *iov, int count)
+static inline ssize_t narrow_write(struct stream *stream, const struct iovec *iov, int count)
 {
     wire.writes++;
     if (wire.most == 0 || (wire.error != 0 && wire.fail++ % 2 == 0)) {
@@ -439,28 +444,28 @@ static inline ssize_t narrow_write(int fd, const struct iovec *iov, int count)
             some[n].iov_len = room;
         room -= some[n].iov_len;
     }
-    return transport_tcp.write(fd, some, n);
+    return stream_tcp.write(stream, some, n);
 }
 
-static inline ssize_t plain_read(int fd, void *bytes, size_t room)
+static inline ssize_t plain_read(struct stream *stream, void *bytes, size_t room)
 {
-    return transport_tcp.read(fd, bytes, room);
+    return stream_tcp.read(stream, bytes, room);
 }
 
-static inline int plain_close(int fd)
+static inline void plain_close(struct stream *stream)
 {
-    return transport_tcp.close(fd);
+    stream_tcp.close(stream);
 }
 
-static const struct transport narrow = { .read = plain_read, .write = narrow_write, .close = plain_close };
+static const struct stream_kind narrow = { .read = plain_read, .write = narrow_write, .close = plain_close };
 
 static inline struct peer through_narrow(struct peer peer)
 {
-    peer.client->transport = &narrow;
+    peer.client->stream.kind = &narrow;
     return peer;
 }
 
-/* wire_block: nothing leaves through the narrow transport, as if no peer read. wire_open: everything leaves again. */
+/* wire_block: nothing leaves through the narrow stream, as if no peer read. wire_open: everything leaves again. */
 static inline void wire_block(void)
 {
     wire = (struct wire){ .most = 0 };

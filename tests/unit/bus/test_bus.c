@@ -66,8 +66,9 @@ static void test_a_socket_that_cannot_be_watched_is_closed(void **state)
     (void)state;
     struct sockaddr_storage address;
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct remote remote = remote_of_address(&address);
     const int file = memfd_create("no socket", MFD_CLOEXEC);
-    assert_false(bus_connect(bus, file, &address, &netstring_limits, &listener));
+    assert_false(bus_connect(bus, file, &remote, &netstring_limits, &listener));
     assert_int_equal(fcntl(file, F_GETFD), -1);
     assert_null(bus->roster.clients);
     assert_int_equal(bus->accepted, 0);
@@ -81,9 +82,10 @@ static void test_a_client_that_upstream_cannot_take_is_closed(void **state)
     int ends[2];
     char byte;
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct remote remote = remote_of_address(&address);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
     up.refuse = true;
-    assert_false(bus_connect(bus, ends[1], &address, &netstring_limits, &listener));
+    assert_false(bus_connect(bus, ends[1], &remote, &netstring_limits, &listener));
     assert_int_equal(up.of[1].opened, 1);
     assert_int_equal(up.of[1].gone, 0);
     assert_null(bus->roster.clients);
@@ -108,15 +110,15 @@ static void test_a_socket_gets_the_options_of_its_listener(void **state)
     limits.keepalive_interval_s = 13;
     limits.keepalive_probes = 4;
     struct peer a = connect_tcp(&limits, 0);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_NODELAY), 1);
-    assert_int_equal(option(a.client->fd, SOL_SOCKET, SO_KEEPALIVE), 1);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPIDLE), 71);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPINTVL), 13);
-    assert_int_equal(option(a.client->fd, IPPROTO_TCP, TCP_KEEPCNT), 4);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(option(a.client->stream.fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPIDLE), 71);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPINTVL), 13);
+    assert_int_equal(option(a.client->stream.fd, IPPROTO_TCP, TCP_KEEPCNT), 4);
     limits.keepalive_idle_s = 0;
     struct peer b = connect_tcp(&limits, 0);
-    assert_int_equal(option(b.client->fd, IPPROTO_TCP, TCP_NODELAY), 1);
-    assert_int_equal(option(b.client->fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+    assert_int_equal(option(b.client->stream.fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(option(b.client->stream.fd, SOL_SOCKET, SO_KEEPALIVE), 0);
     hang_up(&a);
     hang_up(&b);
 }

@@ -25,8 +25,8 @@ static int save(void)
         state_put(&out, "slot", ledger_number(&ledger, client->slot));
         bus_save_client(client, &out);
         state_put_end(&out);
-        if (client->fd >= 0)
-            sockets[client->index] = fcntl(client->fd, F_DUPFD_CLOEXEC, 0);
+        if (client->stream.fd >= 0)
+            sockets[client->index] = fcntl(client->stream.fd, F_DUPFD_CLOEXEC, 0);
     }
     const int memfd = state_end(&out);
     assert_true(memfd >= 0);

@@ -56,7 +56,7 @@ static void test_slow_clients_may_go_in_the_middle_of_an_event(void **state)
         for (unsigned i = 0; i < PEERS; i++) {
             limits.max_queued_bytes = i % 2 == 0 ? 6000 : 60000;
             peers[i] = admitted(connect_tcp(&limits, 0));
-            peers[i].client->transport = &narrow;
+            peers[i].client->stream.kind = &narrow;
             if (tagged)
                 give_tag(&peers[i], i < 3 ? "y" : "x");
         }
@@ -91,7 +91,7 @@ static void test_when_the_last_of_a_tag_is_slow_the_tag_goes_with_it(void **stat
     limits.max_queued_bytes = 4;
     struct peer a = admitted(connect_tcp(&limits, 0));
     struct peer b = admitted(connect_tcp(&limits, 0));
-    a.client->transport = b.client->transport = &narrow;
+    a.client->stream.kind = b.client->stream.kind = &narrow;
     wire_block();
     give_tag(&a, "x");
     give_tag(&b, "x");
@@ -253,16 +253,16 @@ static void test_a_burst_larger_than_the_queue_is_sent_as_it_comes(void **state)
 }
 
 /* A kernel that accepts everything at once. */
-static ssize_t sink_write(int fd, const struct iovec *iov, int count)
+static ssize_t sink_write(struct stream *stream, const struct iovec *iov, int count)
 {
     ssize_t bytes = 0;
-    (void)fd;
+    (void)stream;
     for (int i = 0; i < count; i++)
         bytes += (ssize_t)iov[i].iov_len;
     return bytes;
 }
 
-static const struct transport sink = { .read = plain_read, .write = sink_write, .close = plain_close };
+static const struct stream_kind sink = { .read = plain_read, .write = sink_write, .close = plain_close };
 
 /* One flush sends only so much to a client; but as long as the kernel accepts it, another follows. */
 static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_comes(void **state)
@@ -273,7 +273,7 @@ static void test_a_burst_larger_than_queue_and_flush_together_is_sent_as_it_come
     const struct payload event = big_event(8000, 'x');
     for (int to_one = 0; to_one < 2; to_one++) {
         struct peer peer = admitted(connect_pair(&limits));
-        peer.client->transport = &sink;
+        peer.client->stream.kind = &sink;
         give_tag(&peer, "x");
         for (int i = 0; i < 1000; i++) {
             if (to_one)

@@ -230,6 +230,7 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
     long calls = 0;
     struct sockaddr_storage address;
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct remote remote = remote_of_address(&address);
     const struct network origin = origin_of(&address);
     assert_true(listener_enter(&listener, &origin));
     for (; !connected; calls++) {
@@ -237,7 +238,7 @@ static void test_a_client_that_there_is_no_memory_for_is_closed(void **state)
         char byte;
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
         memory_limit(calls);
-        connected = bus_connect(bus, ends[1], &address, &netstring_limits, &listener);
+        connected = bus_connect(bus, ends[1], &remote, &netstring_limits, &listener);
         memory_limit(-1);
         assert_int_equal(bus->roster.clients != NULL, connected);
         assert_int_equal(bus->accepted, connected);
@@ -257,12 +258,13 @@ static void test_a_client_whose_descriptor_cannot_be_watched_is_closed(void **st
     char byte;
     struct sockaddr_storage address;
     assert_null(address_parse("127.0.0.1:1", &address));
+    const struct remote remote = remote_of_address(&address);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     const int high = fcntl(ends[1], F_DUPFD_CLOEXEC, 900);
     close(ends[1]);
     assert_true(high >= 900 && loop.nwatchers < 900);
     listener.clients = 1;
-    WITHOUT_MEMORY_FROM(1, assert_false(bus_connect(bus, high, &address, &netstring_limits, &listener)));
+    WITHOUT_MEMORY_FROM(1, assert_false(bus_connect(bus, high, &remote, &netstring_limits, &listener)));
     listener.clients = 0;
     assert_null(bus->roster.clients);
     assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 0);

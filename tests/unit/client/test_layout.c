@@ -178,11 +178,11 @@ static void test_numbers_of_another_size_are_converted_if_they_fit(void **state)
         struct layout_field *port = described(&before, LAYOUT_SLOT, "port");
         strcpy(cookie->name, "port");
         strcpy(port->name, "cookie");
-        ledger_at(&before, 0)->cookie = fits ? 65535 : 65536;
+        ledger_at(&before, 0)->cookie = fits ? UINT32_MAX : UINT32_MAX + 1ULL;
         const char *why = ledger_adopt(&after, fcntl(before.memfd, F_DUPFD_CLOEXEC, 0));
         if (fits) {
             assert_null(why);
-            assert_int_equal(ledger_at(&after, 0)->port, 65535);
+            assert_int_equal(ledger_at(&after, 0)->port, UINT32_MAX);
             assert_int_equal(ledger_at(&after, 0)->cookie, 100);
             assert_int_equal(ledger_at(&after, 2)->port, 3000);
             ledger_close(&after);

@@ -9,7 +9,7 @@ static void test_writes_of_every_size_give_the_same_stream(void **state)
     static const char expected[] = "5:hello,0:,12:a longer one,1:x,";
     for (wire.most = 1; wire.most < sizeof(expected); wire.most++) {
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         relay("hello");
         relay("");
         relay("a longer one");
@@ -30,7 +30,7 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
     static const int errors[] = { EINTR, EAGAIN };
     for (size_t i = 0; i < 2; i++) {
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire.error = errors[i];
         wire.fail = 0;
         wire.most = 3;
@@ -44,13 +44,57 @@ static void test_a_write_that_is_interrupted_or_would_block_is_tried_again(void 
     assert_int_equal(all_dropped(&bus->totals), 0);
 }
 
+/* What the ledger says of a write while the kernel takes the bytes. */
+static struct {
+    const struct ledger_slot *slot;
+    uint64_t offered; /* by the last write */
+} under_way;
+
+static ssize_t watched_write(struct stream *stream, const struct iovec *iov, int count)
+{
+    under_way.offered = under_way.slot->offered;
+    return narrow_write(stream, iov, count);
+}
+
+/* An evapid that goes on after a kill closes a client for which a write was under way, if nothing tells how much of it
+ * was sent. So the ledger says it of each write, and only of a write. */
+static void test_the_ledger_says_that_a_write_is_under_way(void **state)
+{
+    (void)state;
+    static const struct stream_kind watched = {
+        .name = "watched", .read = plain_read, .write = watched_write, .close = plain_close
+    };
+    struct peer a = open_pair();
+    a.client->stream.kind = &watched;
+    under_way.slot = a.client->slot;
+    wire_block();
+    relay("hello");
+    turn();
+    assert_int_equal(under_way.offered, strlen("5:hello,"));
+    assert_int_equal(under_way.slot->offered, 0);
+    wire = (struct wire){ .most = 3, .error = EAGAIN, .fail = 1 };
+    turn();
+    assert_true(under_way.slot->output_begun);
+    assert_int_equal(under_way.slot->offered, 0);
+    wire_block();
+    for (int i = 0; i < 8; i++) {
+        const struct payload event = big_event(1 << 20, 'a');
+        give_relay(bus, &event, NULL);
+    }
+    turn();
+    assert_int_equal(under_way.offered, LEDGER_OFFERED_PART);
+    assert_int_equal(under_way.slot->offered, 0);
+    wire_open();
+    hang_up(&a);
+}
+
 /* A turn's events cost one write for each client. */
 static void test_the_events_of_a_turn_leave_in_one_write(void **state)
 {
     (void)state;
     static char out[200 * 8];
     struct peer a = open_pair();
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire.writes = 0;
     for (int i = 0; i < 200; i++)
         relay("hello");
@@ -69,7 +113,7 @@ static void test_messages_of_a_client_are_still_read_after_a_failed_write(void *
     (void)state;
     struct peer a = open_pair();
     struct peer b = open_pair();
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire.error = EPIPE;
     wire.fail = 0;
     relay("1");
@@ -97,7 +141,7 @@ static void test_a_client_whose_write_failed_is_no_receiver(void **state)
     for (size_t i = 0; i < 2; i++) {
         struct peer a = open_pair();
         give_tag(&a, "x");
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire.error = EPIPE;
         wire.fail = 0;
         relay("1");
@@ -193,7 +237,7 @@ static void test_a_client_refused_in_the_middle_of_a_frame_gets_the_rest_of_it(v
         const size_t expected = (sent + 7) / 8 * 8;
         const struct tally before = bus->totals;
         struct peer a = open_pair();
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire = (struct wire){ .most = sent, .error = EAGAIN, .fail = 1 }; /* one write and no more */
         relay("hello");
         relay("world");
@@ -223,7 +267,7 @@ static void test_a_slow_client_gets_the_rest_of_a_frame_that_has_begun(void **st
         const struct tally before = bus->totals;
         struct peer a = admitted(connect_pair(&limits));
         const uint32_t index = a.client->index;
-        a.client->transport = &narrow;
+        a.client->stream.kind = &narrow;
         wire = (struct wire){ .most = sent, .error = EAGAIN, .fail = sent > 0 }; /* one write and no more */
         for (int i = 0; i < 3; i++)
             relay("hello");
@@ -258,7 +302,7 @@ static void test_messages_of_a_slow_client_still_reach_the_host(void **state)
     up.take = 0;
     send_text(&a, "1:a,1:b,1:c,");
     TURN_UNTIL(up.of[1].refused == 1);
-    a.client->transport = &narrow;
+    a.client->stream.kind = &narrow;
     wire = (struct wire){ .most = 3, .error = EAGAIN, .fail = 1 };
     relay("hello");
     turn();
@@ -560,6 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_writes_of_every_size_give_the_same_stream),
         WITH_BUS(test_a_write_that_is_interrupted_or_would_block_is_tried_again),
+        WITH_BUS(test_the_ledger_says_that_a_write_is_under_way),
         WITH_BUS(test_the_events_of_a_turn_leave_in_one_write),
         WITH_BUS(test_messages_of_a_client_are_still_read_after_a_failed_write),
         WITH_BUS(test_a_client_whose_write_failed_is_no_receiver),

@@ -67,7 +67,7 @@ static void test_a_listener_begins_from_the_access_of_the_file(void **state)
                                      "\"access\":{\"allow\":[\"10.0.0.0/8\",\"11.0.0.0/8\"],\"deny\":[\"10.1.0.0/16\"],"
                                      "\"max_clients_per_address\":3,\"admission_timeout_ms\":5}}");
     const struct config_listener *at = config.listeners;
-    assert_memory_equal(&at[0].access, &config.access, sizeof(config.access));
+    assert_memory_equal(&at[0].access, &config.access, offsetof(struct access, door)); /* a door is a listener's own */
     assert_int_equal(at[0].limits.admission_timeout_ms, 5);
     assert_int_equal(at[1].access.allow.count, 1);
     assert_true(admits(&at[1].access, "192.0.2.1:1"));
@@ -189,6 +189,24 @@ static void test_each_socket_has_its_own_access(void **state)
     config_free(&config);
 }
 
+static void test_a_listener_s_unix_socket_has_its_own_access(void **state)
+{
+    (void)state;
+    struct config config = read_text("{\"listeners\":[{\"address\":\"unix:/tmp/a\"},"
+                                     "{\"address\":\"unix:/tmp/b\",\"mode\":\"0600\",\"group\":7,\"users\":[8,9]}],"
+                                     "\"access\":{\"allow\":[\"10.0.0.0/8\"],\"max_clients_per_address\":3}}");
+    const struct config_listener *at = config.listeners;
+    assert_int_equal(at[0].access.door.mode, 0660);
+    assert_int_equal(at[0].access.door.group, DOOR_OWN_GROUP);
+    assert_true(door_admits(&at[0].access.door, 8));
+    assert_int_equal(at[1].access.door.mode, 0600);
+    assert_int_equal(at[1].access.door.group, 7);
+    assert_true(door_admits(&at[1].access.door, 8) && door_admits(&at[1].access.door, 9));
+    assert_false(door_admits(&at[1].access.door, 10));
+    assert_int_equal(at[1].access.max_clients_per_address, 3);
+    config_free(&config);
+}
+
 static void test_root_and_evapid_s_own_user_are_always_admitted(void **state)
 {
     (void)state;
@@ -281,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_a_list_has_at_most_256_networks),
         cmocka_unit_test(test_by_default_a_socket_is_open_to_its_group),
         cmocka_unit_test(test_each_socket_has_its_own_access),
+        cmocka_unit_test(test_a_listener_s_unix_socket_has_its_own_access),
         cmocka_unit_test(test_root_and_evapid_s_own_user_are_always_admitted),
         cmocka_unit_test(test_modes_are_octal_digits_in_a_string),
         cmocka_unit_test(test_an_error_in_a_socket_s_access_shows_its_place),

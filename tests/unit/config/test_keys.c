@@ -94,9 +94,9 @@ static void wrap(char text[TEXT_ROOM], char *path)
     char *dot = strrchr(path, '.');
     const char *name = dot != NULL ? dot + 1 : path;
     memcpy(inner, text, sizeof(inner));
-    if (strcmp(name, "listeners[]") == 0)
-        snprintf(text, TEXT_ROOM, "\"listeners\":[{%.180s%s\"address\":\"1.2.3.4:5\"}]", inner,
-                 inner[0] != '\0' ? "," : "");
+    if (strcmp(name, "listeners[]") == 0) /* only a Unix socket has a mode */
+        snprintf(text, TEXT_ROOM, "\"listeners\":[{%.180s%s\"address\":\"%s\"}]", inner, inner[0] != '\0' ? "," : "",
+                 strncmp(inner, "\"mode\"", 6) == 0 ? "unix:/tmp/x" : "1.2.3.4:5");
     else
         snprintf(text, TEXT_ROOM, "\"%.60s\":{%.180s}", name, inner);
     *(dot != NULL ? dot : path) = '\0';

@@ -369,6 +369,37 @@ static void test_a_message_that_is_too_long(void **state)
     }
 }
 
+/* The address of a Unix socket's client names its user. Anything else in it is an address, as it is. */
+static void test_an_address_names_a_user(void **state)
+{
+    static const struct {
+        const char *address;
+        int64_t user; /* -1: it is none */
+    } cases[] = {
+        { "unix:0", 0 },
+        { "unix:4294967295", UINT32_MAX },
+        { "unix:1000", 1000 },
+        { "unix:4294967296", -1 },
+        { "unix:9999999999", -1 },
+        { "unix:", -1 },
+        { "unix", -1 },
+        { "unix:1x", -1 },
+        { "unix:-1", -1 },
+        { "unix:1/", -1 },
+        { "unix:00000000001", -1 },
+        { "127.0.0.1", -1 },
+        { "", -1 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct wire_event of = { .address = { cases[i].address, strlen(cases[i].address) } };
+        uint32_t user = 0;
+        assert_int_equal(wire_event_is_of_user(&of, &user), cases[i].user >= 0);
+        if (cases[i].user >= 0)
+            assert_int_equal(user, cases[i].user);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_a_text_that_is_longer_than_its_body),
         cmocka_unit_test(test_an_event_s_tag_and_address_have_limits),
         cmocka_unit_test(test_a_message_that_is_too_long),
+        cmocka_unit_test(test_an_address_names_a_user),
     };
     return cmocka_run_group_tests_name("wire", tests, open_window, close_window);
 }

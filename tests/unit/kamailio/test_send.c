@@ -88,9 +88,9 @@ static struct client *arrive(void)
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     assert_null(address_parse("[2001:db8::1]:4711", &from));
-    const struct network origin = origin_of(&from);
-    assert_true(listener_enter(&t.listener, &origin));
-    assert_true(bus_connect(&t.bus, ends[0], &from, &limits, &t.listener));
+    const struct remote remote = remote_of_address(&from);
+    assert_true(listener_enter(&t.listener, &remote.origin));
+    assert_true(bus_connect(&t.bus, ends[0], &remote, &limits, &t.listener));
     t.peers[t.clients++] = ends[1];
     return roster_find(&t.bus, t.bus.last_index);
 }

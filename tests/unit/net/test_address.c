@@ -241,6 +241,37 @@ static void test_a_host_of_another_family_is_shown_as_a_question_mark(void **sta
     assert_string_equal(host, "?");
 }
 
+/* ---- Unix sockets ------------------------------------------------------------------------------------------------ */
+
+static void test_a_path_comes_back_and_is_no_tcp_address(void **state)
+{
+    char longest[5 + 107 + 2] = "unix:";
+    char text[ADDRESS_TEXT];
+    struct sockaddr_storage address;
+    struct sockaddr_storage other;
+    (void)state;
+    memset(longest + 5, '/', 107);
+    assert_null(address_parse_any(longest, &address));
+    assert_true(address_is_unix(&address));
+    address_print(&address, text);
+    assert_string_equal(text, longest);
+    assert_int_equal(address_port(&address), 0);
+    assert_null(address_parse_any("unix:/tmp/x", &other));
+    assert_string_equal(address_path(&other), "/tmp/x");
+    assert_false(address_equal(&address, &other));
+    assert_true(address_equal(&other, &other));
+    assert_null(address_parse_any("127.0.0.1:1", &address));
+    assert_false(address_equal(&address, &other));
+    longest[5 + 107] = 'x';
+    assert_non_null(address_parse_any(longest, &address));
+    assert_string_equal(address_parse_any("unix:", &address), "a path has 1 to 107 bytes");
+    assert_string_equal(address_parse_any("unix:tmp/x", &address), "the path does not begin with /");
+    assert_string_equal(address_parse_any("unix:/tmp/x\n", &address), "the path has a control character");
+    assert_string_equal(address_parse_any("unix:/tmp/\x7f", &address), "the path has a control character");
+    assert_null(address_parse_any("unix:/tmp/\xc3\xa9 \"", &address));
+    assert_non_null(address_parse("unix:/tmp/x", &address));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +287,7 @@ int main(void)
         cmocka_unit_test(test_spelling_makes_no_difference),
         cmocka_unit_test(test_the_same_address_in_two_scopes_is_two_addresses),
         cmocka_unit_test(test_a_host_of_another_family_is_shown_as_a_question_mark),
+        cmocka_unit_test(test_a_path_comes_back_and_is_no_tcp_address),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }

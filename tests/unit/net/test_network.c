@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "net/network.h"
+#include "net/remote.h"
 
 static struct network parsed(const char *text)
 {
@@ -272,6 +273,49 @@ static void test_link_local_addresses(void **state)
     }
 }
 
+/* A user of this machine is an origin, and in no network. */
+static void test_a_user_is_in_no_network(void **state)
+{
+    (void)state;
+    struct network all;
+    struct network all_v6;
+    const struct remote root = remote_of_user(0);
+    const struct remote other = remote_of_user(65536);
+    assert_null(network_parse("0.0.0.0/0", &all));
+    assert_null(network_parse("::/0", &all_v6));
+    assert_false(network_covers(&all, &root.host) || network_covers(&all_v6, &root.host));
+    assert_memory_not_equal(&root.origin, &other.origin, sizeof(root.origin));
+    assert_string_equal(other.address, "unix");
+    assert_int_equal(other.port, 65536);
+    assert_string_equal(remote_noun(&other.origin), "user");
+}
+
+static void test_whom_to_look_for_is_an_address_a_network_or_a_user(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *why;
+    } wrong[] = { { "unix:", "expected unix, or unix:NUMBER of a user" },
+                  { "unix1000", "expected unix, or unix:NUMBER of a user" },
+                  { "unix:root", "a user's number is 0 to 4294967295" },
+                  { "unix:4294967296", "a user's number is 0 to 4294967295" },
+                  { "unix:18446744073709551616", "a user's number is 0 to 4294967295" },
+                  { "unix:10 ", "a user's number is 0 to 4294967295" },
+                  { "unit", "not an IPv4 address" } };
+    const struct remote last = remote_of_user(UINT32_MAX);
+    struct network wanted;
+    assert_null(remote_parse("unix", &wanted));
+    assert_true(network_covers(&wanted, &last.host));
+    assert_null(remote_parse("unix:4294967295", &wanted));
+    assert_true(network_covers(&wanted, &last.host));
+    assert_null(remote_parse("unix:0", &wanted));
+    assert_false(network_covers(&wanted, &last.host));
+    assert_null(remote_parse("10.0.0.0/8", &wanted));
+    assert_int_equal(wanted.version, 4);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+        assert_string_equal(remote_parse(wrong[i].text, &wanted), wrong[i].why);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +331,8 @@ int main(void)
         cmocka_unit_test(test_widening_clears_the_bits_behind_the_prefix),
         cmocka_unit_test(test_private_addresses_are_not_public),
         cmocka_unit_test(test_link_local_addresses),
+        cmocka_unit_test(test_a_user_is_in_no_network),
+        cmocka_unit_test(test_whom_to_look_for_is_an_address_a_network_or_a_user),
     };
     return cmocka_run_group_tests_name("network", tests, NULL, NULL);
 }

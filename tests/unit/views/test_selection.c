@@ -17,6 +17,17 @@ static struct peer connect_from(const char *address)
     return admitted(peer);
 }
 
+static struct peer connect_user(uint32_t user)
+{
+    int ends[2];
+    struct peer peer;
+    const struct remote remote = remote_of_user(user);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    peer.fd = ends[0];
+    connect_remote(&peer, ends[1], &remote, &netstring_limits);
+    return admitted(peer);
+}
+
 /* The chosen indexes as text, and the number they were chosen from. */
 static void assert_chosen(const struct selection *selection, const char *expected)
 {
@@ -67,6 +78,25 @@ static void test_clients_are_chosen_by_what_they_are(void **state)
         assert_chosen(&selection, networks[i].expected);
     }
     peers[2].client->pace.slow_since_ms = 0;
+    for (size_t i = 0; i < 4; i++)
+        hang_up(&peers[i]);
+}
+
+static void test_clients_at_unix_sockets_are_chosen_by_their_users(void **state)
+{
+    (void)state;
+    struct peer peers[] = { connect_user(1000), connect_from("0.0.3.232:1"), connect_user(0), connect_user(1000) };
+    struct selection selection = { .limit = SIZE_MAX, .by_address = true };
+    static const struct {
+        const char *whom, *expected;
+    } wanted[] = { { "unix", "1 3 4 of 3" },  { "unix:1000", "1 4 of 2" }, { "unix:0", "3 of 1" }, { "unix:7", "of 0" },
+                   { "0.0.0.0/0", "2 of 1" }, { "0.0.3.232", "2 of 1" },   { "::/0", "of 0" } };
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
+        assert_null(remote_parse(wanted[i].whom, &selection.address));
+        assert_chosen(&selection, wanted[i].expected);
+    }
+    selection = by_order(ORDER_ADDRESS, SIZE_MAX);
+    assert_chosen(&selection, "2 3 1 4 of 4");
     for (size_t i = 0; i < 4; i++)
         hang_up(&peers[i]);
 }
@@ -225,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_BUS(test_clients_are_chosen_by_what_they_are),
+        WITH_BUS(test_clients_at_unix_sockets_are_chosen_by_their_users),
         WITH_BUS(test_clients_stand_in_the_order_that_is_wanted),
         WITH_BUS(test_clients_without_traffic_are_chosen_by_how_long),
         WITH_BUS(test_names_of_orders_and_states_are_known),
