@@ -5,7 +5,7 @@ Only what one process had at both times can be compared, so a process that was s
 import os
 
 from evapid import open_by
-from process import session_members, stat_fields
+from process import session_members, stat_fields, until
 
 SPREAD_BYTES = 16 << 20  # what a warm allocator may keep of what it once had
 CREEP_BYTES = 6 << 20    # and what may come to that in the second half, when it is warm
@@ -28,7 +28,19 @@ class Growth:
         self.sanitized = "asan" in os.environ.get("EVAPID_BUILD", "") or bool(os.environ.get("EVAPID_WRAPPER"))
         evapid = director.stage.evapid
         self.pid, self.half = evapid.pid, None
-        self.fds, self.rss = len(but_files(evapid.descriptors())), evapid.own_bytes()
+        self.fds, self.rss = self._while_all_are_there(), evapid.own_bytes()
+
+    def _while_all_are_there(self):
+        """The number of evapid's descriptors. An application that restarts may just be away: then it is counted again."""
+        def residents(status):
+            return {(entry["index"], entry["state"]) for entry in status["clients"]}
+
+        def look():
+            evapid, before = self.director.stage.evapid, residents(self.director.at_rest())
+            count = len(but_files(evapid.descriptors()))
+            assert residents(evapid.status()) == before, "somebody has left meanwhile"
+            return count
+        return until(look, "descriptors are counted while nobody leaves")
 
     def half_time(self):
         evapid = self.director.stage.evapid

@@ -12,6 +12,8 @@ import signal
 
 import pytest
 
+from process import until
+
 PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_SYSCALL = 7, 9, 16, 17, 24
 STEPS_MAX = 2_000_000
 
@@ -38,9 +40,12 @@ class Traced:
             raise
         self._wait(signal.SIGSTOP)
 
-    def _wait(self, expected=signal.SIGTRAP):
+    def _wait(self, expected=signal.SIGTRAP, may_sleep=False):
         """Wait until it stops. Another signal than the expected one is for the process: returns it, else 0."""
-        _, status = os.waitpid(self.pid, 0x40000000)  # __WALL
+        def stopped(flags=os.WNOHANG):
+            pid, status = os.waitpid(self.pid, 0x40000000 | flags)  # __WALL
+            return pid and [status]
+        (status,) = until(stopped, f"process {self.pid} stops in its trace") if may_sleep else stopped(0)
         assert os.WIFSTOPPED(status), f"process {self.pid} has ended in its trace: {status:#x}"
         number = os.WSTOPSIG(status)
         return 0 if number == expected else number
@@ -51,7 +56,7 @@ class Traced:
             if until():
                 return
             trace(request, self.pid, number)
-            number = self._wait()
+            number = self._wait(may_sleep=request == PTRACE_SYSCALL)
         raise AssertionError(f"process {self.pid} does not get there")
 
     def by_calls(self, until):
