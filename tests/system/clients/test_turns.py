@@ -123,7 +123,7 @@ def test_promise_9_a_long_queue_is_read_in_turns_and_in_order(stage, what):
         assert stage.evapid.detached()["kamailio"]["ring"]["used"] == 0
     assert long_turns(stage) == 0
     assert stage.evapid.status()["totals"]["out"]["dropped"] == {
-        "slow": 0, "closed": 0, "large": 0, "memory": 0, "lost": 0}
+        "slow": 0, "closed": 0, "large": 0, "memory": 0, "lost": 0, "absent": 0}
     kamailio.close()
 
 
