@@ -1,86 +1,7 @@
-/* Kept tags: what waits for a tag whose clients have gone, and who gets it. */
-#include "bus/bus_rig.h"
+/* Kept tags: what waits for a tag whose clients have gone, and who gets it. The rest of a group: test_heritage.c. */
+#include "bus/kept_rig.h"
 
 #include <time.h>
-
-#include "bus/heritage.h"
-#include "bus/kept.h"
-
-#define TAG "t"
-#define FRAME 4U /* bytes of a framed event of one byte: "1:x," */
-
-static struct client_limits keeping(const struct client_limits *from)
-{
-    struct client_limits limits = *from;
-    limits.keep_absent_ms = 60000;
-    return limits;
-}
-
-/* A client that has the tag before it is admitted, as its connection-new route gives it. */
-static struct peer arriving(const struct client_limits *from)
-{
-    const struct client_limits limits = keeping(from);
-    struct peer peer = connect_pair(&limits);
-    give_tag(&peer, TAG);
-    return peer;
-}
-
-static struct peer carrier(const struct client_limits *from)
-{
-    return admitted(arriving(from));
-}
-
-/* It has little room, and nothing can be sent to it. */
-static struct peer stalled(enum slow_policy policy, size_t events)
-{
-    struct client_limits limits = netstring_limits;
-    limits.slow_policy = policy;
-    limits.max_queued_bytes = events * FRAME;
-    struct peer peer = through_narrow(carrier(&limits));
-    wire_block();
-    return peer;
-}
-
-static void go(struct peer *peer)
-{
-    hang_up(peer);
-    turn();
-}
-
-static struct kept *kept_one(void)
-{
-    assert_int_equal(bus->keeping.count, 1);
-    return bus->keeping.first;
-}
-
-static uint64_t waiting(void)
-{
-    return outq_events(&kept_one()->out);
-}
-
-/* In all and in the ledger, of which those that are kept are a part. */
-static void assert_all_books(void)
-{
-    struct tally sum = ledger.header->gone;
-    uint64_t queued = kept_events(bus);
-    for (struct client *client = bus->roster.clients; client != NULL; client = client->hh.next) {
-        queued += outq_events(&client->out);
-        add_tally(&sum, subscription_tally(client));
-    }
-    for (const struct kept *kept = bus->keeping.first; kept != NULL; kept = kept->next) {
-        assert_int_equal(kept_waiting(kept), outq_events(&kept->out));
-        add_tally(&sum, &kept->slot->tally);
-    }
-    assert_int_equal(bus->totals.relayed, bus->totals.delivered + queued + all_dropped(&bus->totals));
-    assert_memory_equal(&bus->totals, &sum, sizeof(sum));
-}
-
-static void assert_dropped(uint64_t absent)
-{
-    assert_all_books();
-    assert_int_equal(bus->totals.dropped[DROP_ABSENT], absent);
-    assert_int_equal(all_dropped(&bus->totals), absent);
-}
 
 /* ---- waiting and coming ------------------------------------------------------------------------------------------- */
 
@@ -574,94 +495,6 @@ static void test_many_events_cost_what_they_cost_in_chunks(void **state)
     TURN_UNTIL(bus->keeping.count == 1);
 }
 
-/* ---- groups --------------------------------------------------------------------------------------------------------- */
-
-static void test_the_last_of_a_group_leaves_it_and_others_get_unicasts(void **state)
-{
-    (void)state;
-    struct peer leaves = stalled(SLOW_DISCONNECT, 1000);
-    unicast("1", TAG);
-    multicast("2", TAG);
-    relay("3");
-    unicast("4", TAG);
-    struct peer stays = carrier(&raw_limits);
-    go(&leaves);
-    assert_int_equal(bus->keeping.count, 0);
-    wire_open();
-    assert_receives(&stays, "14");
-    assert_all_books();
-    assert_int_equal(bus->totals.relayed, 4);
-    assert_int_equal(bus->totals.dropped[DROP_CLOSED], 2);
-    go(&stays);
-    assert_int_equal(bus->keeping.count, 1);
-}
-
-static void test_unicasts_of_one_that_is_cut_off_go_to_others(void **state)
-{
-    (void)state;
-    struct peer slow = stalled(SLOW_DISCONNECT, 2);
-    unicast("1", TAG);
-    unicast("2", TAG);
-    struct peer stays = carrier(&netstring_limits);
-    unicast("3", TAG); /* the first that has the tag gets it, and is cut off */
-    wire_open();
-    turn();
-    assert_receives(&stays, "1:1,1:2,");
-    assert_ends(&slow);
-    assert_all_books();
-    hang_up(&slow);
-    go(&stays);
-}
-
-/* A group of so many, each with one unicast and a connection that is broken without evapid's knowledge. The queues are full,
- * but for the last one's. */
-static void broken_group(struct peer *peers, size_t members)
-{
-    struct client_limits limits = netstring_limits;
-    limits.unicast_mode = UNICAST_ROUND_ROBIN;
-    for (size_t i = 0; i < members; i++) {
-        limits.max_queued_bytes = (i + 1 < members ? 3 : 1000) * FRAME;
-        peers[i] = carrier(&limits);
-    }
-    for (size_t i = 0; i < members; i++)
-        unicast("u", TAG);
-    multicast("m", TAG);
-    multicast("m", TAG);
-    for (size_t i = 0; i < members; i++) {
-        assert_int_equal(outq_events(&peers[i].client->out), 3);
-        peers[i].client->unicast_mode = UNICAST_FIRST;
-        hang_up(&peers[i]);
-    }
-}
-
-static void test_unicasts_pass_by_those_that_are_found_broken(void **state)
-{
-    (void)state;
-    struct peer peers[6];
-    broken_group(peers, 6);
-    heritage_leave(bus, peers[0].client, DROP_CLOSED);
-    assert_int_equal(outq_events(&peers[5].client->out), 6 + 2);
-    assert_all_books();
-    turn();
-    assert_int_equal(waiting(), 6 + 2);
-    struct peer next = carrier(&netstring_limits);
-    assert_receives(&next, "1:u,1:m,1:m,1:u,1:u,1:u,1:u,1:u,");
-    assert_all_books();
-    assert_int_equal(bus->totals.dropped[DROP_CLOSED], 2 * 5);
-    go(&next);
-}
-
-static void test_a_large_group_that_is_found_broken_costs_no_more_stack(void **state)
-{
-    (void)state;
-    struct peer peers[40];
-    broken_group(peers, 40);
-    heritage_leave(bus, peers[0].client, DROP_CLOSED);
-    assert_all_books();
-    assert_int_equal(outq_events(&peers[39].client->out), 2 + 1 + 8); /* deeper, unicasts are dropped */
-    turn();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -688,10 +521,6 @@ int main(void)
         WITH_BUS(test_memory_is_freed_of_what_waits_for_nobody_first),
         WITH_BUS(test_very_many_tags_are_not_kept),
         WITH_BUS(test_many_events_cost_what_they_cost_in_chunks),
-        WITH_BUS(test_the_last_of_a_group_leaves_it_and_others_get_unicasts),
-        WITH_BUS(test_unicasts_of_one_that_is_cut_off_go_to_others),
-        WITH_BUS(test_unicasts_pass_by_those_that_are_found_broken),
-        WITH_BUS(test_a_large_group_that_is_found_broken_costs_no_more_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
