@@ -31,7 +31,7 @@ static bool heir_stands(struct client *heir, size_t size)
 {
     if (size > outq_room(&heir->out) && !heir->output.full) {
         heir->host->commit(heir);
-        output_flush(heir);
+        client_flush(heir); /* it is watched then for what it now needs */
     }
     return heir->roster.receives;
 }

@@ -87,6 +87,30 @@ static void test_a_large_group_that_is_found_broken_costs_no_more_stack(void **s
     turn();
 }
 
+/* It is full only for this turn: nothing has tried yet to send to it. */
+static void test_one_that_inherits_and_cannot_be_sent_more_is_watched_until_it_can(void **state)
+{
+    (void)state;
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 3 * FRAME;
+    struct peer leaves = stalled(SLOW_DISCONNECT, 1000);
+    unicast("1", TAG);
+    struct peer heir = through_narrow(carrier(&limits));
+    multicast("2", TAG);
+    multicast("3", TAG);
+    multicast("4", TAG);
+    heritage_leave(bus, leaves.client, DROP_CLOSED);
+    assert_true(output_is_blocked(heir.client));
+    assert_int_equal(heir.client->watched & UV_WRITABLE, UV_WRITABLE);
+    wire_open();
+    assert_receives(&heir, "1:2,1:3,1:4,");
+    multicast("5", TAG);
+    assert_receives(&heir, "1:5,");
+    assert_all_books();
+    go(&leaves);
+    go(&heir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -94,6 +118,7 @@ int main(void)
         WITH_BUS(test_unicasts_of_one_that_is_cut_off_go_to_others),
         WITH_BUS(test_unicasts_pass_by_those_that_are_found_broken),
         WITH_BUS(test_a_large_group_that_is_found_broken_costs_no_more_stack),
+        WITH_BUS(test_one_that_inherits_and_cannot_be_sent_more_is_watched_until_it_can),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
