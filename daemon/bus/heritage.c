@@ -11,17 +11,31 @@
 
 #define HERITAGE_DEPTH 8U /* a client may be found broken when it inherits, and so on: deeper, the events are dropped */
 
-/* One that a new Kamailio is about to admit again gets no events, but has its tag. */
+/* A new Kamailio is about to admit it again: it gets no events until then, but has its tag and its queue. */
+static bool comes_again(const struct client *client)
+{
+    return client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_AGAIN &&
+           !client->subscription.failed && !client->roster.leaving;
+}
+
 static bool heritage_concerns(const struct client *client)
 {
-    const bool again = client->state == CLIENT_ADMITTING && client->slot->standing == STANDING_AGAIN &&
-                       !client->subscription.failed && !client->roster.leaving;
-    return client->keep_absent_ms > 0 && client->tagging.tag != NULL && (client->roster.receives || again);
+    return client->keep_absent_ms > 0 && client->tagging.tag != NULL &&
+           (client->roster.receives || comes_again(client));
 }
 
 static bool is_last(const struct client *client)
 {
     return client->tagging.tag->receivers == (client->roster.receives ? 1 : 0);
+}
+
+/* Does another client of the tag come again? It has its own part of what was given to all of them. */
+static bool another_comes_again(const struct client *client)
+{
+    const struct client *other = client->tagging.tag->first;
+    while (other != NULL && (other == client || !comes_again(other)))
+        other = other->tagging.next;
+    return other != NULL;
 }
 
 /* ---- a group ---------------------------------------------------------------------------------------------------- */
@@ -109,11 +123,12 @@ static void heritage_share(struct bus *bus, struct client *client, enum drop_rea
 static void heritage_pass_on(struct bus *bus, struct client *client, enum drop_reason reason, bool queue)
 {
     struct kept *kept = is_last(client) ? kept_begin(bus, client) : NULL;
+    const bool whole = kept != NULL && !another_comes_again(client);
     roster_delist(bus, client);
     subscription_end(client);
     books_note_given(client);
     books_count_dropped(client, reason, outq_drop_foreign(&client->out, client->tagging.tag->hash));
-    if (kept != NULL && queue)
+    if (whole && queue)
         kept_take(bus, kept, client, reason == DROP_SLOW);
     else if (queue)
         heritage_share(bus, client, reason);

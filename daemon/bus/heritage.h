@@ -3,8 +3,9 @@
  * It concerns clients that have a tag and whose listener keeps tags (keep_absent_ms). Such a client goes when its input
  * ends, when nothing more can be sent to it, or when it is cut off as slow; not when a route or an operator closes it.
  * If it was the last one that gets events for its tag, the tag is kept, with all that it has not been sent. Otherwise the
- * unicasts that it has not been sent go to other clients of the tag. An event of which a part was sent is sent again
- * whole. */
+ * unicasts that it has not been sent go to other clients of the tag. If none of these gets events, but one of them is about
+ * to be admitted again, the tag is kept with only the unicasts: that one has the rest in its own queue. An event of which
+ * a part was sent is sent again whole. */
 #ifndef EVAPID_HERITAGE_H
 #define EVAPID_HERITAGE_H
 

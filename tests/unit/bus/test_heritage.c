@@ -111,6 +111,31 @@ static void test_one_that_inherits_and_cannot_be_sent_more_is_watched_until_it_c
     go(&heir);
 }
 
+/* Kamailio has been restarted, and before they are admitted again one of them hangs up. */
+static void test_those_who_wait_for_another_admission_each_get_their_own_once(void **state)
+{
+    (void)state;
+    struct peer leaves = stalled(SLOW_DISCONNECT, 1000);
+    unicast("1", TAG);
+    struct peer stays = through_narrow(carrier(&netstring_limits));
+    multicast("2", TAG);
+    relay("3");
+    turn();
+    bus_readmit(bus, leaves.client);
+    bus_readmit(bus, stays.client);
+    wire_open();
+    hang_up(&leaves);
+    TURN_UNTIL(bus->keeping.count == 1);
+    assert_int_equal(waiting(), 1);
+    assert_all_books();
+    admitted(stays);
+    multicast("4", TAG);
+    assert_receives(&stays, "1:2,1:3,1:1,1:4,");
+    assert_all_books();
+    assert_int_equal(bus->totals.dropped[DROP_CLOSED], 2);
+    go(&stays);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +144,7 @@ int main(void)
         WITH_BUS(test_unicasts_pass_by_those_that_are_found_broken),
         WITH_BUS(test_a_large_group_that_is_found_broken_costs_no_more_stack),
         WITH_BUS(test_one_that_inherits_and_cannot_be_sent_more_is_watched_until_it_can),
+        WITH_BUS(test_those_who_wait_for_another_admission_each_get_their_own_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
