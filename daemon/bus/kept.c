@@ -107,7 +107,6 @@ static struct ledger_slot *kept_claim(struct bus *bus, const struct client *clie
     if (slot == NULL)
         return NULL;
     ledger_introduce(slot, &(struct ledger_newcomer){ .framing = client->out.framing, .address = nowhere });
-    ledger_note_listener(slot, client->slot->listener);
     ledger_note_tag(bus->ledger, slot, tag->name, tag->length);
     return slot;
 }
@@ -132,6 +131,7 @@ struct kept *kept_begin(struct bus *bus, const struct client *client)
     if (kept == NULL)
         return NULL;
     ledger_keep(kept->slot, clock_wall_ms(), now_ns);
+    ledger_note_listener(kept->slot, client->slot->listener);
     kept_apply(kept, &(struct client_limits){ .max_queued_bytes = client->out.limit,
                                               .slow_policy = client->pace.policy,
                                               .keep_absent_ms = client->keep_absent_ms });

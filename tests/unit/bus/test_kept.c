@@ -495,6 +495,20 @@ static void test_many_events_cost_what_they_cost_in_chunks(void **state)
     TURN_UNTIL(bus->keeping.count == 1);
 }
 
+static void test_the_listener_is_that_of_the_client_that_went_last(void **state)
+{
+    (void)state;
+    struct peer before = carrier(&netstring_limits);
+    go(&before);
+    assert_string_equal(kept_listener(kept_one()), "127.0.0.1:8448");
+    snprintf(listener.name, sizeof(listener.name), "127.0.0.1:8449");
+    const struct client_limits limits = keeping(&netstring_limits);
+    struct peer other = admitted(connect_pair(&limits)); /* it gets the tag too late to get what waits */
+    give_tag(&other, TAG);
+    go(&other);
+    assert_string_equal(kept_listener(kept_one()), "127.0.0.1:8449");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +535,7 @@ int main(void)
         WITH_BUS(test_memory_is_freed_of_what_waits_for_nobody_first),
         WITH_BUS(test_very_many_tags_are_not_kept),
         WITH_BUS(test_many_events_cost_what_they_cost_in_chunks),
+        WITH_BUS(test_the_listener_is_that_of_the_client_that_went_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
