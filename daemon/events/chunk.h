@@ -65,6 +65,12 @@ static inline bool chunk_is_foreign(const struct chunk *chunk, uint64_t tag_hash
     return chunk->meant_for == CHUNK_FOR_ONE || (chunk->tag_hash != 0 && chunk->tag_hash != tag_hash);
 }
 
+/* May the events of both be in one chunk? Both are for all clients, with the same tag or whatever their tag. */
+static inline bool chunk_is_like(const struct chunk *chunk, const struct chunk *other)
+{
+    return chunk->meant_for == CHUNK_FOR_ALL && other->meant_for == CHUNK_FOR_ALL && chunk->tag_hash == other->tag_hash;
+}
+
 /* An empty chunk with room for one framed event of size bytes, and at least room bytes. Its one reference is the
  * caller's. NULL if memory is short. */
 struct chunk *chunk_new(size_t room, size_t size);

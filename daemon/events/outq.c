@@ -467,19 +467,19 @@ bool outq_prepend(struct outq *q, struct outq *from)
     return true;
 }
 
-/* Add an event to the end of the queue, if possible in its last chunk. Only events for all share chunks, which have this
- * room. False: no memory. */
+/* Add an event to the end of the queue, if possible in its last chunk. Chunks that events share have at most about this
+ * room: events of different kinds may come in turn, so a chunk begins small after such a one. False: no memory. */
 static bool outq_add_event(struct outq *q, const struct payload *payload, const struct chunk *from, size_t room)
 {
     const size_t size = framing_size(q->framing, payload_length(payload));
     struct piece *last = q->count > 0 ? outq_piece(q, q->count - 1) : NULL;
-    const bool alone = from->meant_for != CHUNK_FOR_ALL;
-    if (last == NULL || alone || last->chunk->meant_for != CHUNK_FOR_ALL || !chunk_fits(last->chunk, size)) {
-        struct chunk *chunk = outq_make_room(q, 1) ? chunk_new(alone ? 0 : room, size) : NULL;
+    if (last == NULL || !chunk_is_like(last->chunk, from) || !chunk_fits(last->chunk, size)) {
+        const size_t grown = last != NULL ? (last->chunk->used * (size_t)2) & ~(size_t)7 : room;
+        const size_t most = from->meant_for != CHUNK_FOR_ALL ? 0 : grown < room ? grown : room;
+        struct chunk *chunk = outq_make_room(q, 1) ? chunk_new(most, size) : NULL;
         if (chunk == NULL)
             return false;
-        if (alone)
-            chunk_mark(chunk, from->meant_for, from->tag_hash);
+        chunk_mark(chunk, from->meant_for, from->tag_hash);
         outq_add_piece(q, chunk, 0, 0);
         chunk_unref(chunk);
         last = outq_piece(q, q->count - 1);
@@ -539,14 +539,16 @@ static bool piece_is_repeated(const struct piece *piece, const struct outq *othe
 static uint64_t outq_drop_some(struct outq *q, const struct outq *other, uint64_t tag_hash)
 {
     uint32_t kept = 0;
+    uint64_t dropped = 0;
     for (uint32_t i = 0; i < q->count; i++) {
         const struct piece piece = *outq_piece(q, i);
-        if (other != NULL ? piece_is_repeated(&piece, other) : chunk_is_foreign(piece.chunk, tag_hash))
+        if (other != NULL ? piece_is_repeated(&piece, other) : chunk_is_foreign(piece.chunk, tag_hash)) {
+            dropped += piece_events(&piece);
             outq_drop_piece(q, i);
-        else
+        } else {
             *outq_piece(q, kept++) = piece;
+        }
     }
-    const uint64_t dropped = q->count - kept;
     q->count = kept;
     outq_shrink_ring(q);
     return dropped;

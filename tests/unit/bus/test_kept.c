@@ -509,6 +509,55 @@ static void test_the_listener_is_that_of_the_client_that_went_last(void **state)
     assert_string_equal(kept_listener(kept_one()), "127.0.0.1:8449");
 }
 
+static void test_what_was_framed_anew_for_a_former_tag_is_not_kept_either(void **state)
+{
+    (void)state;
+    struct peer before = carrier(&netstring_limits);
+    go(&before);
+    multicast("1", TAG);
+    multicast("2", TAG);
+    relay("3");
+    multicast("4", TAG);
+    struct peer raw = through_narrow(arriving(&raw_limits));
+    wire_block();
+    admitted(raw);
+    assert_int_equal(outq_events(&raw.client->out), 4);
+    give_tag(&raw, "u");
+    multicast("5", "u");
+    go(&raw);
+    wire_open();
+    assert_int_equal(waiting(), 2);
+    assert_all_books();
+    assert_int_equal(bus->totals.dropped[DROP_CLOSED], 3);
+    struct peer next = arriving(&netstring_limits);
+    give_tag(&next, "u");
+    admitted(next);
+    assert_receives(&next, "1:3,1:5,");
+    go(&next);
+}
+
+static void test_events_of_several_kinds_in_turn_take_little_memory_framed_anew(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 300, BYTES = 200 };
+    struct peer before = carrier(&netstring_limits);
+    go(&before);
+    const struct payload event = big_event(BYTES, 'x');
+    for (int i = 0; i < ROUNDS; i++) {
+        give_relay(bus, &event, NULL);
+        give_multicast(bus, &event, TAG, 1, NULL);
+        give_unicast(bus, &event, TAG, 1, NULL);
+    }
+    struct peer next = through_narrow(arriving(&raw_limits));
+    wire_block();
+    admitted(next);
+    assert_int_equal(outq_events(&next.client->out), 3 * ROUNDS);
+    assert_true(chunk_memory() <= 3 * ROUNDS * 2 * chunk_cost(0, BYTES));
+    assert_all_books();
+    go(&next);
+    wire_open();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -536,6 +585,8 @@ int main(void)
         WITH_BUS(test_very_many_tags_are_not_kept),
         WITH_BUS(test_many_events_cost_what_they_cost_in_chunks),
         WITH_BUS(test_the_listener_is_that_of_the_client_that_went_last),
+        WITH_BUS(test_what_was_framed_anew_for_a_former_tag_is_not_kept_either),
+        WITH_BUS(test_events_of_several_kinds_in_turn_take_little_memory_framed_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
