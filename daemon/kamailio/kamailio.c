@@ -208,6 +208,7 @@ void kamailio_flush(struct kamailio *kamailio)
     gate_serve(kamailio);
     seat_go_on_placing(kamailio);
     hold_check(kamailio);
+    publish_waiting(kamailio); /* a route that is about to run may read it */
     for (unsigned i = 0; i < kamailio->attachment.workers_declared; i++) {
         struct worker *worker = kamailio->attachment.workers[i];
         if (worker == NULL || worker->state == WORKER_DEPARTED)

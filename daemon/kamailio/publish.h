@@ -25,7 +25,8 @@ void publish_receiver(const struct kamailio *kamailio, uint32_t index, bool rece
 /* How many clients receive events, and how many are expected to. */
 void publish_clients(const struct kamailio *kamailio, uint32_t clients, uint32_t expected);
 
-/* For how many kept tags more events may wait. publish_waiting: how many events wait for each; call it at the end of a turn. */
+/* For how many kept tags more events may wait. publish_waiting: how many events wait for each; call it
+ * before a turn's frames leave, and again at its end. */
 void publish_kept(const struct kamailio *kamailio);
 void publish_waiting(struct kamailio *kamailio);
 

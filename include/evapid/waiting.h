@@ -1,7 +1,7 @@
 /* How many events wait for each kept tag, for the script of the client that is about to get them.
  *
- * It lies in the ring's shared header. Only evapid writes it, at the end of each turn of its loop. Each place holds one
- * tag: the upper half of the tag's hash (presence_hash), and the number of events. */
+ * It lies in the ring's shared header. Only evapid writes it, in each turn of its loop. Each place holds one tag:
+ * the upper half of the tag's hash (presence_hash), and the number of events. */
 #ifndef EVAPID_WAITING_H
 #define EVAPID_WAITING_H
 

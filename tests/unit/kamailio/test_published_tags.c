@@ -103,11 +103,33 @@ static void test_a_set_that_was_too_full_is_exact_again_with_fewer_tags(void **s
         assert_true(presence_tagged(p, clients[i].tagging.tag->name, clients[i].tagging.tag->length));
 }
 
+/* A client's announcement leaves in kamailio_flush, and its route reads how many events it is about to get. */
+static void test_what_waits_is_published_before_announcements_leave(void **state)
+{
+    (void)state;
+    const struct waiting *waiting = &intake.ring.header->waiting;
+    struct tag tag = { .hash = presence_hash("t", 1) };
+    struct ledger_slot slot = { .tally = { .relayed = 7 } };
+    struct kept kept = { .tag = &tag, .slot = &slot };
+    uint32_t events = 0;
+    bus.keeping.places[0] = &kept;
+    bus.keeping.count = 1;
+    kamailio_flush(&kamailio);
+    assert_true(waiting_get(waiting, tag.hash, &events));
+    assert_int_equal(events, 7);
+    bus.keeping.places[0] = NULL;
+    bus.keeping.count = 0;
+    kamailio_flush(&kamailio);
+    assert_true(waiting_get(waiting, tag.hash, &events));
+    assert_int_equal(events, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_look_at_a_tag_stays_short_however_long_tags_come_and_go, begin, end),
         cmocka_unit_test_setup_teardown(test_a_set_that_was_too_full_is_exact_again_with_fewer_tags, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_waits_is_published_before_announcements_leave, begin, end),
     };
     return cmocka_run_group_tests_name("published tags", tests, NULL, NULL);
 }
