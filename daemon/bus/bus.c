@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
+#include "base/slice.h"
 #include "base/state.h"
 #include "base/store.h"
 #include "bus/delivery.h"
@@ -453,7 +454,7 @@ void bus_tick(struct bus *bus)
     struct client *client = NULL;
     struct client *next = NULL;
     const uint64_t now = uv_now(bus->loop);
-    kept_tick(bus);
+    kept_tick(bus, histogram_clock_ns() + SLICE_NS);
     HASH_ITER(hh, bus->roster.clients, client, next)
     {
         client_tick(client);

@@ -48,8 +48,9 @@ void kept_close_all(struct bus *bus);
  * waited. */
 bool kept_shed(struct bus *bus, struct kept *kept);
 
-/* Call it once a second: end those whose time is over. */
-void kept_tick(struct bus *bus);
+/* Call it once a second: end those whose time is over. After until_ns of CLOCK_MONOTONIC the rest are left to the next call,
+ * but one is ended in any case. */
+void kept_tick(struct bus *bus, uint64_t until_ns);
 
 /* Apply a listener's limits. */
 void kept_set_limits(struct bus *bus, struct kept *kept, const struct client_limits *limits);

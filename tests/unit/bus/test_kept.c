@@ -558,6 +558,28 @@ static void test_events_of_several_kinds_in_turn_take_little_memory_framed_anew(
     wire_open();
 }
 
+static void test_times_that_end_together_take_several_ticks(void **state)
+{
+    (void)state;
+    const char *const tags[] = { "a", "b", "c" };
+    struct peer peer = carrier(&netstring_limits);
+    struct client_limits limits = keeping(&netstring_limits);
+    limits.keep_absent_ms = 1;
+    for (size_t i = 0; i < sizeof(tags) / sizeof(*tags); i++) {
+        bus_tag(bus, peer.client, tags[i], 1);
+        bus_set_kept_limits(bus, kept_begin(bus, peer.client), &limits);
+    }
+    poll(NULL, 0, 5);
+    uv_update_time(&loop);
+    for (uint32_t left = 3; left > 0; left--) {
+        assert_int_equal(bus->keeping.count, left);
+        kept_tick(bus, 0); /* there is no time left */
+    }
+    assert_int_equal(bus->keeping.count, 0);
+    go(&peer);
+    kept_close_all(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -587,6 +609,7 @@ int main(void)
         WITH_BUS(test_the_listener_is_that_of_the_client_that_went_last),
         WITH_BUS(test_what_was_framed_anew_for_a_former_tag_is_not_kept_either),
         WITH_BUS(test_events_of_several_kinds_in_turn_take_little_memory_framed_anew),
+        WITH_BUS(test_times_that_end_together_take_several_ticks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
