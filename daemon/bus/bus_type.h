@@ -67,7 +67,7 @@ struct kept {
 };
 
 struct keeping {
-    struct kept *first; /* list */
+    struct kept *first; /* list in order of time: the first is kept longest */
     uint32_t count;
     uint32_t full;                       /* of these, those for which nothing more waits */
     struct kept *places[WAITING_PLACES]; /* those of which a script can read how many events wait (evapid/waiting.h) */

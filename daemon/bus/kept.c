@@ -69,7 +69,19 @@ static void kept_leave_place(struct keeping *keeping, const struct kept *kept)
         keeping->unplaced--;
 }
 
-/* One that is kept in this slot, which says of which tag. NULL: no memory. */
+/* In order of time: the first is the one kept longest. */
+static void kept_enlist(struct keeping *keeping, struct kept *kept)
+{
+    struct kept *before = keeping->first != NULL ? keeping->first->prev : NULL;
+    while (before != NULL && before->slot->connected_ns > kept->slot->connected_ns)
+        before = before != keeping->first ? before->prev : NULL;
+    if (before != NULL)
+        DL_APPEND_ELEM(keeping->first, before, kept);
+    else
+        DL_PREPEND(keeping->first, kept);
+}
+
+/* One that is kept in this slot, which says of which tag, and since when. NULL: no memory. */
 static struct kept *kept_new(struct bus *bus, struct ledger_slot *slot)
 {
     struct keeping *keeping = &bus->keeping;
@@ -84,19 +96,9 @@ static struct kept *kept_new(struct bus *bus, struct ledger_slot *slot)
     kept->slot = slot;
     outq_init(&kept->out, slot->framing, 0);
     kept_enter_place(keeping, kept);
-    DL_APPEND(keeping->first, kept);
+    kept_enlist(keeping, kept);
     keeping->count++;
     return kept;
-}
-
-static struct kept *kept_longest(const struct keeping *keeping)
-{
-    struct kept *longest = keeping->first;
-    struct kept *kept = NULL;
-    DL_FOREACH(keeping->first, kept)
-    if (kept->slot->connected_ns < longest->slot->connected_ns)
-        longest = kept;
-    return longest;
 }
 
 static struct ledger_slot *kept_claim(struct bus *bus, const struct client *client)
@@ -106,7 +108,9 @@ static struct ledger_slot *kept_claim(struct bus *bus, const struct client *clie
     struct ledger_slot *slot = ledger_claim(bus->ledger, LEDGER_KEPT);
     if (slot == NULL)
         return NULL;
-    ledger_introduce(slot, &(struct ledger_newcomer){ .framing = client->out.framing, .address = nowhere });
+    ledger_introduce(slot, &(struct ledger_newcomer){ .framing = client->out.framing,
+                                                      .address = nowhere,
+                                                      .connected_ns = histogram_clock_ns() });
     ledger_note_tag(bus->ledger, slot, tag->name, tag->length);
     return slot;
 }
@@ -114,7 +118,7 @@ static struct ledger_slot *kept_claim(struct bus *bus, const struct client *clie
 static struct kept *kept_open(struct bus *bus, const struct client *client)
 {
     if (bus->keeping.count >= KEPT_MAX)
-        kept_close(bus, kept_longest(&bus->keeping), "too many tags are kept");
+        kept_close(bus, bus->keeping.first, "too many tags are kept");
     struct ledger_slot *slot = kept_claim(bus, client);
     struct kept *kept = slot != NULL ? kept_new(bus, slot) : NULL;
     if (kept == NULL && slot != NULL)
@@ -130,7 +134,9 @@ struct kept *kept_begin(struct bus *bus, const struct client *client)
         kept = kept_open(bus, client);
     if (kept == NULL)
         return NULL;
+    DL_DELETE(bus->keeping.first, kept);
     ledger_keep(kept->slot, clock_wall_ms(), now_ns);
+    kept_enlist(&bus->keeping, kept);
     ledger_note_listener(kept->slot, client->slot->listener);
     kept_apply(kept, &(struct client_limits){ .max_queued_bytes = client->out.limit,
                                               .slow_policy = client->pace.policy,

@@ -580,6 +580,24 @@ static void test_times_that_end_together_take_several_ticks(void **state)
     kept_close_all(bus);
 }
 
+static void test_those_that_are_kept_longest_come_first(void **state)
+{
+    (void)state;
+    const char *const tags[] = { "a", "b", "c", "b", "a" };
+    struct peer peer = carrier(&netstring_limits);
+    for (size_t i = 0; i < sizeof(tags) / sizeof(*tags); i++) {
+        bus_tag(bus, peer.client, tags[i], 1);
+        assert_non_null(kept_begin(bus, peer.client));
+    }
+    const struct kept *kept = bus->keeping.first;
+    assert_int_equal(bus->keeping.count, 3);
+    for (size_t i = 2; i < sizeof(tags) / sizeof(*tags); i++, kept = kept->next)
+        assert_memory_equal(kept->tag->name, tags[i], 1);
+    assert_null(kept);
+    go(&peer);
+    kept_close_all(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -610,6 +628,7 @@ int main(void)
         WITH_BUS(test_what_was_framed_anew_for_a_former_tag_is_not_kept_either),
         WITH_BUS(test_events_of_several_kinds_in_turn_take_little_memory_framed_anew),
         WITH_BUS(test_times_that_end_together_take_several_ticks),
+        WITH_BUS(test_those_that_are_kept_longest_come_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
