@@ -222,11 +222,11 @@ void kept_give(struct bus *bus, struct kept *kept, struct chunk *chunk)
     }
 }
 
-bool kept_shed(struct bus *bus, struct kept *kept)
+void kept_shed(struct bus *bus, struct kept *kept)
 {
     const size_t half = outq_bytes(&kept->out) / HALF;
     if (kept->out.count == 0)
-        return false;
+        return;
     uint64_t dropped = 0;
     if (kept->policy == SLOW_DROP_OLDEST)
         dropped = outq_drop_oldest(&kept->out, half);
@@ -236,7 +236,6 @@ bool kept_shed(struct bus *bus, struct kept *kept)
         dropped = outq_clear(&kept->out);
     kept_count_dropped(bus, kept, DROP_ABSENT, dropped);
     kept_set_full(bus, kept, false);
-    return true;
 }
 
 /* ---- the next client -------------------------------------------------------------------------------------------- */

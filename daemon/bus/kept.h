@@ -44,9 +44,8 @@ bool kept_hand_on(struct bus *bus, struct kept *kept, struct client *client);
 void kept_close(struct bus *bus, struct kept *kept, const char *why);
 void kept_close_all(struct bus *bus);
 
-/* Memory is short: drop the older or the newer half of what waits, or all of it, as slow_policy says. False: nothing
- * waited. */
-bool kept_shed(struct bus *bus, struct kept *kept);
+/* Memory is short: drop the older or the newer half of what waits, or all of it, as slow_policy says. */
+void kept_shed(struct bus *bus, struct kept *kept);
 
 /* Call it once a second: end those whose time is over. After until_ns of CLOCK_MONOTONIC the rest are left to the next call,
  * but one is ended in any case. */

@@ -83,22 +83,31 @@ static void shed_client(struct bus *bus, struct client *client)
         shed_break_off(bus, client);
 }
 
-static struct kept *shed_longest_kept(const struct bus *bus)
+static size_t shed_longest_kept(const struct bus *bus)
 {
-    struct kept *longest = NULL;
-    struct kept *kept = NULL;
+    size_t longest = 0;
+    const struct kept *kept = NULL;
     DL_FOREACH(bus->keeping.first, kept)
-    if (longest == NULL || outq_bytes(&kept->out) > outq_bytes(&longest->out))
-        longest = kept;
+    if (outq_bytes(&kept->out) > longest)
+        longest = outq_bytes(&kept->out);
     return longest;
 }
 
 /* What waits for nobody that is here goes first. */
 static void shed_kept(struct bus *bus, size_t memory)
 {
-    struct kept *longest = shed_longest_kept(bus);
-    while (longest != NULL && shed_queue_memory() > memory && kept_shed(bus, longest))
+    struct kept *kept = NULL;
+    for (size_t longest = 1; shed_queue_memory() > memory && longest > 0;) {
         longest = shed_longest_kept(bus);
+        DL_FOREACH(bus->keeping.first, kept)
+        {
+            if (longest == 0 || outq_bytes(&kept->out) < longest - longest / PEERS_PART)
+                continue;
+            kept_shed(bus, kept);
+            if (shed_queue_memory() <= memory)
+                return;
+        }
+    }
 }
 
 /* Shed until the queues take at most this much memory, or nothing waits. Each step leaves less to shed. */
