@@ -42,7 +42,7 @@ static bool is_best(const struct choice *choice)
     return choice->fitness == FIT && choice->queued == 0;
 }
 
-struct client *group_choose(struct tag *tag, const struct client *guest, size_t length)
+static struct client *group_look(struct tag *tag, const struct client *guest, size_t length)
 {
     struct client *first = tag->first;
     while (first != NULL && !client_receives(first, guest))
@@ -60,4 +60,23 @@ struct client *group_choose(struct tag *tag, const struct client *guest, size_t 
     } while (client != begin && !is_best(&best));
     tag->turn = best.client->tagging.next;
     return best.client;
+}
+
+/* Does it still get events? If there is no room for size bytes in its queue, it may make some by sending, which may show
+ * that its connection is broken. */
+static bool still_receives(struct client *client, const struct client *guest, size_t size)
+{
+    if (size > outq_room(&client->out) && !client->output.full && client->state != CLIENT_ADMITTING) {
+        client->host->commit(client);
+        client_flush(client); /* it is watched then for what it now needs */
+    }
+    return client_receives(client, guest);
+}
+
+struct client *group_choose(struct tag *tag, const struct client *guest, size_t length)
+{
+    struct client *client = group_look(tag, guest, length);
+    while (client != NULL && !still_receives(client, guest, framing_size(client->out.framing, length)))
+        client = group_look(tag, guest, length);
+    return client;
 }

@@ -12,7 +12,8 @@ struct client;
 struct tag;
 
 /* Choose the client for an event of length bytes. guest counts as a receiver (client_receives). Then it is the next
- * client's turn. NULL: nobody gets the event. */
+ * client's turn. If its queue has no room, it is sent what the kernel takes; if its connection turns out to be broken,
+ * another one is chosen. NULL: nobody gets the event. */
 struct client *group_choose(struct tag *tag, const struct client *guest, size_t length);
 
 #endif

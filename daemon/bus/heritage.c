@@ -40,25 +40,6 @@ static bool another_comes_again(const struct client *client)
 
 /* ---- a group ---------------------------------------------------------------------------------------------------- */
 
-/* Is it still there? If there is no room for size bytes in its queue, it may make some by sending, which may end it. */
-static bool heir_stands(struct client *heir, size_t size)
-{
-    if (size > outq_room(&heir->out) && !heir->output.full) {
-        heir->host->commit(heir);
-        client_flush(heir); /* it is watched then for what it now needs */
-    }
-    return heir->roster.receives;
-}
-
-/* Another client of the tag for an event of so many bytes; NULL: there is none. */
-static struct client *heritage_choose(struct tag *tag, size_t length)
-{
-    struct client *heir = group_choose(tag, NULL, length);
-    while (heir != NULL && !heir_stands(heir, framing_size(heir->out.framing, length)))
-        heir = group_choose(tag, NULL, length);
-    return heir;
-}
-
 /* The event of a chunk in a chunk with this framing; NULL: no memory. */
 static struct chunk *heritage_chunk(struct chunk *chunk, enum framing from, enum framing to,
                                     const struct payload *payload)
@@ -85,7 +66,7 @@ static bool heritage_pass(struct bus *bus, struct client *client, struct chunk *
     struct tag *tag = client->tagging.tag;
     const struct payload payload = chunk_payload(chunk, 0, client->out.framing);
     const size_t length = payload_length(&payload);
-    struct client *heir = heritage_choose(tag, length);
+    struct client *heir = group_choose(tag, NULL, length);
     if (heir == NULL && !tag_awaits(tag))
         return false;
     const enum framing framing = heir != NULL ? heir->out.framing : tag->kept->out.framing;

@@ -136,6 +136,40 @@ static void test_those_who_wait_for_another_admission_each_get_their_own_once(vo
     go(&stays);
 }
 
+static void test_a_unicast_passes_by_one_that_it_finds_broken(void **state)
+{
+    (void)state;
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 2 * FRAME;
+    struct peer broken = carrier(&limits);
+    unicast("1", TAG);
+    unicast("2", TAG);
+    struct peer stays = carrier(&netstring_limits);
+    hang_up(&broken);
+    unicast("3", TAG);
+    unicast("4", TAG);
+    assert_receives(&stays, "1:1,1:2,1:3,1:4,");
+    assert_dropped(0);
+    assert_int_equal(bus->totals.relayed, 4);
+    go(&stays);
+}
+
+/* The one that is found broken was the last: its tag is kept. */
+static void test_a_unicast_waits_if_all_are_found_broken(void **state)
+{
+    (void)state;
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 2 * FRAME;
+    struct peer broken = carrier(&limits);
+    unicast("1", TAG);
+    unicast("2", TAG);
+    hang_up(&broken);
+    unicast("3", TAG);
+    assert_int_equal(bus->totals.relayed, 3);
+    assert_dropped(1); /* no more than two may wait */
+    turn();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +179,8 @@ int main(void)
         WITH_BUS(test_a_large_group_that_is_found_broken_costs_no_more_stack),
         WITH_BUS(test_one_that_inherits_and_cannot_be_sent_more_is_watched_until_it_can),
         WITH_BUS(test_those_who_wait_for_another_admission_each_get_their_own_once),
+        WITH_BUS(test_a_unicast_passes_by_one_that_it_finds_broken),
+        WITH_BUS(test_a_unicast_waits_if_all_are_found_broken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,7 +183,7 @@ static void test_a_client_whose_write_fails_leaves_at_once(void **state)
         if (way == ROOM_IN_RUN)
             relay("hello");
         else if (way == ROOM_FOR_ONE)
-            unicast("hello", "x");
+            multicast("hello", "x");
         else
             turn();
         wire_open();
