@@ -62,6 +62,7 @@ struct kept {
     uint32_t keep_ms;  /* how long it is kept, from the time when its last client went */
     uint64_t until_ms; /* loop time */
     bool full;         /* its queue was full: nothing more waits, so that there is no gap in the middle */
+    uint64_t begin;    /* keeping.begins, since its last client went */
     uint32_t place;    /* in keeping.places; WAITING_PLACES: it has none */
     struct kept *prev, *next;
 };
@@ -70,6 +71,7 @@ struct keeping {
     struct kept *first; /* list in order of time: the first is kept longest */
     uint32_t count;
     uint32_t full;                       /* of these, those for which nothing more waits */
+    uint64_t begins;                     /* how often a tag has begun to be kept */
     struct kept *places[WAITING_PLACES]; /* those of which a script can read how many events wait (evapid/waiting.h) */
     uint32_t unplaced;                   /* how many have no place there */
 };

@@ -166,14 +166,15 @@ static void delivery_keep(struct bus *bus, struct kept *kept, struct parcel *par
         kept_give(bus, kept, parcel_chunk(parcel, kept->out.framing));
 }
 
-/* Returns for how many tags the event now waits. */
-static uint32_t delivery_keep_for_all(struct bus *bus, struct parcel *parcel)
+/* Returns for how many tags the event now waits. A client that was cut off for this event, after so many begins of kept
+ * tags, has it in its books. */
+static uint32_t delivery_keep_for_all(struct bus *bus, struct parcel *parcel, uint64_t begins)
 {
     uint32_t tags = 0;
     struct kept *kept = NULL;
     DL_FOREACH(bus->keeping.first, kept)
     {
-        if (!tag_awaits(kept->tag))
+        if (!tag_awaits(kept->tag) || (kept->full && kept->begin > begins))
             continue;
         delivery_keep(bus, kept, parcel);
         tags++;
@@ -197,13 +198,14 @@ static uint32_t delivery_keep_for(struct bus *bus, struct parcel *parcel, const 
 
 static uint32_t delivery_relay(struct bus *bus, struct parcel *parcel, struct client *guest)
 {
+    const uint64_t begins = bus->keeping.begins;
     uint32_t receivers = bus->roster.receiver_count;
     if (guest != NULL && !guest->roster.receives)
         receivers += delivery_give_to(bus, guest, parcel, guest);
     for (int framing = 0; framing < FRAMINGS; framing++)
         if (bus->runs[framing].followers + bus->runs[framing].skipped > 0)
             delivery_append(bus, &bus->runs[framing], parcel->payload);
-    return bus->keeping.count > 0 ? receivers + delivery_keep_for_all(bus, parcel) : receivers;
+    return bus->keeping.count > 0 ? receivers + delivery_keep_for_all(bus, parcel, begins) : receivers;
 }
 
 static uint32_t delivery_multicast(struct bus *bus, struct parcel *parcel, const struct event *event,

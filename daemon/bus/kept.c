@@ -129,14 +129,16 @@ static struct kept *kept_open(struct bus *bus, const struct client *client)
 struct kept *kept_begin(struct bus *bus, const struct client *client)
 {
     struct kept *kept = client->tagging.tag->kept;
+    struct keeping *keeping = &bus->keeping;
     const uint64_t now_ns = histogram_clock_ns();
     if (kept == NULL)
         kept = kept_open(bus, client);
     if (kept == NULL)
         return NULL;
-    DL_DELETE(bus->keeping.first, kept);
+    DL_DELETE(keeping->first, kept);
+    kept->begin = ++keeping->begins;
     ledger_keep(kept->slot, clock_wall_ms(), now_ns);
-    kept_enlist(&bus->keeping, kept);
+    kept_enlist(keeping, kept);
     ledger_note_listener(kept->slot, client->slot->listener);
     kept_apply(kept, &(struct client_limits){ .max_queued_bytes = client->out.limit,
                                               .slow_policy = client->pace.policy,

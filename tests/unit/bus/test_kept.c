@@ -598,6 +598,26 @@ static void test_those_that_are_kept_longest_come_first(void **state)
     kept_close_all(bus);
 }
 
+static void test_an_event_for_all_that_does_not_fit_is_dropped_once(void **state)
+{
+    (void)state;
+    struct peer slow = stalled(SLOW_DISCONNECT, 3);
+    for (int i = 0; i < 4; i++)
+        relay("x");
+    assert_int_equal(waiting(), 3);
+    assert_all_books();
+    assert_int_equal(bus->totals.relayed, 4);
+    assert_int_equal(bus->totals.dropped[DROP_SLOW], 1);
+    assert_int_equal(all_dropped(&bus->totals), 1);
+    relay("y"); /* this one it was not there for */
+    assert_int_equal(bus->totals.relayed, 5);
+    assert_int_equal(bus->totals.dropped[DROP_ABSENT], 1);
+    assert_all_books();
+    wire_open();
+    turn();
+    hang_up(&slow);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -629,6 +649,7 @@ int main(void)
         WITH_BUS(test_events_of_several_kinds_in_turn_take_little_memory_framed_anew),
         WITH_BUS(test_times_that_end_together_take_several_ticks),
         WITH_BUS(test_those_that_are_kept_longest_come_first),
+        WITH_BUS(test_an_event_for_all_that_does_not_fit_is_dropped_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
