@@ -254,7 +254,7 @@ bool kept_hand_on(struct bus *bus, struct kept *kept, struct client *client)
     kept_translate(bus, kept, client->out.framing);
     if (first)
         books_count_dropped(client, DROP_ABSENT, outq_drop_repeated(&client->out, &kept->out));
-    const uint64_t events = outq_events(&kept->out);
+    const uint64_t events = kept_waiting(kept);
     if (first ? !outq_prepend(&client->out, &kept->out) : !outq_append(&client->out, &kept->out))
         return false;
     books_move(bus->ledger, kept->slot, client->slot, events);
