@@ -117,7 +117,7 @@ size_t outlet_flush(struct outlet *outlet)
         outlet->begun = outlet->bytes[done - 1] != '\n';
         outlet->parted = false;
     }
-    if (outlet->used == 0)
+    if (done == 0 || outlet->used == 0) /* nothing was written, or the rest was dropped */
         return done;
     outlet->used -= done;
     memmove(outlet->bytes, outlet->bytes + done, outlet->used);
