@@ -19,8 +19,8 @@
 /* What the bus tells Kamailio's side. opened: a client has come; upstream releases it (bus_release) after it is gone.
  * False: no memory, and the client is not upstream's. message, ended, gone: as in struct client_host. present: a tag
  * got its first receiver, or lost its last. connected: the client is there from now on, or no longer (struct roster_place).
- * admitted: it receives events from now on, or none any more. kept: the number of kept tags changed, or of those that are full. commit: as in struct
- * client_host. */
+ * admitted: it receives events from now on, or none any more. kept: the number of kept tags has changed, or of those that
+ * are full. commit: as in struct client_host. */
 struct bus_upstream {
     void *owner;
     bool (*opened)(void *owner, struct client *client);

@@ -109,11 +109,13 @@ struct parcel {
 /* The event in this framing; NULL: no memory. */
 static struct chunk *parcel_chunk(struct parcel *parcel, enum framing framing)
 {
-    if (parcel->chunks[framing] == NULL)
-        parcel->chunks[framing] = chunk_of_event(framing, parcel->payload);
-    if (parcel->chunks[framing] != NULL)
-        chunk_mark(parcel->chunks[framing], parcel->meant_for, parcel->tag_hash);
-    return parcel->chunks[framing];
+    struct chunk **chunk = &parcel->chunks[framing];
+    if (*chunk == NULL) {
+        *chunk = chunk_of_event(framing, parcel->payload);
+        if (*chunk != NULL)
+            chunk_mark(*chunk, parcel->meant_for, parcel->tag_hash);
+    }
+    return *chunk;
 }
 
 static void parcel_clear(struct parcel *parcel)

@@ -44,10 +44,10 @@ bool listeners_load(struct listeners *all, struct state_in *in, const struct cli
                 return state_fail(in);
             if (!of_module)
                 listener_set(listener, &theirs, access, 0, LISTENER_CONFIG);
-            if (goes_on)
+            if (goes_on) {
                 *module = listener;
-            if (goes_on)
                 listener_reopen(listener, max_clients);
+            }
         }
         const uint64_t accepted = state_get(in, "accepted", 0);
         uint64_t refused[REFUSALS];

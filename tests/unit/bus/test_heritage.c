@@ -136,14 +136,21 @@ static void test_those_who_wait_for_another_admission_each_get_their_own_once(vo
     go(&stays);
 }
 
+/* A client with the tag, for which two unicasts wait: there is no room for more. */
+static struct peer full_carrier(void)
+{
+    struct client_limits limits = netstring_limits;
+    limits.max_queued_bytes = 2 * FRAME;
+    const struct peer full = carrier(&limits);
+    unicast("1", TAG);
+    unicast("2", TAG);
+    return full;
+}
+
 static void test_a_unicast_passes_by_one_that_it_finds_broken(void **state)
 {
     (void)state;
-    struct client_limits limits = netstring_limits;
-    limits.max_queued_bytes = 2 * FRAME;
-    struct peer broken = carrier(&limits);
-    unicast("1", TAG);
-    unicast("2", TAG);
+    struct peer broken = full_carrier();
     struct peer stays = carrier(&netstring_limits);
     hang_up(&broken);
     unicast("3", TAG);
@@ -158,11 +165,7 @@ static void test_a_unicast_passes_by_one_that_it_finds_broken(void **state)
 static void test_a_unicast_waits_if_all_are_found_broken(void **state)
 {
     (void)state;
-    struct client_limits limits = netstring_limits;
-    limits.max_queued_bytes = 2 * FRAME;
-    struct peer broken = carrier(&limits);
-    unicast("1", TAG);
-    unicast("2", TAG);
+    struct peer broken = full_carrier();
     hang_up(&broken);
     unicast("3", TAG);
     assert_int_equal(bus->totals.relayed, 3);
